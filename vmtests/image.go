@@ -1,0 +1,256 @@
+package vmtests
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// formatVersion goes into every cache key: raise it when the way images are built changes and no other input does.
+const formatVersion = "1"
+
+// The lookalike's own files, laid over the Debian root, and its part of the vendor policy.
+//
+//go:embed all:lookalike
+var lookalikeFiles embed.FS
+
+//go:embed flatcar.cil
+var flatcarCIL []byte
+
+// Suite is a generation of the operating system: a Debian release with its own kernel, systemd and SELinux tools.
+type Suite string
+
+const (
+	Trixie Suite = "trixie" // kernel 6.12, systemd 257, policy.34: like Flatcar stable 4593
+	Forky  Suite = "forky"  // a newer kernel, systemd and policy.35: the operating system after an update
+)
+
+// Layout says where the SELinux configuration lies, which changed over Flatcar's releases.
+type Layout string
+
+const (
+	// LTS2023 has a plain /etc on ROOT, and links from there into /usr that tmpfiles makes.
+	LTS2023 Layout = "LTS2023"
+	// SymlinkEra has /etc as an overlay whose lower layer still holds the links into /usr.
+	SymlinkEra Layout = "SymlinkEra"
+	// Today has regular files in /etc's lower layer, and compatibility links in /usr that point to them.
+	Today Layout = "Today"
+)
+
+// Layouts returns every layout, oldest first.
+func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
+
+func packages() []string {
+	return []string{
+		"systemd", "systemd-sysv", "dbus", "udev", "kmod", "passwd", "procps", "iproute2", "util-linux", "mount",
+		"linux-image-cloud-amd64", "dracut-core", "ignition",
+		"policycoreutils", "selinux-policy-default", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
+		"e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk",
+		"docker.io", "busybox-static", "strace", "attr",
+	}
+}
+
+// Image is one generation of the operating system in one layout, ready to boot.
+type Image struct {
+	Suite  Suite
+	Layout Layout
+	Kernel string // uncompressed: the guest's own decompressor is slow without KVM
+	Initrd string
+	Usr    string // raw, Btrfs, only ever attached read-only
+	Root   string // raw, ext4, backing file of a machine's own disk
+	BootFS string // raw, vfat, holds the first-boot flag
+}
+
+// CacheDir is where images and running machines' disks are kept.
+func CacheDir() string {
+	if dir := os.Getenv("VMTEST_CACHE"); dir != "" {
+		return dir
+	}
+	return "/var/cache/selinux-provision-vmtests"
+}
+
+// Build returns the images of one suite in every layout, from the cache if their inputs are unchanged. progress gets one line a step.
+func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]*Image, error) {
+	if progress == nil {
+		progress = func(string) {}
+	}
+	b := &builder{ctx: ctx, suite: suite, progress: progress}
+	guest, err := b.guestProgram()
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", suite, digest(formatVersion, string(suite), strings.Join(packages(), " "))))
+	files, err := lookalikeDigest()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(base, files, string(flatcarCIL), string(guest))))
+
+	unlock, err := lockCache()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := b.once(base, b.makeBase); err != nil {
+		return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
+	}
+	if err := b.once(dir, func(out string) error { return b.makeImages(base, out, guest) }); err != nil {
+		return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
+	}
+	images := map[Layout]*Image{}
+	for _, layout := range Layouts() {
+		images[layout] = &Image{
+			Suite: suite, Layout: layout,
+			Kernel: filepath.Join(dir, "vmlinux"),
+			Initrd: filepath.Join(dir, "initrd"),
+			BootFS: filepath.Join(dir, "boot.img"),
+			Usr:    filepath.Join(dir, "usr-"+string(layout)+".img"),
+			Root:   filepath.Join(dir, "root-"+string(layout)+".img"),
+		}
+	}
+	return images, nil
+}
+
+func digest(parts ...string) string {
+	h := sha256.New()
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+func lookalikeDigest() (string, error) {
+	var parts []string
+	err := fs.WalkDir(lookalikeFiles, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := lookalikeFiles.ReadFile(path)
+		parts = append(parts, path, string(content))
+		return err
+	})
+	return digest(parts...), err
+}
+
+// lockCache keeps two test processes from building the same image at once.
+func lockCache() (unlock func(), err error) {
+	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the image cache: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(CacheDir(), "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+type builder struct {
+	ctx      context.Context
+	suite    Suite
+	progress func(string)
+}
+
+// once makes dir with the given function, beside its place, and renames it when it is whole.
+func (b *builder) once(dir string, make func(dir string) error) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("building images needs root: run as root, or with sudo, once")
+	}
+	unfinished := dir + ".unfinished"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return err
+	}
+	if err := os.Mkdir(unfinished, 0o755); err != nil {
+		return err
+	}
+	if err := make(unfinished); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, dir)
+}
+
+func (b *builder) step(format string, args ...any) func() {
+	what, start := fmt.Sprintf(format, args...), time.Now()
+	return func() { b.progress(fmt.Sprintf("%s: %s (%.1fs)", b.suite, what, time.Since(start).Seconds())) }
+}
+
+func (b *builder) run(name string, args ...string) error {
+	_, err := b.output(name, args...)
+	return err
+}
+
+func (b *builder) output(name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(b.ctx, name, args...)
+	// INITRD=No: the packaged initrd would be built for nothing, the lookalike makes its own.
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "INITRD=No")
+	var out, all bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &all
+	if err := cmd.Run(); err != nil {
+		tail := all.Bytes()
+		if len(tail) == 0 {
+			tail = out.Bytes()
+		}
+		return nil, fmt.Errorf("cannot run %s: %w\n%s", name, err, lastLines(string(tail), 20))
+	}
+	return out.Bytes(), nil
+}
+
+// inRoot runs a program in the tree with /dev and /proc there, in a mount namespace that goes away with it.
+func (b *builder) inRoot(root string, args ...string) error {
+	const enter = `mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"`
+	return b.run("unshare", append([]string{"--mount", "sh", "-c", enter, root}, args...)...)
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// guestProgram compiles the harness's end in the guest.
+func (b *builder) guestProgram() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "vmtest-guest-")
+	if err != nil {
+		return nil, fmt.Errorf("cannot build the guest's shell: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "guest"),
+		"github.com/selinux-provision/selinux-provision/vmtests/cmd/vmtest-guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot build the guest's shell: %w\n%s", err, out)
+	}
+	return os.ReadFile(filepath.Join(dir, "guest"))
+}
+
+// makeBase unpacks and configures the Debian packages, with the mirror and the settings of the host's apt where it has any.
+func (b *builder) makeBase(root string) error {
+	defer b.step("packages")()
+	args := []string{"--variant=minbase", "--include=" + strings.Join(packages(), ","),
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*"}
+	// A mirror frozen in time is beyond its own expiry date: a host set up for one says so in its apt configuration.
+	if out, err := b.output("apt-config", "dump", "Acquire::Check-Valid-Until", "Acquire::Check-Date"); err == nil {
+		for line := range strings.Lines(string(out)) {
+			if line = strings.TrimSuffix(strings.TrimSpace(line), ";"); line != "" {
+				args = append(args, "--aptopt="+line)
+			}
+		}
+	}
+	return b.run("mmdebstrap", append(args, string(b.suite), root)...)
+}

@@ -1,0 +1,418 @@
+package vmtests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options say what machine to boot. The zero value is a fresh one of today's layout.
+type Options struct {
+	Suite      Suite    // default Trixie
+	Layout     Layout   // default Today
+	Ignition   []byte   // config for the first boot, as JSON; none: Ignition runs without
+	KernelArgs []string // added to the kernel command line
+	CPUs       int      // default 2
+	MemoryMB   int      // default 1536
+	Disks      []Disk   // empty disks beside the machine's own
+	Allowed    []Allowed
+
+	// Progress gets one line for each step of building and booting.
+	Progress func(string)
+}
+
+// Disk is an empty disk, found in the guest as /dev/disk/by-id/virtio-NAME.
+type Disk struct {
+	Name   string
+	SizeMB int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Suite == "" {
+		o.Suite = Trixie
+	}
+	if o.Layout == "" {
+		o.Layout = Today
+	}
+	if o.CPUs == 0 {
+		o.CPUs = 2
+	}
+	if o.MemoryMB == 0 {
+		o.MemoryMB = 1536
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	return o
+}
+
+// Machine is one virtual machine with its own disks. It outlives its QEMU processes: each boot is a new one.
+type Machine struct {
+	options Options
+	dir     string // disks, sockets, console log
+
+	qemu    *exec.Cmd
+	exited  chan struct{} // closed when qemu has ended
+	monitor *monitor
+	shell   *shell
+
+	snapshots map[string]snapshot
+}
+
+// snapshot remembers what a restored machine must find again: the same /usr, and the console as it was.
+type snapshot struct {
+	options Options
+	console int64
+}
+
+// Boot makes a machine and starts it. It returns when systemd is done with the boot, whether or not units failed. After an error
+// the machine is returned as well if it exists, for a look at its console; Close it in any case.
+func Boot(ctx context.Context, options Options) (*Machine, error) {
+	options = options.withDefaults()
+	images, err := Build(ctx, options.Suite, options.Progress)
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{options: options, snapshots: map[string]snapshot{}}
+	if err := m.makeDisks(ctx, images[options.Layout]); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, m.PowerOn(ctx)
+}
+
+func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
+	parent := filepath.Join(CacheDir(), "run")
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("cannot make the machine's directory: %w", err)
+	}
+	dir, err := os.MkdirTemp(parent, "")
+	if err != nil {
+		return fmt.Errorf("cannot make the machine's directory: %w", err)
+	}
+	m.dir = dir
+	if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.Root, m.path("root.qcow2")); err != nil {
+		return err
+	}
+	if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.BootFS, m.path("boot.qcow2")); err != nil {
+		return err
+	}
+	for _, disk := range m.options.Disks {
+		if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", m.path("disk-"+disk.Name+".qcow2"), strconv.Itoa(disk.SizeMB)+"M"); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(m.path("config.ign"), m.options.Ignition, 0o600)
+}
+
+func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
+
+// tool runs a program of the host.
+func tool(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot run %s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// firstBoot does what Flatcar's boot loader does: it looks for the flag file on the boot partition.
+func (m *Machine) firstBoot(ctx context.Context) (bool, error) {
+	raw := m.path("boot.raw")
+	defer os.Remove(raw)
+	if err := tool(ctx, "qemu-img", "convert", "-O", "raw", m.path("boot.qcow2"), raw); err != nil {
+		return false, err
+	}
+	listing, err := exec.CommandContext(ctx, "mdir", "-b", "-i", raw, "::/flatcar").CombinedOutput()
+	if err != nil {
+		return false, fmt.Errorf("cannot read the boot partition: %w: %s", err, listing)
+	}
+	return strings.Contains(string(listing), "/first_boot"), nil
+}
+
+// kernelArgs returns the command line that the boot loader passes.
+func (m *Machine) kernelArgs(firstBoot bool) string {
+	args := []string{
+		"root=LABEL=ROOT", "rootfstype=ext4", "rw",
+		"mount.usr=LABEL=USR", "mount.usrfstype=btrfs", "mount.usrflags=ro",
+		// Debian's list begins with AppArmor. A list without it needs neither security= nor selinux=, which Flatcar does not pass.
+		"lsm=landlock,lockdown,yama,selinux,bpf",
+		"console=ttyS0", "panic=-1", "ignition.platform.id=qemu",
+		// To boot faster without KVM.
+		"fsck.mode=skip", "mitigations=off", "random.trust_cpu=on", "tsc=reliable", "no_timer_check", "loglevel=6",
+		"systemd.show_status=error", "rd.udev.log_level=err",
+	}
+	if firstBoot {
+		args = append(args, "ignition.firstboot=1")
+	}
+	return strings.Join(append(args, m.options.KernelArgs...), " ")
+}
+
+// PowerOn starts the machine from its disks, with changed options if any are given. It returns when systemd is done with the boot.
+func (m *Machine) PowerOn(ctx context.Context, changes ...func(*Options)) error {
+	if m.qemu != nil {
+		return errors.New("cannot power on: the machine runs")
+	}
+	for _, change := range changes {
+		change(&m.options)
+	}
+	start := time.Now()
+	if err := m.start(ctx, ""); err != nil {
+		return err
+	}
+	if err := m.waitBooted(ctx); err != nil {
+		return fmt.Errorf("cannot boot: %w\n%s", err, lastLines(m.Console(), 30))
+	}
+	m.options.Progress(fmt.Sprintf("booted %s, layout %s (%.1fs)", m.options.Suite, m.options.Layout, time.Since(start).Seconds()))
+	return nil
+}
+
+// start runs QEMU, from a snapshot if one is named, and waits until its sockets answer.
+func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
+	images, err := Build(ctx, m.options.Suite, m.options.Progress)
+	if err != nil {
+		return err
+	}
+	image := images[m.options.Layout]
+	accel, err := accelArgs(ctx, image.Kernel)
+	if err != nil {
+		return err
+	}
+	firstBoot, err := m.firstBoot(ctx)
+	if err != nil {
+		return err
+	}
+	args := append(accel,
+		"-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
+		"-smp", strconv.Itoa(m.options.CPUs), "-m", strconv.Itoa(m.options.MemoryMB),
+		"-kernel", image.Kernel, "-initrd", image.Initrd, "-append", m.kernelArgs(firstBoot),
+		"-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console",
+		"-qmp", "unix:qmp.sock,server=on,wait=off",
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-serial-pci", "-chardev", "socket,id=shell,path=shell.sock,server=on,wait=off",
+		"-device", "virtserialport,chardev=shell,name=vmtest.shell",
+	)
+	args = append(args, drive("root", "root.qcow2", "qcow2", false)...)
+	args = append(args, drive("boot", "boot.qcow2", "qcow2", false)...)
+	args = append(args, drive("usr", image.Usr, "raw", true)...)
+	for _, disk := range m.options.Disks {
+		args = append(args, drive(disk.Name, "disk-"+disk.Name+".qcow2", "qcow2", false)...)
+	}
+	if len(m.options.Ignition) > 0 {
+		args = append(args, "-fw_cfg", "name=opt/com.coreos/config,file=config.ign")
+	}
+	if fromSnapshot != "" {
+		args = append(args, "-loadvm", fromSnapshot)
+	}
+
+	log, err := os.OpenFile(m.path("qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("cannot start QEMU: %w", err)
+	}
+	defer log.Close()
+	for _, socket := range []string{"qmp.sock", "shell.sock"} {
+		_ = os.Remove(m.path(socket))
+	}
+	cmd := exec.Command("qemu-system-x86_64", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = m.dir, log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start QEMU: %w", err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	m.qemu, m.exited = cmd, exited
+
+	for {
+		if m.monitor, err = dialMonitor(m.path("qmp.sock")); err == nil {
+			break
+		}
+		select {
+		case <-exited:
+			m.forget()
+			text, _ := os.ReadFile(m.path("qemu.log"))
+			return fmt.Errorf("cannot start QEMU: %s", lastLines(string(text), 5))
+		case <-ctx.Done():
+			m.PowerCut()
+			return fmt.Errorf("cannot start QEMU: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if m.shell, err = dialShell(m.path("shell.sock")); err != nil {
+		m.PowerCut()
+		return fmt.Errorf("cannot reach the guest's shell: %w", err)
+	}
+	return nil
+}
+
+// drive attaches a disk. cache=unsafe: a flush by the guest reaches the host's page cache, which outlives a killed QEMU, and no more.
+func drive(name, file, format string, readOnly bool) []string {
+	mode := "off"
+	if readOnly {
+		mode = "on"
+	}
+	return []string{"-drive", fmt.Sprintf("if=none,id=%s,file=%s,format=%s,readonly=%s,cache=unsafe", name, file, format, mode),
+		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s", name, name)}
+}
+
+// waitShell returns when the guest's shell answers.
+func (m *Machine) waitShell(ctx context.Context) error {
+	select {
+	case <-m.shell.up:
+		return nil
+	case <-m.exited:
+		m.forget()
+		return errors.New("the machine went down before its shell came up")
+	case <-ctx.Done():
+		return fmt.Errorf("no shell: %w", ctx.Err())
+	}
+}
+
+// waitBooted returns when systemd has done everything that a boot queues.
+func (m *Machine) waitBooted(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	if err := m.waitShell(ctx); err != nil {
+		return err
+	}
+	out, err := m.Run(ctx, "systemctl is-system-running --wait")
+	if err != nil {
+		return err
+	}
+	switch state := strings.TrimSpace(out.Stdout); state {
+	case "running", "degraded": // Failed units are for the verdict.
+		return nil
+	default:
+		return fmt.Errorf("systemd says %q %s", state, out.Stderr)
+	}
+}
+
+// forget drops what belonged to a QEMU that has ended.
+func (m *Machine) forget() {
+	if m.monitor != nil {
+		m.monitor.conn.Close()
+	}
+	if m.shell != nil {
+		m.shell.conn.Close()
+	}
+	m.qemu, m.monitor, m.shell = nil, nil, nil
+}
+
+// Reboot shuts the machine down in good order and boots it again, with changed options if any are given: another Suite is an
+// update of the operating system, or its rollback.
+func (m *Machine) Reboot(ctx context.Context, changes ...func(*Options)) error {
+	if err := m.goDown(ctx, "reboot"); err != nil {
+		return err
+	}
+	return m.PowerOn(ctx, changes...)
+}
+
+// Shutdown powers the machine off in good order. Its disks stay, PowerOn starts it again.
+func (m *Machine) Shutdown(ctx context.Context) error { return m.goDown(ctx, "poweroff") }
+
+func (m *Machine) goDown(ctx context.Context, how string) error {
+	if m.qemu == nil {
+		return fmt.Errorf("cannot %s: the machine is off", how)
+	}
+	if _, err := m.Run(ctx, "systemctl --no-block "+how); err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	return m.WaitOff(ctx)
+}
+
+// WaitOff returns when the machine has gone down by itself.
+func (m *Machine) WaitOff(ctx context.Context) error {
+	if m.qemu == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	select {
+	case <-m.exited:
+		m.forget()
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cannot see the machine go down: %w\n%s", ctx.Err(), lastLines(m.Console(), 30))
+	}
+}
+
+// PowerCut ends the machine at once, as if its plug were pulled. What the guest has not flushed is lost.
+func (m *Machine) PowerCut() {
+	if m.qemu == nil {
+		return
+	}
+	_ = m.qemu.Process.Kill()
+	<-m.exited
+	m.forget()
+}
+
+// Snapshot keeps the running machine, memory and disks, under a name.
+func (m *Machine) Snapshot(name string) error {
+	if m.qemu == nil {
+		return errors.New("cannot take a snapshot: the machine is off")
+	}
+	if err := m.monitor.human("savevm " + name); err != nil {
+		return err
+	}
+	m.snapshots[name] = snapshot{options: m.options, console: m.consoleSize()}
+	return nil
+}
+
+// Restore brings the machine back to a snapshot of its own, whatever has happened to it since.
+func (m *Machine) Restore(ctx context.Context, name string) error {
+	s, ok := m.snapshots[name]
+	if !ok {
+		return fmt.Errorf("cannot restore snapshot %s: there is none", name)
+	}
+	same := m.qemu != nil && m.options.Suite == s.options.Suite && m.options.Layout == s.options.Layout
+	if !same {
+		m.PowerCut()
+	}
+	m.options = s.options
+	if err := os.Truncate(m.path("console.log"), s.console); err != nil {
+		return fmt.Errorf("cannot restore snapshot %s: %w", name, err)
+	}
+	if same {
+		// A new connection: what was on its way to or from the guest is not part of the snapshot.
+		m.shell.conn.Close()
+		if err := m.monitor.human("loadvm " + name); err != nil {
+			return err
+		}
+		var err error
+		if m.shell, err = dialShell(m.path("shell.sock")); err != nil {
+			return fmt.Errorf("cannot reach the guest's shell: %w", err)
+		}
+	} else if err := m.start(ctx, name); err != nil {
+		return err
+	}
+	return m.waitShell(ctx)
+}
+
+// Console returns everything that the machine has said on its serial console.
+func (m *Machine) Console() string {
+	text, err := os.ReadFile(m.path("console.log"))
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+func (m *Machine) consoleSize() int64 {
+	info, err := os.Stat(m.path("console.log"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// Close ends the machine and removes its disks.
+func (m *Machine) Close() {
+	m.PowerCut()
+	if m.dir != "" {
+		_ = os.RemoveAll(m.dir)
+	}
+}
