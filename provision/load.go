@@ -1,0 +1,255 @@
+package provision
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+const (
+	maxModule  = 16 << 20 // bytes of one module
+	maxModules = 64 << 20 // bytes of all modules together: they are held in memory
+)
+
+// Load reads the whole declared state.
+//
+// With an empty configFile it reads ConfigFile and then the *.yaml files of DropInDir in the order of their names; none of
+// them needs to exist. Other files in DropInDir are left alone, except that *.yml is an error, since it is sure to be a
+// mistake. With a configFile it reads that file alone, which must exist.
+//
+// What a later file says about a key beats what an earlier one says. Lists add up, booleans are merged by name, and a later
+// file context for the same path and type takes the place of an earlier one. Only if no file has the key policy.modules, all
+// *.cil and *.pp files in ModulesDir are taken. Hidden files, *.md files and those that end in ~ may stand there too,
+// anything else is an error.
+//
+// The error is of type Errors and names every problem that could be found.
+func Load(r Reader, configFile string) (*State, error) {
+	l := &loader{
+		reader:  r,
+		state:   &State{Mode: Unmanaged, Booleans: map[string]bool{}},
+		allRead: true,
+		named:   map[string]moduleRef{},
+	}
+	if configFile != "" {
+		l.config(configFile, true)
+	} else {
+		l.config(ConfigFile, false)
+		l.misnamed()
+		l.dropIns()
+	}
+	switch {
+	case l.modulesSet:
+		for _, ref := range l.refs {
+			l.module(ref)
+		}
+	case l.allRead:
+		l.modulesDir()
+	}
+	if len(l.problems) > 0 {
+		return nil, l.problems
+	}
+	l.state.FileContexts = lastOfEach(l.state.FileContexts)
+	slices.SortFunc(l.state.Modules, func(a, b Module) int { return strings.Compare(a.Name, b.Name) })
+	return l.state, nil
+}
+
+type loader struct {
+	reader     Reader
+	state      *State
+	problems   Errors
+	allRead    bool // no file was unreadable, so a key that was not seen is not there
+	modulesSet bool
+	refs       []moduleRef
+	named      map[string]moduleRef // the modules seen so far by their name
+	size       int
+}
+
+func (l *loader) complain(at Position, key, problem, remedy string, cause error) {
+	l.problems = append(l.problems, &Error{Position: at, Key: key, Problem: problem, Remedy: remedy, cause: cause})
+}
+
+func (l *loader) config(name string, mustExist bool) {
+	content, err := l.reader.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && !mustExist && !l.dangling(name) {
+		return
+	}
+	l.state.Sources = append(l.state.Sources, name)
+	if err != nil {
+		l.allRead = false
+		l.complain(Position{File: name}, "", "cannot read this file: "+reason(err), remedy(err), err)
+		return
+	}
+	doc, understood, problems := parse(name, content)
+	l.problems = append(l.problems, problems...)
+	l.allRead = l.allRead && understood
+	l.merge(doc)
+}
+
+// dangling says whether the directory has an entry of this name although there is nothing to read: a link that leads
+// nowhere is an operator's mistake, not the absence of a config.
+func (l *loader) dangling(name string) bool {
+	entries, err := l.reader.ReadDir(path.Dir(name))
+	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == path.Base(name) })
+}
+
+// misnamed finds a config file that nobody would read.
+func (l *loader) misnamed() {
+	if l.dangling(configDir + "/config.yml") {
+		l.complain(Position{File: configDir + "/config.yml"}, "", "cannot use a config file of this name", "rename it to config.yaml", nil)
+	}
+}
+
+func (l *loader) dropIns() {
+	entries, err := l.reader.ReadDir(DropInDir)
+	if errors.Is(err, fs.ErrNotExist) && !l.dangling(DropInDir) {
+		return
+	}
+	if err != nil {
+		l.allRead = false
+		l.complain(Position{File: DropInDir}, "", "cannot list this directory: "+reason(err), remedy(err), err)
+		return
+	}
+	for _, e := range entries {
+		name := path.Join(DropInDir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+		case path.Ext(name) == ".yaml":
+			l.config(name, true)
+		case path.Ext(name) == ".yml":
+			l.complain(Position{File: name}, "", "cannot use a config file of this name",
+				"rename it to "+strings.TrimSuffix(e.Name(), "yml")+"yaml", nil)
+		}
+	}
+}
+
+func (l *loader) merge(d *Document) {
+	s := l.state
+	set(&s.Mode, d.mode)
+	set(&s.SharedVolumes, d.sharedVolumes)
+	set(&s.LogDenials, d.logDenials)
+	set(&s.StripDontaudit, d.stripDontaudit)
+	maps.Copy(s.Booleans, d.booleans)
+	l.modulesSet = l.modulesSet || d.modulesSet
+	l.refs = append(l.refs, d.modules...)
+	s.FileContexts = append(s.FileContexts, d.fileContexts...)
+}
+
+// lastOfEach keeps of those with the same path and type the one that was declared last, where it was declared: of two
+// patterns that match a file, the later one counts.
+func lastOfEach(all []FileContext) []FileContext {
+	seen := map[[2]string]bool{}
+	var kept []FileContext
+	for _, c := range slices.Backward(all) {
+		if id := [2]string{c.Path, c.Type}; !seen[id] {
+			seen[id] = true
+			kept = append(kept, c)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+func set[T any](field *T, value *T) {
+	if value != nil {
+		*field = *value
+	}
+}
+
+func (l *loader) modulesDir() {
+	entries, err := l.reader.ReadDir(ModulesDir)
+	if errors.Is(err, fs.ErrNotExist) && !l.dangling(ModulesDir) {
+		return
+	}
+	if err != nil {
+		l.complain(Position{File: ModulesDir}, "", "cannot list this directory: "+reason(err), remedy(err), err)
+		return
+	}
+	for _, e := range entries {
+		base := e.Name()
+		if strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".md") || strings.HasSuffix(base, "~") {
+			continue
+		}
+		at := Position{File: path.Join(ModulesDir, base)}
+		if problem, remedy := checkModuleName(base); problem != "" {
+			l.complain(at, "", problem, remedy+", or move it elsewhere", nil)
+			continue
+		}
+		l.module(moduleRef{path: at.File, source: at})
+	}
+}
+
+func (l *loader) module(ref moduleRef) {
+	name, lang := moduleName(path.Base(ref.path))
+	if other, taken := l.named[name]; taken {
+		// The same file asked for twice is one wish.
+		if other.path != ref.path {
+			l.complain(ref.source, ref.key, fmt.Sprintf("cannot use two modules of the name %q", name),
+				fmt.Sprintf("rename %s or %s (%s)", ref.path, other.path, other.source), nil)
+		}
+		return
+	}
+	l.named[name] = ref
+	if l.size > maxModules {
+		return // refused already
+	}
+	what := "this module"
+	if ref.key != "" {
+		what = "the module " + ref.path
+	}
+	content, err := l.reader.ReadFile(ref.path)
+	l.size += len(content)
+	switch {
+	case err != nil:
+		l.complain(ref.source, ref.key, "cannot read "+what+": "+reason(err), remedy(err), err)
+	case len(bytes.TrimSpace(content)) == 0:
+		l.complain(ref.source, ref.key, "cannot use "+what+": it is empty", "put the module there, or remove it", nil)
+	case len(content) > maxModule:
+		l.complain(ref.source, ref.key, fmt.Sprintf("cannot use %s: it is larger than %d MiB", what, maxModule>>20), "split it", nil)
+	case l.size > maxModules:
+		l.complain(ref.source, ref.key, fmt.Sprintf("cannot use %s: all modules together are larger than %d MiB", what, maxModules>>20),
+			"remove what is not needed", nil)
+	default:
+		l.state.Modules = append(l.state.Modules, Module{Name: name, Path: ref.path, Lang: lang, Content: content, Source: ref.source})
+	}
+}
+
+// reason takes the name of the file out of an error: the message has it already.
+func reason(err error) string {
+	var number syscall.Errno
+	var wrapped *fs.PathError
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return "it is a directory"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "a file is in the place of a directory"
+	case errors.Is(err, fs.ErrNotExist):
+		return "it does not exist"
+	case errors.As(err, &number) && number != syscall.EINVAL:
+		return number.Error()
+	case errors.As(err, &wrapped):
+		return wrapped.Err.Error()
+	}
+	return oneLine(err.Error())
+}
+
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return "put a file in its place"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "put a directory in its place"
+	case errors.Is(err, fs.ErrNotExist):
+		return "put it there, or name the right file"
+	case errors.Is(err, fs.ErrPermission):
+		return "make it readable for root"
+	case errors.Is(err, syscall.ELOOP):
+		return "put a file in the place of the link"
+	}
+	return ""
+}

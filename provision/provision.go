@@ -1,0 +1,189 @@
+// Package provision reads the declared state: what the operator wants of SELinux on this host.
+//
+// The state is written in /etc/selinux-provision/config.yaml and in the *.yaml files of /etc/selinux-provision/config.d, and
+// in the policy modules that they name. Load reads all of it through a Reader and gives one State, merged, complete and
+// checked, or every problem of every file at once, each with its file, its line and what to do about it. It is strict: what
+// it does not know is an error, so that a misspelt key cannot silently leave a host open.
+//
+// Do not use it to find out what the host is like, nor to change it. Nothing here looks at the policy store, the kernel or
+// the file system outside the Reader, so whether a boolean or a type exists in the policy is found out by those who apply
+// the State.
+package provision
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Where the declared state lives.
+const (
+	// ConfigFile is read first.
+	ConfigFile = configDir + "/config.yaml"
+	// DropInDir holds further files, which are read in the order of their names.
+	DropInDir = configDir + "/config.d"
+	// ModulesDir holds the modules that are used when no file names any.
+	ModulesDir = configDir + "/modules"
+
+	configDir = "/etc/selinux-provision"
+)
+
+// Mode is what the operator wants to happen to the mode of the kernel.
+type Mode string
+
+// The modes. Unmanaged leaves the mode of the running kernel and of /etc/selinux/config as it is.
+const (
+	Enforcing  Mode = "enforcing"
+	Permissive Mode = "permissive"
+	Unmanaged  Mode = "unmanaged"
+)
+
+// State is the declared state, merged from all files, with defaults filled in.
+type State struct {
+	Mode Mode
+	// Modules are sorted by name, and no two have the same name.
+	Modules []Module
+	// Booleans is never nil.
+	Booleans map[string]bool
+	// SharedVolumes asks for the built-in module that gives new files the level of their directory.
+	SharedVolumes bool
+	// FileContexts are in the order of declaration. No two have the same path and type.
+	FileContexts []FileContext
+	// LogDenials asks that the audit rules that hide denials be neutralised.
+	LogDenials bool
+	// StripDontaudit asks for a policy without its dontaudit rules.
+	StripDontaudit bool
+	// Sources are the files that were read, in order. It is empty when there is no config at all.
+	Sources []string
+}
+
+// Module is one policy module that is to be installed.
+type Module struct {
+	// Name is the base name of the file without its extension: the name under which the store knows it.
+	Name string
+	Path string
+	// Lang is "cil" or "pp".
+	Lang    string
+	Content []byte
+	// Source is where the module was asked for: a line of a config file, or the module itself when it was found in ModulesDir.
+	Source Position
+}
+
+// FileContext is the label of the files whose whole path matches a regular expression.
+type FileContext struct {
+	Path string
+	// Type is any, file, dir, char, block, socket, pipe or symlink, as CIL writes it.
+	Type string
+	// Context is user:role:type:level, or <<none>> for files that are to be left alone.
+	Context string
+	Source  Position
+}
+
+// Position is a place in a file. Line 0 is the file as a whole.
+type Position struct {
+	File string
+	Line int
+}
+
+// String gives "file:line".
+func (p Position) String() string {
+	if p.Line <= 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line)
+}
+
+// Error is one thing that is wrong with the declared state.
+type Error struct {
+	Position
+	// Key is the path of the key, such as policy.booleans. It is empty when the problem is with the whole file.
+	Key string
+	// Problem says what cannot be done, Remedy what the operator can do about it.
+	Problem, Remedy string
+
+	cause error
+}
+
+// Error gives the whole message on one line.
+func (e *Error) Error() string {
+	parts := []string{e.Position.String()}
+	for _, part := range []string{e.Key, e.Problem, e.Remedy} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ": ")
+}
+
+// Unwrap gives the reason for which a file could not be read, if that is the problem.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Errors are all problems of all files, in the order in which the files are read.
+type Errors []*Error
+
+// Error gives one line for each problem.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, one := range e {
+		lines[i] = one.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives each problem to errors.Is and errors.As.
+func (e Errors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, one := range e {
+		all[i] = one
+	}
+	return all
+}
+
+// Reader gives the files of a host or of a tree.
+type Reader interface {
+	// ReadFile gives a regular file, links followed inside the tree. A directory is an error that wraps EISDIR.
+	ReadFile(name string) ([]byte, error)
+	// ReadDir gives the entries of a directory sorted by name, and an error that wraps fs.ErrNotExist if there is none.
+	ReadDir(name string) ([]fs.DirEntry, error)
+}
+
+// Digest identifies all that the policy stage applies: modules, booleans, shared volumes, file contexts and dontaudit. Two
+// states with equal digests ask for the same policy, wherever their parts were written.
+func (s *State) Digest() [sha256.Size]byte {
+	h := sha256.New()
+	// Each part goes in with its length, so that no two lists of parts are one string of bytes.
+	part := func(values ...[]byte) {
+		for _, v := range values {
+			var length [8]byte
+			binary.BigEndian.PutUint64(length[:], uint64(len(v)))
+			h.Write(length[:])
+			h.Write(v)
+		}
+	}
+	text := func(values ...string) {
+		for _, v := range values {
+			part([]byte(v))
+		}
+	}
+	text("selinux-provision policy 1", "modules", strconv.Itoa(len(s.Modules)))
+	for _, m := range slices.SortedFunc(slices.Values(s.Modules), func(a, b Module) int { return strings.Compare(a.Name, b.Name) }) {
+		text(m.Name, m.Lang)
+		part(m.Content)
+	}
+	text("booleans", strconv.Itoa(len(s.Booleans)))
+	for _, name := range slices.Sorted(maps.Keys(s.Booleans)) {
+		text(name, strconv.FormatBool(s.Booleans[name]))
+	}
+	text("shared_volumes", strconv.FormatBool(s.SharedVolumes))
+	text("file_contexts", strconv.Itoa(len(s.FileContexts)))
+	for _, c := range s.FileContexts {
+		text(c.Path, c.Type, c.Context)
+	}
+	text("dontaudit", fmt.Sprintf("strip=%v", s.StripDontaudit))
+	return [sha256.Size]byte(h.Sum(nil))
+}
