@@ -72,7 +72,7 @@ func probeKVM(ctx context.Context, kernel string) bool {
 	console := filepath.Join(dir, "console")
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-machine", "q35,sata=off,smbus=off", "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults",
 		"-display", "none", "-no-reboot", "-kernel", kernel, "-append", "console=ttyS0 panic=-1", "-serial", "file:"+console)
 	if err := cmd.Start(); err != nil {
 		return false

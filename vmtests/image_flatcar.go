@@ -222,6 +222,7 @@ func trimFiles(root string) error {
 		"usr/share/python3", "usr/share/selinux", "usr/lib/udev/hwdb.*", "usr/bin/ctr", "usr/bin/docker-proxy", "usr/bin/containerd-shim",
 		"usr/bin/containerd-shim-runc-v1", "usr/bin/ignition-validate", "usr/lib/x86_64-linux-gnu/perl*", "usr/bin/perl*", "usr/share/gcc", "usr/lib/apt",
 		"usr/lib/modules/*/kernel/drivers/infiniband", "usr/lib/modules/*/kernel/drivers/comedi", "usr/lib/modules/*/kernel/drivers/hid",
+		"usr/lib/modules/*/kernel/arch/x86/kvm", "usr/lib/modules/*/kernel/drivers/cpufreq", "usr/lib/modules/*/kernel/drivers/ata",
 		"etc/kernel", "etc/initramfs-tools", "etc/apt", "etc/dpkg", "etc/cron*", "etc/init.d", "etc/rc?.d", "etc/alternatives/README", "etc/logrotate.d",
 		"etc/hostname", "etc/resolv.conf", "etc/fstab", "etc/python3*", "etc/dracut*", "etc/machine-id",
 	} {

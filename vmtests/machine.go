@@ -142,7 +142,7 @@ func (m *Machine) kernelArgs(firstBoot bool) string {
 		"mount.usr=LABEL=USR", "mount.usrfstype=btrfs", "mount.usrflags=ro",
 		// Debian's list begins with AppArmor. A list without it needs neither security= nor selinux=, which Flatcar does not pass.
 		"lsm=landlock,lockdown,yama,selinux,bpf",
-		"console=ttyS0", "panic=-1", "ignition.platform.id=qemu",
+		"console=ttyS0", "8250.nr_uarts=1", "panic=-1", "ignition.platform.id=qemu",
 		// To boot faster without KVM.
 		"fsck.mode=skip", "mitigations=off", "random.trust_cpu=on", "tsc=reliable", "no_timer_check", "loglevel=6",
 		"systemd.show_status=error", "rd.udev.log_level=err",
@@ -188,7 +188,7 @@ func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
 		return err
 	}
 	args := append(accel,
-		"-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
+		"-machine", "q35,sata=off,smbus=off", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
 		"-smp", strconv.Itoa(m.options.CPUs), "-m", strconv.Itoa(m.options.MemoryMB),
 		"-kernel", image.Kernel, "-initrd", image.Initrd, "-append", m.kernelArgs(firstBoot),
 		"-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console",

@@ -1,0 +1,99 @@
+package vmtests
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Require skips a test that needs a virtual machine where none can be had, and says why. With CI=true or VMTEST=require it fails
+// instead: a skip must not pass for a success there.
+func Require(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a virtual machine takes long: not in -short mode")
+	}
+	reason := missing()
+	switch {
+	case reason == "":
+	case os.Getenv("CI") == "true" || os.Getenv("VMTEST") == "require":
+		t.Fatalf("cannot run virtual machines: %s", reason)
+	default:
+		t.Skipf("cannot run virtual machines: %s", reason)
+	}
+}
+
+// missing names what a virtual machine needs and this host lacks.
+func missing() string {
+	if os.Getenv("VMTEST") == "off" {
+		return "VMTEST=off"
+	}
+	var lacking []string
+	for _, program := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "zstd"} {
+		if _, err := exec.LookPath(program); err != nil {
+			lacking = append(lacking, program)
+		}
+	}
+	switch {
+	case len(lacking) > 0:
+		return fmt.Sprintf("%s not found; vmtests/packages.txt lists the packages", strings.Join(lacking, ", "))
+	case os.Geteuid() != 0:
+		return "building the images needs root"
+	}
+	return ""
+}
+
+// Start boots a machine for a test. At the test's end the machine is judged and closed: trouble on its console or in its journal
+// fails the test.
+func Start(t testing.TB, options Options) *Machine {
+	t.Helper()
+	Require(t)
+	if options.Progress == nil {
+		options.Progress = func(line string) { t.Log(line) }
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	m, err := Boot(ctx, options)
+	if m != nil {
+		t.Cleanup(func() {
+			defer m.Close()
+			judge(t, m)
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func judge(t testing.TB, m *Machine) {
+	t.Helper()
+	problems, err := m.Verdict(context.Background())
+	if err != nil {
+		t.Error(err)
+	}
+	for _, problem := range slices.Compact(problems) {
+		t.Errorf("verdict: %s", problem)
+	}
+	if t.Failed() {
+		t.Logf("end of the console:\n%s", lastLines(m.Console(), 40))
+	}
+}
+
+// Must runs a command in the guest that has to succeed, and returns what it printed, without surrounding white space.
+func (m *Machine) Must(t testing.TB, command string) string {
+	t.Helper()
+	out, err := m.Run(t.Context(), command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Exit != 0 {
+		t.Fatalf("%q in the guest: exit code %d\n%s%s", command, out.Exit, out.Stdout, out.Stderr)
+	}
+	return strings.TrimSpace(out.Stdout)
+}
