@@ -11,6 +11,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -142,6 +144,40 @@ func (s *SELinux) Boolean(name string) (current, found bool, err error) {
 		return false, false, fmt.Errorf("cannot use %s/booleans/%s: %q is not two flags", s.name, name, text)
 	}
 	return fields[0] == "1", true, nil
+}
+
+// SetBooleans gives booleans of the loaded policy new values, all in one step, and reads them back. They last until the next
+// boot.
+func (s *SELinux) SetBooleans(values map[string]bool) error {
+	if len(values) == 0 {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(values))
+	for _, name := range names {
+		value := "0"
+		if values[name] {
+			value = "1"
+		}
+		if _, found, err := s.Boolean(name); err != nil || !found {
+			return fmt.Errorf("cannot set boolean %s: the loaded policy does not have it", name)
+		}
+		if err := s.write("booleans/"+name, []byte(value)); err != nil {
+			return fmt.Errorf("cannot set boolean %s: %w", name, err)
+		}
+	}
+	if err := s.write("commit_pending_bools", []byte("1")); err != nil {
+		return fmt.Errorf("cannot set booleans %s: %w", strings.Join(names, ", "), err)
+	}
+	for _, name := range names {
+		now, _, err := s.Boolean(name)
+		if err != nil {
+			return fmt.Errorf("cannot confirm boolean %s: %w", name, err)
+		}
+		if now != values[name] {
+			return fmt.Errorf("cannot set boolean %s: the kernel took the order and did not follow it", name)
+		}
+	}
+	return nil
 }
 
 // ValidContext says whether the loaded policy knows a context. Before the first policy load every context is valid.

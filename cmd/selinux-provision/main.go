@@ -1,0 +1,291 @@
+// Command selinux-provision takes a Flatcar Container Linux host from its vendor's read-only, permissive SELinux policy to the
+// declared state, and keeps it there. This package turns flags into a stages.Host, calls one function of one package, and turns
+// what came back into text or JSON and an exit code.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/provision"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+//go:embed VERSION
+var versionText string
+
+// The exit codes are part of the contract; the help text lists them.
+const (
+	exitDone          = 0
+	exitFailed        = 1
+	exitUsage         = 2
+	exitPartly        = 3
+	exitNotApplicable = 4
+	exitLocked        = 5
+	exitUndoFailed    = 6
+)
+
+const longHelp = `selinux-provision takes a Flatcar Container Linux host from its vendor's read-only, permissive SELinux policy to the
+state declared in /etc/selinux-provision/config.yaml, and keeps it there across updates of the OS.
+
+Exit codes: 0 done; 1 failed, the host is as it was; 2 wrong usage or configuration; 3 done in part, what is missing is
+listed; 4 not applicable here, SELinux is off or there is no vendor policy; 5 another run holds the lock; 6 failed, and
+undoing what was done failed too.`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// app holds the flags and the streams of one call.
+type app struct {
+	root, config   string
+	json, verbose  bool
+	stdout, stderr io.Writer
+	command        string
+	code           int
+	answered       bool // JSON was printed
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr}
+	cmd := a.commands()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	executed, err := cmd.ExecuteContextC(ctx)
+	if err != nil {
+		if a.command == "" { // cobra refused the command line before any of our functions ran
+			err = usageError{fmt.Errorf("%w\nTry: %s --help", err, executed.CommandPath())}
+		}
+		a.fail(err)
+	}
+	return a.code
+}
+
+type usageError struct{ error }
+
+// exitCode turns an error into the exit code of the contract.
+func exitCode(err error) int {
+	var (
+		usage  usageError
+		config provision.Errors
+		one    *provision.Error
+		locked *hostfs.LockedError
+		undo   *plan.UndoError
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage), errors.As(err, &config), errors.As(err, &one):
+		return exitUsage
+	case errors.As(err, &undo):
+		return exitUndoFailed
+	case errors.As(err, &locked):
+		return exitLocked
+	case errors.Is(err, stages.ErrNotApplicable):
+		return exitNotApplicable
+	}
+	return exitFailed
+}
+
+func (a *app) commands() *cobra.Command {
+	root := &cobra.Command{
+		Use: "selinux-provision", Short: "Provision SELinux on Flatcar Container Linux", Long: longHelp,
+		SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.root, "root", "/", "work on the tree in this `directory`, which is not the running host")
+	flags.StringVar(&a.config, "config", "", "read this `file` alone instead of /etc/selinux-provision/config.yaml and config.d")
+	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
+
+	dryRun := func(cmd *cobra.Command) *bool {
+		return cmd.Flags().Bool("dry-run", false, "print what would be changed, write nothing")
+	}
+
+	stage := &cobra.Command{
+		Use: "stage NAME", Short: "Run one stage: " + stages.Names(), Args: cobra.ExactArgs(1), ValidArgs: strings.Split(stages.Names(), ", "),
+		Long: "Run one stage of the way from the vendor's SELinux to the declared one:\n\n" + stageHelp(),
+	}
+	dry := dryRun(stage)
+	stage.RunE = func(cmd *cobra.Command, args []string) error {
+		a.command = "stage " + args[0]
+		if !known(args[0]) {
+			return usageError{fmt.Errorf("there is no stage %q: the stages are %s", args[0], stages.Names())}
+		}
+		return a.runStages(cmd.Context(), args, *dry)
+	}
+
+	apply := &cobra.Command{Use: "apply", Short: "Run all stages in order", Args: cobra.NoArgs,
+		Long: "Run all stages in order:\n\n" + stageHelp()}
+	applyDry := dryRun(apply)
+	apply.RunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = "apply"
+		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
+	}
+
+	revert := &cobra.Command{Use: "revert", Short: "Bring back the vendor's machine", Args: cobra.NoArgs,
+		Long: "Bring back the vendor's SELinux: mode, policy, store and audit rules, from any state. The units are disabled, the\nconfiguration in /etc/selinux-provision stays."}
+	revertDry := dryRun(revert)
+	revert.RunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = "revert"
+		return a.revert(cmd.Context(), *revertDry)
+	}
+
+	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: cobra.NoArgs,
+		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.command = "status"
+			return a.status(cmd.Context())
+		}}
+
+	version := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a.command = "version"
+			return a.version()
+		}}
+	root.AddCommand(apply, stage, status, revert, version)
+	return root
+}
+
+func stageHelp() string {
+	var b strings.Builder
+	for _, s := range stages.Order() {
+		fmt.Fprintf(&b, "  %-12s %s\n", s.Name, s.Does)
+	}
+	return b.String()
+}
+
+func known(name string) bool {
+	for _, s := range stages.Order() {
+		if s.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// host opens what the stages work on. Beneath --root there is no kernel and no systemd.
+func (a *app) host() (*stages.Host, func(), error) {
+	root, err := hostfs.Open(a.root)
+	if err != nil {
+		return nil, nil, usageError{fmt.Errorf("cannot use --root: %w", err)}
+	}
+	h := &stages.Host{Root: root, LockWait: 15 * time.Minute, Reporter: a.reporter()}
+	closeHost := func() { root.Close() }
+	if !root.IsHost() {
+		return h, closeHost, nil
+	}
+	if h.Kernel, err = kernel.Open(); errors.Is(err, kernel.ErrDisabled) {
+		h.Kernel = nil
+	} else if err != nil {
+		return nil, nil, err
+	}
+	if f, err := os.Open("/proc/cmdline"); err == nil {
+		h.CommandLine, err = kernel.ParseCommandLine(f)
+		f.Close()
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot read the kernel command line: %w", err)
+		}
+	}
+	if systemd.IsRunning() {
+		h.RestartUnit, h.DisableUnits = systemd.RestartUnit, systemd.DisableUnits
+	}
+	return h, closeHost, nil
+}
+
+func (a *app) runStages(ctx context.Context, names []string, dry bool) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	results, err := h.Run(ctx, names, a.config, dry)
+	if err != nil {
+		return err
+	}
+	a.finish(results)
+	return nil
+}
+
+func (a *app) revert(ctx context.Context, dry bool) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	result, err := h.Revert(ctx, dry)
+	if err != nil {
+		return err
+	}
+	a.finish([]stages.Result{result})
+	return nil
+}
+
+// finish sets the exit code of the worst result, and prints the JSON object.
+func (a *app) finish(results []stages.Result) {
+	for _, r := range results {
+		code := exitCode(r.Err)
+		if code == exitDone && r.Outcome == stages.Partly {
+			code = exitPartly
+		}
+		a.code = worse(a.code, code)
+	}
+	a.answer(struct {
+		header
+		Results []stages.Result `json:"results"`
+	}{a.header(), results})
+}
+
+// worse picks the exit code that says more: a failure before "in part", a failed undo before everything.
+func worse(x, y int) int {
+	rank := []int{exitDone, exitPartly, exitNotApplicable, exitLocked, exitUsage, exitFailed, exitUndoFailed}
+	for i := len(rank) - 1; i >= 0; i-- {
+		if x == rank[i] || y == rank[i] {
+			return rank[i]
+		}
+	}
+	return exitFailed
+}
+
+func (a *app) version() error {
+	v := struct {
+		header
+		Version string `json:"version"`
+		Go      string `json:"go"`
+		Commit  string `json:"commit,omitempty"`
+	}{a.header(), strings.TrimSpace(versionText), runtime.Version(), ""}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	if a.answer(v) {
+		return nil
+	}
+	fmt.Fprintf(a.stdout, "selinux-provision %s (%s)\n", v.Version, v.Go)
+	return nil
+}

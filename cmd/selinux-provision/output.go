@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+// header begins every JSON object.
+type header struct {
+	Command string `json:"command"`
+	Exit    int    `json:"exit"`
+	Error   string `json:"error,omitempty"`
+}
+
+func (a *app) header() header { return header{Command: a.command, Exit: a.code} }
+
+// answer prints v as the one JSON object of the call, and tells whether JSON was asked for.
+func (a *app) answer(v any) bool {
+	if !a.json {
+		return false
+	}
+	a.answered = true
+	out := json.NewEncoder(a.stdout)
+	out.SetIndent("", "  ")
+	if err := out.Encode(v); err != nil {
+		fmt.Fprintf(a.stderr, "selinux-provision: cannot print JSON: %v\n", err)
+		a.code = exitFailed
+	}
+	return true
+}
+
+// fail reports an error that ended the call, once: in JSON on standard output, in words on standard error or in the journal.
+func (a *app) fail(err error) {
+	a.code = exitCode(err)
+	if a.json && !a.answered {
+		a.answer(header{Command: a.command, Exit: a.code, Error: err.Error()})
+		return
+	}
+	if logger := journal(); logger != nil {
+		logger.Error(err.Error(), "message_id", messageFailed, "command", a.command)
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// The journal's MESSAGE_ID of each kind of message; they never change meaning.
+const (
+	messageStep    = "50984b04a47b448e8fe7b0090dca47e1" // a step was carried out
+	messageDone    = "d04d32b4beb447e3b5fe389298051956" // a stage ended and everything is as declared
+	messagePartly  = "70f2ef065760470da486f5c30ac6433d" // a stage ended and something is not as declared
+	messageFailed  = "6ff345c34ea243cc9b6072d6639e3364" // a stage or a command failed, the host is as it was
+	messageWaiting = "8d4328ff7a8f472e804e6382c0b88770" // waiting for another run
+)
+
+// journal gives a logger to the journal when systemd started this process, else nil.
+func journal() *slog.Logger {
+	if !systemd.JournalStream() {
+		return nil
+	}
+	handler, err := systemd.NewJournalHandler()
+	if err != nil {
+		return nil
+	}
+	return slog.New(handler)
+}
+
+// reporter chooses who is told what happens: the journal under systemd, nobody for JSON, a person otherwise.
+func (a *app) reporter() stages.Reporter {
+	if a.json {
+		return nil
+	}
+	if logger := journal(); logger != nil {
+		return journalReporter{logger}
+	}
+	return textReporter{a.stdout, a.stderr, a.verbose}
+}
+
+// textReporter writes a line for each step and one for each stage.
+type textReporter struct {
+	out, err io.Writer
+	verbose  bool
+}
+
+func (t textReporter) Waiting(holder string) {
+	fmt.Fprintf(t.err, "selinux-provision: waiting for %s\n", holder)
+}
+
+func (t textReporter) Started(stage string, s plan.Step) {
+	if s.Action == "rebuild" || t.verbose {
+		fmt.Fprintf(t.out, "%s: %s %s, because %s ...\n", stage, s.Action, s.Target, s.Reason)
+	}
+}
+
+func (t textReporter) Finished(stage string, d plan.Done) {
+	fmt.Fprintf(t.out, "%s: %s\n", stage, stepLine(d))
+}
+
+func stepLine(d plan.Done) string {
+	line := fmt.Sprintf("%s %s: %s", d.Action, d.Target, d.Result)
+	if d.Action != "rebuild" {
+		line += " (" + d.Reason + ")"
+	}
+	if d.Elapsed.Seconds() >= 0.5 {
+		line += fmt.Sprintf(" [%.1f s]", d.Elapsed.Seconds())
+	}
+	return line
+}
+
+func (t textReporter) Result(r stages.Result) {
+	switch r.Outcome {
+	case stages.Planned:
+		for _, s := range r.Planned {
+			fmt.Fprintf(t.out, "%s: would %s %s: %s\n", r.Stage, s.Action, s.Target, s.Reason)
+		}
+	case stages.Failed, stages.Skipped:
+		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, r.Error)
+	default:
+		fmt.Fprintf(t.out, "%s: %s\n", r.Stage, summary(r))
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, p)
+	}
+}
+
+func summary(r stages.Result) string {
+	switch r.Outcome {
+	case stages.Unchanged:
+		return "nothing to do"
+	case stages.Changed:
+		return "done"
+	case stages.Partly:
+		return fmt.Sprintf("done in part, %d to look at", len(r.Problems))
+	}
+	return string(r.Outcome)
+}
+
+// journalReporter writes the same to the journal, with fields.
+type journalReporter struct{ log *slog.Logger }
+
+func (j journalReporter) Waiting(holder string) {
+	j.log.Info("waiting for "+holder, "message_id", messageWaiting, "holder", holder)
+}
+
+func (j journalReporter) Started(stage string, s plan.Step) {
+	if s.Action == "rebuild" {
+		j.log.Info(fmt.Sprintf("%s: %s %s, because %s ...", stage, s.Action, s.Target, s.Reason), "stage", stage)
+	}
+}
+
+func (j journalReporter) Finished(stage string, d plan.Done) {
+	j.log.Info(stage+": "+stepLine(d), "message_id", messageStep, "stage", stage, "action", d.Action, "target", d.Target, "reason", d.Reason, "result", d.Result)
+}
+
+func (j journalReporter) Result(r stages.Result) {
+	for _, p := range r.Problems {
+		j.log.Warn(r.Stage+": "+p.String(), "message_id", messagePartly, "stage", r.Stage, "remedy", p.Remedy)
+	}
+	switch r.Outcome {
+	case stages.Failed, stages.Skipped:
+		j.log.Error(r.Stage+": "+r.Error, "message_id", messageFailed, "stage", r.Stage)
+	case stages.Partly:
+		j.log.Warn(r.Stage+": "+summary(r), "message_id", messagePartly, "stage", r.Stage, "outcome", string(r.Outcome))
+	default:
+		j.log.Info(r.Stage+": "+summary(r), "message_id", messageDone, "stage", r.Stage, "outcome", string(r.Outcome))
+	}
+}
+
+// status prints what is wrong first.
+func (a *app) status(ctx context.Context) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	s, err := h.Status(ctx, a.config)
+	if errors.Is(err, stages.ErrNotApplicable) {
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if !s.AsDeclared {
+		a.code = exitPartly
+	}
+	if a.answer(struct {
+		header
+		*stages.Status
+	}{a.header(), s}) {
+		return nil
+	}
+	printStatus(a.stdout, s)
+	return nil
+}
+
+func printStatus(w io.Writer, s *stages.Status) {
+	if s.AsDeclared {
+		fmt.Fprintln(w, "Everything is as declared.")
+	} else {
+		fmt.Fprintf(w, "NOT as declared, %d to look at:\n", len(s.Problems))
+		for _, p := range s.Problems {
+			fmt.Fprintf(w, "  - %s\n    %s\n", p.Problem, p.Remedy)
+		}
+	}
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	mode := fmt.Sprintf("running %s, configured %s, declared %s", s.Mode.Running, orNone(s.Mode.Configured), s.Mode.Declared)
+	if s.Mode.CommandLine != "" {
+		mode += ", kernel command line " + s.Mode.CommandLine
+	}
+	row("mode", "%s", mode)
+	store := string(s.Store.Kind)
+	if s.Store.Target != "" {
+		store += " (" + s.Store.Target + ")"
+	}
+	row("store", "%s, type %s, generation %d", store, s.Store.Type, s.Store.Generation)
+	vendor := "vendor policy " + short(s.Store.Vendor)
+	switch s.Store.BuiltFrom {
+	case s.Store.Vendor:
+		vendor += ", the store is built from it"
+	case "":
+	default:
+		vendor += ", the store is built from " + short(s.Store.BuiltFrom)
+	}
+	row("", "%s", vendor)
+	if s.Store.Policy != "" {
+		row("policy", "%s, modules: %s", s.Store.Policy, orNone(strings.Join(s.Modules, ", ")))
+	}
+	if len(s.Store.CarriedOver) > 0 {
+		row("", "carried over from the store before: %s", strings.Join(s.Store.CarriedOver, ", "))
+	}
+	for _, r := range s.Stages {
+		text := map[stages.Outcome]string{stages.Unchanged: "as declared", stages.Planned: "would change something", stages.Partly: "in part", stages.Failed: "fails"}[r.Outcome]
+		row("stage", "%-12s %s", r.Stage, text)
+	}
+}
+
+func short(fingerprint string) string {
+	if len(fingerprint) > 12 {
+		return fingerprint[:12]
+	}
+	return orNone(fingerprint)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}

@@ -1,0 +1,190 @@
+// Package flatcartest makes small trees that have the shape of a Flatcar host, for tests: the layouts of its release lines, with a
+// real module store that the real semodule built from a policy of one page. A tree is for --root: no kernel looks at it.
+//
+// It is not a substitute for the VM tests: there is no overlay, no PID 1 and no kernel policy here.
+package flatcartest
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+)
+
+//go:embed base.cil
+var base string
+
+// Layout is the shape of /etc/selinux and of /usr/lib/selinux in a release line.
+type Layout string
+
+// The layouts.
+const (
+	LTS2023    Layout = "LTS-2023"    // 3510: links made by tmpfiles on a plain /etc
+	SymlinkEra Layout = "symlink era" // 3535 to 3732: the same links from the overlay's lower layer
+	Today      Layout = "today"       // since 3745: regular files, compatibility links below /usr
+)
+
+// Layouts lists all layouts.
+func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
+
+// Rules are the vendor's audit rule files.
+func Rules() map[string]string {
+	return map[string]string{
+		"00-clear.rules":   "## First rule - delete all\n-D\n",
+		"80-selinux.rules": "## Allow SELinux messages\n-a never,exclude -F msgtype>=1400 -F msgtype<=1499\n",
+		"99-default.rules": "-a exclude,always -F msgtype=CONFIG_CHANGE\n-a exclude,always -F msgtype>0\n",
+	}
+}
+
+// Tree is a made tree.
+type Tree struct {
+	t      testing.TB
+	Dir    string
+	Layout Layout
+}
+
+// New makes a fresh host of a layout, of the first OS generation.
+func New(t testing.TB, layout Layout) *Tree {
+	t.Helper()
+	if _, err := (command.Tools{}).Run(context.Background(), "semodule", "--help"); errors.Is(err, command.ErrMissing) {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("semodule is missing: install policycoreutils")
+		}
+		t.Skip("semodule is missing: install policycoreutils")
+	}
+	tree := &Tree{t: t, Dir: t.TempDir(), Layout: layout}
+	tree.Image(1)
+	tree.fresh()
+	return tree
+}
+
+func (tree *Tree) path(name string) string { return filepath.Join(tree.Dir, name) }
+
+// Write writes a file, its directories included.
+func (tree *Tree) Write(name, content string) {
+	tree.t.Helper()
+	tree.must(os.MkdirAll(filepath.Dir(tree.path(name)), 0o755))
+	tree.must(os.WriteFile(tree.path(name), []byte(content), 0o644))
+}
+
+// Link makes a symbolic link in place of whatever is there.
+func (tree *Tree) Link(target, name string) {
+	tree.t.Helper()
+	tree.must(os.MkdirAll(filepath.Dir(tree.path(name)), 0o755))
+	tree.must(os.RemoveAll(tree.path(name)))
+	tree.must(os.Symlink(target, tree.path(name)))
+}
+
+func (tree *Tree) must(err error) {
+	tree.t.Helper()
+	if err != nil {
+		tree.t.Fatal(err)
+	}
+}
+
+// Image puts the /usr of an OS generation in place, 1 or 2, as an update or a rollback does. The second has another base policy and
+// a module modern; the first has a module legacy.
+func (tree *Tree) Image(generation int) {
+	tree.t.Helper()
+	tree.must(os.RemoveAll(tree.path("usr")))
+	build := tree.t.TempDir()
+	for name, content := range map[string]string{
+		"etc/selinux/config":                          "# The vendor's comment.\nSELINUX=permissive\n\nSELINUXTYPE=mcs\n",
+		"etc/selinux/semanage.conf":                   "module-store = direct\nexpand-check=0\n",
+		"etc/selinux/mcs/contexts/lxc_contexts":       "process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n",
+		"etc/selinux/mcs/contexts/customizable_types": map[int]string{1: "container_file_t\n", 2: "container_file_t\nhome_bin_t\n"}[generation],
+	} {
+		tree.must(os.MkdirAll(filepath.Dir(filepath.Join(build, name)), 0o755))
+		tree.must(os.WriteFile(filepath.Join(build, name), []byte(content), 0o644))
+	}
+	for _, dir := range []string{"etc/selinux/mcs/policy", "etc/selinux/mcs/contexts/files", "var/lib/selinux"} {
+		tree.must(os.MkdirAll(filepath.Join(build, dir), 0o755))
+	}
+	modules := map[string]string{"base": base}
+	if generation == 1 {
+		modules["legacy"] = "(type legacy_t)\n(roletype object_r legacy_t)\n"
+	} else {
+		modules["base"] += "(type second_t)\n(allow kernel_t second_t (file (read)))\n"
+		modules["modern"] = "(type modern_t)\n(roletype object_r modern_t)\n"
+	}
+	tree.Semodule(build, 100, modules)
+
+	store, etc := filepath.Join(build, "var/lib/selinux"), filepath.Join(build, "etc/selinux")
+	tree.must(os.MkdirAll(tree.path("usr/lib/selinux"), 0o755))
+	tree.must(os.CopyFS(tree.path("usr/lib/selinux/policy"), os.DirFS(store)))
+	tree.Write("usr/lib/tmpfiles.d/selinux.conf", "L /var/lib/selinux - - - - ../../usr/lib/selinux/policy\n")
+	for name, rules := range Rules() {
+		tree.Write("usr/share/audit/rules.d/"+name, rules)
+	}
+	switch tree.Layout {
+	case Today:
+		tree.must(os.MkdirAll(tree.path("usr/share/flatcar/etc"), 0o755))
+		tree.must(os.CopyFS(tree.path("usr/share/flatcar/etc/selinux"), os.DirFS(etc)))
+		for name, rules := range Rules() {
+			tree.Write("usr/share/flatcar/etc/audit/rules.d/"+name, rules)
+		}
+		for _, name := range []string{"config", "mcs", "semanage.conf"} {
+			tree.Link("../../share/flatcar/etc/selinux/"+name, "usr/lib/selinux/"+name)
+		}
+	default:
+		tree.must(os.CopyFS(tree.path("usr/lib/selinux"), os.DirFS(etc)))
+		lines := ""
+		for _, name := range []string{"config", "mcs", "semanage.conf"} {
+			lines += "L /etc/selinux/" + name + " - - - - ../../usr/lib/selinux/" + name + "\n"
+		}
+		for name := range Rules() {
+			lines += "L /etc/audit/rules.d/" + name + " - - - - /usr/share/audit/rules.d/" + name + "\n"
+		}
+		if tree.Layout == LTS2023 {
+			tree.Write("usr/lib/tmpfiles.d/etc.conf", lines)
+			break
+		}
+		for _, name := range []string{"config", "mcs", "semanage.conf"} {
+			tree.Link("../../usr/lib/selinux/"+name, "usr/share/flatcar/etc/selinux/"+name)
+		}
+		for name := range Rules() {
+			tree.Link("/usr/share/audit/rules.d/"+name, "usr/share/flatcar/etc/audit/rules.d/"+name)
+		}
+	}
+}
+
+// fresh makes /etc and /var as they are on a host that just booted for the first time, the overlay merged.
+func (tree *Tree) fresh() {
+	tree.t.Helper()
+	tree.Link("../../usr/lib/selinux/policy", "var/lib/selinux")
+	if tree.Layout == Today {
+		tree.must(os.MkdirAll(tree.path("etc"), 0o755))
+		tree.must(os.CopyFS(tree.path("etc"), os.DirFS(tree.path("usr/share/flatcar/etc"))))
+		return
+	}
+	for _, name := range []string{"config", "mcs", "semanage.conf"} {
+		tree.Link("../../usr/lib/selinux/"+name, "etc/selinux/"+name)
+	}
+	for name := range Rules() {
+		tree.Link("/usr/share/audit/rules.d/"+name, "etc/audit/rules.d/"+name)
+	}
+}
+
+// Semodule installs modules by hand, as an operator does, in the tree at dir.
+func (tree *Tree) Semodule(dir string, priority int, modules map[string]string, more ...string) {
+	tree.t.Helper()
+	input := tree.t.TempDir()
+	argv := append([]string{"semodule", "--noreload", "--path", dir, "--store", "mcs"}, more...)
+	argv = append(argv, "--priority", map[int]string{100: "100", 300: "300", 400: "400"}[priority])
+	for name, content := range modules {
+		file := filepath.Join(input, name+".cil")
+		tree.must(os.WriteFile(file, []byte(content), 0o644))
+		argv = append(argv, "--install", file)
+	}
+	if _, err := (command.Tools{}).Run(context.Background(), argv...); err != nil {
+		var failed *command.ExitError
+		if errors.As(err, &failed) {
+			tree.t.Fatalf("%v\n%s", err, failed.Output.Stderr)
+		}
+		tree.t.Fatal(err)
+	}
+}

@@ -1,0 +1,297 @@
+package hostfs
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tree counts what a tree holds.
+type Tree struct {
+	Entries int   // files, directories and links
+	Files   int   // regular files, each hard link counted
+	Bytes   int64 // of the regular files, each inode once
+}
+
+// Measure counts the tree at name, links not followed.
+func (r *Root) Measure(name string) (Tree, error) {
+	var t Tree
+	seen := map[[2]uint64]bool{}
+	err := r.Walk(name, func(_ string, info Info) error {
+		t.Entries++
+		if info.IsRegular() {
+			t.Files++
+			id := [2]uint64{info.Dev, info.Ino}
+			if info.Nlink < 2 || !seen[id] {
+				seen[id] = info.Nlink > 1
+				t.Bytes += info.Size
+			}
+		}
+		return nil
+	})
+	return t, err
+}
+
+// Walk calls visit for name, links followed for name itself alone, and for everything below it in name order, directories
+// before what they hold. The names given are below name: "" for the tree's root, then "a", "a/b".
+func (r *Root) Walk(name string, visit func(below string, info Info) error) error {
+	fd, err := r.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return r.fail("stat", name, err)
+	}
+	if err := visit("", infoOf(&st)); err != nil {
+		return err
+	}
+	return r.walkAt(fd, clean(name), "", visit)
+}
+
+func (r *Root) walkAt(dir int, name, below string, visit func(string, Info) error) error {
+	names, err := listAt(dir)
+	if err != nil {
+		return r.fail("read", path.Join(name, below), err)
+	}
+	for _, child := range names {
+		at := path.Join(below, child)
+		info, err := lstatAt(dir, child)
+		if err != nil {
+			return r.fail("lstat", path.Join(name, at), err)
+		}
+		if err := visit(at, info); err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			continue
+		}
+		fd, err := unix.Openat(dir, child, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return r.fail("open", path.Join(name, at), err)
+		}
+		err = r.walkAt(fd, name, at, visit)
+		unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CopyTree copies the tree that from leads to into a new directory to, with modes, owners, labels, hard links and
+// modification times, and makes it durable with one syncfs(2). On an error what was copied so far is removed again.
+// Devices, FIFOs and sockets are refused: a policy store has none.
+func (r *Root) CopyTree(from, to string) (Tree, error) {
+	src, err := r.open(from, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return Tree{}, err
+	}
+	defer unix.Close(src)
+	dir, base, err := r.parent(to)
+	if err != nil {
+		return Tree{}, err
+	}
+	defer unix.Close(dir)
+	c := copier{root: r, from: clean(from), to: clean(to), links: map[[2]uint64]string{}, buf: make([]byte, 256<<10)}
+	if c.dst, err = c.makeDirectory(dir, base); err == nil {
+		defer unix.Close(c.dst)
+		err = c.directory(src, c.dst, "")
+	}
+	if err == nil {
+		err = r.describe("syncfs", to, unix.Syncfs(dir))
+	}
+	if err != nil {
+		return c.tree, errors.Join(err, r.RemoveTree(to))
+	}
+	return c.tree, nil
+}
+
+func (r *Root) describe(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return r.fail(op, name, err)
+}
+
+type copier struct {
+	root     *Root
+	from, to string
+	dst      int                  // the copy's root
+	links    map[[2]uint64]string // the first copy of each inode with several links, below the copy's root
+	buf      []byte
+	tree     Tree
+}
+
+// makeDirectory makes a directory closed to others and gives its handle; copyAttributes opens it up when it is full.
+func (c *copier) makeDirectory(dir int, base string) (int, error) {
+	if err := unix.Mkdirat(dir, base, 0o700); err != nil {
+		return -1, c.root.fail("mkdir", c.to, err)
+	}
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return fd, c.root.describe("open", c.to, err)
+}
+
+func (c *copier) directory(src, dst int, below string) error {
+	names, err := listAt(src)
+	if err != nil {
+		return c.root.fail("read", path.Join(c.from, below), err)
+	}
+	for _, name := range names {
+		if err := c.entry(src, dst, name, path.Join(below, name)); err != nil {
+			return err
+		}
+	}
+	c.tree.Entries++
+	return c.root.describe("copy attributes to", path.Join(c.to, below), copyAttributes(src, dst))
+}
+
+func (c *copier) entry(src, dst int, name, below string) error {
+	info, err := lstatAt(src, name)
+	if err != nil {
+		return c.root.fail("lstat", path.Join(c.from, below), err)
+	}
+	switch {
+	case info.IsDir():
+		from, err := unix.Openat(src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return c.root.fail("open", path.Join(c.from, below), err)
+		}
+		defer unix.Close(from)
+		to, err := c.makeDirectory(dst, name)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(to)
+		return c.directory(from, to, below)
+	case info.IsLink():
+		c.tree.Entries++
+		return c.link(src, dst, name, below, info)
+	case info.IsRegular():
+		c.tree.Entries++
+		c.tree.Files++
+		if info.Nlink > 1 {
+			id := [2]uint64{info.Dev, info.Ino}
+			if first, ok := c.links[id]; ok {
+				return c.root.describe("link", path.Join(c.to, below), unix.Linkat(c.dst, first, dst, name, 0))
+			}
+			c.links[id] = below
+		}
+		return c.file(src, dst, name, below)
+	}
+	return c.root.fail("copy", path.Join(c.from, below), fmt.Errorf("not a file, directory or link: %w", unix.EINVAL))
+}
+
+func (c *copier) file(src, dst int, name, below string) error {
+	from, err := unix.Openat(src, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return c.root.fail("open", path.Join(c.from, below), err)
+	}
+	defer unix.Close(from)
+	to, err := unix.Openat(dst, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return c.root.fail("create", path.Join(c.to, below), err)
+	}
+	defer unix.Close(to)
+	n, err := pour(from, to, c.buf)
+	if err != nil {
+		return c.root.fail("copy to", path.Join(c.to, below), err)
+	}
+	c.tree.Bytes += n
+	return c.root.describe("copy attributes to", path.Join(c.to, below), copyAttributes(from, to))
+}
+
+func (c *copier) link(src, dst int, name, below string, info Info) error {
+	target, err := readlinkAt(src, name)
+	if err != nil {
+		return c.root.fail("readlink", path.Join(c.from, below), err)
+	}
+	if err := unix.Symlinkat(target, dst, name); err != nil {
+		return c.root.fail("symlink", path.Join(c.to, below), err)
+	}
+	if err := unix.Fchownat(dst, name, int(info.UID), int(info.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return c.root.fail("chown", path.Join(c.to, below), err)
+	}
+	return c.root.describe("set times of", path.Join(c.to, below), setTimesAt(dst, name, info))
+}
+
+func setTimesAt(dir int, name string, info Info) error {
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(info.ModTime.UnixNano())}
+	return unix.UtimesNanoAt(dir, name, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func pour(from, to int, buf []byte) (int64, error) {
+	var total int64
+	for {
+		n, err := unix.Read(from, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return total, err
+		}
+		for rest := buf[:n]; len(rest) > 0; {
+			w, err := unix.Write(to, rest)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return total, err
+			}
+			rest = rest[w:]
+		}
+		total += int64(n)
+	}
+}
+
+// copyAttributes gives the open file or directory to the owner, mode, label and modification time of from, in the order in
+// which none undoes another.
+func copyAttributes(from, to int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	info := infoOf(&st)
+	if err := setAttributes(to, info.UID, info.GID, info.Mode); err != nil {
+		return err
+	}
+	label, err := labelOf(from)
+	if err != nil {
+		return err
+	}
+	if !unlabeled(label) {
+		if err := setLabel(to, label); err != nil {
+			return err
+		}
+	}
+	tv := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(info.ModTime.UnixNano())}
+	return unix.UtimesNanoAt(to, "", tv, unix.AT_EMPTY_PATH)
+}
+
+// listAt names what an open directory holds, sorted, so that whatever is made of the names is the same on every machine.
+func listAt(dir int) ([]string, error) {
+	var names []string
+	buf := make([]byte, 64<<10)
+	if _, err := unix.Seek(dir, 0, 0); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := unix.Getdents(dir, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+	slices.Sort(names)
+	return names, nil
+}

@@ -1,0 +1,164 @@
+package hostfs
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const opaqueAttribute = "trusted.overlay.opaque"
+
+// ClearOpaque makes the lower layer shine through again below name, where name lies on an overlay. A directory that took the
+// place of something in the lower layer is opaque: overlayfs marks it so that nothing of the lower one is seen, now and after
+// every later OS update. The mark is not visible through the overlay, so it is removed in the upper layer itself, reached by a
+// private clone of the file system below (open_tree(2) OPEN_TREE_CLONE, Linux 5.2), which no other process ever sees.
+//
+// The running overlay goes on with what it has cached: the change counts from the next boot at the latest. It gives the
+// directories that were opaque. Where name is not on an overlay there is nothing to do.
+func (r *Root) ClearOpaque(name string) ([]string, error) {
+	dirs, err := r.OpaqueDirectories(name)
+	if err != nil || len(dirs) == 0 {
+		return nil, err
+	}
+	upper, prefix, err := r.upper(name)
+	if err != nil || upper == nil {
+		return nil, err
+	}
+	defer upper.Close()
+	for _, dir := range dirs {
+		fd, err := upper.open(strings.TrimPrefix(dir, prefix), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Fremovexattr(fd, opaqueAttribute)
+		if err == nil || errors.Is(err, unix.ENODATA) {
+			err = unix.Fsync(fd)
+		}
+		unix.Close(fd)
+		if err != nil {
+			return nil, r.fail("remove "+opaqueAttribute+" in the upper layer of", dir, err)
+		}
+	}
+	return dirs, nil
+}
+
+// OpaqueDirectories names the directories at and below name that hide the lower layer of the overlay that name lies on.
+func (r *Root) OpaqueDirectories(name string) ([]string, error) {
+	upper, prefix, err := r.upper(name)
+	if err != nil || upper == nil {
+		return nil, err
+	}
+	defer upper.Close()
+	below := strings.TrimPrefix(clean(name), prefix)
+	if info, err := upper.Lstat(below); err != nil || !info.IsDir() {
+		return nil, nil // the upper layer has nothing of it
+	}
+	var opaque []string
+	err = upper.Walk(below, func(at string, info Info) error {
+		if !info.IsDir() {
+			return nil
+		}
+		fd, err := upper.open(path.Join(below, at), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		buf := make([]byte, 8)
+		if n, err := unix.Fgetxattr(fd, opaqueAttribute, buf); err == nil && string(buf[:n]) == "y" {
+			opaque = append(opaque, path.Join(clean(name), at))
+		}
+		return nil
+	})
+	return opaque, err
+}
+
+// upper opens the upper layer of the overlay that holds name, and gives the overlay's mount point. No overlay: nil.
+func (r *Root) upper(name string) (*Root, string, error) {
+	if !r.IsHost() {
+		return nil, "", nil
+	}
+	table, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, "", err
+	}
+	defer table.Close()
+	point, upperdir, err := overlayOf(table, clean(name))
+	if err != nil || upperdir == "" {
+		return nil, "", err
+	}
+	// The initrd mounted it, when the root file system was still at /sysroot.
+	dir := strings.TrimPrefix(upperdir, "/sysroot")
+	tree, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, "", r.fail("open_tree", "/", err)
+	}
+	defer unix.Close(tree)
+	base := &Root{fd: tree, path: "/"}
+	fd, err := base.open(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, "", err
+	}
+	return &Root{fd: fd, path: dir}, point, nil
+}
+
+// overlayOf reads a mountinfo table (proc(5)) and gives the mount point and the upperdir= option of the overlay that holds
+// name; "" if the innermost mount that holds it is something else or has no upper layer.
+func overlayOf(table io.Reader, name string) (point, upperdir string, err error) {
+	lines := bufio.NewReader(table) // no Scanner: one line may be far longer than 64 KiB
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", "", err
+		}
+		if line == "" {
+			return point, upperdir, nil
+		}
+		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		fields, rest := strings.Fields(before), strings.Fields(after)
+		if !ok || len(fields) < 6 || len(rest) < 3 {
+			continue
+		}
+		at := unescape(fields[4])
+		// A later line of the same length is mounted over an earlier one.
+		if !within(name, at) || len(at) < len(point) {
+			continue
+		}
+		point, upperdir = at, ""
+		if rest[0] != "overlay" {
+			continue
+		}
+		for option := range strings.SplitSeq(rest[2], ",") {
+			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
+				upperdir = unescape(dir)
+			}
+		}
+	}
+}
+
+func within(name, dir string) bool {
+	return dir == "/" || name == dir || strings.HasPrefix(name, dir+"/")
+}
+
+// unescape undoes the octal escapes (\040 for a space) of mountinfo.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) && octal(s[i+1]) && octal(s[i+2]) && octal(s[i+3]) {
+			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
+			i += 3
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func octal(c byte) bool { return c >= '0' && c <= '7' }

@@ -1,0 +1,71 @@
+package seconfig
+
+import (
+	"strings"
+	"testing"
+)
+
+const vendor = `# This file controls the state of SELinux on the system on boot.
+
+# SELINUX can take one of these three values:
+SELINUX=permissive
+
+SELINUXTYPE=mcs
+`
+
+func TestParse(t *testing.T) {
+	for _, tc := range []struct {
+		name, content string
+		want          Config
+	}{
+		{"vendor's", vendor, Config{"permissive", "mcs"}},
+		{"empty", "", Config{}},
+		{"commented", "#SELINUX=enforcing\n# SELINUXTYPE=mcs\n", Config{}},
+		{"first mode counts", "SELINUX=Enforcing\nSELINUX=permissive\nSELINUXTYPE=mcs \t x\n", Config{"enforcing", "mcs"}},
+		{"no newline at the end", "SELINUXTYPE=mcs\nSELINUX=disabled", Config{"disabled", "mcs"}},
+		{"not at the start of the line", " SELINUX=enforcing\n", Config{}},
+	} {
+		got, err := Parse(strings.NewReader(tc.content))
+		if err != nil || got != tc.want {
+			t.Errorf("%s: got %+v, %v, want %+v", tc.name, got, err, tc.want)
+		}
+	}
+}
+
+func TestSetModeKeepsTheRest(t *testing.T) {
+	got := string(SetMode([]byte(vendor), "enforcing"))
+	if want := strings.Replace(vendor, "SELINUX=permissive", "SELINUX=enforcing", 1); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if back := string(SetMode([]byte(got), "permissive")); back != vendor {
+		t.Errorf("setting the old mode again gives %q", back)
+	}
+}
+
+func TestSetAppendsAMissingLine(t *testing.T) {
+	if got := string(SetMode([]byte("# nothing"), "enforcing")); got != "# nothing\nSELINUX=enforcing\n" {
+		t.Errorf("got %q", got)
+	}
+	if got := string(SetType(nil, "mcs")); got != "SELINUXTYPE=mcs\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func FuzzSetMode(f *testing.F) {
+	f.Add(vendor)
+	f.Add("SELINUX=")
+	f.Add("SELINUX=a\nSELINUX=b")
+	f.Fuzz(func(t *testing.T, content string) {
+		got, err := Parse(strings.NewReader(string(SetMode([]byte(content), "enforcing"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(content) < 1<<19 && got.Mode != "enforcing" {
+			t.Errorf("mode reads back as %q", got.Mode)
+		}
+		before, _ := Parse(strings.NewReader(content))
+		if len(content) < 1<<19 && got.Type != before.Type {
+			t.Errorf("the type changed from %q to %q", before.Type, got.Type)
+		}
+	})
+}

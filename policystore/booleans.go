@@ -1,0 +1,206 @@
+package policystore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+// localBooleans is booleans.local of the active store, where setsebool -P keeps the values that differ from the policy's own.
+// libsemanage merges it into the binary policy at every rebuild, so a value written there before semodule runs rides along
+// in the same transaction; setsebool -P afterwards would cost another one.
+type localBooleans struct {
+	values map[string]bool
+	other  []string // comments and lines that this version does not understand, kept
+}
+
+// parseBooleans reads the format of libsemanage's booleans_file.c: name=value, value 1, 0, true, false, on or off.
+func parseBooleans(r io.Reader) (localBooleans, error) {
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return localBooleans{}, err
+	}
+	b := localBooleans{values: map[string]bool{}}
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSpace(line)
+		name, value, ok := strings.Cut(line, "=")
+		name, value = strings.TrimSpace(name), strings.ToLower(strings.TrimSpace(value))
+		switch {
+		case line == "":
+		case !ok || name == "" || strings.HasPrefix(line, "#"):
+			b.other = append(b.other, line)
+		case value == "1" || value == "true" || value == "on":
+			b.values[name] = true
+		case value == "0" || value == "false" || value == "off":
+			b.values[name] = false
+		default:
+			b.other = append(b.other, line)
+		}
+	}
+	return b, nil
+}
+
+func (b localBooleans) encode() []byte {
+	var out bytes.Buffer
+	for _, line := range b.other {
+		fmt.Fprintln(&out, line)
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.values)) {
+		value := 0
+		if b.values[name] {
+			value = 1
+		}
+		fmt.Fprintf(&out, "%s=%d\n", name, value)
+	}
+	return out.Bytes()
+}
+
+func readBooleans(root *hostfs.Root, activeDir string) (localBooleans, error) {
+	content, err := root.ReadFile(activeDir + "/booleans.local")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return localBooleans{}, err
+	}
+	return parseBooleans(bytes.NewReader(content))
+}
+
+// writeBooleans enters the declared booleans into the store and takes out those that were declared before. It gives a function
+// that puts the old file back.
+func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (restore func() error, err error) {
+	name := active(policyType) + "/booleans.local"
+	nothing := func() error { return nil }
+	local, err := readBooleans(b.Root, active(policyType))
+	if err != nil {
+		return nothing, err
+	}
+	old := local.encode()
+	for _, was := range rec.Policy.Booleans {
+		delete(local.values, was)
+	}
+	maps.Copy(local.values, want.Booleans)
+	content := local.encode()
+	if bytes.Equal(old, content) {
+		return nothing, nil
+	}
+	step := plan.Write(b.Root, name, content, hostfs.Attributes{Mode: 0o600, Keep: true}, "")
+	if _, err := step.Do(context.Background()); err != nil {
+		return nothing, err
+	}
+	return func() error { return step.Undo(context.Background()) }, nil
+}
+
+// policyBoolean finds a boolean and its value at boot in a binary policy, whose conditional section has for each boolean three
+// little-endian 32-bit numbers, identifier, state and length of the name, and the name (libsepol, conditional.c,
+// cond_read_bool).
+func policyBoolean(policy []byte, name string) (value, found bool) {
+	pattern := binary.LittleEndian.AppendUint32(nil, uint32(len(name)))
+	pattern = append(pattern, name...)
+	for at := 0; ; {
+		i := bytes.Index(policy[at:], pattern)
+		if i < 0 {
+			return false, false
+		}
+		at += i
+		if at >= 8 {
+			id, state := binary.LittleEndian.Uint32(policy[at-8:]), binary.LittleEndian.Uint32(policy[at-4:])
+			// A symbol of another kind, such as a type, has other numbers before its name.
+			if state <= 1 && id >= 1 && id <= 1<<16 {
+				return state == 1, true
+			}
+		}
+		at++
+	}
+}
+
+// checkBooleans reads the built policy and tells which declared booleans it does not have. One that it has with the wrong value
+// is an error: libsemanage did not do what it was asked.
+func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) ([]Quarantined, error) {
+	if len(want) == 0 {
+		return nil, nil
+	}
+	policy, err := b.Root.ReadFile(b.policyFile(policyType, file))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+	}
+	var missing []Quarantined
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		value, found := policyBoolean(policy, name)
+		switch {
+		case !found:
+			missing = append(missing, Quarantined{Kind: "boolean", Name: name, Reason: "the policy has no such boolean: getsebool -a lists those it has"})
+		case value != want[name]:
+			return nil, fmt.Errorf("boolean %s is %t in the built policy and not %t as declared", name, value, want[name])
+		}
+	}
+	return missing, nil
+}
+
+// liveBooleans gives the declared booleans that the kernel has with another value. Loading a policy keeps the values in force, so
+// a new one must be set once, and somebody may have used setsebool without -P.
+func (b *Builder) liveBooleans(_ string, want Declared) (map[string]bool, error) {
+	wrong := map[string]bool{}
+	if b.Kernel == nil {
+		return wrong, nil
+	}
+	for name, value := range want.Booleans {
+		current, found, err := b.Kernel.Boolean(name)
+		if err != nil {
+			return nil, err
+		}
+		if found && current != value {
+			wrong[name] = value
+		}
+	}
+	return wrong, nil
+}
+
+func (b *Builder) setBooleans(values map[string]bool) plan.Step {
+	names := slices.Sorted(maps.Keys(values))
+	return plan.Step{
+		Action: "switch", Target: "booleans", Reason: "the kernel has other values than declared",
+		Do: func(context.Context) (string, error) {
+			return strings.Join(names, ", "), b.Kernel.SetBooleans(values)
+		},
+		Undo: func(context.Context) error {
+			back := map[string]bool{}
+			for name, value := range values {
+				back[name] = !value
+			}
+			return b.Kernel.SetBooleans(back)
+		},
+	}
+}
+
+// VendorBooleans gives the values that the vendor's policy has for the named booleans; one that it does not have is left out.
+func VendorBooleans(root *hostfs.Root, policyType string, names []string) (map[string]bool, error) {
+	values := map[string]bool{}
+	if len(names) == 0 {
+		return values, nil
+	}
+	dir := VendorDir + "/" + policyType + "/policy"
+	entries, err := root.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		policy, err := root.ReadFile(dir + "/" + e.Name())
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if value, found := policyBoolean(policy, name); found {
+				values[name] = value
+			}
+		}
+	}
+	return values, nil
+}

@@ -1,0 +1,320 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+// dontauditFlag is the file in the active store that tells libsemanage to build without dontaudit rules (semodule -D).
+const dontauditFlag = "disable_dontaudit"
+
+// Names of the modules that are made here and not declared as files.
+const (
+	contextsModule = "selinux_provision_file_contexts"
+	sharedModule   = "selinux_provision_shared_volumes"
+)
+
+// Declared is the state that the policy is to have beyond the vendor's.
+type Declared struct {
+	Digest         string // identifies everything below; equal digests mean equal declarations
+	Modules        []Module
+	FileContexts   []FileContext
+	Booleans       map[string]bool
+	SharedVolumes  bool
+	StripDontaudit bool
+}
+
+// Module is a declared policy module.
+type Module struct {
+	Name    string
+	Lang    string // "cil" or "pp"
+	Content []byte
+	From    string // where it was declared, for messages
+}
+
+// FileContext is a declared line of file_contexts.
+type FileContext struct {
+	Path    string // a regular expression, anchored
+	Type    string // any, file, dir, char, block, socket, pipe, symlink
+	Context string // user:role:type:level, or <<none>>
+	From    string
+}
+
+// PolicyRecord is what was built last. PlanPolicy writes it; it and status read it.
+type PolicyRecord struct {
+	Vendor         string            `json:"vendor,omitempty"`          // fingerprint of the vendor policy it is based on
+	Declared       string            `json:"declared,omitempty"`        // digest of the declarations
+	Commit         string            `json:"commit,omitempty"`          // libsemanage's commit number: another one means that somebody ran semodule
+	File           string            `json:"file,omitempty"`            // the binary policy that PID 1 loads, "policy.34"
+	Modules        map[string]string `json:"modules,omitempty"`         // our modules in the store, to the hash of what the store has
+	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
+	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
+	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
+}
+
+// Quarantined is a declaration that was left out so that the rest could be applied. It is tried again when it, anything else
+// that is declared, or the vendor's policy changes.
+type Quarantined struct {
+	Kind     string `json:"kind"` // module, file context, boolean
+	Name     string `json:"name"`
+	Priority int    `json:"priority,omitempty"` // of a module
+	Line     int    `json:"line,omitempty"`     // in the module, 0 if the tools do not say
+	Reason   string `json:"reason"`
+	From     string `json:"from,omitempty"` // where it was declared
+}
+
+func (q Quarantined) String() string {
+	s := q.Kind + " " + q.Name
+	if q.Priority != 0 {
+		s += fmt.Sprintf(" (priority %d)", q.Priority)
+	}
+	if q.Line != 0 {
+		s += fmt.Sprintf(", line %d", q.Line)
+	}
+	s += ": " + q.Reason
+	if q.From != "" {
+		s += " [" + q.From + "]"
+	}
+	return s
+}
+
+// Kernel is the loaded policy, of the running host. *kernel.SELinux is one.
+type Kernel interface {
+	PolicyLoads() (uint32, error)
+	Boolean(name string) (current, found bool, err error)
+	SetBooleans(values map[string]bool) error
+}
+
+// Builder runs the SELinux tools that compile and load a policy.
+type Builder struct {
+	Root    *hostfs.Root
+	Tools   command.Tools
+	Kernel  Kernel // nil: the root is not the running host; nothing is loaded
+	Scratch string // a directory of ours beneath the root for the tools' input; it is emptied
+}
+
+// Plan gives the steps that make the built and loaded policy that of the vendor plus want: none if it is, else one rebuild for
+// the whole difference. The steps change rec.
+func (b *Builder) Plan(policyType string, rec *Record, want Declared) (plan.Plan, error) {
+	if rec.Vendor == "" || rec.Type != policyType {
+		return nil, errors.New("the policy store is not known to be this OS image's: run the policystore stage first")
+	}
+	reason, err := b.rebuildReason(policyType, rec, want)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at the policy: %w", err)
+	}
+	var steps plan.Plan
+	if reason != "" {
+		steps = append(steps, plan.Step{
+			Action: "rebuild", Target: EtcDir + "/" + policyType, Reason: reason,
+			Do: func(ctx context.Context) (string, error) { return b.rebuild(ctx, policyType, rec, want) },
+		})
+		return steps, nil
+	}
+	if commit := b.commit(policyType); commit != rec.Policy.Commit {
+		before := rec.Policy.Commit
+		steps = append(steps, plan.Step{
+			Action: "record", Target: StoreDir, Reason: "somebody else changed the store and everything declared is still in it", Quiet: true,
+			Do:   func(context.Context) (string, error) { rec.Policy.Commit = commit; return "recorded", nil },
+			Undo: func(context.Context) error { rec.Policy.Commit = before; return nil },
+		})
+	}
+	live, err := b.liveBooleans(policyType, want)
+	if err != nil {
+		return nil, err
+	}
+	if len(live) > 0 {
+		steps = append(steps, b.setBooleans(live))
+	}
+	return steps, nil
+}
+
+// rebuildReason compares what is declared with the record, and the record with the host. It reads file names, two small files and the
+// binary policy.
+func (b *Builder) rebuildReason(policyType string, rec *Record, want Declared) (string, error) {
+	p := &rec.Policy
+	switch {
+	case p.Vendor == "":
+		return "it was never built with what is declared", nil
+	case p.Vendor != rec.Vendor:
+		return "it was built from another OS image's vendor policy", nil
+	case p.Declared != want.Digest:
+		return "the declared state changed", nil
+	}
+	same, err := sameFile(b.Root, active(policyType)+"/policy.kern", b.policyFile(policyType, p.File))
+	if err != nil {
+		return "", err
+	}
+	if !same {
+		return fmt.Sprintf("%s is not what the store built", b.policyFile(policyType, p.File)), nil
+	}
+	if others := b.otherPolicies(policyType, p.File); len(others) > 0 {
+		return fmt.Sprintf("%s is stale and could be loaded instead", others[0]), nil
+	}
+	if b.commit(policyType) == p.Commit {
+		return "", nil
+	}
+	// Somebody ran semodule or setsebool -P since. That is their right, as long as what is declared is still there.
+	if stripped := b.Root.Exists(active(policyType) + "/" + dontauditFlag); want.StripDontaudit && !stripped {
+		return "somebody rebuilt the policy with its dontaudit rules", nil
+	}
+	have, err := modulesIn(b.Root, typeDir(policyType))
+	if err != nil {
+		return "", err
+	}
+	for name, digest := range p.Modules {
+		if have[moduleKey(name)] != digest {
+			return fmt.Sprintf("somebody changed or removed module %s", name), nil
+		}
+	}
+	local, err := readBooleans(b.Root, active(policyType))
+	if err != nil {
+		return "", err
+	}
+	for name, value := range want.Booleans {
+		if got, ok := local.values[name]; (!ok || got != value) && !p.quarantined("boolean", name) {
+			return fmt.Sprintf("somebody changed boolean %s", name), nil
+		}
+	}
+	return "", nil
+}
+
+func (p *PolicyRecord) quarantined(kind, name string) bool {
+	return slices.ContainsFunc(p.Quarantine, func(q Quarantined) bool { return q.Kind == kind && q.Name == name })
+}
+
+func moduleKey(name string) string { return fmt.Sprintf("%d/%s", Priority, name) }
+
+func (b *Builder) policyFile(policyType, base string) string {
+	return EtcDir + "/" + policyType + "/policy/" + base
+}
+
+// commit reads libsemanage's counter of transactions; "" if there is none.
+func (b *Builder) commit(policyType string) string {
+	content, err := b.Root.ReadFile(active(policyType) + "/commit_num")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(content), "\x00\n ")
+}
+
+// otherPolicies names the binary policies that libselinux might load instead of current: it takes the highest version that the
+// kernel and libsepol know. What the overlay's lower layer ships cannot go stale and is left alone.
+func (b *Builder) otherPolicies(policyType, current string) []string {
+	entries, err := b.Root.ReadDir(EtcDir + "/" + policyType + "/policy")
+	if err != nil {
+		return nil
+	}
+	var others []string
+	for _, e := range entries {
+		base := e.Name()
+		if !strings.HasPrefix(base, "policy.") || base == current || b.Root.Exists(path.Join(LowerEtc, "selinux", policyType, "policy", base)) {
+			continue
+		}
+		others = append(others, b.policyFile(policyType, base))
+	}
+	return others
+}
+
+// rebuild runs semodule once with everything, and again without whatever it says is broken.
+func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, want Declared) (string, error) {
+	restore, err := b.writeBooleans(policyType, rec, want)
+	if err != nil {
+		return "", fmt.Errorf("cannot declare booleans: %w", err)
+	}
+	loads, err := b.loads()
+	if err != nil {
+		return "", errors.Join(err, restore())
+	}
+	tx := b.transaction(policyType, rec, want)
+	out, err := tx.commit(ctx)
+	if err != nil {
+		return "", fmt.Errorf("cannot build the policy: %w", errors.Join(err, restore()))
+	}
+	next := PolicyRecord{
+		Vendor: rec.Vendor, Declared: want.Digest, Commit: b.commit(policyType),
+		Modules: map[string]string{}, Booleans: slices.Sorted(maps.Keys(want.Booleans)),
+		StripDontaudit: want.StripDontaudit, Quarantine: tx.quarantine,
+	}
+	if next.File, err = b.built(policyType); err != nil {
+		return "", err
+	}
+	have, err := modulesIn(b.Root, typeDir(policyType))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the built store: %w", err)
+	}
+	for _, item := range tx.items {
+		for _, name := range item.modules() {
+			next.Modules[name] = have[moduleKey(name)]
+			if next.Modules[name] == "" {
+				return "", fmt.Errorf("cannot find module %s in the store although semodule succeeded", name)
+			}
+		}
+	}
+	for _, stale := range b.otherPolicies(policyType, next.File) {
+		if err := b.Root.Remove(stale); err != nil {
+			return "", fmt.Errorf("cannot remove a stale policy: %w", err)
+		}
+	}
+	missing, err := b.checkBooleans(policyType, next.File, want.Booleans)
+	if err != nil {
+		return "", err
+	}
+	next.Quarantine = append(next.Quarantine, missing...)
+	rec.Policy = next
+	if b.Kernel != nil {
+		after, err := b.loads()
+		if err != nil {
+			return "", err
+		}
+		if after == loads {
+			return "", errors.New("the policy was built but the kernel did not load it: see the kernel's messages, then run this stage again")
+		}
+		live, err := b.liveBooleans(policyType, want)
+		if err != nil {
+			return "", err
+		}
+		if err := b.Kernel.SetBooleans(live); err != nil {
+			return "", err
+		}
+	}
+	return tx.summary(want, out), nil
+}
+
+func (b *Builder) loads() (uint32, error) {
+	if b.Kernel == nil {
+		return 0, nil
+	}
+	return b.Kernel.PolicyLoads()
+}
+
+// built finds the binary policy that semodule wrote for PID 1: the one that equals the store's.
+func (b *Builder) built(policyType string) (string, error) {
+	dir := EtcDir + "/" + policyType + "/policy"
+	entries, err := b.Root.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("cannot find the built policy: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "policy.") {
+			continue
+		}
+		same, err := sameFile(b.Root, active(policyType)+"/policy.kern", dir+"/"+e.Name())
+		if err != nil {
+			return "", fmt.Errorf("cannot compare policies: %w", err)
+		}
+		if same {
+			return e.Name(), nil
+		}
+	}
+	return "", fmt.Errorf("semodule succeeded, but no policy in %s is what it built", b.Root.Path(dir))
+}

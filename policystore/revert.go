@@ -1,0 +1,186 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+)
+
+// PlanRevert gives the steps that bring the store and /etc/selinux back to what a fresh host of this OS image has, from any
+// state. It needs no record: it looks at the host alone.
+func PlanRevert(root *hostfs.Root, policyType string) (plan.Plan, error) {
+	const reason = "the vendor's machine is wanted"
+	var steps plan.Plan
+	store, err := revertDirectory(root, StoreDir, reason)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
+	}
+	steps = append(steps, store...)
+	for _, name := range []string{seconfig.Path, EtcDir + "/semanage.conf"} {
+		file, err := RestoreFile(root, name, reason)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, file...)
+	}
+	etc, err := revertDirectory(root, EtcDir+"/"+policyType, reason)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
+	}
+	steps = append(steps, etc...)
+	opaque, err := root.OpaqueDirectories(EtcDir)
+	if err != nil {
+		return nil, err
+	}
+	if len(opaque) > 0 {
+		steps = append(steps, clearOpaque(root, opaque))
+	}
+	return steps, nil
+}
+
+// revertDirectory puts a link back in place of a directory, or makes the directory equal to the vendor's file by file.
+func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) {
+	form, err := VendorForm(root, name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Lstat(name)
+	missing := err != nil
+	if err := ignoreMissing(err); err != nil {
+		return nil, err
+	}
+	switch {
+	case form.Source != "":
+		return revertFiles(root, form.Source, name, reason)
+	case form.Target == "":
+		return nil, fmt.Errorf("%s ships neither a copy nor a link of %s: this tool needs the layout of Flatcar Container Linux",
+			root.Path("/usr"), name)
+	case missing || !info.IsDir():
+		return RestoreFile(root, name, reason)
+	}
+	beside := path.Dir(name) + "/" + hostfs.TempPrefix + "link"
+	return plan.Plan{{
+		Action: "link", Target: name, Reason: reason,
+		Do: func(context.Context) (string, error) {
+			err := root.RemoveTree(beside)
+			if err == nil {
+				err = root.Symlink(form.Target, beside)
+			}
+			if err == nil {
+				err = root.Exchange(beside, name)
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot put the vendor's link in place: %w", errors.Join(err, root.RemoveTree(beside)))
+			}
+			return "to " + form.Target, nil
+		},
+		Undo:    func(context.Context) error { return errors.Join(root.Exchange(beside, name), root.Remove(beside)) },
+		Cleanup: func() error { return root.RemoveTree(beside) },
+	}}, nil
+}
+
+// revertFiles makes the directory name hold what the vendor's source holds. A file that equals the vendor's is left: the
+// initrd's clean-up of the overlay removes it from the upper layer at the next boot.
+func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, error) {
+	info, err := root.Lstat(name)
+	if err := ignoreMissing(err); err != nil {
+		return nil, err
+	}
+	var steps plan.Plan
+	if err != nil || !info.IsDir() {
+		return plan.Plan{replaceWithCopy(root, source, name, reason)}, nil
+	}
+	err = root.Walk(name, func(below string, info hostfs.Info) error {
+		at, of := path.Join(name, below), path.Join(source, below)
+		if _, err := root.Lstat(of); err == nil || ignoreMissing(err) != nil || below == "" {
+			return ignoreMissing(err)
+		}
+		if _, err := root.Lstat(path.Dir(of)); err != nil {
+			return ignoreMissing(err) // it goes with its directory
+		}
+		if info.IsDir() {
+			steps = append(steps, removeTree(root, at, reason))
+		} else {
+			steps = append(steps, plan.Remove(root, at, reason))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = root.Walk(source, func(below string, info hostfs.Info) error {
+		at := path.Join(name, below)
+		if info.IsDir() {
+			if _, err := root.Lstat(at); err != nil {
+				steps = append(steps, makeDirectory(root, at, info.Mode))
+			}
+			return nil
+		}
+		file, err := RestoreFile(root, at, reason)
+		steps = append(steps, file...)
+		return err
+	})
+	return steps, err
+}
+
+// replaceWithCopy puts a copy of a vendor's directory in place of a link, a file or nothing.
+func replaceWithCopy(root *hostfs.Root, source, name, reason string) plan.Step {
+	beside := path.Dir(name) + "/" + hostfs.TempPrefix + path.Base(name)
+	exchanged := false
+	return plan.Step{
+		Action: "copy", Target: name, Reason: reason,
+		Do: func(context.Context) (string, error) {
+			err := root.RemoveTree(beside)
+			var tree hostfs.Tree
+			if err == nil {
+				tree, err = root.CopyTree(source, beside)
+			}
+			if err == nil {
+				if _, lerr := root.Lstat(name); lerr == nil {
+					err = root.Exchange(beside, name)
+					exchanged = err == nil
+				} else {
+					err = root.Rename(beside, name)
+				}
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot copy the vendor's policy directory: %w", errors.Join(err, root.RemoveTree(beside)))
+			}
+			return fmt.Sprintf("%d files from %s", tree.Files, root.Path(source)), nil
+		},
+		Undo: func(context.Context) error {
+			if exchanged {
+				if err := root.Exchange(beside, name); err != nil {
+					return err
+				}
+				return root.RemoveTree(beside)
+			}
+			return root.RemoveTree(name)
+		},
+		Cleanup: func() error { return root.RemoveTree(beside) },
+	}
+}
+
+func removeTree(root *hostfs.Root, name, reason string) plan.Step {
+	beside := path.Dir(name) + "/" + hostfs.TempPrefix + "removed-" + path.Base(name)
+	return plan.Step{
+		Action: "remove", Target: name, Reason: reason,
+		Do: func(context.Context) (string, error) {
+			err := root.RemoveTree(beside)
+			if err == nil {
+				err = root.Rename(name, beside)
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot remove a directory: %w", err)
+			}
+			return "removed", nil
+		},
+		Undo:    func(context.Context) error { return root.Rename(beside, name) },
+		Cleanup: func() error { return root.RemoveTree(beside) },
+	}
+}

@@ -1,0 +1,318 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// transaction is one run of semodule for the whole wanted state. semodule's cost is per run, not per module, and a run is
+// all or nothing, so whatever breaks it must be found and left out before the rest can be applied.
+type transaction struct {
+	b          *Builder
+	policyType string
+	strip      bool
+	items      []item   // what is to be installed
+	installed  []string // our modules that the store has now
+	quarantine []Quarantined
+}
+
+// item is a declaration that can break the build by itself.
+type item struct {
+	kind string // module, file context
+	name string
+	lang string
+	text []byte // of a module: the file; of a file context: one line of CIL
+	from string
+}
+
+// modules names the modules that carry the item in the store.
+func (i item) modules() []string {
+	if i.kind == "file context" {
+		return []string{contextsModule}
+	}
+	return []string{i.name}
+}
+
+// sharedVolumes makes new files take the level of their directory, so that a container finds readable what another one wrote
+// into a volume at s0 that both share. By default a new file takes the level of the process that makes it.
+const sharedVolumes = `(defaultrange dir target low)
+(defaultrange file target low)
+(defaultrange lnk_file target low)
+(defaultrange sock_file target low)
+(defaultrange fifo_file target low)
+`
+
+func (b *Builder) transaction(policyType string, rec *Record, want Declared) *transaction {
+	tx := &transaction{b: b, policyType: policyType}
+	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
+	byHand := b.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
+	tx.strip = want.StripDontaudit || byHand
+	for _, m := range want.Modules {
+		tx.items = append(tx.items, item{kind: "module", name: m.Name, lang: m.Lang, text: m.Content, from: m.From})
+	}
+	if want.SharedVolumes {
+		tx.items = append(tx.items, item{kind: "module", name: sharedModule, lang: "cil", text: []byte(sharedVolumes), from: "policy.shared_volumes"})
+	}
+	for _, c := range want.FileContexts {
+		tx.items = append(tx.items, item{kind: "file context", name: c.Path, lang: "cil", text: []byte(filecon(c)), from: c.From})
+	}
+	entries, err := b.Root.ReadDir(active(policyType) + "/modules/" + strconv.Itoa(Priority))
+	if err == nil {
+		for _, e := range entries {
+			tx.installed = append(tx.installed, e.Name())
+		}
+	}
+	return tx
+}
+
+// filecon gives the CIL statement of a file context. The parts were validated with the configuration.
+func filecon(c FileContext) string {
+	if c.Context == "<<none>>" {
+		return fmt.Sprintf("(filecon %q %s ())\n", c.Path, c.Type)
+	}
+	f := strings.SplitN(c.Context, ":", 4)
+	low, high := "s0", ""
+	if len(f) == 4 {
+		low, high, _ = strings.Cut(f[3], "-")
+	}
+	if high == "" {
+		high = low
+	}
+	return fmt.Sprintf("(filecon \"%s\" %s (%s %s %s (%s %s)))\n", c.Path, c.Type, f[0], f[1], f[2], level(low), level(high))
+}
+
+// level gives "s0:c1,c3.c5" as CIL: (s0 (c1 (range c3 c5))).
+func level(text string) string {
+	sensitivity, categories, ok := strings.Cut(text, ":")
+	if !ok {
+		return "(" + sensitivity + ")"
+	}
+	var out []string
+	for c := range strings.SplitSeq(categories, ",") {
+		if from, to, ok := strings.Cut(c, "."); ok {
+			c = "(range " + from + " " + to + ")"
+		}
+		out = append(out, c)
+	}
+	return "(" + sensitivity + " (" + strings.Join(out, " ") + "))"
+}
+
+// commit runs semodule until it accepts what is left of the items.
+func (tx *transaction) commit(ctx context.Context) (command.Output, error) {
+	for {
+		out, err := tx.run(ctx, tx.items)
+		var failed *command.ExitError
+		if err == nil || !errors.As(err, &failed) || len(tx.items) == 0 {
+			return out, err
+		}
+		if tx.blame(failed.Output.Stderr) {
+			continue
+		}
+		return tx.oneByOne(ctx, err)
+	}
+}
+
+// oneByOne finds what breaks the build when semodule does not say it: first nothing of ours, to know that the fault is not
+// elsewhere (a full disk, the vendor's policy), then one more at a time.
+func (tx *transaction) oneByOne(ctx context.Context, cause error) (command.Output, error) {
+	out, err := tx.run(ctx, nil)
+	if err != nil {
+		return out, cause
+	}
+	var good []item
+	for _, it := range tx.items {
+		next, err := tx.run(ctx, append(slices.Clone(good), it))
+		var failed *command.ExitError
+		switch {
+		case err == nil:
+			good, out = append(good, it), next
+		case errors.As(err, &failed):
+			tx.leaveOut(it, 0, strings.TrimSpace(failed.Error()))
+		default:
+			return out, err
+		}
+	}
+	tx.items = good
+	return out, nil
+}
+
+// The forms in which the tools name the culprit (libsepol 3.1 to 3.11).
+var (
+	atLine       = regexp.MustCompile(`^(.*?) at \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll):(\d+)`)
+	inFile       = regexp.MustCompile(`^(.*?) at line (\d+) of \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
+	anyMention   = regexp.MustCompile(`/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
+	hllPrefix    = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_.-]*): (.*)$`)
+	invalidRegex = regexp.MustCompile(`has invalid regex (.*?):\s+(.*)$`)
+)
+
+// blame leaves out the item that semodule's messages name. It tells whether there was one.
+func (tx *transaction) blame(messages string) bool {
+	ours := strconv.Itoa(Priority)
+	var mentioned []string
+	for line := range strings.Lines(messages) {
+		line = strings.TrimSpace(line)
+		if m := atLine.FindStringSubmatch(line); m != nil && m[2] == ours && !strings.HasPrefix(line, "Previous declaration") {
+			n, _ := strconv.Atoi(m[4])
+			return tx.leaveOutModule(m[3], n, m[1])
+		}
+		if m := inFile.FindStringSubmatch(line); m != nil && m[3] == ours {
+			n, _ := strconv.Atoi(m[2])
+			return tx.leaveOutModule(m[4], n, m[1])
+		}
+		if m := invalidRegex.FindStringSubmatch(line); m != nil {
+			if i := slices.IndexFunc(tx.items, func(it item) bool { return it.kind == "file context" && it.name == m[1] }); i >= 0 {
+				return tx.leaveOutAt(i, 0, "its path is not a regular expression: "+m[2])
+			}
+		}
+		if m := anyMention.FindStringSubmatch(line); m != nil && m[1] == ours {
+			mentioned = append(mentioned, m[2], line)
+		}
+		if m := hllPrefix.FindStringSubmatch(line); m != nil && len(mentioned) == 0 &&
+			slices.ContainsFunc(tx.items, func(it item) bool { return it.lang == "pp" && it.name == m[1] }) {
+			mentioned = append(mentioned, m[1], m[2])
+		}
+	}
+	if mentioned == nil {
+		return false
+	}
+	return tx.leaveOutModule(mentioned[0], 0, mentioned[1])
+}
+
+// leaveOutModule leaves out a module of ours, or the file context that made the line of the generated one.
+func (tx *transaction) leaveOutModule(name string, line int, reason string) bool {
+	if name == contextsModule {
+		n := 0
+		for i, it := range tx.items {
+			if it.kind != "file context" {
+				continue
+			}
+			if n++; n == line {
+				return tx.leaveOutAt(i, 0, reason+": does its context exist in the policy?")
+			}
+		}
+		return false
+	}
+	i := slices.IndexFunc(tx.items, func(it item) bool { return it.kind == "module" && it.name == name })
+	return i >= 0 && tx.leaveOutAt(i, line, reason)
+}
+
+func (tx *transaction) leaveOutAt(i, line int, reason string) bool {
+	tx.leaveOut(tx.items[i], line, reason)
+	tx.items = slices.Delete(slices.Clone(tx.items), i, i+1)
+	return true
+}
+
+func (tx *transaction) leaveOut(it item, line int, reason string) {
+	q := Quarantined{Kind: it.kind, Name: it.name, Line: line, Reason: reason, From: it.from}
+	if it.kind == "module" {
+		q.Priority = Priority
+	}
+	tx.quarantine = append(tx.quarantine, q)
+}
+
+// lockWait is how long a run waits for somebody else's semodule. libsemanage itself gives up after 5 seconds, which is less than one
+// transaction takes.
+const lockWait = 3 * time.Minute
+
+func (tx *transaction) run(ctx context.Context, items []item) (command.Output, error) {
+	argv, err := tx.prepare(items)
+	if err != nil {
+		return command.Output{}, fmt.Errorf("cannot write semodule's input: %w", err)
+	}
+	for start := time.Now(); ; {
+		out, err := tx.b.Tools.Run(ctx, argv...)
+		var failed *command.ExitError
+		if !errors.As(err, &failed) || !strings.Contains(failed.Output.Stderr, "Could not get direct transaction lock") {
+			return out, err
+		}
+		if time.Since(start) > lockWait {
+			return out, fmt.Errorf("somebody else's semodule or setsebool holds the policy store since %s: %w", lockWait, err)
+		}
+		select {
+		case <-ctx.Done():
+			return out, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// prepare writes the items as files and gives semodule's arguments.
+func (tx *transaction) prepare(items []item) ([]string, error) {
+	root, scratch := tx.b.Root, tx.b.Scratch
+	if err := root.RemoveTree(scratch); err != nil {
+		return nil, err
+	}
+	if err := root.MkdirAll(scratch, 0o700); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	for _, it := range items {
+		if it.kind == "file context" {
+			files[contextsModule+".cil"] = append(files[contextsModule+".cil"], it.text...)
+			continue
+		}
+		files[it.name+"."+it.lang] = it.text
+	}
+	argv := []string{"semodule", "--store", tx.policyType}
+	if tx.b.Kernel == nil {
+		argv = append(argv, "--noreload")
+	}
+	if !root.IsHost() {
+		argv = append(argv, "--path", root.Path("/"))
+	}
+	if tx.strip {
+		argv = append(argv, "--disable_dontaudit")
+	}
+	fixed := len(argv)
+	argv = append(argv, "--priority", strconv.Itoa(Priority))
+	for _, name := range tx.installed {
+		if files[name+".cil"] == nil && files[name+".pp"] == nil {
+			argv = append(argv, "--remove", name)
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		name := scratch + "/" + file
+		if err := root.WriteFile(name, files[file], hostfs.Attributes{Mode: 0o600}); err != nil {
+			return nil, err
+		}
+		argv = append(argv, "--install", root.Path(name))
+	}
+	if len(argv) == fixed+2 {
+		// An install or a removal rebuilds by itself and semodule refuses --build beside it.
+		argv = append(argv[:fixed], "--build")
+	}
+	return argv, nil
+}
+
+// summary says what one rebuild did.
+func (tx *transaction) summary(want Declared, out command.Output) string {
+	modules, contexts := 0, 0
+	for _, it := range tx.items {
+		if it.kind == "module" {
+			modules++
+		} else {
+			contexts++
+		}
+	}
+	parts := []string{fmt.Sprintf("%d modules, %d file contexts, %d booleans", modules, contexts, len(want.Booleans))}
+	if tx.strip {
+		parts = append(parts, "dontaudit rules stripped")
+	}
+	if tx.b.Kernel != nil {
+		parts = append(parts, "loaded")
+	}
+	if n := len(tx.quarantine); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d left out", n))
+	}
+	return fmt.Sprintf("%s (semodule %.1f s, %d MB)", strings.Join(parts, ", "), out.Elapsed.Seconds(), out.MaxRSS>>20)
+}

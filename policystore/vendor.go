@@ -1,0 +1,249 @@
+// Package policystore keeps a writable SELinux policy store equal to this OS image's vendor policy plus what was declared,
+// or leaves the host as it was.
+//
+// The vendor's policy is read-only, below /usr/lib/selinux. The administrator's is in two places: the module store
+// /var/lib/selinux, which libsemanage compiles, and /etc/selinux/TYPE, which PID 1 loads at boot. This package brings both from
+// the vendor's state to the administrator's (Plan, PlanPolicy) and back (PlanRevert). It looks at the host first and gives the
+// difference as a plan.Plan; nothing is changed before that plan is carried out.
+//
+// It does not decide what is declared, reads no configuration and does not set the SELinux mode.
+package policystore
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+)
+
+const (
+	// StoreDir is the module store's directory. On a fresh host it is a link to VendorStore.
+	StoreDir = "/var/lib/selinux"
+	// VendorDir holds the vendor's policy. In it, VendorStore is the module store, and TYPE, config and semanage.conf are what
+	// belongs in /etc/selinux: real files up to Flatcar 3732, links into the lower layer of /etc since 3745.
+	VendorDir = "/usr/lib/selinux"
+	// VendorStore is the vendor's module store.
+	VendorStore = VendorDir + "/policy"
+	// EtcDir is where PID 1 and the SELinux tools look for the policy in force.
+	EtcDir = "/etc/selinux"
+)
+
+// ErrNoVendor says that this is not a host with a vendor policy to start from.
+var ErrNoVendor = errors.New("no vendor policy store in " + VendorStore)
+
+// Vendor is the policy that the OS image ships.
+type Vendor struct {
+	Type        string            // the policy type, "mcs" on Flatcar
+	Fingerprint string            // SHA-256 in hexadecimal, see Fingerprint in docs/adr
+	Modules     map[string]string // "PRIORITY/NAME" to the hash of the module as the vendor stores it
+	Etc         map[string]string // file below /etc/selinux/TYPE that libsemanage does not generate, to its hash
+}
+
+func (v *Vendor) etc() string { return VendorDir + "/" + v.Type }
+
+// FindVendor reads and fingerprints the vendor's policy. ErrNoVendor: there is none.
+func FindVendor(root *hostfs.Root) (*Vendor, error) {
+	policyType, err := FindType(root)
+	if err != nil {
+		return nil, err
+	}
+	v := &Vendor{Type: policyType, Modules: map[string]string{}, Etc: map[string]string{}}
+	return v, v.read(root)
+}
+
+// FindType names the policy type that the host is to have: that of /etc/selinux/config, or the vendor's if the file is
+// missing, dangling or does not say. ErrNoVendor: the OS image has no such policy.
+func FindType(root *hostfs.Root) (string, error) {
+	for _, name := range []string{seconfig.Path, VendorDir + "/config"} {
+		f, err := root.OpenFile(name)
+		if err != nil {
+			continue // missing, dangling, a directory: the vendor's is next
+		}
+		c, err := seconfig.Parse(f)
+		f.Close()
+		if err != nil {
+			return "", fmt.Errorf("cannot read %s: %w", root.Path(name), err)
+		}
+		if c.Type == "" || strings.Contains(c.Type, "/") {
+			continue
+		}
+		if info, err := root.Stat(VendorStore + "/" + c.Type + "/active/modules"); err == nil && info.IsDir() {
+			return c.Type, nil
+		}
+	}
+	return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux", ErrNoVendor)
+}
+
+// generated names the files that libsemanage makes from the modules. Their content follows from the rest and from the version
+// of the tools, so only their names and sizes are part of the fingerprint; they are also the larger half of the bytes.
+func generated(below string) bool {
+	base := path.Base(below)
+	switch {
+	case strings.HasPrefix(base, "policy."), strings.HasSuffix(base, ".bin"), strings.HasSuffix(base, ".linked"):
+		return true
+	}
+	switch base {
+	case "file_contexts", "file_contexts.homedirs", "file_contexts.local", "seusers", "netfilter_contexts", "commit_num", "modules_checksum", "users_extra", "homedir_template":
+		return true
+	}
+	return false
+}
+
+// read hashes the vendor's modules and its part of /etc/selinux. Times are left out: images are built with fixed ones.
+func (v *Vendor) read(root *hostfs.Root) error {
+	sum := sha256.New()
+	io.WriteString(sum, "selinux-provision vendor fingerprint 1\n")
+	buf := make([]byte, 256<<10)
+	modules := v.Type + "/active/modules/"
+	err := root.Walk(VendorStore, func(below string, info hostfs.Info) error {
+		digest, err := hashEntry(root, sum, VendorStore, below, info, buf)
+		if key, ok := strings.CutPrefix(below, modules); ok && digest != "" {
+			recordModule(v.Modules, key, digest)
+		}
+		return err
+	})
+	if err == nil {
+		err = root.Walk(v.etc(), func(below string, info hostfs.Info) error {
+			digest, err := hashEntry(root, sum, v.etc(), below, info, buf)
+			if digest != "" {
+				v.Etc[below] = digest
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the vendor's policy: %w", err)
+	}
+	v.Fingerprint = hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// hashEntry adds one entry to sum, and gives the hash of a regular file that is not generated.
+func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.Info, buf []byte) (string, error) {
+	name := path.Join(top, below)
+	line := append(buf[:0], below...)
+	line = append(line, 0)
+	line = strconv.AppendUint(line, uint64(info.Mode), 8)
+	line = append(line, ' ')
+	line = strconv.AppendUint(line, uint64(info.UID), 10)
+	line = append(line, ' ')
+	line = strconv.AppendUint(line, uint64(info.GID), 10)
+	line = append(line, ' ')
+	switch {
+	case info.IsLink():
+		target, err := root.Readlink(name)
+		if err != nil {
+			return "", err
+		}
+		line = append(line, target...)
+	case info.IsRegular() && generated(below):
+		line = strconv.AppendInt(line, info.Size, 10)
+	case info.IsRegular():
+		digest, err := hashFile(root, name, buf[len(line):])
+		if err != nil {
+			return "", err
+		}
+		line = append(line, digest...)
+		line = append(line, '\n')
+		sum.Write(line)
+		return digest, nil
+	}
+	line = append(line, '\n')
+	sum.Write(line)
+	return "", nil
+}
+
+// hashFile hashes a file's content, through buf.
+func hashFile(root *hostfs.Root, name string, buf []byte) (string, error) {
+	f, err := root.OpenFile(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	for {
+		n, err := f.Read(buf)
+		sum.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			return hex.EncodeToString(sum.Sum(nil)[:16]), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
+
+// recordModule enters a file of the modules directory under its module. A .pp module is stored as it came (hll) beside the CIL
+// made from it, which libsemanage may make again; a CIL module is the CIL alone. In name order hll comes after cil.
+func recordModule(modules map[string]string, below, digest string) {
+	key, file := path.Split(below)
+	if file == "hll" || file == "cil" {
+		modules[strings.TrimSuffix(key, "/")] = digest
+	}
+}
+
+// modulesIn gives the modules of a store's TYPE directory as "PRIORITY/NAME" with their hashes.
+func modulesIn(root *hostfs.Root, typeDir string) (map[string]string, error) {
+	modules := map[string]string{}
+	dir := typeDir + "/active/modules"
+	buf := make([]byte, 64<<10)
+	err := root.Walk(dir, func(below string, info hostfs.Info) error {
+		if base := path.Base(below); !info.IsRegular() || (base != "cil" && base != "hll") {
+			return nil
+		}
+		digest, err := hashFile(root, path.Join(dir, below), buf)
+		if err == nil {
+			recordModule(modules, below, digest)
+		}
+		return err
+	})
+	return modules, err
+}
+
+// sameFile tells whether two names lead to files of equal content. A name that leads nowhere equals nothing.
+func sameFile(root *hostfs.Root, a, b string) (bool, error) {
+	fa, err := root.OpenFile(a)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	defer fa.Close()
+	fb, err := root.OpenFile(b)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	defer fb.Close()
+	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, errA := io.ReadFull(fa, bufA)
+		m, errB := io.ReadFull(fb, bufB)
+		if n != m || !bytes.Equal(bufA[:n], bufB[:m]) {
+			return false, nil
+		}
+		if errA != nil || errB != nil {
+			if errA != nil && !errors.Is(errA, io.EOF) && !errors.Is(errA, io.ErrUnexpectedEOF) {
+				return false, errA
+			}
+			if errB != nil && !errors.Is(errB, io.EOF) && !errors.Is(errB, io.ErrUnexpectedEOF) {
+				return false, errB
+			}
+			return true, nil
+		}
+	}
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,105 @@
+package policystore
+
+import (
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+// LowerEtc is the lower layer of the overlay on /etc, since Flatcar 3535.
+const LowerEtc = "/usr/share/flatcar/etc"
+
+// Form is what the vendor has at a name: a link, a copy of something below /usr, or nothing.
+type Form struct {
+	Target string // of the link
+	Source string // a file or directory below /usr
+}
+
+// VendorForm finds what a fresh host of this OS image has at a name below /etc or /var: what the lower layer has, else the link
+// that a tmpfiles.d(5) "L" line of the image makes, else nothing.
+func VendorForm(root *hostfs.Root, name string) (Form, error) {
+	if below, ok := strings.CutPrefix(name, "/etc/"); ok {
+		source := path.Join(LowerEtc, below)
+		info, err := root.Lstat(source)
+		if err == nil && info.IsLink() {
+			target, err := root.Readlink(source)
+			return Form{Target: target}, err
+		}
+		if err == nil {
+			return Form{Source: source}, nil
+		}
+		if err := ignoreMissing(err); err != nil {
+			return Form{}, err
+		}
+	}
+	const dir = "/usr/lib/tmpfiles.d"
+	entries, err := root.ReadDir(dir)
+	if err != nil {
+		return Form{}, ignoreMissing(err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".conf") || e.Type()&fs.ModeType == fs.ModeDir {
+			continue
+		}
+		content, err := root.ReadFile(dir + "/" + e.Name())
+		if err != nil {
+			return Form{}, err
+		}
+		if target := tmpfilesLink(string(content), name); target != "" {
+			return Form{Target: target}, nil
+		}
+	}
+	return Form{}, nil
+}
+
+// tmpfilesLink gives the target of the first "L" line for name in a tmpfiles.d file.
+func tmpfilesLink(content, name string) string {
+	for line := range strings.Lines(content) {
+		f := strings.Fields(line)
+		if len(f) >= 7 && strings.HasPrefix(f[0], "L") && path.Clean(f[1]) == name {
+			return f[6]
+		}
+	}
+	return ""
+}
+
+// RestoreFile gives the steps that bring a file or link of /etc back to the vendor's form; none if it has it.
+func RestoreFile(root *hostfs.Root, name, reason string) (plan.Plan, error) {
+	form, err := VendorForm(root, name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Lstat(name)
+	missing := err != nil
+	if err := ignoreMissing(err); err != nil {
+		return nil, err
+	}
+	switch {
+	case form.Target != "":
+		if !missing && info.IsLink() {
+			if target, err := root.Readlink(name); err != nil || target == form.Target {
+				return nil, err
+			}
+		}
+		return plan.Plan{plan.Link(root, form.Target, name, reason)}, nil
+	case form.Source != "":
+		if !missing && info.IsRegular() {
+			same, err := sameFile(root, form.Source, name)
+			if err != nil || same && sameAttributes(root, form.Source, info) {
+				return nil, err
+			}
+		}
+		return plan.Plan{copyStep(root, form.Source, name, reason)}, nil
+	case missing:
+		return nil, nil
+	}
+	return plan.Plan{plan.Remove(root, name, reason)}, nil
+}
+
+func sameAttributes(root *hostfs.Root, source string, have hostfs.Info) bool {
+	want, err := root.Stat(source)
+	return err == nil && want.Mode == have.Mode && want.UID == have.UID && want.GID == have.GID
+}

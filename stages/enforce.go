@@ -1,0 +1,202 @@
+package stages
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+func planEnforce(_ context.Context, r *run) (plan.Plan, error) {
+	want := r.declared.Mode
+	if want == provision.Unmanaged {
+		return nil, nil
+	}
+	content, configured, err := readConfig(r.Root)
+	if err != nil {
+		return nil, err
+	}
+	live, err := r.enforcing()
+	if err != nil {
+		return nil, err
+	}
+	on := want == provision.Enforcing
+	if on {
+		if err := r.preflight(configured.Type); err != nil {
+			return nil, fmt.Errorf("cannot enforce: %w", err)
+		}
+		if p := &r.state.Store.Policy; !live && !r.dry && (p.Declared != declaredPolicy(r).Digest || p.Vendor != r.state.Store.Vendor) {
+			return nil, errors.New("cannot enforce: the policy in force is not the declared one: run the policy stage first, it says what is wrong")
+		}
+	}
+	var steps plan.Plan
+	if r.Kernel != nil && live != on && r.contradiction() == nil {
+		steps = append(steps, r.switchMode(on))
+	}
+	if configured.Mode != string(want) {
+		reason := fmt.Sprintf("it says SELINUX=%s", configured.Mode)
+		if configured.Mode == "" {
+			reason = "it does not say the mode"
+		}
+		steps = append(steps, plan.Write(r.Root, seconfig.Path, seconfig.SetMode(content, string(want)), hostfs.Attributes{Keep: true}, reason))
+	}
+	return steps, nil
+}
+
+// readConfig reads /etc/selinux/config, or what the vendor has in its place if it leads nowhere, with a policy type in any case.
+func readConfig(root *hostfs.Root) ([]byte, seconfig.Config, error) {
+	content, err := root.ReadFile(seconfig.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		content, err = root.ReadFile(policystore.VendorDir + "/config")
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, seconfig.Config{}, fmt.Errorf("cannot read the SELinux configuration: %w", err)
+	}
+	c, err := seconfig.Parse(bytes.NewReader(content))
+	if err == nil && c.Type == "" {
+		if c.Type, err = policystore.FindType(root); err == nil {
+			content = seconfig.SetType(content, c.Type)
+		}
+	}
+	if _, lerr := root.Stat(seconfig.Path); lerr != nil {
+		c.Mode = "" // what the vendor's says is not what PID 1 finds
+	}
+	return content, c, err
+}
+
+func (h *Host) enforcing() (bool, error) {
+	if h.Kernel == nil {
+		return false, nil
+	}
+	return h.Kernel.Enforcing()
+}
+
+func (r *run) switchMode(on bool) plan.Step {
+	mode := map[bool]string{true: "enforcing", false: "permissive"}
+	return plan.Step{
+		Action: "switch", Target: mode[on], Reason: "the kernel is " + mode[!on],
+		Do: func(context.Context) (string, error) {
+			return "the kernel is " + mode[on] + " now", r.Kernel.SetEnforcing(on)
+		},
+		Undo: func(context.Context) error { return r.Kernel.SetEnforcing(!on) },
+	}
+}
+
+// contradiction says what on the kernel's command line beats the declared mode at every boot. It is reported, never fought:
+// somebody with access to the boot loader wants it so, perhaps to rescue the machine.
+func (r *run) contradiction() *Problem {
+	e := r.CommandLine.Enforcing
+	if e == nil || r.declared.Mode == provision.Unmanaged || *e == (r.declared.Mode == provision.Enforcing) {
+		return nil
+	}
+	value := 0
+	if *e {
+		value = 1
+	}
+	return &Problem{
+		Problem: fmt.Sprintf("the kernel command line has enforcing=%d, which beats the declared mode %s at every boot", value, r.declared.Mode),
+		Remedy:  "remove it from the boot loader's configuration and reboot, or declare the other mode",
+	}
+}
+
+func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
+	if p := r.contradiction(); p != nil {
+		return []Problem{*p}, nil
+	}
+	return nil, nil
+}
+
+// policyMagic begins a binary policy, before the length of its name, the name, and the version (libsepol, policydb.h).
+const policyMagic = 0xf97cff8c
+
+// preflight makes sure that PID 1 finds a policy at the next boot that the kernel can take. Without one it freezes when
+// enforcing.
+func (r *run) preflight(policyType string) error {
+	dir := policystore.EtcDir + "/" + policyType + "/policy"
+	entries, err := r.Root.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("PID 1 would find no policy and freeze: %w: run the policystore stage", err)
+	}
+	highest := 0
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "policy.")); err == nil && strings.HasPrefix(e.Name(), "policy.") && n > highest {
+			highest = n
+		}
+	}
+	if highest == 0 {
+		return fmt.Errorf("PID 1 would find no policy in %s and freeze: run the policystore stage", r.Root.Path(dir))
+	}
+	if limit, err := r.highestLoadable(policyType); err != nil {
+		return err
+	} else if highest > limit {
+		return fmt.Errorf("%s/policy.%d is newer than version %d, the highest that this host can load: remove it and run the policy stage", r.Root.Path(dir), highest, limit)
+	}
+	name := fmt.Sprintf("%s/policy.%d", dir, highest)
+	if built := r.state.Store.Policy.File; built != "" && built != fmt.Sprintf("policy.%d", highest) && !r.dry {
+		return fmt.Errorf("PID 1 would load %s and not %s, which has what is declared: run the policy stage", r.Root.Path(name), built)
+	}
+	f, err := r.Root.OpenFile(name)
+	if err != nil {
+		return fmt.Errorf("PID 1 could not read its policy: %w", err)
+	}
+	defer f.Close()
+	version, err := policyVersion(f)
+	if err != nil {
+		return fmt.Errorf("%s is not a policy that PID 1 can load: %w: run the policystore stage", r.Root.Path(name), err)
+	}
+	if version != highest {
+		return fmt.Errorf("%s holds a policy of version %d: remove it and run the policy stage", r.Root.Path(name), version)
+	}
+	return nil
+}
+
+// highestLoadable gives the highest policy version that the boot can load: the kernel's own, or that of libsepol, which rewrites
+// a newer policy for the kernel. libsepol's is the one of the policy that the OS image ships.
+func (r *run) highestLoadable(policyType string) (int, error) {
+	limit := 0
+	if r.Kernel != nil {
+		n, err := r.Kernel.PolicyVersion()
+		if err != nil {
+			return 0, err
+		}
+		limit = n
+	}
+	entries, err := r.Root.ReadDir(policystore.VendorDir + "/" + policyType + "/policy")
+	if err != nil {
+		return 0, fmt.Errorf("cannot find the vendor's policy: %w", err)
+	}
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "policy.")); err == nil {
+			limit = max(limit, n)
+		}
+	}
+	return limit, nil
+}
+
+// policyVersion reads the header of a binary policy.
+func policyVersion(r io.Reader) (int, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, errors.New("it is empty or cut off")
+	}
+	length := binary.LittleEndian.Uint32(head[4:])
+	if binary.LittleEndian.Uint32(head[:]) != policyMagic || length > 64 {
+		return 0, errors.New("it does not begin as one")
+	}
+	rest := make([]byte, length+4)
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return 0, errors.New("it is cut off")
+	}
+	return int(binary.LittleEndian.Uint32(rest[length:])), nil
+}

@@ -1,0 +1,74 @@
+package stages
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/policystore"
+)
+
+func planPolicystore(_ context.Context, r *run) (plan.Plan, error) {
+	vendor, err := policystore.FindVendor(r.Root)
+	if errors.Is(err, policystore.ErrNoVendor) {
+		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	steps, err := policystore.Plan(r.Root, vendor, &r.state.Store, r.unclean)
+	if r.dry && err == nil && len(steps) > 0 {
+		// The stages planned after this one see what it would have recorded.
+		r.state.Store.Type, r.state.Store.Vendor = vendor.Type, vendor.Fingerprint
+	}
+	return steps, err
+}
+
+func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
+	policyType, err := policystore.FindType(r.Root)
+	if errors.Is(err, policystore.ErrNoVendor) {
+		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := policystore.Builder{Root: r.Root, Tools: r.Tools, Scratch: StateDir + "/transaction"}
+	if r.Kernel != nil {
+		b.Kernel = r.Kernel
+	}
+	steps, err := b.Plan(policyType, &r.state.Store, declaredPolicy(r))
+	if err == nil && r.unclean && len(steps) == 0 && r.state.InProgress == "policy" {
+		return nil, errors.New("an earlier run was cut off while it built the policy: run the policystore stage first, it builds the store anew")
+	}
+	return steps, err
+}
+
+// declaredPolicy translates the configuration for package policystore, which does not know configurations.
+func declaredPolicy(r *run) policystore.Declared {
+	digest := r.declared.Digest()
+	want := policystore.Declared{
+		Digest: hex.EncodeToString(digest[:]), Booleans: r.declared.Booleans,
+		SharedVolumes: r.declared.SharedVolumes, StripDontaudit: r.declared.StripDontaudit,
+	}
+	for _, m := range r.declared.Modules {
+		want.Modules = append(want.Modules, policystore.Module{Name: m.Name, Lang: m.Lang, Content: m.Content, From: m.Path})
+	}
+	for _, c := range r.declared.FileContexts {
+		want.FileContexts = append(want.FileContexts, policystore.FileContext{Path: c.Path, Type: c.Type, Context: c.Context, From: c.Source.String()})
+	}
+	return want
+}
+
+// checkPolicy lists what had to be left out.
+func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
+	var problems []Problem
+	for _, q := range r.state.Store.Policy.Quarantine {
+		problems = append(problems, Problem{
+			Problem: q.String(),
+			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",
+		})
+	}
+	return problems, nil
+}

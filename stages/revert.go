@@ -1,0 +1,169 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/policystore"
+)
+
+// Units are what revert disables, so that the next boot does not provision the host again.
+func Units() []string {
+	units := []string{"selinux-provision.target"}
+	for _, s := range Order() {
+		units = append(units, "selinux-provision-"+s.Name+".service")
+	}
+	return units
+}
+
+// Revert brings the host back to the vendor's state, from any state: the mode first, then the files, then what is loaded. The
+// declared state in /etc/selinux-provision is the operator's and stays.
+func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
+	if err := h.applicable(); err != nil {
+		return Result{}, err
+	}
+	if !dry {
+		unlock, err := h.lock(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		defer unlock()
+	}
+	result := Result{Stage: "revert", Outcome: Unchanged}
+	steps, err := h.planRevert(ctx)
+	switch {
+	case errors.Is(err, policystore.ErrNoVendor):
+		return Result{}, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	case err != nil:
+		result.Outcome, result.Err = Failed, err
+	case dry:
+		if result.Planned = steps.Visible(); len(result.Planned) > 0 {
+			result.Outcome = Planned
+		}
+	case len(steps) > 0:
+		result.Outcome = Changed
+		result.Done, result.Err = steps.Do(ctx,
+			func(s plan.Step) { h.report(func(r Reporter) { r.Started("revert", s) }) },
+			func(d plan.Done) { h.report(func(r Reporter) { r.Finished("revert", d) }) })
+		if result.Err != nil {
+			result.Outcome = Failed
+		}
+	}
+	if result.Err != nil {
+		result.Error = result.Err.Error()
+	}
+	h.report(func(r Reporter) { r.Result(result) })
+	return result, nil
+}
+
+func (h *Host) report(tell func(Reporter)) {
+	if h.Reporter != nil {
+		tell(h.Reporter)
+	}
+}
+
+func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
+	policyType, err := policystore.FindType(h.Root)
+	if err != nil {
+		return nil, err
+	}
+	r := h.newRun(nil, LoadState(h.Root), false)
+	var steps plan.Plan
+	mode, err := h.vendorMode()
+	if err != nil {
+		return nil, err
+	}
+	if live, err := h.enforcing(); err != nil {
+		return nil, err
+	} else if h.Kernel != nil && live != (mode == "enforcing") {
+		steps = append(steps, r.switchMode(!live))
+	}
+	store, err := policystore.PlanRevert(h.Root, policyType)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, store...)
+	if h.Kernel != nil && (len(store) > 0 || r.state.Store.Policy.File != "") {
+		steps = append(steps, h.loadVendorPolicy(policyType, r.state.Store.Policy.Booleans))
+	}
+	rules, err := h.revertRules()
+	if err != nil {
+		return nil, err
+	}
+	if len(rules) > 0 && h.RestartUnit != nil {
+		rules = append(rules, reloadRules(h, "the vendor's rule files are back"))
+	}
+	steps = append(steps, rules...)
+	if h.DisableUnits != nil {
+		steps = append(steps, plan.Step{
+			Action: "disable", Target: "selinux-provision.target", Reason: "the next boot would provision the host again", Quiet: len(steps) == 0,
+			Do: func(ctx context.Context) (string, error) {
+				if err := h.DisableUnits(ctx, Units()...); err != nil {
+					return "", fmt.Errorf("cannot disable the units: %w", err)
+				}
+				return "disabled; to provision again: systemctl enable --now selinux-provision.target", nil
+			},
+		})
+	}
+	if h.Root.Exists(stateFile) || len(steps.Visible()) > 0 {
+		steps = append(steps, plan.Step{
+			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more",
+			Do: func(context.Context) (string, error) { return "removed", h.Root.RemoveTree(StateDir) },
+		})
+	}
+	return steps, nil
+}
+
+// vendorMode reads the mode that the OS image comes with.
+func (h *Host) vendorMode() (string, error) {
+	f, err := h.Root.OpenFile(policystore.VendorDir + "/config")
+	if err != nil {
+		return "", fmt.Errorf("cannot read the vendor's SELinux configuration: %w", err)
+	}
+	defer f.Close()
+	c, err := seconfig.Parse(f)
+	return c.Mode, err
+}
+
+func (h *Host) revertRules() (plan.Plan, error) {
+	var steps plan.Plan
+	for _, name := range hidingFiles() {
+		form, err := policystore.VendorForm(h.Root, name)
+		if err != nil {
+			return nil, err
+		}
+		if form == (policystore.Form{}) {
+			continue // no such file on this image, and a site's own rules are not ours to remove
+		}
+		file, err := policystore.RestoreFile(h.Root, name, "the vendor's machine is wanted")
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, file...)
+	}
+	return steps, nil
+}
+
+// loadVendorPolicy makes the kernel's policy the one on disk again. Loading keeps the values of booleans, so those that were
+// declared go back to the policy's own.
+func (h *Host) loadVendorPolicy(policyType string, booleans []string) plan.Step {
+	return plan.Step{
+		Action: "load", Target: policystore.EtcDir + "/" + policyType, Reason: "the kernel has the declared policy",
+		Do: func(ctx context.Context) (string, error) {
+			if _, err := h.Tools.Run(ctx, "load_policy"); err != nil {
+				return "", fmt.Errorf("cannot load the vendor's policy: %w", err)
+			}
+			values, err := policystore.VendorBooleans(h.Root, policyType, booleans)
+			if err != nil {
+				return "", fmt.Errorf("cannot find the vendor's booleans: %w", err)
+			}
+			if err := h.Kernel.SetBooleans(values); err != nil {
+				return "", err
+			}
+			return "the vendor's policy is loaded", nil
+		},
+	}
+}

@@ -1,0 +1,264 @@
+// Package stages takes a host from the vendor's SELinux policy to the administrator's, one stage at a time.
+//
+// A stage looks at the host, gives the difference to the declared state as a plan, carries the plan out, and looks at the host
+// again. It can be run at any time and any number of times: where nothing differs it changes nothing. A stage that fails
+// leaves the host as it was and says so; the next boot, or the operator, runs it again.
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+// Stage is one step from the vendor's machine to the declared one.
+type Stage struct {
+	Name  string
+	Does  string
+	Needs string // the stage without which this one does nothing
+	plan  func(context.Context, *run) (plan.Plan, error)
+	check func(context.Context, *run) ([]Problem, error) // what is not as declared although the plan was carried out
+}
+
+// Order gives the stages in the order of the boot. The systemd units, apply and status all follow it.
+func Order() []Stage {
+	return []Stage{
+		{Name: "policystore", Does: "a writable policy store that equals this OS image's vendor policy", plan: planPolicystore},
+		{Name: "policy", Does: "modules, booleans, file contexts and dontaudit, built and loaded in one go", plan: planPolicy, check: checkPolicy, Needs: "policystore"},
+		{Name: "audit", Does: "denials reach the journal", plan: planAudit, check: checkAudit},
+		{Name: "enforce", Does: "the mode, now and from the first instant of the next boot", plan: planEnforce, check: checkEnforce, Needs: "policy"},
+	}
+}
+
+// ErrNotApplicable says that there is nothing to provision here: SELinux is off, or there is no vendor policy.
+var ErrNotApplicable = errors.New("not applicable here")
+
+// Host is what the stages work on.
+type Host struct {
+	Root        *hostfs.Root
+	Kernel      *kernel.SELinux // nil: the root is not the running host, or SELinux is off in it
+	CommandLine kernel.CommandLine
+	Tools       command.Tools
+	// RestartUnit and DisableUnits talk to systemd; nil beneath a root that is not the running host.
+	RestartUnit  func(ctx context.Context, unit string) error
+	DisableUnits func(ctx context.Context, units ...string) error
+	// LockWait is how long to wait for another run.
+	LockWait time.Duration
+	Reporter Reporter
+}
+
+// Reporter is told what happens while it happens. Its methods are called from one goroutine.
+type Reporter interface {
+	Waiting(holder string)
+	Started(stage string, step plan.Step)
+	Finished(stage string, done plan.Done)
+	Result(Result)
+}
+
+// Problem is something that is not as declared, and what to do about it.
+type Problem struct {
+	Problem string `json:"problem"`
+	Remedy  string `json:"remedy"`
+}
+
+func (p Problem) String() string { return p.Problem + ": " + p.Remedy }
+
+// Result is what became of one stage.
+type Result struct {
+	Stage    string      `json:"stage"`
+	Outcome  Outcome     `json:"outcome"`
+	Planned  plan.Plan   `json:"planned,omitempty"` // of a dry run
+	Done     []plan.Done `json:"done,omitempty"`
+	Problems []Problem   `json:"problems,omitempty"`
+	Error    string      `json:"error,omitempty"`
+
+	Err error `json:"-"`
+}
+
+// Outcome is a stage's result in one word.
+type Outcome string
+
+// The outcomes of a stage.
+const (
+	Unchanged Outcome = "unchanged" // everything was as declared
+	Changed   Outcome = "changed"
+	Planned   Outcome = "planned" // a dry run: something would be changed
+	Partly    Outcome = "partly"  // done but for the problems
+	Failed    Outcome = "failed"  // nothing was done
+	Skipped   Outcome = "skipped" // a stage that it needs failed
+)
+
+// run is one execution of one or more stages under one lock.
+type run struct {
+	*Host
+	declared *provision.State
+	state    *State
+	unclean  bool // an earlier run was cut off while it worked on the store
+	dry      bool
+}
+
+// Run carries out the named stages, or only plans them, under the lock. The results come in order, also when some failed. An error means that
+// no stage was tried.
+func (h *Host) Run(ctx context.Context, names []string, configFile string, dry bool) ([]Result, error) {
+	declared, err := provision.Load(h.Root, configFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.applicable(); err != nil {
+		return nil, err
+	}
+	if !dry {
+		unlock, err := h.lock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
+	state := LoadState(h.Root)
+	r := h.newRun(declared, state, dry)
+	return r.stages(ctx, names), nil
+}
+
+func (r *run) stages(ctx context.Context, names []string) []Result {
+	var results []Result
+	for _, s := range Order() {
+		if !slices.Contains(names, s.Name) {
+			continue
+		}
+		var result Result
+		if i := slices.IndexFunc(results, func(r Result) bool { return r.Stage == s.Needs }); i >= 0 && (results[i].Outcome == Failed || results[i].Outcome == Skipped) {
+			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("cannot do it before stage %s has succeeded", s.Needs)}
+		} else {
+			result = r.stage(ctx, s)
+		}
+		if result.Err != nil {
+			result.Error = result.Err.Error()
+		}
+		results = append(results, result)
+		if r.Reporter != nil {
+			r.Reporter.Result(result)
+		}
+	}
+	return results
+}
+
+func (h *Host) newRun(declared *provision.State, state *State, dry bool) *run {
+	return &run{Host: h, declared: declared, state: state, dry: dry,
+		unclean: state.InProgress == "policystore" || state.InProgress == "policy"}
+}
+
+func (h *Host) applicable() error {
+	if h.Root.IsHost() && h.Kernel == nil {
+		return fmt.Errorf("%w: %w: remove selinux=0 or security= from the kernel command line", ErrNotApplicable, kernel.ErrDisabled)
+	}
+	return nil
+}
+
+// lock keeps other runs out. The lock is on the state directory itself: it needs no file of its own.
+func (h *Host) lock(ctx context.Context) (func(), error) {
+	if err := h.Root.MkdirAll(StateDir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the state directory: %w", err)
+	}
+	var waiting func(string)
+	if h.Reporter != nil {
+		waiting = h.Reporter.Waiting
+	}
+	return h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
+}
+
+// stage plans, does, and checks.
+func (r *run) stage(ctx context.Context, s Stage) Result {
+	result := Result{Stage: s.Name, Outcome: Unchanged}
+	before := r.state.clone()
+	steps, err := s.plan(ctx, r)
+	if err != nil {
+		result.Outcome, result.Err = Failed, err
+		return result
+	}
+	if r.dry {
+		if result.Planned = steps.Visible(); len(result.Planned) > 0 {
+			result.Outcome = Planned
+		}
+		return result
+	}
+	if len(steps) > 0 {
+		if len(steps.Visible()) > 0 {
+			result.Outcome = Changed
+		}
+		if err := r.do(ctx, s, steps, &result); err != nil {
+			result.Outcome, result.Err = Failed, err
+			r.state.Store = before.Store
+			return result
+		}
+	}
+	if s.check != nil {
+		if result.Problems, err = s.check(ctx, r); err != nil {
+			result.Outcome, result.Err = Failed, err
+		} else if len(result.Problems) > 0 {
+			result.Outcome = Partly
+		}
+	}
+	return result
+}
+
+// do carries a plan out between two writes of the state: the first says that the stage is at work, the second what it did. A
+// run that is cut off leaves the first behind, and the next run knows not to trust what it finds.
+func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) error {
+	old := r.state.InProgress
+	if len(steps.Visible()) > 0 {
+		marked := r.state.clone()
+		marked.InProgress = s.Name
+		if old == "policystore" {
+			marked.InProgress = old // until the store was built anew, nothing makes it clean
+		}
+		if err := marked.save(r.Root); err != nil {
+			return err
+		}
+	}
+	done, err := steps.Do(ctx,
+		func(step plan.Step) {
+			if r.Reporter != nil && !step.Quiet {
+				r.Reporter.Started(s.Name, step)
+			}
+		},
+		func(d plan.Done) {
+			if r.Reporter != nil && !d.Quiet {
+				r.Reporter.Finished(s.Name, d)
+			}
+		})
+	for _, d := range done {
+		if !d.Quiet {
+			result.Done = append(result.Done, d)
+		}
+	}
+	var undo *plan.UndoError
+	if err != nil && (errors.As(err, &undo) || errors.Is(err, command.ErrTimeout)) {
+		return err // the marker stays: the host is not as it was
+	}
+	if err != nil {
+		unmarked := LoadState(r.Root)
+		unmarked.InProgress = old
+		return errors.Join(err, unmarked.save(r.Root))
+	}
+	r.state.InProgress = ""
+	r.unclean = false
+	return r.state.save(r.Root)
+}
+
+// Names lists the stages for messages: "policystore, policy, audit, enforce".
+func Names() string {
+	var names []string
+	for _, s := range Order() {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,61 @@
+package stages
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/policystore"
+)
+
+// StateDir is where selinux-provision remembers what it did. What is declared is elsewhere, below /etc.
+const StateDir = "/var/lib/selinux-provision"
+
+const stateFile = StateDir + "/state.json"
+
+// State is what was done to the host. It speeds up the next run and tells the operator's changes from ours; it is never
+// believed against what the host shows, and a missing or damaged one costs a rebuild.
+type State struct {
+	// Version is the format's, 1. A file of another version counts as missing. Written and read by every run.
+	Version int `json:"version"`
+	// InProgress names the stage that was at work when the file was written; a run that ends clears it. Read by the next run,
+	// which builds the store anew if the stage was policystore or policy, and by status.
+	InProgress string `json:"in_progress,omitempty"`
+	// Store is written by the stages policystore and policy; read by them, enforce and status.
+	Store policystore.Record `json:"store"`
+}
+
+// LoadState reads the state. Anything that is wrong with the file gives the empty state.
+func LoadState(root *hostfs.Root) *State {
+	content, err := root.ReadFile(stateFile)
+	if err != nil {
+		return &State{Version: 1}
+	}
+	var s State
+	if json.Unmarshal(content, &s) != nil || s.Version != 1 {
+		return &State{Version: 1}
+	}
+	return &s
+}
+
+// save writes the state if it is not what the file says.
+func (s *State) save(root *hostfs.Root) error {
+	if reflect.DeepEqual(s, LoadState(root)) && root.Exists(stateFile) {
+		return nil
+	}
+	content, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := root.WriteFile(stateFile, append(content, '\n'), hostfs.Attributes{Mode: 0o644}); err != nil {
+		return fmt.Errorf("cannot remember what was done: %w", err)
+	}
+	return nil
+}
+
+// clone copies the state. The maps and lists in it are replaced by the stages, never changed, so they may be shared.
+func (s *State) clone() *State {
+	c := *s
+	return &c
+}

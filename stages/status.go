@@ -1,0 +1,132 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+// Status is what the host is like beside what it is to be. It is made by planning every stage: what a stage would change is
+// what is not as declared.
+type Status struct {
+	Mode       ModeStatus                `json:"mode"`
+	Store      StoreStatus               `json:"store"`
+	Stages     []Result                  `json:"stages"`
+	Modules    []string                  `json:"modules"` // declared and in the built policy
+	Quarantine []policystore.Quarantined `json:"quarantine"`
+	// InProgress names the stage that was cut off, or is at work right now.
+	InProgress string    `json:"in_progress,omitempty"`
+	Problems   []Problem `json:"problems"`
+	AsDeclared bool      `json:"as_declared"`
+}
+
+// ModeStatus has the mode from every place that has a say in it.
+type ModeStatus struct {
+	Running     string `json:"running"`      // enforcing, permissive, disabled; unknown beneath --root
+	Configured  string `json:"configured"`   // of /etc/selinux/config, "" if it does not say
+	CommandLine string `json:"command_line"` // of the kernel's command line, "" if it does not say
+	Declared    string `json:"declared"`
+}
+
+// StoreStatus describes the policy store.
+type StoreStatus struct {
+	policystore.Store
+	Type        string   `json:"type"`
+	Generation  int      `json:"generation"`   // stores built from a vendor's so far
+	BuiltFrom   string   `json:"built_from"`   // fingerprint of the vendor policy it was built from
+	Vendor      string   `json:"vendor"`       // fingerprint of this OS image's
+	CarriedOver []string `json:"carried_over"` // operator's modules that the last rebuild took along
+	Policy      string   `json:"policy"`       // the binary policy that was built, "policy.34"
+}
+
+// Status looks at the host and changes nothing.
+func (h *Host) Status(ctx context.Context, configFile string) (*Status, error) {
+	declared, err := provision.Load(h.Root, configFile)
+	if err != nil {
+		return nil, err
+	}
+	state := LoadState(h.Root)
+	s := &Status{InProgress: state.InProgress, Mode: ModeStatus{Declared: string(declared.Mode)},
+		Modules: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
+	if err := h.modeStatus(s); err != nil {
+		return nil, err
+	}
+	if err := h.applicable(); err != nil {
+		return nil, err
+	}
+	vendor, err := policystore.FindVendor(h.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	}
+	rec := &state.Store
+	s.Store = StoreStatus{Type: vendor.Type, Generation: rec.Generation, BuiltFrom: rec.Vendor, Vendor: vendor.Fingerprint,
+		CarriedOver: append([]string{}, rec.CarriedOver...), Policy: rec.Policy.File}
+	if s.Store.Store, err = policystore.Inspect(h.Root, vendor.Type); err != nil {
+		return nil, err
+	}
+	for _, m := range declared.Modules {
+		if rec.Policy.Modules[m.Name] != "" {
+			s.Modules = append(s.Modules, m.Name)
+		}
+	}
+	s.Quarantine = append(s.Quarantine, rec.Policy.Quarantine...)
+
+	quiet := *h
+	quiet.Reporter = nil
+	r := quiet.newRun(declared, state, true)
+	for _, stage := range Order() {
+		result := r.stage(ctx, stage)
+		if result.Err == nil && stage.check != nil {
+			if result.Problems, result.Err = stage.check(ctx, r); len(result.Problems) > 0 && result.Outcome == Unchanged {
+				result.Outcome = Partly
+			}
+		}
+		if result.Err != nil {
+			result.Outcome, result.Error = Failed, result.Err.Error()
+			s.Problems = append(s.Problems, Problem{"stage " + stage.Name + ": " + result.Error, "correct it, then run: selinux-provision apply"})
+		}
+		for _, step := range result.Planned {
+			s.Problems = append(s.Problems, Problem{
+				fmt.Sprintf("stage %s would %s %s: %s", stage.Name, step.Action, step.Target, step.Reason), "run: selinux-provision apply"})
+		}
+		s.Problems = append(s.Problems, result.Problems...)
+		s.Stages = append(s.Stages, result)
+	}
+	if s.InProgress != "" {
+		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is at work or was cut off", "wait for it, or run: selinux-provision apply"})
+	}
+	s.AsDeclared = len(s.Problems) == 0
+	return s, nil
+}
+
+func (h *Host) modeStatus(s *Status) error {
+	s.Mode.Running = "unknown"
+	if h.Root.IsHost() {
+		s.Mode.Running = "disabled"
+	}
+	if h.Kernel != nil {
+		on, err := h.Kernel.Enforcing()
+		if err != nil {
+			return err
+		}
+		s.Mode.Running = map[bool]string{true: "enforcing", false: "permissive"}[on]
+	}
+	if f, err := h.Root.OpenFile(seconfig.Path); err == nil {
+		c, err := seconfig.Parse(f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+		s.Mode.Configured = c.Mode
+	}
+	if e := h.CommandLine.Enforcing; e != nil {
+		s.Mode.CommandLine = map[bool]string{true: "enforcing", false: "permissive"}[*e]
+	}
+	if e := h.CommandLine.SELinux; e != nil && !*e {
+		s.Mode.CommandLine = "disabled"
+	}
+	return nil
+}
