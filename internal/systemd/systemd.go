@@ -1,0 +1,122 @@
+// Package systemd asks systemd for the few things that only it can do: restart a unit and wait for the outcome, take units
+// out of the boot, and store structured records in the journal.
+//
+// Use it on the running host only; IsRunning tells whether there is a systemd to talk to. Do not use it for a tree that is
+// not the running host, nor to read the journal. A unit that is being started by the same boot transaction must not be
+// restarted from a unit that it is ordered after: each would wait for the other until the limit of the context.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+// jobLimit ends the wait for a job whose end systemd never tells, should the context have no limit of its own.
+const jobLimit = 5 * time.Minute
+
+// IsRunning says whether systemd is the init system of the running host.
+func IsRunning() bool {
+	return isDirectory("/run/systemd/system")
+}
+
+func isDirectory(name string) bool {
+	info, err := os.Lstat(name)
+	return err == nil && info.IsDir()
+}
+
+// RestartUnit restarts a unit, or starts it if it is not running, and waits until systemd says how that ended. Only the
+// result "done" is no error. For a oneshot service that is the end of its commands, all with success.
+func RestartUnit(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not end within %s", jobLimit))
+	defer cancel()
+	conn, err := connect(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot restart %s: %w", unit, err)
+	}
+	defer conn.Close()
+	return restart(ctx, conn.RestartUnitContext, unit)
+}
+
+func restart(ctx context.Context, call func(ctx context.Context, unit, mode string, result chan<- string) (int, error), unit string) error {
+	// The channel has room for the one result, or else the connection would wait for a reader that may have left.
+	result := make(chan string, 1)
+	if _, err := call(ctx, unit, "replace", result); err != nil {
+		return fmt.Errorf("cannot restart %s: %w", unit, ended(ctx, err))
+	}
+	select {
+	case r := <-result:
+		if r != "done" {
+			return fmt.Errorf("cannot restart %s: systemd ended the job with the result %q: see \"systemctl status %s\"", unit, r, unit)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cannot see the restart of %s to its end: %w", unit, context.Cause(ctx))
+	}
+}
+
+// DisableUnits takes units out of every boot target that wants them and makes systemd see that. It does not stop them. A unit
+// that does not exist is disabled already.
+func DisableUnits(ctx context.Context, units ...string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	conn, err := connect(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot disable units: %w", err)
+	}
+	defer conn.Close()
+	var failures []error
+	for _, unit := range units {
+		// One by one: systemd leaves a list at the first unit that does not exist.
+		if _, err := conn.DisableUnitFilesContext(ctx, []string{unit}, false); err != nil && !noSuchUnit(err) {
+			failures = append(failures, fmt.Errorf("cannot disable %s: %w", unit, ended(ctx, err)))
+		}
+	}
+	if err := conn.ReloadContext(ctx); err != nil {
+		failures = append(failures, fmt.Errorf("cannot make systemd read its units again: %w", ended(ctx, err)))
+	}
+	return errors.Join(failures...)
+}
+
+func noSuchUnit(err error) bool {
+	var reply dbus.Error
+	return errors.As(err, &reply) && slices.Contains([]string{
+		"org.freedesktop.systemd1.NoSuchUnit",
+		"org.freedesktop.DBus.Error.FileNotFound",
+		"System.Error.ENOENT",
+	}, reply.Name)
+}
+
+// ended prefers the reason for which a context ended to the error that its end caused.
+func ended(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// connect prefers systemd's own socket, which is there from the first moment of the boot. The bus comes much later, and
+// during the boot nobody should wait for it.
+func connect(ctx context.Context) (*systemd.Conn, error) {
+	conn, private := systemd.NewSystemdConnectionContext(ctx)
+	if private == nil {
+		return conn, nil
+	}
+	conn, err := systemd.NewSystemConnectionContext(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach systemd: %w", errors.Join(private, err))
+	}
+	// Without a subscriber systemd tells the bus nothing about the end of jobs.
+	if err := conn.Subscribe(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("cannot subscribe to systemd's signals: %w", err)
+	}
+	return conn, nil
+}
