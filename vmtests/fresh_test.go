@@ -189,3 +189,72 @@ func TestVerdict(t *testing.T) {
 	}
 	clean(t)
 }
+
+// TestLayouts proves that each layout looks in the guest as it does on the releases that had it.
+func TestLayouts(t *testing.T) {
+	describe := `cd / && for p in etc/selinux/config etc/selinux/mcs etc/selinux/semanage.conf usr/lib/selinux/config usr/lib/selinux/mcs usr/lib/selinux/policy ` +
+		`var/lib/selinux etc/audit/rules.d/80-selinux.rules; do echo "$p: $(stat -c %F $p)$(test -L $p && echo " $(readlink $p)")"; done; findmnt -no FSTYPE /etc || echo plain`
+	for layout, want := range map[Layout]string{
+		LTS2023: `etc/selinux/config: symbolic link ../../usr/lib/selinux/config
+etc/selinux/mcs: symbolic link ../../usr/lib/selinux/mcs
+etc/selinux/semanage.conf: symbolic link ../../usr/lib/selinux/semanage.conf
+usr/lib/selinux/config: regular file
+usr/lib/selinux/mcs: directory
+usr/lib/selinux/policy: directory
+var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
+etc/audit/rules.d/80-selinux.rules: symbolic link ../../../usr/share/audit/rules.d/80-selinux.rules
+plain`,
+		SymlinkEra: `etc/selinux/config: symbolic link ../../usr/lib/selinux/config
+etc/selinux/mcs: symbolic link ../../usr/lib/selinux/mcs
+etc/selinux/semanage.conf: symbolic link ../../usr/lib/selinux/semanage.conf
+usr/lib/selinux/config: regular file
+usr/lib/selinux/mcs: directory
+usr/lib/selinux/policy: directory
+var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
+etc/audit/rules.d/80-selinux.rules: symbolic link ../../../usr/share/audit/rules.d/80-selinux.rules
+overlay`,
+		Today: `etc/selinux/config: regular file
+etc/selinux/mcs: directory
+etc/selinux/semanage.conf: regular file
+usr/lib/selinux/config: symbolic link ../../share/flatcar/etc/selinux/config
+usr/lib/selinux/mcs: symbolic link ../../share/flatcar/etc/selinux/mcs
+usr/lib/selinux/policy: directory
+var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
+etc/audit/rules.d/80-selinux.rules: regular file
+overlay`,
+	} {
+		t.Run(string(layout), func(t *testing.T) {
+			m := Start(t, Options{Layout: layout})
+			if got := m.Must(t, describe); got != want {
+				t.Errorf("the layout is\n%s\nwant\n%s", got, want)
+			}
+			if got := m.Must(t, "getenforce; sestatus | sed -n 's/^Loaded policy name: *//p'"); got != "Permissive\nmcs" {
+				t.Errorf("SELinux is %q", got)
+			}
+		})
+	}
+}
+
+// TestUpdateAndRollback proves that the other generation of the operating system boots on the same disk, and the first one again.
+func TestUpdateAndRollback(t *testing.T) {
+	m := Start(t, Options{})
+	const describe = "uname -r; ls /etc/selinux/mcs/policy; sed -n 's/^VERSION_CODENAME=//p' /usr/lib/os-release; getenforce"
+	m.Must(t, "echo mine > /etc/mine")
+	before := m.Must(t, describe)
+	for _, step := range []struct {
+		suite   Suite
+		changed bool
+	}{{Forky, true}, {Trixie, false}} {
+		if err := m.Reboot(t.Context(), func(o *Options) { o.Suite = step.suite }); err != nil {
+			t.Fatal(err)
+		}
+		after := m.Must(t, describe)
+		t.Logf("on %s: %s", step.suite, strings.ReplaceAll(after, "\n", ", "))
+		if changed := after != before; changed != step.changed {
+			t.Errorf("on %s the machine is %q, it was %q", step.suite, after, before)
+		}
+		if got := m.Must(t, "cat /etc/mine"); got != "mine" {
+			t.Errorf("/etc/mine holds %q on %s", got, step.suite)
+		}
+	}
+}

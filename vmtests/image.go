@@ -96,16 +96,18 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 	}
 	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(base, files, string(flatcarCIL), string(guest))))
 
-	unlock, err := lockCache()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := b.once(base, b.makeBase); err != nil {
-		return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
-	}
-	if err := b.once(dir, func(out string) error { return b.makeImages(base, out, guest) }); err != nil {
-		return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
+	if _, err := os.Stat(dir); err != nil {
+		unlock, err := lockCache(suite)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+		if err := b.once(base, b.makeBase); err != nil {
+			return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
+		}
+		if err := b.once(dir, func(out string) error { return b.makeImages(base, out, guest) }); err != nil {
+			return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
+		}
 	}
 	images := map[Layout]*Image{}
 	for _, layout := range Layouts() {
@@ -142,12 +144,12 @@ func lookalikeDigest() (string, error) {
 	return digest(parts...), err
 }
 
-// lockCache keeps two test processes from building the same image at once.
-func lockCache() (unlock func(), err error) {
+// lockCache keeps two test processes from building the images of one suite at once.
+func lockCache(suite Suite) (unlock func(), err error) {
 	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the image cache: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(CacheDir(), "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(CacheDir(), "lock-"+string(suite)), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -392,13 +393,17 @@ func (m *Machine) Restore(ctx context.Context, name string) error {
 	return m.waitShell(ctx)
 }
 
-// Console returns everything that the machine has said on its serial console.
+// Console returns everything that the machine has said on its serial console, without the sequences that colour it.
 func (m *Machine) Console() string {
 	text, err := os.ReadFile(m.path("console.log"))
 	if err != nil {
 		return ""
 	}
-	return string(text)
+	return terminalSequence().ReplaceAllString(string(text), "")
+}
+
+func terminalSequence() *regexp.Regexp {
+	return regexp.MustCompile("\x1b(\\[[0-9;:?!]*[a-zA-Z]|\\][^\a\x1b]*(\a|\x1b\\\\))")
 }
 
 func (m *Machine) consoleSize() int64 {

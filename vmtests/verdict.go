@@ -40,6 +40,9 @@ func signs() []*regexp.Regexp {
 func (m *Machine) Verdict(ctx context.Context) ([]string, error) {
 	allowed := make([]*regexp.Regexp, 0)
 	for _, entry := range append(alwaysAllowed(), m.options.Allowed...) {
+		if entry.Reason == "" {
+			return nil, fmt.Errorf("cannot judge the machine: %q is allowed without a reason", entry.Pattern)
+		}
 		pattern, err := regexp.Compile(entry.Pattern)
 		if err != nil {
 			return nil, fmt.Errorf("cannot judge the machine: %w", err)
