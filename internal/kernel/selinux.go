@@ -153,13 +153,19 @@ func (s *SELinux) SetBooleans(values map[string]bool) error {
 		return nil
 	}
 	names := slices.Sorted(maps.Keys(values))
+	// All are looked at before one is touched: a value that is written and not committed would go into force with the next
+	// commit, whoever makes it.
+	for _, name := range names {
+		if _, found, err := s.Boolean(name); err != nil {
+			return fmt.Errorf("cannot set boolean %s: %w", name, err)
+		} else if !found {
+			return fmt.Errorf("cannot set boolean %s: the loaded policy does not have it", name)
+		}
+	}
 	for _, name := range names {
 		value := "0"
 		if values[name] {
 			value = "1"
-		}
-		if _, found, err := s.Boolean(name); err != nil || !found {
-			return fmt.Errorf("cannot set boolean %s: the loaded policy does not have it", name)
 		}
 		if err := s.write("booleans/"+name, []byte(value)); err != nil {
 			return fmt.Errorf("cannot set boolean %s: %w", name, err)

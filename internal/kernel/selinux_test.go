@@ -90,6 +90,47 @@ func TestBoolean(t *testing.T) {
 	}
 }
 
+func TestSetBooleans(t *testing.T) {
+	s := fake(t, map[string]string{"booleans/a": "0 0", "booleans/b": "1 1", "booleans/c": "0 0", "commit_pending_bools": ""})
+	if err := s.SetBooleans(map[string]bool{"b": false, "a": true}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"a": true, "b": false, "c": false} {
+		if on, found, err := s.Boolean(name); on != want || !found || err != nil {
+			t.Error(name, on, found, err)
+		}
+	}
+	if order, err := os.ReadFile(s.name + "/commit_pending_bools"); string(order) != "1" || err != nil {
+		t.Errorf("%q %v", order, err)
+	}
+
+	// Without booleans nothing is committed: what somebody else has pending is his.
+	s = fake(t, nil)
+	if err := s.SetBooleans(nil); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		files map[string]string
+		want  string
+	}{
+		{map[string]string{"booleans/a": "0 0"}, "cannot set boolean b: the loaded policy does not have it"},
+		{map[string]string{"booleans/a": "0 0", "booleans/b": "0 0"},
+			"cannot set booleans a, b: cannot open DIR/commit_pending_bools: no such file or directory"},
+		{map[string]string{"booleans/a": "0"}, `cannot set boolean a: cannot use DIR/booleans/a: "0" is not two flags`},
+		{map[string]string{"booleans/a": "0 0", "booleans/b": "->/dev/full"},
+			`cannot set boolean b: cannot read DIR/booleans/b: it is longer than selinuxfs ever makes it`},
+	} {
+		s := fake(t, c.files)
+		err := s.SetBooleans(map[string]bool{"a": true, "b": true})
+		if err == nil || strings.ReplaceAll(err.Error(), s.name, "DIR") != c.want {
+			t.Errorf("got  %v\nwant %s", err, c.want)
+		}
+		if a, err := os.ReadFile(s.name + "/booleans/a"); len(c.files) == 2 && strings.HasPrefix(c.files["booleans/b"], "->") && string(a) != "0 0" {
+			t.Errorf("boolean a was touched: %q %v", a, err)
+		}
+	}
+}
+
 func TestValidContext(t *testing.T) {
 	s := fake(t, map[string]string{"context": ""})
 	if ok, err := s.ValidContext("system_u:object_r:tmp_t:s0"); !ok || err != nil {
