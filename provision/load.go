@@ -240,7 +240,7 @@ func reason(err error) string {
 
 func remedy(err error) string {
 	switch {
-	case errors.Is(err, syscall.EISDIR):
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EINVAL):
 		return "put a file in its place"
 	case errors.Is(err, syscall.ENOTDIR):
 		return "put a directory in its place"

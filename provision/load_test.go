@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // tree is a real directory that stands for the root of a host.
@@ -354,5 +356,40 @@ func TestDigest(t *testing.T) {
 	}
 	if (&State{}).Digest() != (&State{Booleans: map[string]bool{}}).Digest() {
 		t.Error("nil and empty differ")
+	}
+}
+
+// The file system of a host gives errors of its own kind, and these must end in the same messages.
+func TestLoadThroughHostfs(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"directory", map[string]string{dir + "config.yaml/": ""},
+			dir + "config.yaml: cannot read this file: it is a directory: put a file in its place"},
+		{"loop", map[string]string{dir + "config.yaml": "->config.yaml"},
+			dir + "config.yaml: cannot read this file: too many levels of symbolic links: put a file in the place of the link"},
+		{"nowhere", map[string]string{dir + "config.yaml": "->/nowhere"},
+			dir + "config.yaml: cannot read this file: it does not exist: put it there, or name the right file"},
+		{"file for a directory", map[string]string{dir + "config.d": ""},
+			dir + "config.d: cannot list this directory: a file is in the place of a directory: put a directory in its place"},
+		{"missing module", map[string]string{dir + "config.yaml": "version: 1\npolicy: {modules: [{path: /a.cil}]}"},
+			dir + "config.yaml:2: policy.modules[0].path: cannot read the module /a.cil: it does not exist: put it there, or name the right file"},
+		{"module is a directory", map[string]string{dir + "modules/a.cil/": ""},
+			dir + "modules/a.cil: cannot read this module: it is a directory: put a file in its place"},
+		{"absolute link", map[string]string{dir + "config.yaml": "->/opt/c.yaml", "/opt/c.yaml": "version: 1", dir + "modules/a.cil": "x"}, ""},
+		{"nothing", nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root, err := hostfs.Open(string(plant(t, c.files)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer root.Close()
+			if _, err := Load(root, ""); c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
+				t.Errorf("\ngot  %v\nwant %s", err, c.want)
+			}
+		})
 	}
 }
