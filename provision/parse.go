@@ -22,6 +22,9 @@ const (
 	maxConfig   = 1 << 20 // bytes of one config file
 	maxProblems = 50      // of one config file
 	maxPath     = 4096    // PATH_MAX
+
+	// reservedPrefix begins the names of the modules that this program makes itself.
+	reservedPrefix = "selinux_provision_"
 )
 
 var (
@@ -324,6 +327,8 @@ func checkModuleName(base string) (problem, remedy string) {
 	case !validName.MatchString(name):
 		return "cannot use " + quote(name) + " as the name of a module",
 			"rename the file: the name begins with a letter, then come letters, digits, - and _, or single dots between them"
+	case strings.HasPrefix(name, reservedPrefix):
+		return "cannot use " + quote(name) + " as the name of a module", "rename the file: " + reservedPrefix + " is for the modules of this program"
 	}
 	return "", ""
 }

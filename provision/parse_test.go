@@ -204,6 +204,9 @@ func TestParseMessages(t *testing.T) {
 		{"module extension", module("/a.te"), `c.yaml:4: policy.modules[0].path: cannot use "a.te" as a module: the name of a module ends in .cil or .pp`},
 		{"module name", module("/1a.cil"), `c.yaml:4: policy.modules[0].path: cannot use "1a" as the name of a module` + badName},
 		{"module name dots", module("/a..b.pp"), `c.yaml:4: policy.modules[0].path: cannot use "a..b" as the name of a module` + badName},
+		{"module name reserved", module("/selinux_provision_x.cil"),
+			`c.yaml:4: policy.modules[0].path: cannot use "selinux_provision_x" as the name of a module: ` +
+				"rename the file: selinux_provision_ is for the modules of this program"},
 		{"module name empty", module("/.pp"), `c.yaml:4: policy.modules[0].path: cannot use "" as the name of a module` + badName},
 
 		// File contexts.

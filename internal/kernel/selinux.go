@@ -47,11 +47,11 @@ func Open() (*SELinux, error) {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(s.dir, &fs); err != nil {
-		s.Close()
+		unix.Close(s.dir)
 		return nil, fmt.Errorf("cannot tell what is mounted on %s: %w", mountPoint, err)
 	}
 	if fs.Type != unix.SELINUX_MAGIC {
-		s.Close()
+		unix.Close(s.dir)
 		return nil, fmt.Errorf("%w: selinuxfs is not mounted on %s", ErrDisabled, mountPoint)
 	}
 	return s, nil
@@ -250,7 +250,7 @@ func (s *SELinux) write(file string, content []byte) error {
 func retry(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}

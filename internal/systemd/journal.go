@@ -43,7 +43,7 @@ func journalStream(stream string, fd int) bool {
 	dev, errDev := strconv.ParseUint(device, 10, 64)
 	ino, errIno := strconv.ParseUint(inode, 10, 64)
 	var st unix.Stat_t
-	return found && errDev == nil && errIno == nil && unix.Fstat(fd, &st) == nil && uint64(st.Dev) == dev && st.Ino == ino
+	return found && errDev == nil && errIno == nil && unix.Fstat(fd, &st) == nil && st.Dev == dev && st.Ino == ino
 }
 
 // NewJournalHandler gives a handler that sends each record to the journal in its native form. The text of the record is

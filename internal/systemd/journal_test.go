@@ -29,8 +29,7 @@ type journald struct {
 
 func listen(t *testing.T) *journald {
 	t.Helper()
-	// Not t.TempDir: the name of a socket has room for 107 bytes only.
-	dir, err := os.MkdirTemp("", "journal")
+	dir, err := os.MkdirTemp("", "journal") //nolint:usetesting // the name of a socket has room for 107 bytes only
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +242,7 @@ func TestJournalHandlerRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slogtest.Run(t, func(*testing.T) slog.Handler { return handler }, func(t *testing.T) map[string]any {
+	slogtest.Run(t, func(*testing.T) slog.Handler { return handler }, func(t *testing.T) map[string]any { //nolint:thelper // it is the test
 		flat := server.fields()
 		// The test wants groups as maps and a time if there was one. The time is journald's, so it is not sent.
 		out := map[string]any{slog.MessageKey: flat["MESSAGE"], slog.LevelKey: flat["PRIORITY"]}
