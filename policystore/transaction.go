@@ -108,7 +108,8 @@ func level(text string) string {
 }
 
 // commit runs semodule until it accepts what is left of the items.
-func (tx *transaction) commit(ctx context.Context) (command.Output, error) {
+func (tx *transaction) commit(ctx context.Context) (out command.Output, err error) {
+	defer func() { err = errors.Join(err, tx.b.Root.RemoveTree(tx.b.Scratch)) }()
 	for {
 		out, err := tx.run(ctx, tx.items)
 		var failed *command.ExitError

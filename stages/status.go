@@ -79,8 +79,8 @@ func (h *Host) Status(ctx context.Context, configFile string) (*Status, error) {
 	r := quiet.newRun(declared, state, true)
 	for _, stage := range Order() {
 		result := r.stage(ctx, stage)
-		if result.Err == nil && stage.check != nil {
-			if result.Problems, result.Err = stage.check(ctx, r); len(result.Problems) > 0 && result.Outcome == Unchanged {
+		if result.Outcome == Unchanged && stage.check != nil { // else the check would find what the plan has
+			if result.Problems, result.Err = stage.check(ctx, r); len(result.Problems) > 0 {
 				result.Outcome = Partly
 			}
 		}
