@@ -21,6 +21,9 @@ func PlanRevert(root *hostfs.Root, policyType string) (plan.Plan, error) {
 		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 	}
 	steps = append(steps, store...)
+	if !root.Exists(EtcDir) {
+		steps = append(steps, makeDirectory(root, EtcDir, 0o755))
+	}
 	for _, name := range []string{seconfig.Path, EtcDir + "/semanage.conf"} {
 		file, err := RestoreFile(root, name, reason)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -82,10 +83,18 @@ func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 		return Store{Foreign, target}, err
 	case !info.IsDir():
 		return Store{}, fmt.Errorf("%s is neither a directory nor a link: move it away", root.Path(StoreDir))
-	case !root.Exists(active(policyType) + "/modules"):
-		return Store{Kind: Broken}, nil
 	}
-	return Store{Kind: Writable}, nil
+	// libsemanage makes an empty store where it finds none: modules has at most the directory of disabled ones then.
+	entries, err := root.ReadDir(active(policyType) + "/modules")
+	if ignoreMissing(err) != nil {
+		return Store{}, err
+	}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			return Store{Kind: Writable}, nil
+		}
+	}
+	return Store{Kind: Broken}, nil
 }
 
 func typeDir(policyType string) string { return StoreDir + "/" + policyType }
@@ -340,6 +349,9 @@ func attributes(root *hostfs.Root, name string) (hostfs.Attributes, error) {
 // recipe left: a real directory TYPE that has every file of the vendor's, where on an overlay the lower layer shines through.
 func planEtc(root *hostfs.Root, vendor *Vendor, rec *Record) (plan.Plan, error) {
 	var steps plan.Plan
+	if !root.Exists(EtcDir) {
+		steps = append(steps, makeDirectory(root, EtcDir, 0o755))
+	}
 	for _, name := range []string{path.Base(seconfig.Path), "semanage.conf"} {
 		step, err := planEtcFile(root, name)
 		if err != nil {
@@ -395,24 +407,24 @@ func replaces(steps plan.Plan, dir string) bool {
 	return slices.ContainsFunc(steps, func(s plan.Step) bool { return s.Target == dir })
 }
 
-// planEtcFile repairs a file of /etc/selinux that leads nowhere. One that leads to the vendor's is good.
+// planEtcFile repairs a file of /etc/selinux that leads nowhere, and a link of an older release to what this one has as a file of
+// its own. Any other file or link is the operator's or the vendor's and good.
 func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 	name := EtcDir + "/" + base
 	info, err := root.Stat(name)
-	if err == nil && info.IsRegular() {
-		return nil, nil
-	}
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return RestoreFile(root, name, "it is missing or a dangling link")
+	case err != nil:
+		return nil, err
+	case !info.IsRegular():
 		return nil, fmt.Errorf("%s is not a file: move it away", root.Path(name))
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	vendor, err := root.Stat(VendorDir + "/" + base)
+	if link, lerr := root.Lstat(name); err != nil || lerr != nil || !link.IsLink() || vendor.Dev != info.Dev || vendor.Ino != info.Ino {
+		return nil, errors.Join(ignoreMissing(err), lerr)
 	}
-	content, err := root.ReadFile(VendorDir + "/" + base)
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	return plan.Plan{plan.Write(root, name, content, hostfs.Attributes{}, "it is missing or a dangling link")}, nil
+	return RestoreFile(root, name, "it is the link of an older release")
 }
 
 // planEtcFiles fills the gaps in a directory that is there, and brings files up to this vendor's that are the old vendor's.

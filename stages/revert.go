@@ -44,10 +44,20 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 			result.Outcome = Planned
 		}
 	case len(steps) > 0:
-		result.Outcome = Changed
+		if len(steps.Visible()) > 0 {
+			result.Outcome = Changed
+		}
 		result.Done, result.Err = steps.Do(ctx,
-			func(s plan.Step) { h.report(func(r Reporter) { r.Started("revert", s) }) },
-			func(d plan.Done) { h.report(func(r Reporter) { r.Finished("revert", d) }) })
+			func(s plan.Step) {
+				if !s.Quiet {
+					h.report(func(r Reporter) { r.Started("revert", s) })
+				}
+			},
+			func(d plan.Done) {
+				if !d.Quiet {
+					h.report(func(r Reporter) { r.Finished("revert", d) })
+				}
+			})
 		if result.Err != nil {
 			result.Outcome = Failed
 		}
@@ -108,9 +118,9 @@ func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
 			},
 		})
 	}
-	if h.Root.Exists(stateFile) || len(steps.Visible()) > 0 {
+	if h.Root.Exists(StateDir) {
 		steps = append(steps, plan.Step{
-			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more",
+			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more", Quiet: !h.Root.Exists(stateFile),
 			Do: func(context.Context) (string, error) { return "removed", h.Root.RemoveTree(StateDir) },
 		})
 	}

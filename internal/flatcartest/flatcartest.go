@@ -8,8 +8,12 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -90,6 +94,7 @@ func (tree *Tree) must(err error) {
 // a module modern; the first has a module legacy.
 func (tree *Tree) Image(generation int) {
 	tree.t.Helper()
+	defer tree.merge(tree.path("usr/share/flatcar/etc"))()
 	tree.must(os.RemoveAll(tree.path("usr")))
 	build := tree.t.TempDir()
 	for name, content := range map[string]string{
@@ -136,7 +141,7 @@ func (tree *Tree) Image(generation int) {
 		for _, name := range []string{"config", "mcs", "semanage.conf"} {
 			lines += "L /etc/selinux/" + name + " - - - - ../../usr/lib/selinux/" + name + "\n"
 		}
-		for name := range Rules() {
+		for _, name := range slices.Sorted(maps.Keys(Rules())) {
 			lines += "L /etc/audit/rules.d/" + name + " - - - - /usr/share/audit/rules.d/" + name + "\n"
 		}
 		if tree.Layout == LTS2023 {
@@ -152,14 +157,81 @@ func (tree *Tree) Image(generation int) {
 	}
 }
 
+// merge does to /etc what the overlay and the initrd's clean-up of its upper layer do at an update: a file that equals the old
+// lower layer's becomes the new one's, a missing one appears. It is to be called with the old lower layer, what it gives with the new.
+func (tree *Tree) merge(lower string) func() {
+	tree.t.Helper()
+	type entry struct {
+		mode    fs.FileMode
+		content string // or the link's target
+	}
+	read := func(name string) (entry, bool) {
+		info, err := os.Lstat(name)
+		if err != nil || info.IsDir() {
+			return entry{}, false
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			target, err := os.Readlink(name)
+			tree.must(err)
+			return entry{info.Mode(), target}, true
+		}
+		content, err := os.ReadFile(name)
+		tree.must(err)
+		return entry{info.Mode(), string(content)}, true
+	}
+	layer := func() map[string]entry {
+		all := map[string]entry{}
+		err := filepath.WalkDir(lower, func(path string, d fs.DirEntry, err error) error {
+			if e, ok := read(path); err == nil && ok {
+				all[strings.TrimPrefix(path, lower)] = e
+			}
+			return nil
+		})
+		tree.must(err)
+		return all
+	}
+	before := layer()
+	return func() {
+		tree.t.Helper()
+		for name, old := range before {
+			if have, ok := read(tree.path("etc" + name)); ok && have == old {
+				tree.must(os.Remove(tree.path("etc" + name)))
+			}
+		}
+		for name, e := range layer() {
+			to := tree.path("etc" + name)
+			if _, err := os.Lstat(to); err == nil {
+				continue
+			}
+			if _, err := os.Stat(filepath.Dir(to)); err != nil && !tree.mergeable(filepath.Dir(to)) {
+				continue
+			}
+			if e.mode&fs.ModeSymlink != 0 {
+				tree.Link(e.content, "etc"+name)
+				continue
+			}
+			tree.Write("etc"+name, e.content)
+			tree.must(os.Chmod(to, e.mode.Perm()))
+		}
+	}
+}
+
+// mergeable tells whether a directory of the lower layer shows through: no file or link of the upper layer is in its way.
+func (tree *Tree) mergeable(dir string) bool {
+	for ; dir != tree.Dir; dir = filepath.Dir(dir) {
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
 // fresh makes /etc and /var as they are on a host that just booted for the first time, the overlay merged.
 func (tree *Tree) fresh() {
 	tree.t.Helper()
 	tree.Link("../../usr/lib/selinux/policy", "var/lib/selinux")
-	if tree.Layout == Today {
-		tree.must(os.MkdirAll(tree.path("etc"), 0o755))
-		tree.must(os.CopyFS(tree.path("etc"), os.DirFS(tree.path("usr/share/flatcar/etc"))))
-		return
+	if tree.Layout != LTS2023 {
+		return // merge made /etc
 	}
 	for _, name := range []string{"config", "mcs", "semanage.conf"} {
 		tree.Link("../../usr/lib/selinux/"+name, "etc/selinux/"+name)

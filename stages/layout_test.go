@@ -1,0 +1,128 @@
+package stages
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+)
+
+// damage is what an operator, an old recipe or a power cut left on a host before the first run.
+func damages() map[string]func(*testing.T, *flatcartest.Tree) {
+	remove := func(t *testing.T, tree *flatcartest.Tree, name string) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(tree.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyOf := func(t *testing.T, tree *flatcartest.Tree, from, to string) {
+		t.Helper()
+		remove(t, tree, to)
+		if err := os.CopyFS(filepath.Join(tree.Dir, to), os.DirFS(filepath.Join(tree.Dir, from))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return map[string]func(*testing.T, *flatcartest.Tree){
+		"fresh": func(*testing.T, *flatcartest.Tree) {},
+		"old links": func(_ *testing.T, tree *flatcartest.Tree) {
+			for _, name := range []string{"config", "mcs", "semanage.conf"} {
+				tree.Link("../../usr/lib/selinux/"+name, "etc/selinux/"+name)
+			}
+		},
+		// The vendor's page, followed on a release where /usr/lib/selinux/mcs is a compatibility link: cp -a copies the link.
+		"rm -rf, then cp -a": func(_ *testing.T, tree *flatcartest.Tree) {
+			tree.Link("../../share/flatcar/etc/selinux/mcs", "etc/selinux/mcs")
+			tree.Link("../../share/flatcar/etc/selinux/config", "etc/selinux/config")
+		},
+		"old copies": func(t *testing.T, tree *flatcartest.Tree) {
+			tree.Image(2)
+			copyOf(t, tree, "usr/lib/selinux/policy", "var/lib/selinux")
+			copyOf(t, tree, "usr/lib/selinux/mcs", "etc/selinux/mcs")
+			tree.Image(1)
+		},
+		"half a copy": func(t *testing.T, tree *flatcartest.Tree) {
+			copyOf(t, tree, "usr/lib/selinux/mcs", "etc/selinux/mcs")
+			copyOf(t, tree, "usr/lib/selinux/policy", "var/lib/selinux")
+			remove(t, tree, "etc/selinux/mcs/policy")
+			remove(t, tree, "etc/selinux/mcs/contexts/lxc_contexts")
+			remove(t, tree, "var/lib/selinux/mcs/active/policy.kern")
+			remove(t, tree, "var/lib/selinux/mcs/active/modules/100/legacy")
+		},
+		"an interrupted semodule": func(t *testing.T, tree *flatcartest.Tree) {
+			copyOf(t, tree, "usr/lib/selinux/policy", "var/lib/selinux")
+			mcs := filepath.Join(tree.Dir, "var/lib/selinux/mcs")
+			if err := os.Rename(filepath.Join(mcs, "active"), filepath.Join(mcs, "previous")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an empty store": func(t *testing.T, tree *flatcartest.Tree) {
+			copyOf(t, tree, "usr/lib/selinux/policy", "var/lib/selinux")
+			remove(t, tree, "var/lib/selinux/mcs/active")
+			if err := os.MkdirAll(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/modules"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"nothing": func(t *testing.T, tree *flatcartest.Tree) {
+			remove(t, tree, "etc/selinux")
+			remove(t, tree, "var/lib/selinux")
+		},
+		"a dangling store": func(_ *testing.T, tree *flatcartest.Tree) { tree.Link("/nowhere", "var/lib/selinux") },
+	}
+}
+
+// TestEveryLayoutEndsInTheSameState brings each layout in each state to the declared one, and from there back to the vendor's.
+func TestEveryLayoutEndsInTheSameState(t *testing.T) {
+	for _, layout := range flatcartest.Layouts() {
+		good := flatcartest.New(t, layout)
+		good.Write("etc/selinux-provision/config.yaml", enforcing)
+		apply(t, host(t, good), Changed)
+		// What is declared and where it came from are the same; the record of the past is not.
+		want := snapshot(t, good.Dir, StateDir)
+		for name, damage := range damages() {
+			t.Run(string(layout)+"/"+name, func(t *testing.T) {
+				tree := flatcartest.New(t, layout)
+				fresh := snapshot(t, tree.Dir)
+				damage(t, tree)
+				tree.Write("etc/selinux-provision/config.yaml", enforcing)
+				h := host(t, tree)
+				apply(t, h)
+				compare(t, "after apply", withoutCounter(snapshot(t, tree.Dir, StateDir)), withoutCounter(want))
+				apply(t, h, Unchanged)
+				if status, err := h.Status(context.Background(), ""); err != nil || !status.AsDeclared {
+					t.Errorf("status: %+v, %v", status, err)
+				}
+				if result, err := h.Revert(context.Background(), false); err != nil || result.Err != nil {
+					t.Fatalf("revert: %v, %v", result.Err, err)
+				}
+				compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision", "/etc/audit"), without(fresh, "/etc/audit"))
+			})
+			t.Run(string(layout)+"/"+name+"/revert at once", func(t *testing.T) {
+				tree := flatcartest.New(t, layout)
+				fresh := snapshot(t, tree.Dir)
+				damage(t, tree)
+				if result, err := host(t, tree).Revert(context.Background(), false); err != nil || result.Err != nil {
+					t.Fatalf("revert: %v, %v", result.Err, err)
+				}
+				compare(t, "after revert", snapshot(t, tree.Dir), fresh)
+			})
+		}
+	}
+}
+
+// withoutCounter takes out libsemanage's counter of transactions, which is the number of runs that it took.
+func withoutCounter(all map[string]string) map[string]string {
+	return without(all, "/var/lib/selinux/mcs/active/commit_num")
+}
+
+func without(all map[string]string, prefix string) map[string]string {
+	rest := map[string]string{}
+	for name, line := range all {
+		if name != prefix && !strings.HasPrefix(name, prefix+"/") {
+			rest[name] = line
+		}
+	}
+	return rest
+}
