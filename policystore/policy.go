@@ -56,6 +56,7 @@ type PolicyRecord struct {
 	Commit         string            `json:"commit,omitempty"`          // libsemanage's commit number: another one means that somebody ran semodule
 	File           string            `json:"file,omitempty"`            // the binary policy that PID 1 loads, "policy.34"
 	Modules        map[string]string `json:"modules,omitempty"`         // our modules in the store, to the hash of what the store has
+	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones, as CIL
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
 	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
@@ -100,6 +101,8 @@ type Builder struct {
 	Tools   command.Tools
 	Kernel  Kernel // nil: the root is not the running host; nothing is loaded
 	Scratch string // a directory of ours beneath the root for the tools' input; it is emptied
+	// Quarantine is where the operator's modules go that the policy does not build with; see Keeper.
+	Quarantine string
 }
 
 // Plan gives the steps that make the built and loaded policy that of the vendor plus want: none if it is, else one rebuild for
@@ -235,15 +238,27 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	if err != nil {
 		return "", errors.Join(err, restore())
 	}
-	tx := b.transaction(policyType, rec, want)
+	tx, err := b.transaction(policyType, rec, want)
+	if err != nil {
+		return "", errors.Join(err, restore())
+	}
 	out, err := tx.commit(ctx)
 	if err != nil {
-		return "", fmt.Errorf("cannot build the policy: %w", errors.Join(err, restore()))
+		err = fmt.Errorf("cannot build the policy: %w", errors.Join(err, restore()))
+		if rec.Policy.Vendor != "" && rec.Policy.Vendor != rec.Vendor {
+			// What PID 1 would load was built from another OS image's.
+			return "", errors.Join(err, b.fallBack(ctx, policyType))
+		}
+		return "", err
 	}
+	b.release(policyType)
 	next := PolicyRecord{
 		Vendor: rec.Vendor, Declared: want.Digest, Commit: b.commit(policyType),
 		Modules: map[string]string{}, Booleans: slices.Sorted(maps.Keys(want.Booleans)),
-		StripDontaudit: want.StripDontaudit, Quarantine: tx.quarantine,
+		StripDontaudit: want.StripDontaudit, Quarantine: append(stillQuarantined(b, rec), tx.quarantine...),
+	}
+	for _, c := range want.FileContexts {
+		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(c)))
 	}
 	if next.File, err = b.built(policyType); err != nil {
 		return "", err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"sort"
@@ -100,10 +101,20 @@ func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 func typeDir(policyType string) string { return StoreDir + "/" + policyType }
 func active(policyType string) string  { return typeDir(policyType) + "/active" }
 
+// Keeper keeps the store equal to the vendor's.
+type Keeper struct {
+	Root *hostfs.Root
+	// Unclean says that an earlier run was cut off: then the store is built anew even if it looks right.
+	Unclean bool
+	// Quarantine is the directory that holds the operator's modules that did not build with an earlier vendor's policy, as
+	// PRIORITY/NAME. They are tried again with a new vendor's.
+	Quarantine string
+}
+
 // Plan gives the steps that make the store a writable copy of this vendor's and /etc/selinux a place that PID 1 can load a
-// policy from. unclean says that an earlier run was cut off: then the store is built anew even if it looks right. The steps
-// change rec; the caller saves it when they are done.
-func Plan(root *hostfs.Root, vendor *Vendor, rec *Record, unclean bool) (plan.Plan, error) {
+// policy from. The steps change rec; the caller saves it when they are done.
+func (k *Keeper) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
+	root := k.Root
 	store, err := Inspect(root, vendor.Type)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
@@ -113,8 +124,8 @@ func Plan(root *hostfs.Root, vendor *Vendor, rec *Record, unclean bool) (plan.Pl
 		steps = append(steps, recoverActive(root, vendor.Type))
 		store.Kind = Writable
 	}
-	if reason := rebuildReason(store, vendor, rec, unclean); reason != "" {
-		steps = append(steps, replaceStore(root, vendor, rec, store, reason))
+	if reason := rebuildReason(store, vendor, rec, k.Unclean); reason != "" {
+		steps = append(steps, k.replaceStore(vendor, rec, store, reason))
 	}
 	etc, err := planEtc(root, vendor, rec)
 	if err != nil {
@@ -167,7 +178,8 @@ func recoverActive(root *hostfs.Root, policyType string) plan.Step {
 
 // replaceStore builds a store from the vendor's beside the old one, carries the operator's work over, and exchanges the two in
 // one rename(2).
-func replaceStore(root *hostfs.Root, vendor *Vendor, rec *Record, old Store, reason string) plan.Step {
+func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason string) plan.Step {
+	root := k.Root
 	// The new store is built next to the link or directory itself, under a name that is the same in every run, so that the next
 	// run removes what a power cut left of it.
 	beside := path.Dir(StoreDir) + "/" + hostfs.TempPrefix + "store"
@@ -176,7 +188,7 @@ func replaceStore(root *hostfs.Root, vendor *Vendor, rec *Record, old Store, rea
 	return plan.Step{
 		Action: "copy", Target: StoreDir, Reason: reason,
 		Do: func(context.Context) (string, error) {
-			tree, carried, err := buildStore(root, vendor, rec, old, beside)
+			tree, carried, err := k.buildStore(vendor, rec, old, beside)
 			if err != nil {
 				return "", fmt.Errorf("cannot copy the vendor's policy store: %w", errors.Join(err, root.RemoveTree(beside)))
 			}
@@ -216,7 +228,8 @@ func replaceStore(root *hostfs.Root, vendor *Vendor, rec *Record, old Store, rea
 // compiled policy side by side.
 const spare = 64 << 20
 
-func buildStore(root *hostfs.Root, vendor *Vendor, rec *Record, old Store, beside string) (hostfs.Tree, []string, error) {
+func (k *Keeper) buildStore(vendor *Vendor, rec *Record, old Store, beside string) (hostfs.Tree, []string, error) {
+	root := k.Root
 	if err := root.RemoveTree(beside); err != nil {
 		return hostfs.Tree{}, nil, err
 	}
@@ -240,37 +253,61 @@ func buildStore(root *hostfs.Root, vendor *Vendor, rec *Record, old Store, besid
 	if old.Kind != Writable {
 		return tree, nil, nil
 	}
-	carried, err := carryOver(root, vendor, rec, beside+"/"+vendor.Type)
+	carried, err := k.carryOver(vendor, rec, beside+"/"+vendor.Type)
 	return tree, carried, err
 }
 
 // carryOver takes the operator's work from the store in place into the one built beside it: modules that are neither ours nor a
-// vendor's, disabled modules, and the files that setsebool -P and semanage write. It gives the modules.
-func carryOver(root *hostfs.Root, vendor *Vendor, rec *Record, to string) ([]string, error) {
+// vendor's, those in quarantine, disabled modules, and the files that setsebool -P and semanage write. It gives the modules.
+func (k *Keeper) carryOver(vendor *Vendor, rec *Record, to string) ([]string, error) {
 	from := typeDir(vendor.Type)
-	have, err := modulesIn(root, from)
+	have, err := modulesIn(k.Root, from)
 	if err != nil {
 		return nil, err
 	}
-	carried := []string{}
+	sources := map[string]string{}
+	for _, key := range quarantined(k.Root, k.Quarantine) {
+		sources[key] = k.Quarantine + "/" + key
+	}
 	for key, digest := range have {
-		if !operators(key, digest, vendor, rec) {
+		if operators(key, digest, vendor, rec) {
+			sources[key] = from + "/active/modules/" + key // newer than one in quarantine
+		}
+	}
+	for key, source := range sources {
+		dest := to + "/active/modules/" + key
+		if err := k.Root.MkdirAll(path.Dir(dest), 0o700); err != nil {
+			return nil, err
+		}
+		if err := k.Root.RemoveTree(dest); err != nil {
+			return nil, err
+		}
+		if _, err := k.Root.CopyTree(source, dest); err != nil {
+			return nil, err
+		}
+	}
+	carried := slices.AppendSeq([]string{}, maps.Keys(sources))
+	sort.Strings(carried)
+	return carried, carryFiles(k.Root, from+"/active", to+"/active", rec)
+}
+
+// quarantined lists the modules in a quarantine directory as "PRIORITY/NAME".
+func quarantined(root *hostfs.Root, dir string) []string {
+	var keys []string
+	priorities, err := root.ReadDir(dir)
+	if err != nil {
+		return nil // there is none
+	}
+	for _, p := range priorities {
+		names, err := root.ReadDir(dir + "/" + p.Name())
+		if err != nil {
 			continue
 		}
-		source, dest := from+"/active/modules/"+key, to+"/active/modules/"+key
-		if err := root.MkdirAll(path.Dir(dest), 0o700); err != nil {
-			return nil, err
+		for _, n := range names {
+			keys = append(keys, p.Name()+"/"+n.Name())
 		}
-		if err := root.RemoveTree(dest); err != nil {
-			return nil, err
-		}
-		if _, err := root.CopyTree(source, dest); err != nil {
-			return nil, err
-		}
-		carried = append(carried, key)
 	}
-	sort.Strings(carried)
-	return carried, carryFiles(root, from+"/active", to+"/active", rec)
+	return keys
 }
 
 // operators tells whether a module in the store was put there by hand.

@@ -23,6 +23,8 @@ type transaction struct {
 	strip      bool
 	items      []item   // what is to be installed
 	installed  []string // our modules that the store has now
+	operators  []string // the operator's modules in the store, "PRIORITY/NAME"
+	remove     []string // those of them that must go
 	quarantine []Quarantined
 }
 
@@ -52,7 +54,7 @@ const sharedVolumes = `(defaultrange dir target low)
 (defaultrange fifo_file target low)
 `
 
-func (b *Builder) transaction(policyType string, rec *Record, want Declared) *transaction {
+func (b *Builder) transaction(policyType string, rec *Record, want Declared) (*transaction, error) {
 	tx := &transaction{b: b, policyType: policyType}
 	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
 	byHand := b.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
@@ -66,13 +68,20 @@ func (b *Builder) transaction(policyType string, rec *Record, want Declared) *tr
 	for _, c := range want.FileContexts {
 		tx.items = append(tx.items, item{kind: "file context", name: c.Path, lang: "cil", text: []byte(filecon(c)), from: c.From})
 	}
-	entries, err := b.Root.ReadDir(active(policyType) + "/modules/" + strconv.Itoa(Priority))
-	if err == nil {
-		for _, e := range entries {
-			tx.installed = append(tx.installed, e.Name())
+	have, err := modulesIn(b.Root, typeDir(policyType))
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		priority, name, _ := strings.Cut(key, "/")
+		switch {
+		case priority == strconv.Itoa(Priority):
+			tx.installed = append(tx.installed, name)
+		case rec.VendorModules[key] != have[key]:
+			tx.operators = append(tx.operators, key)
 		}
 	}
-	return tx
+	return tx, nil
 }
 
 // filecon gives the CIL statement of a file context. The parts were validated with the configuration.
@@ -113,7 +122,7 @@ func (tx *transaction) commit(ctx context.Context) (out command.Output, err erro
 	for {
 		out, err := tx.run(ctx, tx.items)
 		var failed *command.ExitError
-		if err == nil || !errors.As(err, &failed) || len(tx.items) == 0 {
+		if err == nil || !errors.As(err, &failed) {
 			return out, err
 		}
 		if tx.blame(failed.Output.Stderr) {
@@ -126,6 +135,9 @@ func (tx *transaction) commit(ctx context.Context) (out command.Output, err erro
 // oneByOne finds what breaks the build when semodule does not say it: first nothing of ours, to know that the fault is not
 // elsewhere (a full disk, the vendor's policy), then one more at a time.
 func (tx *transaction) oneByOne(ctx context.Context, cause error) (command.Output, error) {
+	if len(tx.items) == 0 {
+		return command.Output{}, cause
+	}
 	out, err := tx.run(ctx, nil)
 	if err != nil {
 		return out, cause
@@ -156,8 +168,35 @@ var (
 	invalidRegex = regexp.MustCompile(`has invalid regex (.*?):\s+(.*)$`)
 )
 
-// blame leaves out the item that semodule's messages name. It tells whether there was one.
+// blame leaves out the item that semodule's messages name, or the operator's module. It tells whether there was one. Ours come
+// first: the operator's were there before and built.
 func (tx *transaction) blame(messages string) bool {
+	return tx.blameOurs(messages) || tx.blameOperators(messages)
+}
+
+func (tx *transaction) blameOperators(messages string) bool {
+	for line := range strings.Lines(messages) {
+		line = strings.TrimSpace(line)
+		priority, name, n, reason := "", "", 0, line
+		if m := atLine.FindStringSubmatch(line); m != nil {
+			priority, name, reason = m[2], m[3], m[1]
+			n, _ = strconv.Atoi(m[4])
+		} else if m := anyMention.FindStringSubmatch(line); m != nil {
+			priority, name = m[1], m[2]
+		}
+		key := priority + "/" + name
+		if !slices.Contains(tx.operators, key) || slices.Contains(tx.remove, key) || strings.HasPrefix(line, "Previous declaration") {
+			continue
+		}
+		p, _ := strconv.Atoi(priority)
+		tx.remove = append(tx.remove, key)
+		tx.quarantine = append(tx.quarantine, Quarantined{Kind: "module", Name: name, Priority: p, Line: n, Reason: reason, From: "installed by hand"})
+		return true
+	}
+	return false
+}
+
+func (tx *transaction) blameOurs(messages string) bool {
 	ours := strconv.Itoa(Priority)
 	var mentioned []string
 	for line := range strings.Lines(messages) {
@@ -227,6 +266,9 @@ const lockWait = 3 * time.Minute
 
 func (tx *transaction) run(ctx context.Context, items []item) (command.Output, error) {
 	argv, err := tx.prepare(items)
+	if err == nil {
+		err = tx.isolate()
+	}
 	if err != nil {
 		return command.Output{}, fmt.Errorf("cannot write semodule's input: %w", err)
 	}
@@ -275,6 +317,10 @@ func (tx *transaction) prepare(items []item) ([]string, error) {
 		argv = append(argv, "--disable_dontaudit")
 	}
 	fixed := len(argv)
+	for _, key := range tx.remove {
+		priority, name, _ := strings.Cut(key, "/")
+		argv = append(argv, "--priority", priority, "--remove", name)
+	}
 	argv = append(argv, "--priority", strconv.Itoa(Priority))
 	for _, name := range tx.installed {
 		if files[name+".cil"] == nil && files[name+".pp"] == nil {
@@ -288,7 +334,7 @@ func (tx *transaction) prepare(items []item) ([]string, error) {
 		}
 		argv = append(argv, "--install", root.Path(name))
 	}
-	if len(argv) == fixed+2 {
+	if len(argv) == fixed+2 { // the last priority alone
 		// An install or a removal rebuilds by itself and semodule refuses --build beside it.
 		argv = append(argv[:fixed], "--build")
 	}

@@ -18,7 +18,8 @@ func planPolicystore(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps, err := policystore.Plan(r.Root, vendor, &r.state.Store, r.unclean)
+	keeper := policystore.Keeper{Root: r.Root, Unclean: r.unclean, Quarantine: quarantineDir}
+	steps, err := keeper.Plan(vendor, &r.state.Store)
 	if r.dry && err == nil && len(steps) > 0 {
 		// The stages planned after this one see what it would have recorded.
 		r.state.Store.Type, r.state.Store.Vendor = vendor.Type, vendor.Fingerprint
@@ -34,7 +35,7 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := policystore.Builder{Root: r.Root, Tools: r.Tools, Scratch: StateDir + "/transaction"}
+	b := policystore.Builder{Root: r.Root, Tools: r.Tools, Scratch: StateDir + "/transaction", Quarantine: quarantineDir}
 	if r.Kernel != nil {
 		b.Kernel = r.Kernel
 	}

@@ -12,7 +12,11 @@ import (
 // StateDir is where selinux-provision remembers what it did. What is declared is elsewhere, below /etc.
 const StateDir = "/var/lib/selinux-provision"
 
-const stateFile = StateDir + "/state.json"
+const (
+	stateFile = StateDir + "/state.json"
+	// quarantineDir holds the operator's modules that the policy does not build with.
+	quarantineDir = StateDir + "/quarantine"
+)
 
 // State is what was done to the host. It speeds up the next run and tells the operator's changes from ours; it is never
 // believed against what the host shows, and a missing or damaged one costs a rebuild.

@@ -1,0 +1,81 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// fallBack puts the vendor's own policy in force, file by file, when not even that builds together with what is declared: a
+// host must not go on with a policy that was made for another OS image. The next run tries to build again.
+func (b *Builder) fallBack(ctx context.Context, policyType string) error {
+	source, dest := VendorDir+"/"+policyType, EtcDir+"/"+policyType
+	var policy string
+	err := b.Root.Walk(source, func(below string, info hostfs.Info) error {
+		if !info.IsRegular() || !generated(below) {
+			return nil
+		}
+		if path.Dir(below) == "policy" {
+			policy = path.Base(below)
+		}
+		same, err := sameFile(b.Root, path.Join(source, below), path.Join(dest, below))
+		if err != nil || same {
+			return err
+		}
+		return copyFile(b.Root, path.Join(source, below), path.Join(dest, below))
+	})
+	if err == nil {
+		for _, stale := range b.otherPolicies(policyType, policy) {
+			err = errors.Join(err, b.Root.Remove(stale))
+		}
+	}
+	if err == nil && b.Kernel != nil {
+		_, err = b.Tools.Run(ctx, "load_policy")
+	}
+	if err != nil {
+		return fmt.Errorf("cannot put the vendor's own policy in force either: %w", err)
+	}
+	return errors.New("the vendor's own policy is in force, without what is declared")
+}
+
+// isolate copies the operator's modules that the transaction must leave out to the quarantine, so that they are not lost.
+func (tx *transaction) isolate() error {
+	for _, key := range tx.remove {
+		to := tx.b.Quarantine + "/" + key
+		if err := tx.b.Root.RemoveTree(to); err != nil {
+			return err
+		}
+		if err := tx.b.Root.MkdirAll(path.Dir(to), 0o700); err != nil {
+			return err
+		}
+		if _, err := tx.b.Root.CopyTree(active(tx.policyType)+"/modules/"+key, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// release drops from the quarantine what the store has again: it was tried with another vendor's policy or installed anew.
+func (b *Builder) release(policyType string) {
+	for _, key := range quarantined(b.Root, b.Quarantine) {
+		if b.Root.Exists(active(policyType) + "/modules/" + key) {
+			// A copy that stays behind does no harm: the next carry-over prefers the store's.
+			_ = b.Root.RemoveTree(b.Quarantine + "/" + key)
+		}
+	}
+}
+
+// stillQuarantined gives the operator's modules that an earlier build left out and that are still out.
+func stillQuarantined(b *Builder, rec *Record) []Quarantined {
+	out := []Quarantined{}
+	for _, q := range rec.Policy.Quarantine {
+		if q.Kind == "module" && q.Priority != Priority && b.Root.Exists(b.Quarantine+"/"+strconv.Itoa(q.Priority)+"/"+q.Name) {
+			out = append(out, q)
+		}
+	}
+	return out
+}
