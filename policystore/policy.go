@@ -59,6 +59,7 @@ type PolicyRecord struct {
 	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones, as CIL
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
+	Relabel        []string          `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
 	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
 }
 
@@ -121,7 +122,7 @@ func (b *Builder) Plan(policyType string, rec *Record, want Declared) (plan.Plan
 			Action: "rebuild", Target: EtcDir + "/" + policyType, Reason: reason,
 			Do: func(ctx context.Context) (string, error) { return b.rebuild(ctx, policyType, rec, want) },
 		})
-		return steps, nil
+		return append(steps, b.relabel(rec, relabelPaths(rec, want))...), nil
 	}
 	if commit := b.commit(policyType); commit != rec.Policy.Commit {
 		before := rec.Policy.Commit
@@ -138,7 +139,7 @@ func (b *Builder) Plan(policyType string, rec *Record, want Declared) (plan.Plan
 	if len(live) > 0 {
 		steps = append(steps, b.setBooleans(live))
 	}
-	return steps, nil
+	return append(steps, b.relabel(rec, rec.Policy.Relabel)...), nil
 }
 
 // rebuildReason compares what is declared with the record, and the record with the host. It reads file names, two small files and the
@@ -257,6 +258,7 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 		Modules: map[string]string{}, Booleans: slices.Sorted(maps.Keys(want.Booleans)),
 		StripDontaudit: want.StripDontaudit, Quarantine: append(stillQuarantined(b, rec), tx.quarantine...),
 	}
+	next.Relabel = relabelPaths(rec, want)
 	for _, c := range want.FileContexts {
 		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(c)))
 	}

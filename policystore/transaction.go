@@ -87,7 +87,7 @@ func (b *Builder) transaction(policyType string, rec *Record, want Declared) (*t
 // filecon gives the CIL statement of a file context. The parts were validated with the configuration.
 func filecon(c FileContext) string {
 	if c.Context == "<<none>>" {
-		return fmt.Sprintf("(filecon %q %s ())\n", c.Path, c.Type)
+		return fmt.Sprintf("(filecon \"%s\" %s ())\n", c.Path, c.Type)
 	}
 	f := strings.SplitN(c.Context, ":", 4)
 	low, high := "s0", ""

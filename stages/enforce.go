@@ -111,10 +111,17 @@ func (r *run) contradiction() *Problem {
 }
 
 func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
+	var problems []Problem
 	if p := r.contradiction(); p != nil {
-		return []Problem{*p}, nil
+		problems = append(problems, *p)
 	}
-	return nil, nil
+	if r.CommandLine.Ambiguous {
+		problems = append(problems, Problem{
+			Problem: "the kernel command line has enforcing= more than once or with something that is no number, and releases of libselinux read it differently",
+			Remedy:  "leave one enforcing=0 or enforcing=1 in the boot loader's configuration, or none, and reboot",
+		})
+	}
+	return problems, nil
 }
 
 // policyMagic begins a binary policy, before the length of its name, the name, and the version (libsepol, policydb.h).

@@ -71,5 +71,13 @@ func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
 			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",
 		})
 	}
+	for _, name := range r.state.Store.Policy.Relabel {
+		if r.Kernel != nil {
+			problems = append(problems, Problem{
+				Problem: name + " does not have its declared label everywhere",
+				Remedy:  "run restorecon -RFv " + name + " to see why, then: selinux-provision stage policy",
+			})
+		}
+	}
 	return problems, nil
 }

@@ -31,6 +31,9 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 			return Result{}, err
 		}
 		defer unlock()
+		if err := h.sweep(&State{InProgress: "revert"}); err != nil { // from any state: the record is not asked
+			return Result{}, err
+		}
 	}
 	result := Result{Stage: "revert", Outcome: Unchanged}
 	steps, err := h.planRevert(ctx)

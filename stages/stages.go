@@ -17,6 +17,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -124,6 +125,11 @@ func (h *Host) Run(ctx context.Context, names []string, configFile string, dry b
 		defer unlock()
 	}
 	state := LoadState(h.Root)
+	if !dry {
+		if err := h.sweep(state); err != nil {
+			return nil, err
+		}
+	}
 	r := h.newRun(declared, state, dry)
 	return r.stages(ctx, names), nil
 }
@@ -173,6 +179,26 @@ func (h *Host) lock(ctx context.Context) (func(), error) {
 		waiting = h.Reporter.Waiting
 	}
 	return h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
+}
+
+// sweep removes the temporary files of a run that was cut off. Where the state says that none was, only the state's own
+// directory can have one: the state is written before anything else.
+func (h *Host) sweep(state *State) error {
+	dirs := []string{StateDir}
+	if state.InProgress != "" {
+		dirs = append(dirs, "/var/lib", rulesDir, policystore.EtcDir)
+		if policyType, err := policystore.FindType(h.Root); err == nil {
+			etc := policystore.EtcDir + "/" + policyType
+			dirs = append(dirs, etc, etc+"/policy", etc+"/contexts", etc+"/contexts/files", etc+"/contexts/users",
+				policystore.StoreDir+"/"+policyType+"/active", policystore.StoreDir+"/"+policyType+"/active/modules")
+		}
+	}
+	for _, dir := range dirs {
+		if _, err := h.Root.Sweep(dir); err != nil {
+			return fmt.Errorf("cannot remove what an earlier run left behind: %w", err)
+		}
+	}
+	return nil
 }
 
 // stage plans, does, and checks.

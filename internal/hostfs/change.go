@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -300,4 +301,27 @@ func (r *Root) removeAt(dir int, base, name string, dev uint64) error {
 		return r.fail("remove", name, err)
 	}
 	return nil
+}
+
+// Sweep removes what interrupted writes left in a directory: the entries whose names begin with TempPrefix. It gives how many there were.
+// Nobody else may be writing there. A directory that does not exist has none.
+func (r *Root) Sweep(dir string) (int, error) {
+	entries, err := r.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), TempPrefix) {
+			continue
+		}
+		if err := r.RemoveTree(path.Join(clean(dir), e.Name())); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }
