@@ -1,5 +1,105 @@
-# selinux-provision: "make demo" shows it, "make test" tests it.
+# selinux-provision. "make" alone lists what there is to make.
+#
+# It needs Debian 12 or later, root or a user with sudo, and Go; everything else it installs itself from Debian's packages.
+
+GO_WANTED    := $(shell sed -n 's/^go //p' go.mod)
+PACKAGES     := policycoreutils semodule-utils selinux-utils checkpolicy strace attr gcc libc6-dev \
+                $(shell sed 's/\#.*//' vmtests/packages.txt)
+BENCH_POLICY := selinux-policy-default
+SUDO         := $(if $(filter 0,$(shell id -u)),,sudo)
+# Git refuses to tell the commit of somebody else's directory, and go build then fails.
+VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+
+SHELL := /bin/bash
+# The administrator's programs are not in everybody's search path, and Go is where its own archive puts it.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+# No other version of Go is fetched than the one that is installed.
+export GOTOOLCHAIN := local
+
+# What is compiled belongs to whoever runs make; what needs root runs as root. Go's caches stay apart, so that no file of root's
+# gets into the user's.
+ifneq ($(SUDO),)
+AS_ROOT = -exec "$(SUDO) -E env 'PATH=$$PATH' HOME=/root GOCACHE=/root/.cache/go-build 'GOMODCACHE=$$(go env GOMODCACHE)' GOFLAGS=-buildvcs=false"
+endif
+NATIVE = $$(go list ./... | grep -v '/vmtests')
+
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/selinux-provision ./cmd/selinux-provision
+build: go ## the static binary, bin/selinux-provision
+	CGO_ENABLED=0 go build $(VCS) -trimpath -ldflags '-s -w' -o bin/selinux-provision ./cmd/selinux-provision
+
+.PHONY: install-prerequisites
+install-prerequisites: ## install the Debian packages that the tests need
+	$(call install,$(PACKAGES))
+
+.PHONY: test
+test: install-prerequisites lint build test-native test-vm ## every test there is
+
+.PHONY: test-native
+test-native: go ## the tests that need no virtual machine, then again with the race detector
+	@echo "== tests without a virtual machine"
+	go test -count=1 -timeout 20m $(AS_ROOT) $(NATIVE)
+	@echo "== the same with the race detector"
+	CGO_ENABLED=1 go test -race -count=1 -timeout 30m $(AS_ROOT) $(NATIVE)
+
+.PHONY: test-vm
+test-vm: build ## the tests in virtual machines, one machine at a time
+	@echo "== tests in virtual machines"
+	go test -v -count=1 -p 1 -timeout 120m $(AS_ROOT) ./vmtests/...
+
+.PHONY: lint
+lint: go ## gofmt and go vet, and golangci-lint where it is installed
+	@echo "== gofmt, go vet"
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
+	  { echo "make: these files are not formatted: run gofmt -w on them:" >&2; echo "$$unformatted" >&2; exit 1; }
+	@go vet ./...
+	@if command -v golangci-lint >/dev/null; then echo "== golangci-lint"; golangci-lint run ./...; fi
+
+.PHONY: demo
+demo: install-prerequisites build ## from the vendor's machine to an enforcing one, in a virtual machine, explained as it goes
+	@go run $(VCS) $(AS_ROOT) ./vmtests/cmd/demo
+
+.PHONY: bench
+bench: install-prerequisites build ## measure beside cp and semodule, and write docs/performance.md
+	$(call install,$(BENCH_POLICY))
+	@go run $(VCS) $(AS_ROOT) ./bench bin/selinux-provision docs/performance.md
+
+.PHONY: ignition
+ignition: build ## the Ignition files of ignition-examples, with the binary in them, in bin
+	@go run $(VCS) ./ignition-examples/cmd/translate bin ignition-examples/*.bu
+
+.PHONY: clean
+clean: ## remove what was built here; the images of the virtual machines stay in their cache
+	rm -rf bin
+
+.PHONY: go
+go:
+	@have=$$(cd / && go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p'); \
+	if test -z "$$have"; then \
+	  echo "make: cannot build: there is no go in PATH: put the archive of Go $(GO_WANTED) or later in /usr/local/go" >&2; exit 1; \
+	elif ! printf '%s\n' $(GO_WANTED) "$$have" | sort -CV; then \
+	  echo "make: cannot build: $$(command -v go) is Go $$have, which is too old: put the archive of Go $(GO_WANTED) or later in /usr/local/go, and /usr/local/go/bin first in PATH" >&2; exit 1; \
+	fi
+
+# install installs those of the packages that are not there yet, and says so; apt is not asked when there is nothing to install.
+define install
+	@if ! command -v dpkg-query >/dev/null; then \
+	  echo "make: cannot install packages: this is not Debian: install what these have: $(1)" >&2; exit 1; \
+	fi; \
+	missing=; for package in $(1); do \
+	  test "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null)" = installed || missing="$$missing $$package"; \
+	done; \
+	if test -n "$$missing"; then \
+	  if test -n "$(SUDO)" && ! command -v sudo >/dev/null; then \
+	    echo "make: cannot install packages: you are not root and there is no sudo: as root, run: apt-get install$$missing" >&2; exit 1; \
+	  fi; \
+	  echo "== installing$$missing"; \
+	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	fi
+endef
