@@ -1,0 +1,221 @@
+package stages
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+)
+
+const byHand = "(type by_hand_t)\n(roletype object_r by_hand_t)\n"
+
+// operatorsWork is what an operator did by hand after the first apply: modules at two priorities and setsebool -P.
+func operatorsWork(t *testing.T, tree *flatcartest.Tree) {
+	t.Helper()
+	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
+	tree.Semodule(tree.Dir, 100, map[string]string{"by_hand_too": "(type by_hand_too_t)\n"}, "--disable_dontaudit")
+	name := filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/booleans.local")
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.Write("var/lib/selinux/mcs/active/booleans.local", string(content)+"container_connect_any=0\n")
+	if err := os.Chmod(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
+}
+
+func modules(t *testing.T, tree *flatcartest.Tree) []string {
+	t.Helper()
+	out, err := (command.Tools{}).Run(context.Background(), "semodule", "--path", tree.Dir, "--store", "mcs", "--list-modules=full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for line := range strings.Lines(out.Stdout) {
+		f := strings.Fields(line)
+		list = append(list, f[0]+"/"+f[1])
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestUpdateAndRollback goes forward, back and forward again, and compares with a host that was installed with that image.
+func TestUpdateAndRollback(t *testing.T) {
+	for _, layout := range flatcartest.Layouts() {
+		t.Run(string(layout), func(t *testing.T) {
+			declare := func(tree *flatcartest.Tree) *Host {
+				tree.Write("etc/selinux-provision/config.yaml", enforcing)
+				tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+				return host(t, tree)
+			}
+			want := map[int]map[string]string{}
+			for generation := 1; generation <= 2; generation++ {
+				tree := flatcartest.New(t, layout)
+				tree.Image(generation)
+				h := declare(tree)
+				apply(t, h, Changed)
+				operatorsWork(t, tree)
+				apply(t, h, Unchanged)
+				want[generation] = snapshot(t, tree.Dir, StateDir)
+			}
+
+			tree := flatcartest.New(t, layout)
+			h := declare(tree)
+			apply(t, h, Changed)
+			operatorsWork(t, tree)
+			for _, generation := range []int{2, 1, 2, 2, 1} {
+				tree.Image(generation)
+				apply(t, h)
+				compare(t, "after an update", withoutCounter(snapshot(t, tree.Dir, StateDir)), withoutCounter(want[generation]))
+				list := modules(t, tree)
+				for _, name := range []string{"100/base", "100/by_hand_too", "400/by_hand", "500/kube_logreader"} {
+					if !slices.Contains(list, name) {
+						t.Errorf("generation %d: module %s is gone: %v", generation, name, list)
+					}
+				}
+				if old, now := slices.Contains(list, "100/legacy"), slices.Contains(list, "100/modern"); old != (generation == 1) || now != (generation == 2) {
+					t.Errorf("generation %d: the vendor's modules are %v", generation, list)
+				}
+				apply(t, h, Unchanged)
+			}
+			if result, err := h.Revert(context.Background(), false); err != nil || result.Err != nil {
+				t.Fatalf("revert: %v, %v", result.Err, err)
+			}
+			fresh := flatcartest.New(t, layout)
+			compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision"), snapshot(t, fresh.Dir))
+		})
+	}
+}
+
+// TestStalePolicyVersions leaves a policy with a higher and one with a lower version beside the right one: neither may be loaded.
+func TestStalePolicyVersions(t *testing.T) {
+	for _, layout := range flatcartest.Layouts() {
+		tree := flatcartest.New(t, layout)
+		tree.Write("etc/selinux-provision/config.yaml", enforcing)
+		h := host(t, tree)
+		apply(t, h, Changed)
+		for _, version := range []string{"31", "99"} {
+			tree.Write("etc/selinux/mcs/policy/policy."+version, "stale")
+			apply(t, h, Unchanged, Changed, Unchanged)
+			if _, err := os.Stat(filepath.Join(tree.Dir, "etc/selinux/mcs/policy/policy."+version)); err == nil {
+				t.Errorf("%s: a stale policy of version %s is still there", layout, version)
+			}
+		}
+	}
+}
+
+// TestModuleThatAnUpdateBreaks leaves out what the new vendor policy breaks, keeps it, and has it back after the rollback.
+func TestModuleThatAnUpdateBreaks(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
+	tree.Write("etc/selinux-provision/modules/declared.cil", "(type declared_t)\n\n(allow declared_t legacy_t (file (read)))\n")
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+	h := host(t, tree)
+	apply(t, h, Changed, Changed, Unchanged)
+	tree.Semodule(tree.Dir, 300, map[string]string{"hand": "(type hand_t)\n(allow hand_t legacy_t (file (read)))\n"})
+	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand})
+	apply(t, h, Unchanged)
+
+	for range 2 {
+		tree.Image(2)
+		results := apply(t, h, Changed, Partly, Unchanged)
+		var said []string
+		for _, p := range results[1].Problems {
+			said = append(said, p.Problem)
+		}
+		all := strings.Join(said, "\n")
+		if len(said) != 2 || !strings.Contains(all, "module declared (priority 500), line 3: Failed to resolve allow statement [/etc/selinux-provision/modules/declared.cil]") ||
+			!strings.Contains(all, "module hand (priority 300), line 2: ") {
+			t.Errorf("problems: %s", all)
+		}
+		if list := modules(t, tree); slices.Contains(list, "300/hand") || slices.Contains(list, "500/declared") ||
+			!slices.Contains(list, "400/by_hand") || !slices.Contains(list, "500/kube_logreader") {
+			t.Errorf("modules after the update: %v", list)
+		}
+		apply(t, h, Unchanged, Partly, Unchanged) // known, and not tried again
+		status, err := h.Status(context.Background(), "")
+		if err != nil || len(status.Quarantine) != 2 || status.AsDeclared {
+			t.Errorf("status: %+v, %v", status, err)
+		}
+
+		tree.Image(1)
+		apply(t, h, Changed, Changed, Unchanged)
+		if list := modules(t, tree); !slices.Contains(list, "300/hand") || !slices.Contains(list, "500/declared") {
+			t.Errorf("modules after the rollback: %v", list)
+		}
+		apply(t, h, Unchanged)
+	}
+}
+
+// TestVendorPolicyThatDoesNotBuild puts the vendor's own policy in force when even that does not build: nothing of the old OS
+// image's stays.
+func TestVendorPolicyThatDoesNotBuild(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", enforcing)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	tree.Image(2)
+	if err := os.WriteFile(filepath.Join(tree.Dir, "usr/lib/selinux/policy/mcs/active/modules/100/modern/cil"), []byte("(not CIL"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		results := apply(t, h)
+		if r := results[1]; r.Outcome != Failed || !strings.Contains(r.Error, "the vendor's own policy is in force") {
+			t.Fatalf("policy: %s %q", r.Outcome, r.Error)
+		}
+		for _, name := range []string{"policy/policy.33", "contexts/files/file_contexts"} {
+			got, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/mcs", name))
+			want, err2 := os.ReadFile(filepath.Join(tree.Dir, "usr/lib/selinux/mcs", name))
+			if err != nil || err2 != nil || string(got) != string(want) {
+				t.Errorf("%s is not the vendor's: %v %v", name, err, err2)
+			}
+		}
+		if results[2].Outcome == Failed {
+			t.Errorf("audit: %s", results[2].Error)
+		}
+	}
+	tree.Image(1)
+	apply(t, h)
+	apply(t, h, Unchanged)
+}
+
+// TestWhatDoesNotBuildIsLeftOut declares one broken thing of each kind beside a good module.
+func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
+	for _, tc := range []struct {
+		name, config, file, content, want string
+	}{
+		{"unknown type", "", "broken.cil", "(type broken_t)\n(allow broken_t nosuch_t (file (read)))\n", "module broken (priority 500), line 2: Failed to resolve allow statement"},
+		{"syntax", "", "broken.cil", "(type broken_t)\n(allow broken_t\n", "module broken (priority 500)"},
+		{"too many parentheses", "", "broken.cil", "(type broken_t))\n", "module broken (priority 500)"},
+		{"a type twice", "", "broken.cil", "(type etc_t)\n", "module broken (priority 500), line 1: Bad type declaration"},
+		{"no package", "", "broken.pp", "this is no policy package", "module broken (priority 500)"},
+		{"path", `policy: {file_contexts: [{path: '/srv/a(/.*)?', context: 'system_u:object_r:etc_t:s0'}, {path: '/srv/my(?<x/.*', context: 'system_u:object_r:etc_t:s0'}]}`, "", "", "file context /srv/my(?<x/.*: its path is not a regular expression"},
+		{"context", `policy: {file_contexts: [{path: '/srv/a(/.*)?', context: 'system_u:object_r:etc_t:s0'}, {path: '/srv/b', context: 'system_u:object_r:nosuch_t:s0'}]}`, "", "", "file context /srv/b: Failed to resolve filecon statement: does its context exist in the policy? [/etc/selinux-provision/config.yaml:2]"},
+		{"boolean", `policy: {booleans: {nosuch_boolean: true}}`, "", "", "boolean nosuch_boolean: the policy has no such boolean"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tree := flatcartest.New(t, flatcartest.Today)
+			tree.Write("etc/selinux-provision/config.yaml", "version: 1\n"+tc.config+"\n")
+			tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+			if tc.file != "" {
+				tree.Write("etc/selinux-provision/modules/"+tc.file, tc.content)
+			}
+			h := host(t, tree)
+			results := apply(t, h, Changed, Partly, Unchanged)
+			if p := results[1].Problems; len(p) != 1 || !strings.HasPrefix(p[0].Problem, tc.want) {
+				t.Errorf("problems: %v, want %s", p, tc.want)
+			}
+			if list := modules(t, tree); !slices.Contains(list, "500/kube_logreader") || slices.Contains(list, "500/broken") {
+				t.Errorf("modules: %v", list)
+			}
+			apply(t, h, Unchanged, Partly, Unchanged)
+		})
+	}
+}
