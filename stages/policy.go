@@ -28,6 +28,9 @@ func planPolicystore(_ context.Context, r *run) (plan.Plan, error) {
 }
 
 func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
+	if r.unclean && !r.dry {
+		return nil, errors.New("cannot trust the policy store: an earlier run was cut off while it worked on it: run the policystore stage first, it builds the store anew")
+	}
 	policyType, err := policystore.FindType(r.Root)
 	if errors.Is(err, policystore.ErrNoVendor) {
 		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
@@ -40,9 +43,6 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 		b.Kernel = r.Kernel
 	}
 	steps, err := b.Plan(policyType, &r.state.Store, declaredPolicy(r))
-	if err == nil && r.unclean && len(steps) == 0 && r.state.InProgress == "policy" {
-		return nil, errors.New("an earlier run was cut off while it built the policy: run the policystore stage first, it builds the store anew")
-	}
 	return steps, err
 }
 

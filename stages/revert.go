@@ -49,6 +49,11 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 	case len(steps) > 0:
 		if len(steps.Visible()) > 0 {
 			result.Outcome = Changed
+			marked := LoadState(h.Root)
+			marked.InProgress = "revert"
+			if err := marked.save(h.Root); err != nil {
+				return Result{}, err
+			}
 		}
 		result.Done, result.Err = steps.Do(ctx,
 			func(s plan.Step) {
@@ -124,7 +129,9 @@ func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
 	if h.Root.Exists(StateDir) {
 		steps = append(steps, plan.Step{
 			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more", Quiet: !h.Root.Exists(stateFile),
-			Do: func(context.Context) (string, error) { return "removed", h.Root.RemoveTree(StateDir) },
+			Do: func(context.Context) (string, error) { return "removed", nil },
+			// Last of all: as long as anything is left to clean up, the next run must find the marker.
+			Cleanup: func() error { return h.Root.RemoveTree(StateDir) },
 		})
 	}
 	return steps, nil

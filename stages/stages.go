@@ -159,7 +159,7 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 
 func (h *Host) newRun(declared *provision.State, state *State, dry bool) *run {
 	return &run{Host: h, declared: declared, state: state, dry: dry,
-		unclean: state.InProgress == "policystore" || state.InProgress == "policy"}
+		unclean: slices.Contains([]string{"policystore", "policy", "revert"}, state.InProgress)}
 }
 
 func (h *Host) applicable() error {
@@ -243,7 +243,7 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 	if len(steps.Visible()) > 0 {
 		marked := r.state.clone()
 		marked.InProgress = s.Name
-		if old == "policystore" {
+		if r.unclean && s.Name != "policystore" {
 			marked.InProgress = old // until the store was built anew, nothing makes it clean
 		}
 		if err := marked.save(r.Root); err != nil {
@@ -276,7 +276,11 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 		return errors.Join(err, unmarked.save(r.Root))
 	}
 	r.state.InProgress = ""
-	r.unclean = false
+	if r.unclean && s.Name != "policystore" {
+		r.state.InProgress = old
+	} else {
+		r.unclean = false
+	}
 	return r.state.save(r.Root)
 }
 

@@ -66,6 +66,12 @@ func New(t testing.TB, layout Layout) *Tree {
 	return tree
 }
 
+// Empty makes a tree with nothing in it, for a copy of another one.
+func Empty(t testing.TB) *Tree {
+	t.Helper()
+	return &Tree{t: t, Dir: t.TempDir()}
+}
+
 func (tree *Tree) path(name string) string { return filepath.Join(tree.Dir, name) }
 
 // Write writes a file, its directories included.

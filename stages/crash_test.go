@@ -1,0 +1,240 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+)
+
+const (
+	crashDir   = "SELINUX_PROVISION_CRASH_DIR"
+	crashStage = "SELINUX_PROVISION_CRASH_STAGE"
+)
+
+// TestCrashChild is the process that the crash matrix kills. Run by itself it has nothing to do.
+func TestCrashChild(t *testing.T) {
+	dir := os.Getenv(crashDir)
+	if dir == "" {
+		return
+	}
+	// All changes of the host are made by this goroutine: on one thread, the tracer's count of its system calls is the same every time.
+	runtime.LockOSThread()
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{Root: root}
+	var failed error
+	if stage := os.Getenv(crashStage); stage == "revert" {
+		result, err := h.Revert(context.Background(), false)
+		failed = errors.Join(err, result.Err)
+	} else {
+		results, err := h.Run(context.Background(), []string{stage}, "", false)
+		failed = err
+		for _, r := range results {
+			failed = errors.Join(failed, r.Err)
+		}
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+}
+
+// killAt runs a stage on the tree and kills it at the n-th call of a system call, before the call has any effect. It tells whether
+// the stage came that far.
+func killAt(t *testing.T, dir, stage, call string, n int) bool {
+	t.Helper()
+	// Not -f into children: strace counts for each thread by itself, and the children of a stage are the tools.
+	cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call,
+		"-e", fmt.Sprintf("inject=%s:error=EIO:signal=SIGKILL:when=%d", call, n), os.Args[0], "-test.run=^TestCrashChild$")
+	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStage+"="+stage)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return false
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && (status.Signaled() && status.Signal() == syscall.SIGKILL || status.ExitStatus() == 137) {
+			return true
+		}
+	}
+	t.Fatalf("%s, %s %d: %v\n%s", stage, call, n, err, out)
+	return false
+}
+
+// needStrace fails in CI and skips elsewhere where the tests cannot kill at a chosen call.
+func needStrace(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("strace"); err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("strace is missing: install strace")
+	}
+	t.Skip("strace is missing: install strace")
+}
+
+// copyTree makes a copy of a tree, links and modes included.
+func copyTree(t *testing.T, from string) *flatcartest.Tree {
+	t.Helper()
+	tree := flatcartest.Empty(t)
+	if out, err := exec.Command("cp", "-a", from+"/.", tree.Dir).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
+	}
+	return tree
+}
+
+// bootable checks what PID 1 needs at a boot at this very moment: a configuration that says the type, and a whole policy.
+func bootable(t *testing.T, tree *flatcartest.Tree) {
+	t.Helper()
+	h := host(t, tree)
+	content, err := h.Root.ReadFile(seconfig.Path)
+	if err != nil {
+		t.Errorf("PID 1 would not find its configuration: %v", err)
+		return
+	}
+	c, err := seconfig.Parse(strings.NewReader(string(content)))
+	if err != nil || c.Type != "mcs" {
+		t.Errorf("PID 1 would look for policy type %q: %v", c.Type, err)
+	}
+	r := h.newRun(nil, &State{}, true)
+	if err := r.preflight(c.Type); err != nil {
+		t.Errorf("PID 1 could not load a policy: %v", err)
+	}
+	if store, err := h.Root.Stat("/var/lib/selinux/mcs/active/modules/100/base"); err != nil || !store.IsDir() {
+		t.Errorf("the store has no base module: %v", err)
+	}
+}
+
+// TestCrashMatrix kills each stage at each of its calls that change something, and runs it again: what was there is whole at once,
+// and the next run ends where an undisturbed one does.
+func TestCrashMatrix(t *testing.T) {
+	needStrace(t)
+	for _, layout := range flatcartest.Layouts() {
+		fresh := flatcartest.New(t, layout)
+		fresh.Write("etc/selinux-provision/config.yaml", enforcing)
+		before := snapshot(t, fresh.Dir)
+		good := copyTree(t, fresh.Dir)
+		stagesBefore := map[string]*flatcartest.Tree{"revert": good}
+		step := fresh
+		for _, s := range Order() {
+			stagesBefore[s.Name] = step
+			step = copyTree(t, step.Dir)
+			if _, err := host(t, step).Run(context.Background(), []string{s.Name}, "", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply(t, host(t, good), Changed)
+		want := withoutCounter(snapshot(t, good.Dir, StateDir))
+
+		for _, stage := range []string{"policystore", "audit", "enforce", "revert"} {
+			for _, call := range []string{"renameat,renameat2", "linkat,symlinkat", "unlinkat", "fsync", "syncfs", "mkdirat"} {
+				for _, one := range strings.Split(call, ",") {
+					t.Run(fmt.Sprintf("%s/%s/%s", layout, stage, one), func(t *testing.T) {
+						kills := 0
+						for n := 1; ; n++ {
+							tree := copyTree(t, stagesBefore[stage].Dir)
+							if !killAt(t, tree.Dir, stage, one, n) {
+								break
+							}
+							kills++
+							bootable(t, tree)
+							h := host(t, tree)
+							apply(t, h)
+							compare(t, fmt.Sprintf("killed at call %d, then applied", n), withoutCounter(snapshot(t, tree.Dir, StateDir)), want)
+							apply(t, h, Unchanged)
+							noLeftovers(t, tree)
+							if stage == "revert" || n%5 == 1 {
+								again := copyTree(t, stagesBefore[stage].Dir)
+								killAt(t, again.Dir, stage, one, n)
+								if result, err := host(t, again).Revert(context.Background(), false); err != nil || result.Err != nil {
+									t.Fatalf("revert: %v, %v", result.Err, err)
+								}
+								compare(t, fmt.Sprintf("killed at call %d, then reverted", n), snapshot(t, again.Dir), before)
+							}
+							if t.Failed() {
+								return
+							}
+						}
+						t.Logf("killed %d times", kills)
+					})
+				}
+			}
+		}
+	}
+}
+
+func noLeftovers(t *testing.T, tree *flatcartest.Tree) {
+	t.Helper()
+	for name := range snapshot(t, tree.Dir) {
+		if strings.Contains(name, "/"+hostfs.TempPrefix) {
+			t.Errorf("%s was left behind", name)
+		}
+	}
+}
+
+// TestSemoduleKilledUnderUs kills semodule at each of its renames, as a power cut in the policy stage does, and runs the stages.
+func TestSemoduleKilledUnderUs(t *testing.T) {
+	needStrace(t)
+	start := flatcartest.New(t, flatcartest.Today)
+	start.Write("etc/selinux-provision/config.yaml", enforcing)
+	start.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+	good := copyTree(t, start.Dir)
+	apply(t, host(t, good), Changed)
+	want := withoutCounter(snapshot(t, good.Dir, StateDir))
+	if _, err := host(t, start).Run(context.Background(), []string{"policystore"}, "", false); err != nil {
+		t.Fatal(err)
+	}
+	// What the policy stage has done when it starts semodule.
+	state := LoadState(host(t, start).Root)
+	state.InProgress = "policy"
+	if err := state.save(host(t, start).Root); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; ; n++ {
+		tree := copyTree(t, start.Dir)
+		cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename", "-e", fmt.Sprintf("inject=rename:error=EIO:signal=SIGKILL:when=%d", n),
+			"semodule", "--store", "mcs", "--noreload", "--path", tree.Dir, "--disable_dontaudit", "--priority", "500",
+			"--install", filepath.Join(tree.Dir, "etc/selinux-provision/modules/kube_logreader.cil"))
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Logf("killed at %d renames", n-1)
+			if n < 10 {
+				t.Errorf("semodule made only %d renames: the matrix does not test what it says", n-1)
+			}
+			return
+		}
+		bootableEtc(t, tree, n)
+		results := apply(t, host(t, tree))
+		for _, r := range results {
+			if r.Err != nil {
+				t.Fatalf("rename %d: stage %s: %v\n%s", n, r.Stage, r.Err, out)
+			}
+		}
+		compare(t, fmt.Sprintf("semodule killed at rename %d, then applied", n), withoutCounter(snapshot(t, tree.Dir, StateDir)), want)
+		apply(t, host(t, tree), Unchanged)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// bootableEtc is bootable without the store, which semodule may leave without an active policy.
+func bootableEtc(t *testing.T, tree *flatcartest.Tree, n int) {
+	t.Helper()
+	r := host(t, tree).newRun(nil, &State{}, true)
+	if err := r.preflight("mcs"); err != nil {
+		t.Errorf("rename %d: PID 1 could not load a policy: %v", n, err)
+	}
+}
