@@ -149,15 +149,24 @@ func lockCache(suite Suite) (unlock func(), err error) {
 	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the image cache: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(CacheDir(), "lock-"+string(suite)), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := lockFile(filepath.Join(CacheDir(), "lock-"+string(suite)), syscall.LOCK_EX)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
-	}
 	return func() { f.Close() }, nil
+}
+
+// lockFile locks a file, made if need be, until it is closed or the process ends.
+func lockFile(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 type builder struct {

@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -56,7 +58,8 @@ func (o Options) withDefaults() Options {
 // Machine is one virtual machine with its own disks. It outlives its QEMU processes: each boot is a new one.
 type Machine struct {
 	options Options
-	dir     string // disks, sockets, console log
+	dir     string   // disks, sockets, console log
+	inUse   *os.File // locked, so that another test process leaves dir alone
 
 	qemu    *exec.Cmd
 	exited  chan struct{} // closed when qemu has ended
@@ -93,11 +96,15 @@ func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("cannot make the machine's directory: %w", err)
 	}
+	removeAbandoned(parent)
 	dir, err := os.MkdirTemp(parent, "")
 	if err != nil {
 		return fmt.Errorf("cannot make the machine's directory: %w", err)
 	}
 	m.dir = dir
+	if m.inUse, err = lockFile(m.path("in-use"), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("cannot make the machine's directory: %w", err)
+	}
 	if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.Root, m.path("root.qcow2")); err != nil {
 		return err
 	}
@@ -110,6 +117,17 @@ func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
 		}
 	}
 	return os.WriteFile(m.path("config.ign"), m.options.Ignition, 0o600)
+}
+
+// removeAbandoned removes the directories of machines whose process was killed: nobody holds their lock any more.
+func removeAbandoned(parent string) {
+	locks, _ := filepath.Glob(filepath.Join(parent, "*", "in-use"))
+	for _, lock := range locks {
+		if f, err := lockFile(lock, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			_ = os.RemoveAll(filepath.Dir(lock))
+			f.Close()
+		}
+	}
 }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -224,11 +242,10 @@ func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
 	}
 	cmd := exec.Command("qemu-system-x86_64", args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = m.dir, log, log
-	if err := cmd.Start(); err != nil {
+	exited, err := startTied(cmd)
+	if err != nil {
 		return fmt.Errorf("cannot start QEMU: %w", err)
 	}
-	exited := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(exited) }()
 	m.qemu, m.exited = cmd, exited
 
 	for {
@@ -251,6 +268,24 @@ func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
 		return fmt.Errorf("cannot reach the guest's shell: %w", err)
 	}
 	return nil
+}
+
+// startTied starts a program that dies with this process, however this process ends: a test that runs into its time limit is killed
+// without a chance to clean up. The kernel ties the program to the thread that started it, so that thread is kept until the end.
+func startTied(cmd *exec.Cmd) (exited chan struct{}, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	exited = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(exited)
+		}
+	}()
+	return exited, <-started
 }
 
 // drive attaches a disk. cache=unsafe: a flush by the guest reaches the host's page cache, which outlives a killed QEMU, and no more.
@@ -422,5 +457,8 @@ func (m *Machine) Close() {
 	m.PowerCut()
 	if m.dir != "" {
 		_ = os.RemoveAll(m.dir)
+	}
+	if m.inUse != nil {
+		m.inUse.Close()
 	}
 }
