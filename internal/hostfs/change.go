@@ -24,13 +24,13 @@ func tempName() string {
 // TempName gives a fresh name for something that is built in name's directory before it takes name's place.
 func TempName(name string) string { return path.Join(path.Dir(clean(name)), tempName()) }
 
-// Attributes are what a written file has besides its content. The zero value of a field means: as the regular file that is
-// replaced; without one 0644, root, and the label of the directory, which is what the kernel gives a new file too.
+// Attributes are what a written file has besides its content. The zero value is 0644, root, and the label of the regular file
+// that is replaced; without one that of the directory, which is what the kernel gives a new file too.
 type Attributes struct {
-	Mode     fs.FileMode
+	Mode     fs.FileMode // 0 means 0644
 	UID, GID uint32
 	Label    string
-	Keep     bool // take mode, owner and label from the regular file that is replaced, where there is one
+	Keep     bool // take mode and owner from the regular file that is replaced, where there is one
 }
 
 // WriteFile puts content at name in one rename(2): whoever opens name, before a power cut or after it, finds the old file or
@@ -242,8 +242,8 @@ func (r *Root) Remove(name string) error {
 	return r.syncDir(dir, name)
 }
 
-// RemoveTree removes name and everything below it. It follows no link and enters no other file system; what is not there is
-// not an error.
+// RemoveTree removes name and everything below it. It follows no link and stops with an error where something is mounted; what is
+// not there is not an error.
 func (r *Root) RemoveTree(name string) error {
 	dir, base, err := r.parent(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -253,20 +253,16 @@ func (r *Root) RemoveTree(name string) error {
 		return err
 	}
 	defer unix.Close(dir)
-	info, err := lstatAt(dir, base)
-	if errors.Is(err, unix.ENOENT) {
+	if _, err := lstatAt(dir, base); errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if err != nil {
-		return r.fail("lstat", name, err)
-	}
-	if err := r.removeAt(dir, base, clean(name), info.Dev); err != nil {
+	if err := r.removeAt(dir, base, clean(name)); err != nil {
 		return err
 	}
 	return r.syncDir(dir, name)
 }
 
-func (r *Root) removeAt(dir int, base, name string, dev uint64) error {
+func (r *Root) removeAt(dir int, base, name string) error {
 	info, err := lstatAt(dir, base)
 	if err != nil {
 		return r.fail("lstat", name, err)
@@ -277,11 +273,14 @@ func (r *Root) removeAt(dir int, base, name string, dev uint64) error {
 		}
 		return nil
 	}
-	// An overlay shows a file's own device and a directory's st_dev differs from it: only directories are compared.
-	if info.Dev != dev {
-		return r.fail("remove", name, unix.EXDEV)
+	// Device numbers would not tell a bind mount of the same file system, and differ on an overlay where nothing is mounted.
+	fd, err := unix.Openat2(dir, base, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if errors.Is(err, unix.EXDEV) {
+		return r.fail("remove", name, fmt.Errorf("something is mounted there: %w", err))
 	}
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return r.fail("open", name, err)
 	}
@@ -291,7 +290,7 @@ func (r *Root) removeAt(dir int, base, name string, dev uint64) error {
 		return r.fail("read", name, err)
 	}
 	for _, child := range names {
-		if err := r.removeAt(fd, child, path.Join(name, child), dev); err != nil {
+		if err := r.removeAt(fd, child, path.Join(name, child)); err != nil {
 			unix.Close(fd)
 			return err
 		}

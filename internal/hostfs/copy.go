@@ -84,8 +84,8 @@ func (r *Root) walkAt(dir int, name, below string, visit func(string, Info) erro
 }
 
 // CopyTree copies the tree that from leads to into a new directory to, with modes, owners, labels, hard links and
-// modification times, and makes it durable with one syncfs(2). On an error what was copied so far is removed again.
-// Devices, FIFOs and sockets are refused: a policy store has none.
+// modification times, and makes it durable with one syncfs(2). On an error what was copied so far is removed again; something that
+// stood at to before is an error and stays. Devices, FIFOs and sockets are refused: a policy store has none.
 func (r *Root) CopyTree(from, to string) (Tree, error) {
 	src, err := r.open(from, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -98,10 +98,11 @@ func (r *Root) CopyTree(from, to string) (Tree, error) {
 	}
 	defer unix.Close(dir)
 	c := copier{root: r, from: clean(from), to: clean(to), links: map[[2]uint64]string{}, buf: make([]byte, 256<<10)}
-	if c.dst, err = c.makeDirectory(dir, base); err == nil {
-		defer unix.Close(c.dst)
-		err = c.directory(src, c.dst, "")
+	if c.dst, err = c.makeDirectory(dir, base, ""); err != nil {
+		return Tree{}, err
 	}
+	defer unix.Close(c.dst)
+	err = c.directory(src, c.dst, "")
 	if err == nil {
 		err = r.describe("syncfs", to, unix.Syncfs(dir))
 	}
@@ -128,12 +129,12 @@ type copier struct {
 }
 
 // makeDirectory makes a directory closed to others and gives its handle; copyAttributes opens it up when it is full.
-func (c *copier) makeDirectory(dir int, base string) (int, error) {
+func (c *copier) makeDirectory(dir int, base, below string) (int, error) {
 	if err := unix.Mkdirat(dir, base, 0o700); err != nil {
-		return -1, c.root.fail("mkdir", c.to, err)
+		return -1, c.root.fail("mkdir", path.Join(c.to, below), err)
 	}
 	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	return fd, c.root.describe("open", c.to, err)
+	return fd, c.root.describe("open", path.Join(c.to, below), err)
 }
 
 func (c *copier) directory(src, dst int, below string) error {
@@ -162,7 +163,7 @@ func (c *copier) entry(src, dst int, name, below string) error {
 			return c.root.fail("open", path.Join(c.from, below), err)
 		}
 		defer unix.Close(from)
-		to, err := c.makeDirectory(dst, name)
+		to, err := c.makeDirectory(dst, name, below)
 		if err != nil {
 			return err
 		}
@@ -216,7 +217,26 @@ func (c *copier) link(src, dst int, name, below string, info Info) error {
 	if err := unix.Fchownat(dst, name, int(info.UID), int(info.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return c.root.fail("chown", path.Join(c.to, below), err)
 	}
+	if err := copyLabelAt(src, dst, name); err != nil {
+		return c.root.fail("copy label to", path.Join(c.to, below), err)
+	}
 	return c.root.describe("set times of", path.Join(c.to, below), setTimesAt(dst, name, info))
+}
+
+// copyLabelAt copies the label of an entry that cannot be opened, such as a link.
+func copyLabelAt(src, dst int, name string) error {
+	label, err := labelAt(src, name)
+	if err != nil || unlabeled(label) {
+		return err
+	}
+	if have, err := labelAt(dst, name); err == nil && have == label {
+		return nil
+	}
+	err = unix.Lsetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dst, name), labelAttribute, []byte(label+"\x00"), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	return err
 }
 
 func setTimesAt(dir int, name string, info Info) error {

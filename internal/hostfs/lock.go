@@ -22,11 +22,12 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("%s is locked by %s; waited %s", e.Path, e.Holder, e.Waited.Round(time.Second))
+	return fmt.Sprintf("cannot lock %s within %s: %s has it: try again when that has ended", e.Path, e.Waited.Round(time.Second), e.Holder)
 }
 
-// Lock takes an exclusive flock(2) on the file or directory name, which must exist, and waits for it up to wait. While it waits, waiting is
-// called once with the holder. The kernel drops the lock when the process ends, however it ends. Give it back with unlock.
+// Lock takes an exclusive flock(2) on the file or directory name, which must exist, and waits for it up to wait. While it waits,
+// waiting is called once with the holder. The kernel drops the lock when the process ends, however it ends. Give it back with
+// unlock. If the holder removed what it held the lock on, and nothing took its place, the error is fs.ErrNotExist.
 func (r *Root) Lock(ctx context.Context, name string, wait time.Duration, waiting func(holder string)) (unlock func(), err error) {
 	fd, err := r.open(name, unix.O_RDONLY)
 	if err != nil {
@@ -37,7 +38,15 @@ func (r *Root) Lock(ctx context.Context, name string, wait time.Duration, waitin
 	for {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { unix.Close(fd) }, nil
+			// A lock on what the last holder has removed or replaced keeps nobody out.
+			if r.leadsTo(name, fd) {
+				return func() { unix.Close(fd) }, nil
+			}
+			unix.Close(fd)
+			if fd, err = r.open(name, unix.O_RDONLY); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			unix.Close(fd)
@@ -59,6 +68,13 @@ func (r *Root) Lock(ctx context.Context, name string, wait time.Duration, waitin
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// leadsTo tells whether name leads to the open file fd.
+func (r *Root) leadsTo(name string, fd int) bool {
+	var st unix.Stat_t
+	info, err := r.Stat(name)
+	return err == nil && unix.Fstat(fd, &st) == nil && info.Dev == uint64(st.Dev) && info.Ino == st.Ino
 }
 
 // holderOf names the process that holds a flock on fd, from /proc/locks (proc(5): "1: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE ...").

@@ -120,7 +120,7 @@ func overlayOf(table io.Reader, name string) (point, upperdir string, err error)
 		}
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		fields, rest := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(rest) < 3 {
+		if !ok || len(fields) < 6 || len(rest) < 2 { // the source, between type and options, may be empty
 			continue
 		}
 		at := unescape(fields[4])
@@ -132,7 +132,7 @@ func overlayOf(table io.Reader, name string) (point, upperdir string, err error)
 		if rest[0] != "overlay" {
 			continue
 		}
-		for option := range strings.SplitSeq(rest[2], ",") {
+		for option := range strings.SplitSeq(rest[len(rest)-1], ",") {
 			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
 				upperdir = unescape(dir)
 			}

@@ -1,0 +1,195 @@
+package hostfs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The overlay is made as an initrd makes Flatcar's: the root file system is at /sysroot, its /etc is the upper layer, and is
+// covered by the overlay itself.
+func TestClearOpaque(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	initrd := t.TempDir()
+	must(t, unix.Mount("tmpfs", initrd, "tmpfs", 0, ""))
+	for _, dir := range []string{"sysroot", "proc"} {
+		must(t, os.Mkdir(filepath.Join(initrd, dir), 0o755))
+	}
+	must(t, unix.Mount("proc", filepath.Join(initrd, "proc"), "proc", 0, ""))
+	outside, err := os.Open("/")
+	must(t, err)
+	t.Cleanup(func() { // what the test binary writes at its end belongs outside
+		must(t, outside.Chdir())
+		must(t, unix.Chroot("."))
+		must(t, outside.Close())
+		must(t, unix.Unmount(initrd, unix.MNT_DETACH)) // before the directory is removed, with what is mounted in it
+	})
+	must(t, unix.Chroot(initrd))
+	must(t, os.Chdir("/"))
+	must(t, unix.Mount("tmpfs", "/sysroot", "tmpfs", 0, ""))
+	const lower = "/sysroot/usr/share/flatcar/etc"
+	write(t, lower+"/selinux/mcs/policy/policy.33", "the vendor's")
+	write(t, lower+"/selinux/mcs/contexts/files/file_contexts", "the vendor's")
+	must(t, os.Symlink("mcs", lower+"/selinux/link"))
+	must(t, os.Mkdir(lower+"/other", 0o755))
+	write(t, lower+"/other/file", "the vendor's")
+	for _, dir := range []string{"etc", "work", "proc"} {
+		must(t, os.Mkdir("/sysroot/"+dir, 0o755))
+	}
+	must(t, unix.Mount("proc", "/sysroot/proc", "proc", 0, ""))
+	mountOverlay := func(at string) {
+		t.Helper()
+		err := unix.Mount("overlay", at+"/etc", "overlay", 0, "lowerdir="+at+"/usr/share/flatcar/etc,upperdir="+at+"/etc,workdir="+at+"/work")
+		if err != nil && os.Getenv("CI") != "true" {
+			t.Skipf("no overlay to be had: %v", err)
+		}
+		must(t, err)
+	}
+	mountOverlay("/sysroot")
+	must(t, unix.Chroot("/sysroot"))
+	must(t, os.Chdir("/"))
+
+	r := openRoot(t, "/")
+	opaque := func(want ...string) {
+		t.Helper()
+		if got, err := r.OpaqueDirectories("/etc/selinux"); err != nil || !slices.Equal(got, want) {
+			t.Errorf("opaque are %q, %v; want %q", got, err, want)
+		}
+	}
+	opaque() // the upper layer has nothing at all
+
+	// What the project does: a directory built beside takes the place of a link of the lower layer.
+	must(t, r.MkdirAll("/etc/selinux/new", 0o755))
+	must(t, r.WriteFile("/etc/selinux/new/local", []byte("ours"), Attributes{}))
+	must(t, r.Exchange("/etc/selinux/new", "/etc/selinux/link"))
+	must(t, r.RemoveTree("/etc/selinux/new"))
+	// What an operator does: rm -rf, then cp -a.
+	must(t, r.RemoveTree("/etc/selinux/mcs"))
+	must(t, r.MkdirAll("/etc/selinux/mcs/policy", 0o755))
+	must(t, r.WriteFile("/etc/selinux/mcs/policy/policy.33", []byte("a copy"), Attributes{}))
+	must(t, r.RemoveTree("/etc/other"))
+	must(t, r.MkdirAll("/etc/other", 0o755))
+	if r.Exists("/etc/selinux/mcs/contexts") {
+		t.Fatal("the overlay made nothing opaque, so there is nothing to test")
+	}
+	all, err := r.OpaqueDirectories("/etc")
+	must(t, err)
+	for _, want := range []string{"/etc/selinux/mcs", "/etc/selinux/link", "/etc/other"} {
+		if !slices.Contains(all, want) {
+			t.Errorf("%s is not among the opaque %q", want, all)
+		}
+	}
+
+	cleared, err := r.ClearOpaque("/etc/selinux")
+	if err != nil || !slices.Equal(cleared, []string{"/etc/selinux/link", "/etc/selinux/mcs"}) {
+		t.Errorf("cleared %q, %v", cleared, err)
+	}
+	opaque()
+	if again, err := r.ClearOpaque("/etc/selinux"); err != nil || len(again) != 0 {
+		t.Errorf("cleared again %q, %v", again, err)
+	}
+	if _, err := r.ClearOpaque("/etc/missing"); err != nil {
+		t.Errorf("what does not exist: %v", err)
+	}
+	if _, err := r.ClearOpaque("/usr"); err != nil {
+		t.Errorf("what is on no overlay: %v", err)
+	}
+
+	must(t, unix.Unmount("/etc", 0)) // the next boot
+	mountOverlay("")
+	for name, want := range map[string]string{
+		"/etc/selinux/mcs/contexts/files/file_contexts": "the vendor's",
+		"/etc/selinux/mcs/policy/policy.33":             "a copy",
+		"/etc/selinux/link/local":                       "ours",
+	} {
+		if got, err := r.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("after the next boot %s is %q, %v; want %q", name, got, err, want)
+		}
+	}
+	if r.Exists("/etc/other/file") {
+		t.Error("a directory that was not asked for was cleared as well")
+	}
+	// An OS update brings a new file.
+	must(t, unix.Unmount("/etc", 0))
+	write(t, "/usr/share/flatcar/etc/selinux/mcs/contexts/new", "of the update")
+	mountOverlay("")
+	if got, err := r.ReadFile("/etc/selinux/mcs/contexts/new"); err != nil || string(got) != "of the update" {
+		t.Errorf("after an update: %q, %v", got, err)
+	}
+}
+
+func TestTreesHaveNoOverlay(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "etc/selinux/config"), "")
+	if dirs, err := openRoot(t, dir).ClearOpaque("/etc/selinux"); dirs != nil || err != nil {
+		t.Errorf("%q, %v", dirs, err)
+	}
+}
+
+const (
+	rootLine = "22 1 8:9 / / rw,relatime shared:1 - ext4 /dev/sda9 rw,seclabel\n"
+	etcLine  = "30 22 0:26 / /etc rw,relatime shared:2 - overlay overlay rw,seclabel,lowerdir=/sysroot/usr/share/flatcar/etc,upperdir=/sysroot/etc,workdir=/sysroot/.etc-work\n"
+)
+
+func TestOverlayOf(t *testing.T) {
+	long := "40 30 0:40 / /etc/containers rw - overlay overlay rw,lowerdir=" + strings.Repeat("/var/lib/layers/x:", 6000) + "/y,upperdir=/upper,workdir=/work\n"
+	for _, c := range []struct{ what, table, name, point, upper string }{
+		{"today's /etc", rootLine + etcLine, "/etc/selinux", "/etc", "/sysroot/etc"},
+		{"the mount point itself", rootLine + etcLine, "/etc", "/etc", "/sysroot/etc"},
+		{"another directory", rootLine + etcLine, "/var/lib/selinux", "/", ""},
+		{"a name that only begins so", rootLine + etcLine, "/etcetera", "/", ""},
+		{"no end of line", rootLine + strings.TrimSuffix(etcLine, "\n"), "/etc/selinux", "/etc", "/sysroot/etc"},
+		{"a mount below", rootLine + etcLine + "31 30 0:27 / /etc/selinux rw - tmpfs tmpfs rw\n", "/etc/selinux/mcs", "/etc/selinux", ""},
+		{"a mount over it", rootLine + etcLine + "31 22 0:27 / /etc rw - tmpfs tmpfs rw\n", "/etc/selinux", "/etc", ""},
+		{"a confext over it", rootLine + etcLine + "31 22 0:27 / /etc rw - overlay confext rw,lowerdir=/run/x,upperdir=/var/lib/extensions.mutable/etc\n", "/etc/selinux", "/etc", "/var/lib/extensions.mutable/etc"},
+		{"read-only", rootLine + "30 22 0:26 / /etc ro - overlay overlay ro,lowerdir=/a:/b\n", "/etc/selinux", "/etc", ""},
+		{"the whole root", "22 1 0:9 / / rw - overlay overlay rw,lowerdir=/a,upperdir=/b\n", "/etc", "/", "/b"},
+		{"a space in the path", rootLine + `30 22 0:26 / /a\040b rw - overlay overlay rw,upperdir=/c\040d\054e` + "\n", "/a b/x", "/a b", "/c d,e"},
+		{"a backslash in the path", rootLine + `30 22 0:26 / /a\134b rw - overlay overlay rw,upperdir=/c\134` + "\n", `/a\b`, `/a\b`, `/c\`},
+		{"what is no escape", rootLine + `30 22 0:26 / /a\09\4 rw - overlay overlay rw,upperdir=/c` + "\n", `/a\09\4`, `/a\09\4`, `/c`},
+		{"several optional fields", "22 1 0:9 / /etc rw shared:1 master:2 propagate_from:3 unbindable - overlay o rw,upperdir=/b\n", "/etc", "/etc", "/b"},
+		{"an empty source", "22 1 0:9 / /etc rw -  \n23 1 0:9 / /etc rw - overlay  rw,upperdir=/b\n", "/etc", "/etc", "/b"},
+		{"other options with the word", "22 1 0:9 / /etc rw - overlay o rw,xupperdir=/a,upperdir=/b,upperdirs=/c\n", "/etc", "/etc", "/b"},
+		{"a long line of another", rootLine + etcLine + long, "/etc/selinux", "/etc", "/sysroot/etc"},
+		{"a long line", rootLine + etcLine + long, "/etc/containers/x", "/etc/containers", "/upper"},
+		{"an empty table", "", "/etc", "", ""},
+		{"garbage", "\n - \nx\n22 1 0:9 / /etc rw overlay\n1 2 3 4 - 5 6\n", "/etc", "", ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			point, upper, err := overlayOf(strings.NewReader(c.table), c.name)
+			if point != c.point || upper != c.upper || err != nil {
+				t.Errorf("%q, %q, %v; want %q, %q", point, upper, err, c.point, c.upper)
+			}
+		})
+	}
+}
+
+func FuzzOverlayOf(f *testing.F) {
+	f.Add(rootLine+etcLine, "/etc/selinux")
+	f.Add(rootLine+`30 22 0:26 / /a\040b rw - overlay overlay rw,upperdir=/c\040d`, "/a b/x")
+	f.Add(rootLine+"40 30 0:40 / /x rw - overlay overlay rw,lowerdir="+strings.Repeat("/l:", 33<<10)+"/y,upperdir=/u\n", "/x")
+	f.Add(`1 1 0:1 / /\777\400 rw - overlay o rw,upperdir=\`, "/")
+	f.Add("\x00\n - \r\n", "")
+	f.Fuzz(func(t *testing.T, table, name string) {
+		name = clean(name)
+		point, upper, err := overlayOf(strings.NewReader(table), name)
+		if err != nil {
+			t.Fatalf("a table in memory cannot be read: %v", err)
+		}
+		if point == "" && upper != "" {
+			t.Fatalf("the upper layer %q of no mount", upper)
+		}
+		if point != "" && !within(name, point) {
+			t.Fatalf("%q does not hold %q", point, name)
+		}
+		if upper != "" && !strings.Contains(table, "upperdir=") {
+			t.Fatalf("the upper layer %q is not in the table", upper)
+		}
+	})
+}
