@@ -10,6 +10,15 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
+// FallBack puts the vendor's own policy in force if the policy on the host was built from another vendor's than the store. The
+// error says that it did, or could not; nil: there was nothing to do.
+func (b *Builder) FallBack(ctx context.Context, policyType string, rec *Record) error {
+	if rec.Policy.Vendor == "" || rec.Policy.Vendor == rec.Vendor {
+		return nil
+	}
+	return b.fallBack(ctx, policyType)
+}
+
 // fallBack puts the vendor's own policy in force, file by file, when not even that builds together with what is declared: a
 // host must not go on with a policy that was made for another OS image. The next run tries to build again.
 func (b *Builder) fallBack(ctx context.Context, policyType string) error {

@@ -59,7 +59,7 @@ type PolicyRecord struct {
 	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones, as CIL
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
-	Relabel        []string          `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
+	Relabel        []Relabel         `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
 	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
 }
 
@@ -231,6 +231,9 @@ func (b *Builder) otherPolicies(policyType, current string) []string {
 
 // rebuild runs semodule once with everything, and again without whatever it says is broken.
 func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, want Declared) (string, error) {
+	if err := b.room(policyType); err != nil {
+		return "", fmt.Errorf("cannot build the policy: %w", err)
+	}
 	restore, err := b.writeBooleans(policyType, rec, want)
 	if err != nil {
 		return "", fmt.Errorf("cannot declare booleans: %w", err)
@@ -245,13 +248,17 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	}
 	out, err := tx.commit(ctx)
 	if err != nil {
-		err = fmt.Errorf("cannot build the policy: %w", errors.Join(err, restore()))
-		if rec.Policy.Vendor != "" && rec.Policy.Vendor != rec.Vendor {
-			// What PID 1 would load was built from another OS image's.
-			return "", errors.Join(err, b.fallBack(ctx, policyType))
-		}
-		return "", err
+		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), restore(), b.FallBack(ctx, policyType, rec))
 	}
+	summary, err := b.built(policyType, rec, want, tx, loads)
+	if err != nil {
+		return "", &plan.UndoError{Failed: err, Undo: errors.New("semodule has no way back: the next run builds the policy anew")}
+	}
+	return fmt.Sprintf("%s (semodule %.1f s, %d MB)", summary, out.Elapsed.Seconds(), out.MaxRSS>>20), nil
+}
+
+// built looks at what semodule made of the transaction, records it, and says it in words.
+func (b *Builder) built(policyType string, rec *Record, want Declared, tx *transaction, loads uint32) (string, error) {
 	b.release(policyType)
 	next := PolicyRecord{
 		Vendor: rec.Vendor, Declared: want.Digest, Commit: b.commit(policyType),
@@ -262,7 +269,8 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	for _, c := range want.FileContexts {
 		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(c)))
 	}
-	if next.File, err = b.built(policyType); err != nil {
+	var err error
+	if next.File, err = b.policyBuilt(policyType); err != nil {
 		return "", err
 	}
 	have, err := modulesIn(b.Root, typeDir(policyType))
@@ -304,7 +312,26 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 			return "", err
 		}
 	}
-	return tx.summary(want, out), nil
+	return tx.summary(want, len(next.Quarantine)), nil
+}
+
+// room makes sure that a full disk does not stop semodule half-way: it writes a second store beside the first, and what it
+// makes of it to /etc.
+func (b *Builder) room(policyType string) error {
+	size, err := b.Root.Measure(active(policyType))
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{StoreDir, EtcDir} {
+		free, err := b.Root.Free(dir)
+		if err != nil {
+			return err
+		}
+		if need := uint64(size.Bytes+int64(size.Entries)*4096) + spare/2; free < need {
+			return fmt.Errorf("%s has %d MB free and a build needs %d MB: make room, then run the policy stage again", b.Root.Path(dir), free>>20, need>>20)
+		}
+	}
+	return nil
 }
 
 func (b *Builder) loads() (uint32, error) {
@@ -314,8 +341,8 @@ func (b *Builder) loads() (uint32, error) {
 	return b.Kernel.PolicyLoads()
 }
 
-// built finds the binary policy that semodule wrote for PID 1: the one that equals the store's.
-func (b *Builder) built(policyType string) (string, error) {
+// policyBuilt finds the binary policy that semodule wrote for PID 1: the one that equals the store's.
+func (b *Builder) policyBuilt(policyType string) (string, error) {
 	dir := EtcDir + "/" + policyType + "/policy"
 	entries, err := b.Root.ReadDir(dir)
 	if err != nil {

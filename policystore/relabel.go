@@ -3,6 +3,7 @@ package policystore
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -10,48 +11,66 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 )
 
-// relabelPaths names the paths whose files may have another label after a rebuild, because their declaration or the vendor's
-// policy changed, and those that an earlier run did not get done.
-func relabelPaths(rec *Record, want Declared) []string {
+// Relabel is a path whose files may have another label after a rebuild.
+type Relabel struct {
+	Path string `json:"path"`
+	// Declared says that the declaration changed and counts to the letter, user, role, level and customizable types included. Else
+	// only the vendor's policy changed, and what containers chose for themselves is left.
+	Declared bool `json:"declared,omitempty"`
+}
+
+// relabelPaths names the paths to relabel after a rebuild: those whose declaration changed, all declared ones when the
+// vendor's policy did, and those that an earlier run did not get done.
+func relabelPaths(rec *Record, want Declared) []Relabel {
+	declared := map[string]bool{}
+	for _, r := range rec.Policy.Relabel {
+		declared[r.Path] = declared[r.Path] || r.Declared
+	}
 	now := map[string]bool{}
+	newVendor := rec.Policy.Vendor != "" && rec.Policy.Vendor != rec.Vendor
 	for _, c := range want.FileContexts {
-		now[strings.TrimSpace(filecon(c))] = true
-	}
-	paths := slices.Clone(rec.Policy.Relabel)
-	newVendor := rec.Policy.Vendor != rec.Vendor
-	for _, c := range want.FileContexts {
-		if newVendor || !slices.Contains(rec.Policy.FileContexts, strings.TrimSpace(filecon(c))) {
-			paths = append(paths, stem(c.Path))
+		statement := strings.TrimSpace(filecon(c))
+		now[statement] = true
+		if changed := !slices.Contains(rec.Policy.FileContexts, statement); changed || newVendor {
+			declared[stem(c.Path)] = declared[stem(c.Path)] || changed
 		}
 	}
-	for _, line := range rec.Policy.FileContexts {
-		if !now[line] {
-			paths = append(paths, stem(fileconPath(line)))
+	for _, statement := range rec.Policy.FileContexts {
+		if !now[statement] {
+			declared[stem(fileconPath(statement))] = true
 		}
 	}
-	slices.Sort(paths)
-	return slices.DeleteFunc(slices.Compact(paths), tooWide)
+	var todo []Relabel
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		if !tooWide(name) {
+			todo = append(todo, Relabel{name, declared[name]})
+		}
+	}
+	return todo
 }
 
 // relabel gives the steps that bring what is at and below the paths to its label: restorecon of those and of nothing else. It
 // writes only labels that differ. A path that cannot be relabelled stays in the record for the next run and fails nothing else. On
 // a root that is not the running host there is nothing to ask which label is right: the first run on the host does it.
-func (b *Builder) relabel(rec *Record, paths []string) plan.Plan {
+func (b *Builder) relabel(rec *Record, paths []Relabel) plan.Plan {
 	if b.Kernel == nil {
 		return nil
 	}
 	var steps plan.Plan
-	for _, name := range paths {
+	for _, todo := range paths {
+		flags := "-R"
+		if todo.Declared {
+			flags = "-RF"
+		}
 		steps = append(steps, plan.Step{
-			Action: "relabel", Target: name, Reason: "its declared file context changed", Quiet: !b.Root.Exists(name),
+			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !b.Root.Exists(todo.Path),
 			Do: func(ctx context.Context) (string, error) {
-				if b.Root.Exists(name) {
-					// -F: also user, role and level, and types that are customizable, for they are what was declared.
-					if _, err := b.Tools.Run(ctx, "restorecon", "-RF", b.Root.Path(name)); err != nil {
+				if b.Root.Exists(todo.Path) {
+					if _, err := b.Tools.Run(ctx, "restorecon", flags, b.Root.Path(todo.Path)); err != nil {
 						return fmt.Sprintf("not relabelled: %v", err), ctx.Err()
 					}
 				}
-				rec.Policy.Relabel = slices.DeleteFunc(slices.Clone(rec.Policy.Relabel), func(p string) bool { return p == name })
+				rec.Policy.Relabel = slices.DeleteFunc(slices.Clone(rec.Policy.Relabel), func(r Relabel) bool { return r.Path == todo.Path })
 				return "relabelled", nil
 			},
 		})

@@ -26,6 +26,7 @@ type transaction struct {
 	operators  []string // the operator's modules in the store, "PRIORITY/NAME"
 	remove     []string // those of them that must go
 	quarantine []Quarantined
+	trying     bool // the kernel is not to load what is built
 }
 
 // item is a declaration that can break the build by itself.
@@ -138,25 +139,25 @@ func (tx *transaction) oneByOne(ctx context.Context, cause error) (command.Outpu
 	if len(tx.items) == 0 {
 		return command.Output{}, cause
 	}
-	out, err := tx.run(ctx, nil)
-	if err != nil {
+	tx.trying = true
+	if out, err := tx.run(ctx, nil); err != nil {
 		return out, cause
 	}
 	var good []item
 	for _, it := range tx.items {
-		next, err := tx.run(ctx, append(slices.Clone(good), it))
+		out, err := tx.run(ctx, append(slices.Clone(good), it))
 		var failed *command.ExitError
 		switch {
 		case err == nil:
-			good, out = append(good, it), next
+			good = append(good, it)
 		case errors.As(err, &failed):
 			tx.leaveOut(it, 0, strings.TrimSpace(failed.Error()))
 		default:
 			return out, err
 		}
 	}
-	tx.items = good
-	return out, nil
+	tx.items, tx.trying = good, false
+	return tx.run(ctx, good)
 }
 
 // The forms in which the tools name the culprit (libsepol 3.1 to 3.11).
@@ -307,7 +308,7 @@ func (tx *transaction) prepare(items []item) ([]string, error) {
 		files[it.name+"."+it.lang] = it.text
 	}
 	argv := []string{"semodule", "--store", tx.policyType}
-	if tx.b.Kernel == nil {
+	if tx.b.Kernel == nil || tx.trying {
 		argv = append(argv, "--noreload")
 	}
 	if !root.IsHost() {
@@ -342,7 +343,7 @@ func (tx *transaction) prepare(items []item) ([]string, error) {
 }
 
 // summary says what one rebuild did.
-func (tx *transaction) summary(want Declared, out command.Output) string {
+func (tx *transaction) summary(want Declared, leftOut int) string {
 	modules, contexts := 0, 0
 	for _, it := range tx.items {
 		if it.kind == "module" {
@@ -358,8 +359,8 @@ func (tx *transaction) summary(want Declared, out command.Output) string {
 	if tx.b.Kernel != nil {
 		parts = append(parts, "loaded")
 	}
-	if n := len(tx.quarantine); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d left out", n))
+	if leftOut > 0 {
+		parts = append(parts, fmt.Sprintf("%d left out", leftOut))
 	}
-	return fmt.Sprintf("%s (semodule %.1f s, %d MB)", strings.Join(parts, ", "), out.Elapsed.Seconds(), out.MaxRSS>>20)
+	return strings.Join(parts, ", ")
 }

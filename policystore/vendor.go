@@ -93,7 +93,7 @@ func generated(below string) bool {
 		return true
 	}
 	switch base {
-	case "file_contexts", "file_contexts.homedirs", "file_contexts.local", "seusers", "netfilter_contexts", "commit_num", "modules_checksum", "users_extra", "homedir_template":
+	case "file_contexts", "file_contexts.homedirs", "seusers", "netfilter_contexts", "commit_num", "modules_checksum", "users_extra", "homedir_template":
 		return true
 	}
 	return false

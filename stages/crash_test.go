@@ -15,6 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 const (
@@ -34,13 +35,13 @@ func TestCrashChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Host{Root: root}
+	h := &Host{Root: root, Declared: func() (*provision.State, error) { return provision.Load(root, "") }}
 	var failed error
 	if stage := os.Getenv(crashStage); stage == "revert" {
 		result, err := h.Revert(context.Background(), false)
 		failed = errors.Join(err, result.Err)
 	} else {
-		results, err := h.Run(context.Background(), []string{stage}, "", false)
+		results, err := h.Run(context.Background(), []string{stage}, false)
 		failed = err
 		for _, r := range results {
 			failed = errors.Join(failed, r.Err)
@@ -131,7 +132,7 @@ func TestCrashMatrix(t *testing.T) {
 		for _, s := range Order() {
 			stagesBefore[s.Name] = step
 			step = copyTree(t, step.Dir)
-			if _, err := host(t, step).Run(context.Background(), []string{s.Name}, "", false); err != nil {
+			if _, err := host(t, step).Run(context.Background(), []string{s.Name}, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -193,7 +194,7 @@ func TestSemoduleKilledUnderUs(t *testing.T) {
 	good := copyTree(t, start.Dir)
 	apply(t, host(t, good), Changed)
 	want := withoutCounter(snapshot(t, good.Dir, StateDir))
-	if _, err := host(t, start).Run(context.Background(), []string{"policystore"}, "", false); err != nil {
+	if _, err := host(t, start).Run(context.Background(), []string{"policystore"}, false); err != nil {
 		t.Fatal(err)
 	}
 	// What the policy stage has done when it starts semodule.

@@ -115,7 +115,7 @@ func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
 	if p := r.contradiction(); p != nil {
 		problems = append(problems, *p)
 	}
-	if r.CommandLine.Ambiguous {
+	if r.CommandLine.Ambiguous && r.declared.Mode != provision.Unmanaged {
 		problems = append(problems, Problem{
 			Problem: "the kernel command line has enforcing= more than once or with something that is no number, and releases of libselinux read it differently",
 			Remedy:  "leave one enforcing=0 or enforcing=1 in the boot loader's configuration, or none, and reboot",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 const enforcing = `version: 1
@@ -31,7 +32,7 @@ func host(t *testing.T, tree *flatcartest.Tree) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	return &Host{Root: root}
+	return &Host{Root: root, Declared: func() (*provision.State, error) { return provision.Load(root, "") }}
 }
 
 func names() []string { return strings.Split(Names(), ", ") }
@@ -39,7 +40,7 @@ func names() []string { return strings.Split(Names(), ", ") }
 // apply runs all stages and fails the test unless each ends with the wanted outcome.
 func apply(t *testing.T, h *Host, want ...Outcome) []Result {
 	t.Helper()
-	results, err := h.Run(context.Background(), names(), "", false)
+	results, err := h.Run(context.Background(), names(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestFirstRunThenNothingToDoThenRevert(t *testing.T) {
 			h := host(t, tree)
 
 			before := snapshot(t, tree.Dir)
-			planned, err := h.Run(context.Background(), names(), "", true)
+			planned, err := h.Run(context.Background(), names(), true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +134,7 @@ func TestFirstRunThenNothingToDoThenRevert(t *testing.T) {
 			apply(t, h, Unchanged)
 			compare(t, "after a run with nothing to do", snapshot(t, tree.Dir), done)
 
-			status, err := h.Status(context.Background(), "")
+			status, err := h.Status(context.Background())
 			if err != nil || !status.AsDeclared {
 				t.Errorf("status: %+v, %v", status, err)
 			}

@@ -91,7 +91,7 @@ func TestEveryLayoutEndsInTheSameState(t *testing.T) {
 				apply(t, h)
 				compare(t, "after apply", withoutCounter(snapshot(t, tree.Dir, StateDir)), withoutCounter(want))
 				apply(t, h, Unchanged)
-				if status, err := h.Status(context.Background(), ""); err != nil || !status.AsDeclared {
+				if status, err := h.Status(context.Background()); err != nil || !status.AsDeclared {
 					t.Errorf("status: %+v, %v", status, err)
 				}
 				if result, err := h.Revert(context.Background(), false); err != nil || result.Err != nil {

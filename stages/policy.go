@@ -38,12 +38,26 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := policystore.Builder{Root: r.Root, Tools: r.Tools, Scratch: StateDir + "/transaction", Quarantine: quarantineDir}
-	if r.Kernel != nil {
-		b.Kernel = r.Kernel
-	}
-	steps, err := b.Plan(policyType, &r.state.Store, declaredPolicy(r))
+	steps, err := r.builder().Plan(policyType, &r.state.Store, declaredPolicy(r))
 	return steps, err
+}
+
+func (h *Host) builder() *policystore.Builder {
+	b := &policystore.Builder{Root: h.Root, Tools: h.Tools, Scratch: StateDir + "/transaction", Quarantine: quarantineDir}
+	if h.Kernel != nil {
+		b.Kernel = h.Kernel
+	}
+	return b
+}
+
+// fallBack puts the vendor's policy in force when the policy on the host was built from another OS image's and the declaration is
+// wrong, so that it cannot be built anew. It gives nil if there is nothing to do.
+func (r *run) fallBack(ctx context.Context) error {
+	policyType, err := policystore.FindType(r.Root)
+	if err != nil {
+		return err
+	}
+	return r.builder().FallBack(ctx, policyType, &r.state.Store)
 }
 
 // declaredPolicy translates the configuration for package policystore, which does not know configurations.
@@ -71,7 +85,8 @@ func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
 			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",
 		})
 	}
-	for _, name := range r.state.Store.Policy.Relabel {
+	for _, todo := range r.state.Store.Policy.Relabel {
+		name := todo.Path
 		if r.Kernel != nil {
 			problems = append(problems, Problem{
 				Problem: name + " does not have its declared label everywhere",

@@ -36,7 +36,7 @@ func Order() []Stage {
 		{Name: "policystore", Does: "a writable policy store that equals this OS image's vendor policy", plan: planPolicystore},
 		{Name: "policy", Does: "modules, booleans, file contexts and dontaudit, built and loaded in one go", plan: planPolicy, check: checkPolicy, Needs: "policystore"},
 		{Name: "audit", Does: "denials reach the journal", plan: planAudit, check: checkAudit},
-		{Name: "enforce", Does: "the mode, now and from the first instant of the next boot", plan: planEnforce, check: checkEnforce, Needs: "policy"},
+		{Name: "enforce", Does: "the mode, now and from the first instant of the next boot", plan: planEnforce, check: checkEnforce},
 	}
 }
 
@@ -52,6 +52,8 @@ type Host struct {
 	// RestartUnit and DisableUnits talk to systemd; nil beneath a root that is not the running host.
 	RestartUnit  func(ctx context.Context, unit string) error
 	DisableUnits func(ctx context.Context, units ...string) error
+	// Declared reads what the host is to be like.
+	Declared func() (*provision.State, error)
 	// LockWait is how long to wait for another run.
 	LockWait time.Duration
 	Reporter Reporter
@@ -109,13 +111,18 @@ type run struct {
 
 // Run carries out the named stages, or only plans them, under the lock. The results come in order, also when some failed. An error means that
 // no stage was tried.
-func (h *Host) Run(ctx context.Context, names []string, configFile string, dry bool) ([]Result, error) {
-	declared, err := provision.Load(h.Root, configFile)
-	if err != nil {
-		return nil, err
-	}
+func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, error) {
 	if err := h.applicable(); err != nil {
 		return nil, err
+	}
+	declared, wrong := h.Declared()
+	if wrong != nil {
+		// The store needs no declaration to follow an OS update, and a wrong one must not leave the host with the policy of an
+		// OS image that is gone.
+		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n != "policystore" && n != "policy" }); dry || len(names) == 0 || len(names) > 1 {
+			return nil, wrong
+		}
+		declared = &provision.State{Mode: provision.Unmanaged}
 	}
 	if !dry {
 		unlock, err := h.lock(ctx)
@@ -131,6 +138,9 @@ func (h *Host) Run(ctx context.Context, names []string, configFile string, dry b
 		}
 	}
 	r := h.newRun(declared, state, dry)
+	if wrong != nil && names[0] == "policy" {
+		return nil, errors.Join(wrong, r.fallBack(ctx))
+	}
 	return r.stages(ctx, names), nil
 }
 
@@ -266,9 +276,8 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 			result.Done = append(result.Done, d)
 		}
 	}
-	var undo *plan.UndoError
-	if err != nil && (errors.As(err, &undo) || errors.Is(err, command.ErrTimeout)) {
-		return err // the marker stays: the host is not as it was
+	if err != nil && inBetween(ctx, err) {
+		return err // the marker stays
 	}
 	if err != nil {
 		unmarked := LoadState(r.Root)
@@ -282,6 +291,16 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 		r.unclean = false
 	}
 	return r.state.save(r.Root)
+}
+
+// inBetween tells whether the error leaves the host neither as it was nor as it is to be: what was done could not be taken
+// back, or a tool was killed at work.
+func inBetween(ctx context.Context, err error) bool {
+	var (
+		undo *plan.UndoError
+		tool *command.ExitError
+	)
+	return errors.As(err, &undo) || errors.Is(err, command.ErrTimeout) || ctx.Err() != nil || errors.As(err, &tool) && tool.Code < 0
 }
 
 // Names lists the stages for messages: "policystore, policy, audit, enforce".

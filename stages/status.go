@@ -6,7 +6,6 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/policystore"
-	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 // Status is what the host is like beside what it is to be. It is made by planning every stage: what a stage would change is
@@ -43,8 +42,8 @@ type StoreStatus struct {
 }
 
 // Status looks at the host and changes nothing.
-func (h *Host) Status(ctx context.Context, configFile string) (*Status, error) {
-	declared, err := provision.Load(h.Root, configFile)
+func (h *Host) Status(ctx context.Context) (*Status, error) {
+	declared, err := h.Declared()
 	if err != nil {
 		return nil, err
 	}

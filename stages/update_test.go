@@ -140,7 +140,7 @@ func TestModuleThatAnUpdateBreaks(t *testing.T) {
 			t.Errorf("modules after the update: %v", list)
 		}
 		apply(t, h, Unchanged, Partly, Unchanged) // known, and not tried again
-		status, err := h.Status(context.Background(), "")
+		status, err := h.Status(context.Background())
 		if err != nil || len(status.Quarantine) != 2 || status.AsDeclared {
 			t.Errorf("status: %+v, %v", status, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -44,7 +45,7 @@ const (
 const longHelp = `selinux-provision takes a Flatcar Container Linux host from its vendor's read-only, permissive SELinux policy to the
 state declared in /etc/selinux-provision/config.yaml, and keeps it there across updates of the OS.
 
-Exit codes: 0 done; 1 failed, the host is as it was; 2 wrong usage or configuration; 3 done in part, what is missing is
+Exit codes: 0 done; 1 failed, the host is as it was unless the message says otherwise; 2 wrong usage or configuration; 3 done in part, what is missing is
 listed; 4 not applicable here, SELinux is off or there is no vendor policy; 5 another run holds the lock; 6 failed, and
 undoing what was done failed too.`
 
@@ -192,7 +193,9 @@ func (a *app) host() (*stages.Host, func(), error) {
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("cannot use --root: %w", err)}
 	}
-	h := &stages.Host{Root: root, LockWait: 15 * time.Minute, Reporter: a.reporter()}
+	// Longer than one rebuild takes, shorter than the units' time limits, so that the message comes from here.
+	h := &stages.Host{Root: root, LockWait: 4 * time.Minute, Reporter: a.reporter()}
+	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config}, a.config) }
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
 		return h, closeHost, nil
@@ -215,13 +218,36 @@ func (a *app) host() (*stages.Host, func(), error) {
 	return h, closeHost, nil
 }
 
+// configReader reads the file of --config where the caller is, and everything else beneath the root.
+type configReader struct {
+	*hostfs.Root
+	config string
+}
+
+// ReadFile reads a file that provision.Load asks for.
+func (r configReader) ReadFile(name string) ([]byte, error) {
+	if r.config == "" || name != r.config {
+		return r.Root.ReadFile(name)
+	}
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return nil, err
+	}
+	here, err := hostfs.Open("/")
+	if err != nil {
+		return nil, err
+	}
+	defer here.Close()
+	return here.ReadFile(abs)
+}
+
 func (a *app) runStages(ctx context.Context, names []string, dry bool) error {
 	h, closeHost, err := a.host()
 	if err != nil {
 		return err
 	}
 	defer closeHost()
-	results, err := h.Run(ctx, names, a.config, dry)
+	results, err := h.Run(ctx, names, dry)
 	if err != nil {
 		return err
 	}

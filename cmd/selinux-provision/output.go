@@ -183,7 +183,7 @@ func (a *app) status(ctx context.Context) error {
 		return err
 	}
 	defer closeHost()
-	s, err := h.Status(ctx, a.config)
+	s, err := h.Status(ctx)
 	if errors.Is(err, stages.ErrNotApplicable) {
 		return err
 	}
