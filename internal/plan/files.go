@@ -35,17 +35,30 @@ func replacing(root *hostfs.Root, action, name, reason string, change func() (st
 		Do: func(context.Context) (string, error) {
 			was, err := save(root, name)
 			if err != nil {
-				return "", fmt.Errorf("cannot %s %s: %w", action, root.Path(name), err)
+				return "", fmt.Errorf("cannot %s %s: %w", action, root.Path(name), without(root.Path(name), err))
 			}
 			result, err := change()
 			if err != nil {
-				return "", fmt.Errorf("cannot %s %s: %w", action, root.Path(name), err)
+				return "", fmt.Errorf("cannot %s %s: %w", action, root.Path(name), without(root.Path(name), err))
 			}
 			old = was
 			return result, nil
 		},
-		Undo: func(context.Context) error { return old.restore(root, name) },
+		Undo: func(context.Context) error {
+			if err := old.restore(root, name); err != nil {
+				return fmt.Errorf("cannot put back what was at %s: %w", root.Path(name), without(root.Path(name), err))
+			}
+			return nil
+		},
 	}
+}
+
+// without takes a path out of an error whose message is about to name it.
+func without(name string, err error) error {
+	if e, ok := err.(*fs.PathError); ok && e.Path == name { //nolint:errorlint // what wraps it may say more
+		return e.Err
+	}
+	return err
 }
 
 // saved is what stood at a name before a step replaced it.
@@ -67,7 +80,7 @@ func save(root *hostfs.Root, name string) (*saved, error) {
 		target, err := root.Readlink(name)
 		return &saved{exists: true, target: target}, err
 	case !info.IsRegular():
-		return nil, fmt.Errorf("%s is neither a file nor a link", root.Path(name))
+		return nil, errors.New("it is neither a file nor a link: move it away")
 	}
 	content, err := root.ReadFile(name)
 	if err != nil {
