@@ -73,14 +73,12 @@ func readBooleans(root *hostfs.Root, activeDir string) (localBooleans, error) {
 	return parseBooleans(bytes.NewReader(content))
 }
 
-// writeBooleans enters the declared booleans into the store and takes out those that were declared before. It gives a function
-// that puts the old file back.
-func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (restore func() error, err error) {
-	name := active(policyType) + "/booleans.local"
-	nothing := func() error { return nil }
+// writeBooleans gives the step that enters the declared booleans into the store and takes out those that were declared before;
+// false: the file is right. A file that cannot be read is one to write anew.
+func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (plan.Step, bool) {
 	local, err := readBooleans(b.Root, active(policyType))
 	if err != nil {
-		return nothing, err
+		local = localBooleans{values: map[string]bool{}}
 	}
 	old := local.encode()
 	for _, was := range rec.Policy.Booleans {
@@ -88,14 +86,11 @@ func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (
 	}
 	maps.Copy(local.values, want.Booleans)
 	content := local.encode()
-	if bytes.Equal(old, content) {
-		return nothing, nil
+	if err == nil && bytes.Equal(old, content) {
+		return plan.Step{}, false
 	}
-	step := plan.Write(b.Root, name, content, hostfs.Attributes{Mode: 0o600, Keep: true}, "")
-	if _, err := step.Do(context.Background()); err != nil {
-		return nothing, err
-	}
-	return func() error { return step.Undo(context.Background()) }, nil
+	attr := hostfs.Attributes{Mode: 0o600, Keep: true}
+	return plan.Write(b.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared"), true
 }
 
 // policyBoolean finds a boolean and its value at boot in a binary policy, whose conditional section has for each boolean three

@@ -234,27 +234,36 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	if err := b.room(policyType); err != nil {
 		return "", fmt.Errorf("cannot build the policy: %w", err)
 	}
-	restore, err := b.writeBooleans(policyType, rec, want)
+	tx, err := b.transaction(policyType, rec, want)
 	if err != nil {
-		return "", fmt.Errorf("cannot declare booleans: %w", err)
+		return "", fmt.Errorf("cannot read the policy store: %w", err)
 	}
 	loads, err := b.loads()
 	if err != nil {
-		return "", errors.Join(err, restore())
+		return "", err
 	}
-	tx, err := b.transaction(policyType, rec, want)
+	out, err := tx.commitWith(ctx, b.prepareStore(policyType, rec, want, tx.strip))
 	if err != nil {
-		return "", errors.Join(err, restore())
-	}
-	out, err := tx.commit(ctx)
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), restore(), b.FallBack(ctx, policyType, rec))
+		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), b.FallBack(ctx, policyType, rec))
 	}
 	summary, err := b.built(policyType, rec, want, tx, loads)
 	if err != nil {
 		return "", &plan.UndoError{Failed: err, Undo: errors.New("semodule has no way back: the next run builds the policy anew")}
 	}
 	return fmt.Sprintf("%s (semodule %.1f s, %d MB)", summary, out.Elapsed.Seconds(), out.MaxRSS>>20), nil
+}
+
+// prepareStore gives the steps that change what libsemanage reads beside the modules, so that it rides along in the transaction.
+func (b *Builder) prepareStore(policyType string, rec *Record, want Declared, strip bool) plan.Plan {
+	var steps plan.Plan
+	if step, ok := b.writeBooleans(policyType, rec, want); ok {
+		steps = append(steps, step)
+	}
+	if flag := active(policyType) + "/" + dontauditFlag; !strip && b.Root.Exists(flag) {
+		// semodule --install keeps the flag, and only --build drops it, which it refuses beside --install.
+		steps = append(steps, plan.Remove(b.Root, flag, "dontaudit rules are to be kept"))
+	}
+	return steps
 }
 
 // built looks at what semodule made of the transaction, records it, and says it in words.

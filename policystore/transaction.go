@@ -13,6 +13,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
 )
 
 // transaction is one run of semodule for the whole wanted state. semodule's cost is per run, not per module, and a run is
@@ -115,6 +116,16 @@ func level(text string) string {
 		out = append(out, c)
 	}
 	return "(" + sensitivity + " (" + strings.Join(out, " ") + "))"
+}
+
+// commitWith makes the small changes first, and takes them back if semodule fails. They are a plan with semodule as the last step.
+func (tx *transaction) commitWith(ctx context.Context, steps plan.Plan) (out command.Output, err error) {
+	_, err = append(steps, plan.Step{Action: "rebuild", Target: StoreDir, Do: func(ctx context.Context) (string, error) {
+		var err error
+		out, err = tx.commit(ctx)
+		return "", err
+	}}).Do(ctx, nil, nil)
+	return out, err
 }
 
 // commit runs semodule until it accepts what is left of the items.

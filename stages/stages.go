@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -181,14 +182,19 @@ func (h *Host) applicable() error {
 
 // lock keeps other runs out. The lock is on the state directory itself: it needs no file of its own.
 func (h *Host) lock(ctx context.Context) (func(), error) {
-	if err := h.Root.MkdirAll(StateDir, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot make the state directory: %w", err)
-	}
 	var waiting func(string)
 	if h.Reporter != nil {
 		waiting = h.Reporter.Waiting
 	}
-	return h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
+	for {
+		if err := h.Root.MkdirAll(StateDir, 0o755); err != nil {
+			return nil, fmt.Errorf("cannot make the state directory: %w", err)
+		}
+		unlock, err := h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
+		if !errors.Is(err, fs.ErrNotExist) { // else the holder was a revert, which removes the directory
+			return unlock, err
+		}
+	}
 }
 
 // sweep removes the temporary files of a run that was cut off. Where the state says that none was, only the state's own
