@@ -209,7 +209,7 @@ func (tree *Tree) merge(lower string) func() {
 			if _, err := os.Lstat(to); err == nil {
 				continue
 			}
-			if _, err := os.Stat(filepath.Dir(to)); err != nil && !tree.mergeable(filepath.Dir(to)) {
+			if !tree.mergeable(filepath.Dir(to)) {
 				continue
 			}
 			if e.mode&fs.ModeSymlink != 0 {

@@ -333,3 +333,22 @@ func TestTempName(t *testing.T) {
 		t.Errorf("%s, %s", a, b)
 	}
 }
+
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "etc", TempPrefix+"0123"), "")
+	write(t, filepath.Join(dir, "etc", TempPrefix+"store/mcs/file"), "")
+	write(t, filepath.Join(dir, "etc/kept/"+TempPrefix+"below"), "")
+	write(t, filepath.Join(dir, "etc/selinux-provision.conf"), "")
+	must(t, os.Symlink("kept", filepath.Join(dir, "etc", TempPrefix+"link")))
+	r := openRoot(t, dir)
+	if n, err := r.Sweep("/etc"); n != 3 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if got := names(t, filepath.Join(dir, "etc")); !slices.Equal(got, []string{"kept/", "kept/" + TempPrefix + "below", "selinux-provision.conf"}) {
+		t.Errorf("there is %q", got)
+	}
+	if n, err := r.Sweep("/missing"); n != 0 || err != nil {
+		t.Errorf("a missing directory: %d, %v", n, err)
+	}
+}
