@@ -21,6 +21,9 @@ func accelArgs(ctx context.Context, kernel string) ([]string, error) {
 	case "tcg":
 		return tcg, nil
 	case "", "auto":
+		if kernel == "" { // a ready image: there is nothing to try it with
+			return tcg, nil
+		}
 		works, err := kvmWorks(ctx, kernel)
 		if err != nil {
 			return nil, err

@@ -83,7 +83,7 @@ func TestFreshMachine(t *testing.T) {
 
 // TestShell proves that the harness's own way into the guest is exact.
 func TestShell(t *testing.T) {
-	m := Start(t, Options{})
+	m := StartCopy(t, "fresh", Options{})
 
 	out, err := m.Run(t.Context(), "printf 'a\\0b'; printf 'c\\n' >&2; exit 7")
 	if err != nil || out.Stdout != "a\x00b" || out.Stderr != "c\n" || out.Exit != 7 {
@@ -115,7 +115,7 @@ func TestShell(t *testing.T) {
 
 // TestSnapshot proves that a restored machine is the one of the snapshot: its memory, its disk, its shell.
 func TestSnapshot(t *testing.T) {
-	m := Start(t, Options{})
+	m := StartCopy(t, "fresh", Options{})
 	m.Must(t, "echo before > /var/state; sync; echo before > /run/state")
 
 	start := time.Now()
@@ -142,7 +142,7 @@ func TestSnapshot(t *testing.T) {
 
 // TestPowerCut proves that what was flushed survives, and that the machine comes up again.
 func TestPowerCut(t *testing.T) {
-	m := Start(t, Options{})
+	m := StartCopy(t, "fresh", Options{})
 	m.Must(t, "echo kept > /var/kept; sync")
 	m.PowerCut()
 	if err := m.PowerOn(t.Context()); err != nil {
@@ -155,7 +155,7 @@ func TestPowerCut(t *testing.T) {
 
 // TestVerdict proves that the check which every scenario relies on can fail.
 func TestVerdict(t *testing.T) {
-	m := Start(t, Options{})
+	m := StartCopy(t, "fresh", Options{})
 	if err := m.Snapshot("clean"); err != nil {
 		t.Fatal(err)
 	}

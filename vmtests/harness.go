@@ -33,8 +33,12 @@ func missing() string {
 	if os.Getenv("VMTEST") == "off" {
 		return "VMTEST=off"
 	}
+	programs := []string{"qemu-system-x86_64", "qemu-img"}
+	if readyImage() == "" {
+		programs = append(programs, "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "zstd")
+	}
 	var lacking []string
-	for _, program := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "zstd"} {
+	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			lacking = append(lacking, program)
 		}
@@ -42,7 +46,7 @@ func missing() string {
 	switch {
 	case len(lacking) > 0:
 		return fmt.Sprintf("%s not found; vmtests/packages.txt lists the packages", strings.Join(lacking, ", "))
-	case os.Geteuid() != 0:
+	case os.Geteuid() != 0 && readyImage() == "":
 		return "building the images needs root"
 	}
 	return ""
@@ -52,13 +56,21 @@ func missing() string {
 // fails the test.
 func Start(t testing.TB, options Options) *Machine {
 	t.Helper()
+	return start(t, options, Boot)
+}
+
+func start(t testing.TB, options Options, boot func(context.Context, Options) (*Machine, error)) *Machine {
+	t.Helper()
 	Require(t)
+	if why := notWithReadyImage(options); readyImage() != "" && why != "" {
+		t.Skipf("cannot do this with the image of VMTEST_IMAGE: %s", why)
+	}
 	if options.Progress == nil {
 		options.Progress = func(line string) { t.Log(line) }
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	m, err := Boot(ctx, options)
+	m, err := boot(ctx, options)
 	if m != nil {
 		t.Cleanup(func() {
 			defer m.Close()

@@ -69,6 +69,8 @@ type Image struct {
 	Usr    string // raw, Btrfs, only ever attached read-only
 	Root   string // raw, ext4, backing file of a machine's own disk
 	BootFS string // raw, vfat, holds the first-boot flag
+
+	dir string // in the cache; "" for a ready image
 }
 
 // CacheDir is where images and running machines' disks are kept.
@@ -84,8 +86,11 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 	if progress == nil {
 		progress = func(string) {}
 	}
+	if path := readyImage(); path != "" {
+		return map[Layout]*Image{Today: {Suite: suite, Layout: Today, Root: path}}, nil
+	}
 	b := &builder{ctx: ctx, suite: suite, progress: progress}
-	guest, err := b.guestProgram()
+	guest, err := guestProgram(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +113,13 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 		if err := b.once(dir, func(out string) error { return b.makeImages(base, out, guest) }); err != nil {
 			return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
 		}
+		removeSuperseded(base)
+		removeSuperseded(dir)
 	}
 	images := map[Layout]*Image{}
 	for _, layout := range Layouts() {
 		images[layout] = &Image{
-			Suite: suite, Layout: layout,
+			Suite: suite, Layout: layout, dir: dir,
 			Kernel: filepath.Join(dir, "vmlinux"),
 			Initrd: filepath.Join(dir, "initrd"),
 			BootFS: filepath.Join(dir, "boot.img"),
@@ -154,6 +161,35 @@ func lockCache(suite Suite) (unlock func(), err error) {
 		return nil, fmt.Errorf("cannot lock the image cache: %w", err)
 	}
 	return func() { f.Close() }, nil
+}
+
+// lockDir locks a directory of the cache that must exist, until it is closed or the process ends.
+func lockDir(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// removeSuperseded removes the directories of the cache that have the name of this one up to its digest and that no machine uses:
+// what they were made from has changed. One that cannot be removed now is the next build's to remove.
+func removeSuperseded(dir string) {
+	name := filepath.Base(dir)
+	same, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), name[:strings.LastIndex(name, "-")+1]+"*"))
+	for _, other := range same {
+		if other == dir || strings.Count(filepath.Base(other), "-") != strings.Count(name, "-") {
+			continue
+		}
+		if f, err := lockDir(other, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			_ = os.RemoveAll(other)
+			f.Close()
+		}
+	}
 }
 
 // lockFile locks a file, made if need be, until it is closed or the process ends.
@@ -234,13 +270,13 @@ func lastLines(text string, n int) string {
 }
 
 // guestProgram compiles the harness's end in the guest.
-func (b *builder) guestProgram() ([]byte, error) {
+func guestProgram(ctx context.Context) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "vmtest-guest-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot build the guest's shell: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "guest"),
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "guest"),
 		"github.com/selinux-provision/selinux-provision/vmtests/cmd/vmtest-guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

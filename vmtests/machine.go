@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/selinux-provision/selinux-provision/vmtests/internal/link"
 )
 
 // Options say what machine to boot. The zero value is a fresh one of today's layout.
@@ -58,8 +61,9 @@ func (o Options) withDefaults() Options {
 // Machine is one virtual machine with its own disks. It outlives its QEMU processes: each boot is a new one.
 type Machine struct {
 	options Options
-	dir     string   // disks, sockets, console log
-	inUse   *os.File // locked, so that another test process leaves dir alone
+	dir     string     // disks, sockets, console log
+	inUse   *os.File   // locked, so that another test process leaves dir alone
+	held    []*os.File // directories of the cache that it uses, locked
 
 	qemu    *exec.Cmd
 	exited  chan struct{} // closed when qemu has ended
@@ -92,6 +96,37 @@ func Boot(ctx context.Context, options Options) (*Machine, error) {
 }
 
 func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
+	if err := m.makeDir(); err != nil {
+		return err
+	}
+	if err := m.hold(image); err != nil {
+		return err
+	}
+	if err := layer(ctx, image.Root, image.rootFormat(), m.path("root.qcow2")); err != nil {
+		return err
+	}
+	if !image.ready() {
+		if err := layer(ctx, image.BootFS, "raw", m.path("boot.qcow2")); err != nil {
+			return err
+		}
+	}
+	for _, disk := range m.options.Disks {
+		if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", m.path("disk-"+disk.Name+".qcow2"), strconv.Itoa(disk.SizeMB)+"M"); err != nil {
+			return err
+		}
+	}
+	config := m.options.Ignition
+	if image.ready() {
+		var err error
+		if config, err = withShell(ctx, config); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(m.path("config.ign"), config, 0o600)
+}
+
+// makeDir makes the machine's own directory.
+func (m *Machine) makeDir() error {
 	parent := filepath.Join(CacheDir(), "run")
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("cannot make the machine's directory: %w", err)
@@ -105,18 +140,25 @@ func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
 	if m.inUse, err = lockFile(m.path("in-use"), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("cannot make the machine's directory: %w", err)
 	}
-	if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.Root, m.path("root.qcow2")); err != nil {
-		return err
+	return nil
+}
+
+// layer makes a disk that starts as the given one and keeps what is written to it to itself.
+func layer(ctx context.Context, base, format, disk string) error {
+	return tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", format, "-b", base, disk)
+}
+
+// hold keeps a directory of the cache from being removed as superseded for as long as the machine exists.
+func (m *Machine) hold(image *Image) error {
+	if image.dir == "" {
+		return nil
 	}
-	if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.BootFS, m.path("boot.qcow2")); err != nil {
-		return err
+	f, err := lockDir(image.dir, syscall.LOCK_SH)
+	if err != nil {
+		return fmt.Errorf("cannot use the image: %w", err)
 	}
-	for _, disk := range m.options.Disks {
-		if err := tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", m.path("disk-"+disk.Name+".qcow2"), strconv.Itoa(disk.SizeMB)+"M"); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(m.path("config.ign"), m.options.Ignition, 0o600)
+	m.held = append(m.held, f)
+	return nil
 }
 
 // removeAbandoned removes the directories of machines whose process was killed: nobody holds their lock any more.
@@ -184,7 +226,7 @@ func (m *Machine) PowerOn(ctx context.Context, changes ...func(*Options)) error 
 		change(&m.options)
 	}
 	start := time.Now()
-	if err := m.start(ctx, ""); err != nil {
+	if err := m.start(ctx); err != nil {
 		return err
 	}
 	if err := m.waitBooted(ctx); err != nil {
@@ -194,43 +236,29 @@ func (m *Machine) PowerOn(ctx context.Context, changes ...func(*Options)) error 
 	return nil
 }
 
-// start runs QEMU, from a snapshot if one is named, and waits until its sockets answer.
-func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
+// start runs QEMU and waits until its sockets answer. more are arguments that say where the machine goes on, if it does not boot.
+func (m *Machine) start(ctx context.Context, more ...string) error {
 	images, err := Build(ctx, m.options.Suite, m.options.Progress)
 	if err != nil {
 		return err
 	}
 	image := images[m.options.Layout]
+	if err := m.hold(image); err != nil {
+		return err
+	}
 	accel, err := accelArgs(ctx, image.Kernel)
 	if err != nil {
 		return err
 	}
-	firstBoot, err := m.firstBoot(ctx)
-	if err != nil {
-		return err
+	var kernel []string
+	if !image.ready() {
+		firstBoot, err := m.firstBoot(ctx)
+		if err != nil {
+			return err
+		}
+		kernel = []string{"-kernel", image.Kernel, "-initrd", image.Initrd, "-append", m.kernelArgs(firstBoot)}
 	}
-	args := append(accel,
-		"-machine", "q35,sata=off,smbus=off", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
-		"-smp", strconv.Itoa(m.options.CPUs), "-m", strconv.Itoa(m.options.MemoryMB),
-		"-kernel", image.Kernel, "-initrd", image.Initrd, "-append", m.kernelArgs(firstBoot),
-		"-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console",
-		"-qmp", "unix:qmp.sock,server=on,wait=off",
-		"-device", "virtio-rng-pci",
-		"-device", "virtio-serial-pci", "-chardev", "socket,id=shell,path=shell.sock,server=on,wait=off",
-		"-device", "virtserialport,chardev=shell,name=vmtest.shell",
-	)
-	args = append(args, drive("root", "root.qcow2", "qcow2", false)...)
-	args = append(args, drive("boot", "boot.qcow2", "qcow2", false)...)
-	args = append(args, drive("usr", image.Usr, "raw", true)...)
-	for _, disk := range m.options.Disks {
-		args = append(args, drive(disk.Name, "disk-"+disk.Name+".qcow2", "qcow2", false)...)
-	}
-	if len(m.options.Ignition) > 0 {
-		args = append(args, "-fw_cfg", "name=opt/com.coreos/config,file=config.ign")
-	}
-	if fromSnapshot != "" {
-		args = append(args, "-loadvm", fromSnapshot)
-	}
+	args := slices.Concat(accel, kernel, m.devices(image), more)
 
 	log, err := os.OpenFile(m.path("qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -268,6 +296,31 @@ func (m *Machine) start(ctx context.Context, fromSnapshot string) error {
 		return fmt.Errorf("cannot reach the guest's shell: %w", err)
 	}
 	return nil
+}
+
+// devices are QEMU's arguments for everything but the processor and the kernel. Files are relative to the machine's directory.
+func (m *Machine) devices(image *Image) []string {
+	args := []string{
+		"-machine", "q35,sata=off,smbus=off", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
+		"-smp", strconv.Itoa(m.options.CPUs), "-m", strconv.Itoa(m.options.MemoryMB),
+		"-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console",
+		"-qmp", "unix:qmp.sock,server=on,wait=off",
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-serial-pci", "-chardev", "socket,id=shell,path=shell.sock,server=on,wait=off",
+		"-device", "virtserialport,chardev=shell,name=" + link.PortName,
+	}
+	args = append(args, drive("root", "root.qcow2", "qcow2", false)...)
+	if !image.ready() {
+		args = append(args, drive("boot", "boot.qcow2", "qcow2", false)...)
+		args = append(args, drive("usr", image.Usr, "raw", true)...)
+	}
+	for _, disk := range m.options.Disks {
+		args = append(args, drive(disk.Name, "disk-"+disk.Name+".qcow2", "qcow2", false)...)
+	}
+	if len(m.options.Ignition) > 0 || image.ready() {
+		args = append(args, "-fw_cfg", "name="+image.configName()+",file=config.ign")
+	}
+	return args
 }
 
 // startTied starts a program that dies with this process, however this process ends: a test that runs into its time limit is killed
@@ -425,7 +478,7 @@ func (m *Machine) Restore(ctx context.Context, name string) error {
 		if m.shell, err = dialShell(m.path("shell.sock")); err != nil {
 			return fmt.Errorf("cannot reach the guest's shell: %w", err)
 		}
-	} else if err := m.start(ctx, name); err != nil {
+	} else if err := m.start(ctx, "-loadvm", name); err != nil {
 		return err
 	}
 	return m.waitShell(ctx)
@@ -458,7 +511,9 @@ func (m *Machine) Close() {
 	if m.dir != "" {
 		_ = os.RemoveAll(m.dir)
 	}
-	if m.inUse != nil {
-		m.inUse.Close()
+	for _, f := range append(m.held, m.inUse) {
+		if f != nil {
+			f.Close()
+		}
 	}
 }
