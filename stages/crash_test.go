@@ -45,6 +45,9 @@ func TestCrashChild(t *testing.T) {
 		failed = err
 		for _, r := range results {
 			failed = errors.Join(failed, r.Err)
+			for _, p := range r.Problems {
+				failed = errors.Join(failed, errors.New(p.Problem))
+			}
 		}
 	}
 	if failed != nil {
@@ -74,6 +77,78 @@ func killAt(t *testing.T, dir, stage, call string, n int, mayFail bool) bool {
 		t.Fatalf("%s, %s %d: %v\n%s", stage, call, n, err, out)
 	}
 	return false
+}
+
+// failAt runs a stage on the tree and lets the n-th call of a system call fail. It tells what the stage said; "" if it succeeded, and
+// whether the call was made at all.
+func failAt(t *testing.T, dir, stage, call, errno string, n int) (said string, reached bool) {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "strace")
+	cmd := exec.Command("strace", "-f", "-qq", "-o", log, "-e", "trace="+call,
+		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", call, errno, n), os.Args[0], "-test.run=^TestCrashChild$")
+	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStage+"="+stage)
+	out, err := cmd.CombinedOutput()
+	trace, rerr := os.ReadFile(log)
+	if rerr != nil {
+		t.Fatal(rerr)
+	}
+	reached = strings.Contains(string(trace), "(INJECTED)")
+	if err == nil {
+		return "", reached
+	}
+	return string(out), reached
+}
+
+// TestErrorMatrix lets each stage fail at each of its calls that change something: the host is as it was at once, not after the next
+// run, and the next run ends where an undisturbed one does.
+func TestErrorMatrix(t *testing.T) {
+	needStrace(t)
+	if testing.Short() {
+		t.Skip("it takes minutes: not in -short mode")
+	}
+	fresh := flatcartest.New(t, flatcartest.LTS2023)
+	fresh.Write("etc/selinux-provision/config.yaml", enforcing)
+	good := copyTree(t, fresh.Dir)
+	before := map[string]*flatcartest.Tree{"revert": good}
+	step := fresh
+	for _, s := range Order() {
+		before[s.Name] = step
+		step = copyTree(t, step.Dir)
+		if _, err := host(t, step).Run(context.Background(), []string{s.Name}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, host(t, good), Changed)
+	want := withoutCounter(snapshot(t, good.Dir, StateDir))
+	for _, stage := range []string{"policystore", "audit", "enforce", "revert"} {
+		was := snapshot(t, before[stage].Dir, StateDir)
+		for _, fault := range []string{"renameat:EIO", "renameat2:EIO", "fsync:EIO", "syncfs:EDQUOT", "symlinkat:ENOSPC", "mkdirat:EROFS", "fchown:EPERM", "unlinkat:EIO"} {
+			t.Run(stage+"/"+fault, func(t *testing.T) {
+				call, errno, _ := strings.Cut(fault, ":")
+				for n := 1; ; n++ {
+					tree := copyTree(t, before[stage].Dir)
+					said, reached := failAt(t, tree.Dir, stage, call, errno, n)
+					if !reached {
+						return
+					}
+					bootable(t, tree)
+					// What cannot be removed stays, and the next run removes it: everything else is as it was.
+					if call != "unlinkat" && said != "" && !strings.Contains(said, "everything was done") {
+						compare(t, fmt.Sprintf("%s %d failed", call, n), snapshot(t, tree.Dir, StateDir), was)
+					}
+					h := host(t, tree)
+					apply(t, h)
+					compare(t, fmt.Sprintf("%s %d failed, then applied", call, n), withoutCounter(snapshot(t, tree.Dir, StateDir)), want)
+					apply(t, h, Unchanged)
+					noLeftovers(t, tree)
+					if t.Failed() {
+						t.Logf("the stage said: %s", said)
+						return
+					}
+				}
+			})
+		}
+	}
 }
 
 // needStrace fails in CI and skips elsewhere where the tests cannot kill at a chosen call.
@@ -124,6 +199,9 @@ func bootable(t *testing.T, tree *flatcartest.Tree) {
 // and the next run ends where an undisturbed one does.
 func TestCrashMatrix(t *testing.T) {
 	needStrace(t)
+	if testing.Short() {
+		t.Skip("it takes minutes: not in -short mode")
+	}
 	for _, layout := range flatcartest.Layouts() {
 		fresh := flatcartest.New(t, layout)
 		fresh.Write("etc/selinux-provision/config.yaml", enforcing)

@@ -66,6 +66,11 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 					h.report(func(r Reporter) { r.Finished("revert", d) })
 				}
 			})
+		var left *plan.CleanupError
+		if errors.As(result.Err, &left) {
+			result.Outcome, result.Err = Partly, nil
+			result.Problems = []Problem{{left.Error(), "run revert again"}}
+		}
 		if result.Err != nil {
 			result.Outcome = Failed
 		}

@@ -243,11 +243,15 @@ func (r *run) stage(ctx context.Context, s Stage) Result {
 		}
 	}
 	if s.check != nil {
-		if result.Problems, err = s.check(ctx, r); err != nil {
+		problems, err := s.check(ctx, r)
+		result.Problems = append(result.Problems, problems...)
+		if err != nil {
 			result.Outcome, result.Err = Failed, err
-		} else if len(result.Problems) > 0 {
-			result.Outcome = Partly
+			return result
 		}
+	}
+	if len(result.Problems) > 0 {
+		result.Outcome = Partly
 	}
 	return result
 }
@@ -266,7 +270,8 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 			return err
 		}
 	}
-	done, err := steps.Do(ctx,
+	// What was done is written down as the last step, so that a failure to do so takes everything back.
+	done, err := append(slices.Clone(steps), r.recorded(s, old, steps)).Do(ctx,
 		func(step plan.Step) {
 			if r.Reporter != nil && !step.Quiet {
 				r.Reporter.Started(s.Name, step)
@@ -282,6 +287,17 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 			result.Done = append(result.Done, d)
 		}
 	}
+	if err == nil && r.state.InProgress == cleaning {
+		r.state.InProgress = ""
+		if serr := r.state.save(r.Root); serr != nil {
+			err = &plan.CleanupError{Err: serr}
+		}
+	}
+	var left *plan.CleanupError
+	if errors.As(err, &left) {
+		result.Problems = append(result.Problems, Problem{left.Error(), "the next run tries again; run: selinux-provision apply"})
+		return nil
+	}
 	if err != nil && inBetween(ctx, err) {
 		return err // the marker stays
 	}
@@ -290,13 +306,30 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 		unmarked.InProgress = old
 		return errors.Join(err, unmarked.save(r.Root))
 	}
-	r.state.InProgress = ""
-	if r.unclean && s.Name != "policystore" {
-		r.state.InProgress = old
-	} else {
-		r.unclean = false
-	}
-	return r.state.save(r.Root)
+	return nil
+}
+
+// cleaning in place of a stage's name says that everything was done but the removal of what was there before.
+const cleaning = "cleanup"
+
+// recorded is the last step of a stage's plan.
+func (r *run) recorded(s Stage, old string, steps plan.Plan) plan.Step {
+	return plan.Step{Action: "record", Target: stateFile, Reason: "the next run asks what was done", Quiet: true,
+		Do: func(context.Context) (string, error) {
+			stillUnclean := r.unclean && s.Name != "policystore"
+			r.state.InProgress = ""
+			if slices.ContainsFunc(steps, func(s plan.Step) bool { return s.Cleanup != nil }) {
+				r.state.InProgress = cleaning
+			}
+			if stillUnclean {
+				r.state.InProgress = old
+			}
+			if err := r.state.save(r.Root); err != nil {
+				return "", err
+			}
+			r.unclean = stillUnclean
+			return "recorded", nil
+		}}
 }
 
 // inBetween tells whether the error leaves the host neither as it was nor as it is to be: what was done could not be taken

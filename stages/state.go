@@ -23,8 +23,9 @@ const (
 type State struct {
 	// Version is the format's, 1. A file of another version counts as missing. Written and read by every run.
 	Version int `json:"version"`
-	// InProgress names the stage that was at work when the file was written; a run that ends clears it. Read by the next run,
-	// which builds the store anew if the stage was policystore or policy, and by status.
+	// InProgress names the stage that was at work when the file was written, revert among them, or says "cleanup"; a run that ends
+	// clears it. Read by the next run, which removes temporary files, and builds the store anew unless the stage was audit,
+	// enforce or cleanup; and by status.
 	InProgress string `json:"in_progress,omitempty"`
 	// Store is written by the stages policystore and policy; read by them, enforce and status.
 	Store policystore.Record `json:"store"`

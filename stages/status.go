@@ -94,7 +94,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 		s.Problems = append(s.Problems, result.Problems...)
 		s.Stages = append(s.Stages, result)
 	}
-	if s.InProgress != "" {
+	if s.InProgress != "" && s.InProgress != cleaning {
 		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is at work or was cut off", "wait for it, or run: selinux-provision apply"})
 	}
 	s.AsDeclared = len(s.Problems) == 0

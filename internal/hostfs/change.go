@@ -188,9 +188,12 @@ func (r *Root) Mkdir(name string, mode fs.FileMode) error {
 		return r.fail("mkdir", name, err)
 	}
 	if err := unix.Fchmodat(dir, base, unixMode(mode), 0); err != nil { // the umask
-		return r.fail("chmod", name, err)
+		return errors.Join(r.fail("chmod", name, err), unix.Unlinkat(dir, base, unix.AT_REMOVEDIR))
 	}
-	return r.syncDir(dir, name)
+	if err := r.syncDir(dir, name); err != nil {
+		return errors.Join(err, unix.Unlinkat(dir, base, unix.AT_REMOVEDIR))
+	}
+	return nil
 }
 
 // Rename moves from to to within the root, replacing a file or an empty directory as rename(2) does, and makes both durable.
@@ -213,10 +216,17 @@ func (r *Root) rename(from, to string, flags uint) error {
 	if err := unix.Renameat2(fromDir, fromBase, toDir, toBase, flags); err != nil {
 		return r.fail(fmt.Sprintf("rename %s to", r.Path(from)), to, err)
 	}
-	if err := r.syncDir(toDir, to); err != nil {
-		return err
+	err = r.syncDir(toDir, to)
+	if err == nil {
+		err = r.syncDir(fromDir, from)
 	}
-	return r.syncDir(fromDir, from)
+	if err != nil {
+		// Not known to be durable is not done: a caller that is told so must find the old names.
+		if back := unix.Renameat2(toDir, toBase, fromDir, fromBase, flags); back != nil {
+			return errors.Join(err, r.fail(fmt.Sprintf("rename %s back to", r.Path(to)), from, back))
+		}
+	}
+	return err
 }
 
 // Remove removes a file, a link or an empty directory; what is not there is not an error.

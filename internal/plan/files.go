@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
@@ -39,6 +40,10 @@ func replacing(root *hostfs.Root, action, name, reason string, change func() (st
 			}
 			result, err := change()
 			if err != nil {
+				// The name may have changed already, and only its durability be in doubt.
+				if now, serr := save(root, name); serr != nil || !reflect.DeepEqual(now, was) {
+					err = errors.Join(err, was.restore(root, name))
+				}
 				return "", fmt.Errorf("cannot %s %s: %w", action, root.Path(name), without(root.Path(name), err))
 			}
 			old = was

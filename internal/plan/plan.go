@@ -82,17 +82,26 @@ func (p Plan) Do(ctx context.Context, started func(Step), finished func(Done)) (
 			finished(d)
 		}
 	}
-	var errs []error
+	// In order and no further than the first that fails: what removes the marker of unfinished work comes last.
 	for _, step := range p {
-		if step.Cleanup != nil {
-			errs = append(errs, step.Cleanup())
+		if step.Cleanup == nil {
+			continue
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return done, fmt.Errorf("everything was done, but cannot remove what is left of the old state: %w", err)
+		if err := step.Cleanup(); err != nil {
+			return done, &CleanupError{err}
+		}
 	}
 	return done, nil
 }
+
+// CleanupError says that every step was carried out, and that something of the old state could not be removed.
+type CleanupError struct{ Err error }
+
+func (e *CleanupError) Error() string {
+	return fmt.Sprintf("everything was done, but what is left of the old state is still there: %v", e.Err)
+}
+
+func (e *CleanupError) Unwrap() error { return e.Err }
 
 func (p Plan) undo(ctx context.Context, failed error) error {
 	ctx = context.WithoutCancel(ctx) // a cancelled run is taken back as well
