@@ -242,11 +242,18 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	if err != nil {
 		return "", err
 	}
+	commit := b.commit(policyType)
 	out, err := tx.commitWith(ctx, b.prepareStore(policyType, rec, want, tx.strip))
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), b.FallBack(ctx, policyType, rec))
 	}
 	summary, err := b.built(policyType, rec, want, tx, loads)
+	switch {
+	case b.commit(policyType) == commit:
+		err = errors.New("cannot build the policy: semodule says that it succeeded, and it changed nothing")
+	case err == nil && tx.strip && !b.Root.Exists(active(policyType)+"/"+dontauditFlag):
+		err = errors.New("cannot build the policy without dontaudit rules: semodule says that it succeeded, and they are still there")
+	}
 	if err != nil {
 		return "", &plan.UndoError{Failed: err, Undo: errors.New("semodule has no way back: the next run builds the policy anew")}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -21,6 +22,7 @@ import (
 const (
 	crashDir   = "SELINUX_PROVISION_CRASH_DIR"
 	crashStage = "SELINUX_PROVISION_CRASH_STAGE"
+	crashLimit = "SELINUX_PROVISION_CRASH_LIMIT" // on each tool's run
 )
 
 // TestCrashChild is the process that the crash matrix kills. Run by itself it has nothing to do.
@@ -36,6 +38,9 @@ func TestCrashChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Host{Root: root, Declared: func() (*provision.State, error) { return provision.Load(root, "") }}
+	if limit, err := time.ParseDuration(os.Getenv(crashLimit)); err == nil {
+		h.Tools.Limit = limit
+	}
 	var failed error
 	if stage := os.Getenv(crashStage); stage == "revert" {
 		result, err := h.Revert(context.Background(), false)
