@@ -36,6 +36,7 @@ func arrows() map[string][]string {
 		"internal":          {},
 		"units":             {},
 		"ignition-examples": {},
+		"bench":             {},
 		"vmtests":           append([]string{"cmd", "stages", "internal", "units", "ignition-examples"}, work...),
 	}
 }
@@ -56,8 +57,10 @@ func (s source) top() string { first, _, _ := strings.Cut(s.dir, "/"); return fi
 
 func (s source) isTest() bool { return strings.HasSuffix(s.name, "_test.go") }
 
-// isProduct leaves out tests, packages that only tests use, and the virtual machines.
-func (s source) isProduct() bool { return !s.isTest() && s.top() != "vmtests" && !isTestSupport(s.dir) }
+// isProduct leaves out tests, packages that only tests use, the virtual machines and the measurements.
+func (s source) isProduct() bool {
+	return !s.isTest() && s.top() != "vmtests" && s.top() != "bench" && !isTestSupport(s.dir)
+}
 
 // isTestSupport says whether a package is made for tests.
 func isTestSupport(dir string) bool {
