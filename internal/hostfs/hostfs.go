@@ -326,25 +326,28 @@ func (r *Root) Label(name string) (string, error) {
 
 // labelAt reads base's label through /proc/self/fd/DIR/base, the only way to name an entry by handle before getxattrat(2).
 func labelAt(dir int, base string) (string, error) {
-	return readLabel(func(buf []byte) (int, error) {
-		return unix.Lgetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dir, base), labelAttribute, buf)
-	})
+	var buf [maxLabel]byte
+	n, err := unix.Lgetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dir, base), labelAttribute, buf[:])
+	return labelFrom(buf[:max(n, 0)], err)
 }
 
 func labelOf(fd int) (string, error) {
-	return readLabel(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, labelAttribute, buf) })
+	var buf [maxLabel]byte
+	n, err := unix.Fgetxattr(fd, labelAttribute, buf[:])
+	return labelFrom(buf[:max(n, 0)], err)
 }
 
-func readLabel(get func([]byte) (int, error)) (string, error) {
-	buf := make([]byte, 4096) // a context is at most a page: security/selinux/selinuxfs.c, SIMPLE_TRANSACTION_LIMIT
-	n, err := get(buf)
+// maxLabel is the longest label: security/selinux/selinuxfs.c, SIMPLE_TRANSACTION_LIMIT.
+const maxLabel = 4096
+
+func labelFrom(attribute []byte, err error) (string, error) {
 	switch {
 	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP):
 		return "", nil
 	case err != nil:
 		return "", err
 	}
-	return strings.TrimRight(string(buf[:n]), "\x00"), nil
+	return strings.TrimRight(string(attribute), "\x00"), nil
 }
 
 // unlabeled tells whether the kernel made the label up for a file that has none on disk. Writing it out would change nothing
