@@ -12,9 +12,9 @@ import (
 
 // Units are what revert disables, so that the next boot does not provision the host again.
 func Units() []string {
-	units := []string{"selinux-provision.target"}
+	units := []string{"selinux-provision.target", "selinux-provision-check.path"}
 	for _, s := range Order() {
-		units = append(units, "selinux-provision-"+s.Name+".service")
+		units = append(units, "selinux-provision-stage-"+s.Name+".service")
 	}
 	return units
 }

@@ -29,6 +29,8 @@ type State struct {
 	InProgress string `json:"in_progress,omitempty"`
 	// Store is written by the stages policystore and policy; read by them, enforce and status.
 	Store policystore.Record `json:"store"`
+	// Check is the result of the last check of another OS image. Written by check, read by status.
+	Check *ImageCheck `json:"check,omitempty"`
 }
 
 // LoadState reads the state. Anything that is wrong with the file gives the empty state.

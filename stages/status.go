@@ -17,9 +17,11 @@ type Status struct {
 	Modules    []string                  `json:"modules"` // declared and in the built policy
 	Quarantine []policystore.Quarantined `json:"quarantine"`
 	// InProgress names the stage that was cut off, or is at work right now.
-	InProgress string    `json:"in_progress,omitempty"`
-	Problems   []Problem `json:"problems"`
-	AsDeclared bool      `json:"as_declared"`
+	InProgress string `json:"in_progress,omitempty"`
+	// NextImage is the result of the last check of another OS image. What it found is no problem of this one.
+	NextImage  *ImageCheck `json:"next_image,omitempty"`
+	Problems   []Problem   `json:"problems"`
+	AsDeclared bool        `json:"as_declared"`
 }
 
 // ModeStatus has the mode from every place that has a say in it.
@@ -72,6 +74,9 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 		}
 	}
 	s.Quarantine = append(s.Quarantine, rec.Policy.Quarantine...)
+	if state.Check != nil && state.Check.Vendor != vendor.Fingerprint {
+		s.NextImage = state.Check
+	}
 
 	quiet := *h
 	quiet.Reporter = nil

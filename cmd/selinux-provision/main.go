@@ -161,12 +161,25 @@ func (a *app) commands() *cobra.Command {
 			return a.status(cmd.Context())
 		}}
 
+	check := &cobra.Command{Use: "check --usr DIRECTORY", Short: "Build what is declared against another OS image, in scratch space", Args: cobra.NoArgs,
+		Long: "Build what is declared, and what was installed by hand, against the /usr tree of another OS image, in scratch space.\n" +
+			"Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.\n\n" +
+			"\"--usr other\" mounts the /usr partition that is not in use: after an OS update was downloaded, that of the next boot."}
+	usr := check.Flags().String("usr", "", "the /usr tree in this `directory`, or \"other\"")
+	check.RunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = "check"
+		if *usr == "" {
+			return usageError{errors.New("cannot check without --usr: give the /usr tree of an OS image, or \"other\"")}
+		}
+		return a.check(cmd.Context(), *usr)
+	}
+
 	version := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			a.command = "version"
 			return a.version()
 		}}
-	root.AddCommand(apply, stage, status, revert, version)
+	root.AddCommand(apply, stage, status, revert, check, version)
 	return root
 }
 
@@ -266,6 +279,36 @@ func (a *app) revert(ctx context.Context, dry bool) error {
 		return err
 	}
 	a.finish([]stages.Result{result})
+	return nil
+}
+
+func (a *app) check(ctx context.Context, usr string) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	reporter := h.Reporter
+	if !a.verbose {
+		h.Reporter = nil // how the copy was built
+	}
+	check, err := h.CheckImage(ctx, usr)
+	if err != nil {
+		return err
+	}
+	result := check.Check()
+	if result.Outcome == stages.Partly {
+		a.code = exitPartly
+	}
+	if a.answer(struct {
+		header
+		*stages.ImageCheck
+	}{a.header(), check}) {
+		return nil
+	}
+	if reporter != nil {
+		reporter.Result(result)
+	}
 	return nil
 }
 

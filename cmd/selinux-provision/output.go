@@ -136,6 +136,9 @@ func (t textReporter) Result(r stages.Result) {
 func summary(r stages.Result) string {
 	switch r.Outcome {
 	case stages.Unchanged:
+		if r.Stage == "check" {
+			return "everything declared builds"
+		}
 		return "nothing to do"
 	case stages.Changed:
 		return "done"
@@ -239,6 +242,13 @@ func printStatus(w io.Writer, s *stages.Status) {
 	}
 	if len(s.Store.CarriedOver) > 0 {
 		row("", "carried over from the store before: %s", strings.Join(s.Store.CarriedOver, ", "))
+	}
+	if next := s.NextImage; next != nil {
+		text := "everything declared builds"
+		if next.Error != "" || len(next.LeftOut) > 0 {
+			text = "NOT everything builds; selinux-provision check --usr other says what"
+		}
+		row("next OS", "vendor policy %s: %s", short(next.Vendor), text)
 	}
 	for _, r := range s.Stages {
 		text := map[stages.Outcome]string{stages.Unchanged: "as declared", stages.Planned: "would change something", stages.Partly: "in part", stages.Failed: "fails"}[r.Outcome]

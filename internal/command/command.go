@@ -49,6 +49,9 @@ var (
 type Tools struct {
 	// Limit is the longest that one run may take. Zero means ten minutes.
 	Limit time.Duration
+	// Usr is a /usr tree of another OS image whose tools run in place of the host's: each run sees it mounted on /usr, in a
+	// mount namespace of its own.
+	Usr string
 
 	path string // search path instead of the fixed one, for tests
 }
@@ -99,7 +102,7 @@ func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
 		return Output{}, errors.New("cannot run a tool without a name")
 	}
 	tool := filepath.Base(argv[0])
-	file, err := t.find(argv[0])
+	file, args, err := t.within(argv)
 	if err != nil {
 		return Output{}, fmt.Errorf("cannot run %s: %w", tool, err)
 	}
@@ -111,8 +114,8 @@ func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
 	defer cancel()
 
 	var stdout, stderr tail
-	cmd := exec.CommandContext(limited, file, argv[1:]...)
-	cmd.Args[0] = argv[0]
+	cmd := exec.CommandContext(limited, file, args[1:]...)
+	cmd.Args[0] = args[0]
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + searchPath}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -168,6 +171,20 @@ func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
 }
 
 // find gives the file of a tool. exec.LookPath is of no use here: it asks the environment of this process.
+// within gives the program and the arguments that run argv: argv itself, or with another /usr in its place util-linux's unshare(1),
+// which makes the namespace, and a shell, which mounts and becomes the tool. The tool and its libraries are looked up after that.
+func (t Tools) within(argv []string) (file string, args []string, err error) {
+	if t.Usr == "" {
+		file, err = t.find(argv[0])
+		return file, argv, err
+	}
+	if file, err = t.find("unshare"); err != nil {
+		return "", nil, fmt.Errorf("unshare: %w", err)
+	}
+	const script = `mount --bind "$1" /usr && shift && exec "$@"`
+	return file, append([]string{"unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", t.Usr}, argv...), nil
+}
+
 func (t Tools) find(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(name); errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,66 @@
+package stages
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+)
+
+// TestCheckOfTheNextImage says before the update what the update would break, and changes nothing but the record of that.
+func TestCheckOfTheNextImage(t *testing.T) {
+	for _, layout := range flatcartest.Layouts() {
+		t.Run(string(layout), func(t *testing.T) {
+			next := flatcartest.New(t, layout)
+			next.Image(2)
+			tree := flatcartest.New(t, layout)
+			tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
+			tree.Write("etc/selinux-provision/modules/declared.cil", "(type declared_t)\n(allow declared_t legacy_t (file (read)))\n")
+			tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+			h := host(t, tree)
+			apply(t, h, Changed, Changed, Unchanged)
+			tree.Semodule(tree.Dir, 400, map[string]string{"hand": "(type hand_t)\n(allow hand_t legacy_t (file (read)))\n"})
+			before := snapshot(t, tree.Dir, StateDir)
+
+			check, err := h.CheckImage(context.Background(), filepath.Join(next.Dir, "usr"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, "after the check", snapshot(t, tree.Dir, StateDir), before)
+			var out []string
+			for _, q := range check.LeftOut {
+				out = append(out, q.Name)
+			}
+			if strings.Join(out, " ") != "hand declared" && strings.Join(out, " ") != "declared hand" || check.Error != "" || check.Tools != "host" {
+				t.Errorf("check: %+v", check)
+			}
+			status, err := h.Status(context.Background())
+			if err != nil || status.NextImage == nil || len(status.NextImage.LeftOut) != 2 || !status.AsDeclared {
+				t.Errorf("status: %+v, %v", status, err)
+			}
+
+			// What was said comes true, and then there is nothing more to say.
+			tree.Image(2)
+			apply(t, h, Changed, Partly, Unchanged)
+			if got := LoadState(h.Root).Store.Policy.Quarantine; len(got) != 2 {
+				t.Errorf("quarantine: %v", got)
+			}
+			if status, err := h.Status(context.Background()); err != nil || status.NextImage != nil {
+				t.Errorf("status after the update: %+v, %v", status, err)
+			}
+		})
+	}
+}
+
+func TestCheckOfWhatIsNoImage(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	_, err := host(t, tree).CheckImage(context.Background(), t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "it must be the /usr of an OS image") {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := host(t, tree).CheckImage(context.Background(), OtherUsr); err == nil || !strings.Contains(err.Error(), "give a directory") {
+		t.Errorf("the error is %v", err)
+	}
+}
