@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,9 +46,9 @@ const (
 const longHelp = `selinux-provision takes a Flatcar Container Linux host from its vendor's read-only, permissive SELinux policy to the
 state declared in /etc/selinux-provision/config.yaml, and keeps it there across updates of the OS.
 
-Exit codes: 0 done; 1 failed, the host is as it was unless the message says otherwise; 2 wrong usage or configuration; 3 done in part, what is missing is
-listed; 4 not applicable here, SELinux is off or there is no vendor policy; 5 another run holds the lock; 6 failed, and
-undoing what was done failed too.`
+Exit codes: 0 done; 1 failed, the host is as it was unless the message says otherwise; 2 wrong usage or configuration;
+3 done in part, what is missing is listed; 4 not applicable here, SELinux is off or there is no vendor policy; 5 another run
+holds the lock; 6 failed, and undoing what was done failed too.`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -60,6 +61,7 @@ func main() {
 type app struct {
 	root, config   string
 	json, verbose  bool
+	lockWait       time.Duration
 	stdout, stderr io.Writer
 	command        string
 	code           int
@@ -67,19 +69,50 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	// Longer than one rebuild takes, shorter than the units' time limits, so that the message comes from here.
+	a := &app{stdout: stdout, stderr: stderr, lockWait: 4 * time.Minute}
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	cmd := a.commands()
 	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
+	cmd.SetOut(a.stdout)
+	cmd.SetErr(a.stderr)
 	executed, err := cmd.ExecuteContextC(ctx)
 	if err != nil {
 		if a.command == "" { // cobra refused the command line before any of our functions ran
+			_, a.command, _ = strings.Cut(executed.CommandPath(), " ")
+			a.json = a.json || slices.Contains(args, "--json") // a flag behind one that is wrong was not read
 			err = usageError{fmt.Errorf("%w\nTry: %s --help", err, executed.CommandPath())}
 		}
 		a.fail(err)
 	}
 	return a.code
+}
+
+// noArguments refuses what stands behind a command, and guesses what was meant where it stands in place of one.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasParent():
+		return fmt.Errorf("cannot use %q: %s takes no arguments", args[0], cmd.CommandPath())
+	}
+	if meant := cmd.SuggestionsFor(args[0]); len(meant) > 0 {
+		return fmt.Errorf("there is no command %q: did you mean %s?", args[0], strings.Join(meant, " or "))
+	}
+	return fmt.Errorf("there is no command %q", args[0])
+}
+
+func oneStage(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return fmt.Errorf("cannot run a stage without its name: the stages are %s", stages.Names())
+	case 1:
+		return nil
+	}
+	return fmt.Errorf("cannot use %q: give one stage, or run them all with: selinux-provision apply", args[1])
 }
 
 type usageError struct{ error }
@@ -111,8 +144,14 @@ func exitCode(err error) int {
 func (a *app) commands() *cobra.Command {
 	root := &cobra.Command{
 		Use: "selinux-provision", Short: "Provision SELinux on Flatcar Container Linux", Long: longHelp,
-		SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceUsage: true, SilenceErrors: true, Args: noArguments,
+		SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if a.json {
+				return errors.New("there is no command whose result could be printed as JSON")
+			}
+			return cmd.Help()
+		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
@@ -126,7 +165,7 @@ func (a *app) commands() *cobra.Command {
 	}
 
 	stage := &cobra.Command{
-		Use: "stage NAME", Short: "Run one stage: " + stages.Names(), Args: cobra.ExactArgs(1), ValidArgs: strings.Split(stages.Names(), ", "),
+		Use: "stage NAME", Short: "Run one stage: " + stages.Names(), Args: oneStage, ValidArgs: strings.Split(stages.Names(), ", "),
 		Long: "Run one stage of the way from the vendor's SELinux to the declared one:\n\n" + stageHelp(),
 	}
 	dry := dryRun(stage)
@@ -138,7 +177,7 @@ func (a *app) commands() *cobra.Command {
 		return a.runStages(cmd.Context(), args, *dry)
 	}
 
-	apply := &cobra.Command{Use: "apply", Short: "Run all stages in order", Args: cobra.NoArgs,
+	apply := &cobra.Command{Use: "apply", Short: "Run all stages in order", Args: noArguments,
 		Long: "Run all stages in order:\n\n" + stageHelp()}
 	applyDry := dryRun(apply)
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -146,7 +185,7 @@ func (a *app) commands() *cobra.Command {
 		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
 	}
 
-	revert := &cobra.Command{Use: "revert", Short: "Bring back the vendor's machine", Args: cobra.NoArgs,
+	revert := &cobra.Command{Use: "revert", Short: "Bring back the vendor's machine", Args: noArguments,
 		Long: "Bring back the vendor's SELinux: mode, policy, store and audit rules, from any state. The units are disabled, the\nconfiguration in /etc/selinux-provision stays."}
 	revertDry := dryRun(revert)
 	revert.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -154,14 +193,14 @@ func (a *app) commands() *cobra.Command {
 		return a.revert(cmd.Context(), *revertDry)
 	}
 
-	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: cobra.NoArgs,
+	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: noArguments,
 		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.command = "status"
 			return a.status(cmd.Context())
 		}}
 
-	check := &cobra.Command{Use: "check --usr DIRECTORY", Short: "Build what is declared against another OS image, in scratch space", Args: cobra.NoArgs,
+	check := &cobra.Command{Use: "check --usr DIRECTORY", Short: "Build what is declared against another OS image, in scratch space", Args: noArguments,
 		Long: "Build what is declared, and what was installed by hand, against the /usr tree of another OS image, in scratch space.\n" +
 			"Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.\n\n" +
 			"\"--usr other\" mounts the /usr partition that is not in use: after an OS update was downloaded, that of the next boot."}
@@ -174,7 +213,7 @@ func (a *app) commands() *cobra.Command {
 		return a.check(cmd.Context(), *usr)
 	}
 
-	version := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+	version := &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			a.command = "version"
 			return a.version()
@@ -202,12 +241,14 @@ func known(name string) bool {
 
 // host opens what the stages work on. Beneath --root there is no kernel and no systemd.
 func (a *app) host() (*stages.Host, func(), error) {
+	if a.root == "" { // an unset variable in a script must not mean the directory that it happens to run in
+		return nil, nil, usageError{errors.New("cannot use --root: it is empty: give the directory of a tree, or / for the running host")}
+	}
 	root, err := hostfs.Open(a.root)
 	if err != nil {
-		return nil, nil, usageError{fmt.Errorf("cannot use --root: %w", err)}
+		return nil, nil, usageError{fmt.Errorf("cannot use --root: %w: give the directory of a tree", err)}
 	}
-	// Longer than one rebuild takes, shorter than the units' time limits, so that the message comes from here.
-	h := &stages.Host{Root: root, LockWait: 4 * time.Minute, Reporter: a.reporter()}
+	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter()}
 	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config}, a.config) }
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
@@ -315,6 +356,9 @@ func (a *app) check(ctx context.Context, usr string) error {
 // finish sets the exit code of the worst result, and prints the JSON object.
 func (a *app) finish(results []stages.Result) {
 	for _, r := range results {
+		if r.Outcome == stages.Skipped {
+			continue // the one that failed says what is wrong
+		}
 		code := exitCode(r.Err)
 		if code == exitDone && r.Outcome == stages.Partly {
 			code = exitPartly

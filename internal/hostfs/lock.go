@@ -64,7 +64,7 @@ func (r *Root) Lock(ctx context.Context, name string, wait time.Duration, waitin
 		select {
 		case <-ctx.Done():
 			unix.Close(fd)
-			return nil, ctx.Err()
+			return nil, fmt.Errorf("cannot lock %s, which %s has: %w", r.Path(name), holder, ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
