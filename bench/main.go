@@ -411,8 +411,8 @@ of one machine (Linux %s, %d processors, %s, no SELinux in the kernel); the rati
 The store is Debian's selinux-policy-default in the layout of a current Flatcar release: %s.
 
 %s
-"By hand" is what an operator would type for the same result. A rebuild is semodule's own time almost to the last
-millisecond, and all that can be gained there is to run it once or not at all. "Changed" compares inode, size, modification and
+"By hand" is what an operator would type for the same result. The first provisioning is semodule's own time but for a few
+hundredths, and all that can be gained there is to run it once or not at all. "Changed" compares inode, size, modification and
 status-change time of every entry of the host's tree. Memory is the kernel's high-water mark of the process itself.
 `, copyRounds, rebuildRounds, idleRounds, strings.Join(release[:2], "."), runtime.NumCPU(), tools, b.store, b.table())
 	return page.Bytes(), nil

@@ -70,7 +70,7 @@ func (r *Root) WriteFile(name string, content []byte, attr Attributes) (err erro
 	}
 	defer func() {
 		if err != nil {
-			unix.Unlinkat(dir, temp, 0)
+			_ = unix.Unlinkat(dir, temp, 0) // the next run sweeps what stays
 		}
 	}()
 	if err := r.fill(fd, name, content, attr, label); err != nil {
@@ -149,7 +149,7 @@ func (r *Root) Symlink(target, name string) error {
 		return r.fail("symlink", name, err)
 	}
 	if err := unix.Renameat(dir, temp, dir, base); err != nil {
-		unix.Unlinkat(dir, temp, 0)
+		_ = unix.Unlinkat(dir, temp, 0) // the next run sweeps what stays
 		return r.fail("rename", name, err)
 	}
 	return r.syncDir(dir, name)
@@ -316,7 +316,7 @@ func (r *Root) removeAt(dir int, base, name string) error {
 // Nobody else may be writing there. A directory that does not exist has none.
 func (r *Root) Sweep(dir string) (int, error) {
 	entries, err := r.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if Missing(err) || errors.Is(err, unix.ENOTDIR) {
 		return 0, nil
 	}
 	if err != nil {

@@ -242,7 +242,7 @@ func TestJournalHandlerRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slogtest.Run(t, func(*testing.T) slog.Handler { return handler }, func(t *testing.T) map[string]any { //nolint:thelper // it is the test
+	slogtest.Run(t, func(*testing.T) slog.Handler { return handler }, func(t *testing.T) map[string]any {
 		flat := server.fields()
 		// The test wants groups as maps and a time if there was one. The time is journald's, so it is not sent.
 		out := map[string]any{slog.MessageKey: flat["MESSAGE"], slog.LevelKey: flat["PRIORITY"]}
