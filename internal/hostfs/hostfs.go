@@ -77,6 +77,9 @@ func (i Info) IsRegular() bool { return i.Mode.IsRegular() }
 // IsLink tells whether the entry is a symbolic link.
 func (i Info) IsLink() bool { return i.Mode&fs.ModeSymlink != 0 }
 
+// Missing tells whether an error says that a name leads to nothing: it does not exist, or is a dangling or circular link.
+func Missing(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) }
+
 func clean(name string) string { return path.Clean("/" + name) }
 
 func (r *Root) fail(op, name string, err error) error {
