@@ -75,6 +75,9 @@ func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) 
 				err = root.Symlink(form.Target, beside)
 			}
 			if err == nil {
+				err = root.CopyLabel(name, beside)
+			}
+			if err == nil {
 				err = root.Exchange(beside, name)
 			}
 			if err != nil {

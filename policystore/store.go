@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
@@ -60,7 +62,7 @@ const (
 func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 	info, err := root.Lstat(StoreDir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case hostfs.Missing(err):
 		return Store{Kind: Absent}, nil
 	case err != nil:
 		return Store{}, err
@@ -70,7 +72,7 @@ func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 			return Store{}, err
 		}
 		at, err := root.Stat(StoreDir)
-		if errors.Is(err, fs.ErrNotExist) {
+		if hostfs.Missing(err) {
 			return Store{Dangling, target}, nil
 		}
 		vendor, verr := root.Stat(VendorStore)
@@ -81,17 +83,20 @@ func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 	case !info.IsDir():
 		return Store{}, fmt.Errorf("%s is neither a directory nor a link: move it away", root.Path(StoreDir))
 	}
-	// libsemanage makes an empty store where it finds none: modules has at most the directory of disabled ones then.
-	entries, err := root.ReadDir(active(policyType) + "/modules")
-	if ignoreMissing(err) != nil {
-		return Store{}, err
-	}
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err == nil {
-			return Store{Kind: Writable}, nil
-		}
+	if hasModules(root, active(policyType)) {
+		return Store{Kind: Writable}, nil
 	}
 	return Store{Kind: Broken}, nil
+}
+
+// hasModules tells whether a directory is a store with something in it. libsemanage makes an empty one where it finds none: modules
+// has at most the directory of disabled ones then.
+func hasModules(root *hostfs.Root, dir string) bool {
+	entries, err := root.ReadDir(dir + "/modules")
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { _, err := strconv.Atoi(e.Name()); return err == nil })
 }
 
 func typeDir(policyType string) string { return StoreDir + "/" + policyType }
@@ -105,6 +110,8 @@ type Keeper struct {
 	// Quarantine is the directory that holds the operator's modules that did not build with an earlier vendor's policy, as
 	// PRIORITY/NAME. They are tried again with a new vendor's.
 	Quarantine string
+	// Kept is the directory for copies of files that were replaced and may have been the operator's work.
+	Kept string
 }
 
 // Plan gives the steps that make the store a writable copy of this vendor's and /etc/selinux a place that PID 1 can load a
@@ -116,14 +123,22 @@ func (k *Keeper) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 	}
 	var steps plan.Plan
-	if store.Kind == Broken && root.Exists(typeDir(vendor.Type)+"/previous/modules") {
-		steps = append(steps, recoverActive(root, vendor.Type))
-		store.Kind = Writable
+	unclean := k.Unclean
+	if store.Kind == Broken {
+		// tmp is what a transaction was making, perhaps half: good for what the operator had in it, not as a store.
+		for _, from := range []string{"previous", "tmp"} {
+			if hasModules(root, typeDir(vendor.Type)+"/"+from) {
+				steps = append(steps, recoverActive(root, vendor.Type, from))
+				store.Kind = Writable
+				unclean = unclean || from == "tmp"
+				break
+			}
+		}
 	}
-	if reason := rebuildReason(store, vendor, rec, k.Unclean); reason != "" {
+	if reason := rebuildReason(store, vendor, rec, unclean); reason != "" {
 		steps = append(steps, k.replaceStore(vendor, rec, store, reason))
 	}
-	etc, err := planEtc(root, vendor, rec)
+	etc, err := k.planEtc(vendor, rec)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
 	}
@@ -136,7 +151,7 @@ func rebuildReason(store Store, vendor *Vendor, rec *Record, unclean bool) strin
 		return "it is " + article(store)
 	case unclean:
 		return "an earlier run was cut off before it was done"
-	case rec.Vendor == "":
+	case rec.Vendor == "" || len(rec.VendorModules) == 0:
 		return "it is a copy of unknown age"
 	case rec.Vendor != vendor.Fingerprint || rec.Type != vendor.Type:
 		return "the OS image has another vendor policy than the one it was built from"
@@ -156,20 +171,54 @@ func article(s Store) string {
 
 // recoverActive undoes the one state in which libsemanage would start over with an empty store: killed between
 // rename(active, previous) and rename(tmp, active), it leaves no active, and its next call of any kind makes an empty one.
-func recoverActive(root *hostfs.Root, policyType string) plan.Step {
-	from, to := typeDir(policyType)+"/previous", active(policyType)
+func recoverActive(root *hostfs.Root, policyType, source string) plan.Step {
+	from, to := typeDir(policyType)+"/"+source, active(policyType)
 	return plan.Step{
-		Action: "recover", Target: to, Reason: "an interrupted semodule left the store without an active policy",
-		Do: func(context.Context) (string, error) {
+		Action: "recover", Target: to, Reason: "an interrupted semodule left the store without an active policy", Stays: true,
+		Do: func(ctx context.Context) (string, error) {
+			unlock, err := lockStore(ctx, root, policyType)
+			if err != nil {
+				return "", fmt.Errorf("cannot recover the policy store: %w", err)
+			}
+			defer unlock()
+			if hasModules(root, to) {
+				return "it was whole again by itself", nil // whoever held the lock was not dead
+			}
 			if err := root.RemoveTree(to); err != nil { // at most the empty shell of a later call
 				return "", fmt.Errorf("cannot recover the policy store: %w", err)
 			}
 			if err := root.Rename(from, to); err != nil {
 				return "", fmt.Errorf("cannot recover the policy store: %w", err)
 			}
-			return "the previous policy is active again", nil
+			return "from " + source, nil
 		},
 	}
+}
+
+// storeWait is how long to wait for somebody else's semodule or setsebool, which takes seconds.
+const storeWait = 2 * time.Minute
+
+// lockStore takes libsemanage's own locks, in its order (semanage_store.c), so that no semodule or setsebool works on the store
+// meanwhile. A store without lock files, or on a read-only file system, has nobody to keep out.
+func lockStore(ctx context.Context, root *hostfs.Root, policyType string) (unlock func(), err error) {
+	var unlocks []func()
+	unlock = func() {
+		for _, u := range unlocks {
+			u()
+		}
+	}
+	for _, name := range []string{"semanage.trans.LOCK", "semanage.read.LOCK"} {
+		u, err := root.Lock(ctx, typeDir(policyType)+"/"+name, storeWait, nil)
+		if hostfs.Missing(err) {
+			continue
+		}
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		unlocks = append(unlocks, u)
+	}
+	return unlock, nil
 }
 
 // replaceStore builds a store from the vendor's beside the old one, carries the operator's work over, and exchanges the two in
@@ -183,7 +232,13 @@ func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason str
 	exchanged := false
 	return plan.Step{
 		Action: "copy", Target: StoreDir, Reason: reason,
-		Do: func(context.Context) (string, error) {
+		Do: func(ctx context.Context) (string, error) {
+			// Nobody may be in the middle of a transaction: what it adds would be lost, and its renames would hit the new store.
+			unlock, err := lockStore(ctx, root, vendor.Type)
+			if err != nil {
+				return "", fmt.Errorf("cannot copy the vendor's policy store: %w", err)
+			}
+			defer unlock()
 			tree, carried, err := k.buildStore(vendor, rec, old, beside)
 			if err != nil {
 				return "", fmt.Errorf("cannot copy the vendor's policy store: %w", errors.Join(err, root.RemoveTree(beside)))
@@ -243,13 +298,15 @@ func (k *Keeper) buildStore(vendor *Vendor, rec *Record, old Store, beside strin
 			root.Path(path.Dir(StoreDir)), free>>20, need>>20)
 	}
 	tree, err := root.CopyTree(VendorStore, beside)
+	if err == nil && old.Kind != Absent {
+		err = root.CopyLabel(StoreDir, beside) // the vendor's copy in /usr has none to take along
+	}
 	if err != nil {
 		return tree, nil, err
 	}
-	if old.Kind != Writable {
+	if !hasModules(root, active(vendor.Type)) || old.Kind == ReadOnly {
 		return tree, nil, nil
 	}
 	carried, err := k.carryOver(vendor, rec, beside+"/"+vendor.Type)
 	return tree, carried, err
 }
-

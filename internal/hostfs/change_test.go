@@ -190,6 +190,32 @@ func TestFullDiskLeavesTheOldFile(t *testing.T) {
 	}
 }
 
+// What takes the place of another entry has its label, be one of them a link or not.
+func TestCopyLabel(t *testing.T) {
+	dir := t.TempDir()
+	r := openRoot(t, dir)
+	must(t, os.Symlink("/nowhere", filepath.Join(dir, "link")))
+	must(t, os.Mkdir(filepath.Join(dir, "directory"), 0o755))
+	setLabelOf(t, filepath.Join(dir, "link"), policyLabel)
+	must(t, r.CopyLabel("link", "directory"))
+	if got := labelOfFile(t, filepath.Join(dir, "directory")); got != policyLabel {
+		t.Errorf("the directory has %q, want the link's", got)
+	}
+	must(t, os.Symlink("/nowhere", filepath.Join(dir, "new")))
+	must(t, r.CopyLabel("directory", "new"))
+	if got := labelOfFile(t, filepath.Join(dir, "new")); got != policyLabel {
+		t.Errorf("the link has %q, want the directory's", got)
+	}
+	write(t, filepath.Join(dir, "bare"), "")
+	must(t, r.CopyLabel("bare", "new"))
+	if got := labelOfFile(t, filepath.Join(dir, "new")); got != policyLabel {
+		t.Errorf("the label is %q, but there was none to copy", got)
+	}
+	if err := r.CopyLabel("missing", "new"); err == nil {
+		t.Error("the label of nothing was copied")
+	}
+}
+
 func TestSymlink(t *testing.T) {
 	dir := t.TempDir()
 	r := openRoot(t, dir)
@@ -324,13 +350,6 @@ func TestRemoveTreeStopsAtMounts(t *testing.T) {
 		if got := read(t, filepath.Join(dir, file)); got != "precious" {
 			t.Errorf("%s: the mounted file is %q", tree, got)
 		}
-	}
-}
-
-func TestTempName(t *testing.T) {
-	a, b := TempName("/var/lib/selinux"), TempName("/var/lib/selinux")
-	if a == b || !strings.HasPrefix(a, "/var/lib/"+TempPrefix) {
-		t.Errorf("%s, %s", a, b)
 	}
 }
 

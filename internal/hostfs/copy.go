@@ -223,16 +223,37 @@ func (c *copier) link(src, dst int, name, below string, info Info) error {
 	return c.root.describe("set times of", path.Join(c.to, below), setTimesAt(dst, name, info))
 }
 
+// CopyLabel gives the entry to the label of the entry from, of links themselves. It is for what takes the place of another entry.
+func (r *Root) CopyLabel(from, to string) error {
+	label, err := r.Label(from)
+	if err != nil {
+		return err
+	}
+	dir, base, err := r.parent(to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return r.describe("label", to, setLabelAt(dir, base, label))
+}
+
 // copyLabelAt copies the label of an entry that cannot be opened, such as a link.
 func copyLabelAt(src, dst int, name string) error {
 	label, err := labelAt(src, name)
-	if err != nil || unlabeled(label) {
+	if err != nil {
 		return err
+	}
+	return setLabelAt(dst, name, label)
+}
+
+func setLabelAt(dst int, name, label string) error {
+	if unlabeled(label) {
+		return nil
 	}
 	if have, err := labelAt(dst, name); err == nil && have == label {
 		return nil
 	}
-	err = unix.Lsetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dst, name), labelAttribute, []byte(label+"\x00"), 0)
+	err := unix.Lsetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dst, name), labelAttribute, []byte(label+"\x00"), 0)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
