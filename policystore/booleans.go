@@ -141,7 +141,7 @@ func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) (
 
 // liveBooleans gives the declared booleans that the kernel has with another value. Loading a policy keeps the values in force, so
 // a new one must be set once, and somebody may have used setsebool without -P.
-func (b *Builder) liveBooleans(_ string, want Declared) (map[string]bool, error) {
+func (b *Builder) liveBooleans(want Declared) (map[string]bool, error) {
 	wrong := map[string]bool{}
 	if b.Kernel == nil {
 		return wrong, nil

@@ -21,10 +21,16 @@ func (k *Keeper) carryOver(vendor *Vendor, rec *Record, to string) ([]string, er
 	}
 	sources := map[string]string{}
 	for _, key := range quarantined(k.Root, k.Quarantine) {
+		if name, ok := strings.CutPrefix(key, "local/"); ok {
+			if err := copyFile(k.Root, k.Quarantine+"/"+key, to+"/active/"+name); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		sources[key] = k.Quarantine + "/" + key
 	}
 	for key, digest := range have {
-		if operators(key, digest, vendor, rec) {
+		if operators(key, digest, vendor, rec) && !emptyModule(k.Root, from, key) {
 			sources[key] = from + "/active/modules/" + key // newer than one in quarantine
 		}
 	}
@@ -43,6 +49,16 @@ func (k *Keeper) carryOver(vendor *Vendor, rec *Record, to string) ([]string, er
 	carried := slices.AppendSeq([]string{}, maps.Keys(sources))
 	sort.Strings(carried)
 	return carried, carryFiles(k.Root, from+"/active", to+"/active", rec)
+}
+
+// emptyModule tells whether a module of a store is there by name only, after damage.
+func emptyModule(root *hostfs.Root, typeDir, key string) bool {
+	for _, file := range []string{"/hll", "/cil"} {
+		if info, err := root.Stat(typeDir + "/active/modules/" + key + file); err == nil && info.Size > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // quarantined lists the modules in a quarantine directory as "PRIORITY/NAME".
@@ -70,20 +86,14 @@ func operators(key, digest string, vendor *Vendor, rec *Record) bool {
 	if priority == fmt.Sprint(Priority) {
 		return false
 	}
-	if rec.Vendor != "" {
+	if rec.Vendor != "" && len(rec.VendorModules) > 0 {
 		was, vendors := rec.VendorModules[key]
 		return !vendors || was != digest // the vendor's own name and priority, but other content
 	}
-	// A copy of unknown age: at the vendor's priority everything counts as the vendor's of some time.
-	if _, vendors := vendor.Modules[key]; vendors {
-		return false
-	}
-	for k := range vendor.Modules {
-		if strings.HasPrefix(k, priority+"/") {
-			return false
-		}
-	}
-	return true
+	// A copy of unknown age, made by hand. A name that this vendor does not have may be an older vendor's or the operator's; to
+	// keep one too many is harmless, to lose one is not.
+	_, vendors := vendor.Modules[key]
+	return !vendors
 }
 
 // carryFiles copies what setsebool -P, semanage and semodule -d keep outside the modules.
@@ -135,4 +145,3 @@ func attributes(root *hostfs.Root, name string) (hostfs.Attributes, error) {
 	info, err := root.Stat(name)
 	return hostfs.Attributes{Mode: info.Mode, UID: info.UID, GID: info.GID}, err
 }
-

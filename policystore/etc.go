@@ -16,7 +16,8 @@ import (
 
 // planEtc gives the steps that bring /etc/selinux to one good state from any that an installation, an update or a misguided
 // recipe left: a real directory TYPE that has every file of the vendor's, where on an overlay the lower layer shines through.
-func planEtc(root *hostfs.Root, vendor *Vendor, rec *Record) (plan.Plan, error) {
+func (k *Keeper) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
+	root := k.Root
 	var steps plan.Plan
 	if !root.Exists(EtcDir) {
 		steps = append(steps, makeDirectory(root, EtcDir, 0o755))
@@ -31,7 +32,7 @@ func planEtc(root *hostfs.Root, vendor *Vendor, rec *Record) (plan.Plan, error) 
 	dir := EtcDir + "/" + vendor.Type
 	info, err := root.Lstat(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case hostfs.Missing(err):
 		steps = append(steps, replaceWithCopy(root, vendor.etc(), dir, "it is absent"))
 	case err != nil:
 		return nil, err
@@ -46,7 +47,7 @@ func planEtc(root *hostfs.Root, vendor *Vendor, rec *Record) (plan.Plan, error) 
 		}
 		steps = append(steps, replaceWithCopy(root, vendor.etc(), dir, "it is "+kind+target))
 	case info.IsDir():
-		files, err := planEtcFiles(root, vendor, rec, dir)
+		files, err := k.planEtcFiles(vendor, rec, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +83,7 @@ func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 	name := EtcDir + "/" + base
 	info, err := root.Stat(name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case hostfs.Missing(err):
 		return RestoreFile(root, name, "it is missing or a dangling link")
 	case err != nil:
 		return nil, err
@@ -98,13 +99,17 @@ func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 
 // planEtcFiles fills the gaps in a directory that is there, and brings files up to this vendor's that are the old vendor's.
 // Only single files are written: they are what the initrd's clean-up of the overlay and an OS update can see through.
-func planEtcFiles(root *hostfs.Root, vendor *Vendor, rec *Record, dir string) (plan.Plan, error) {
+func (k *Keeper) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Plan, error) {
+	root := k.Root
 	var steps plan.Plan
 	stale := rec.Vendor != vendor.Fingerprint
 	err := root.Walk(vendor.etc(), func(below string, info hostfs.Info) error {
 		name, source := path.Join(dir, below), path.Join(vendor.etc(), below)
 		if info.IsDir() {
 			if below != "" && !root.Exists(name) {
+				if _, err := root.Lstat(name); err == nil {
+					steps = append(steps, plan.Remove(root, name, "it is a dangling link"))
+				}
 				steps = append(steps, makeDirectory(root, name, info.Mode))
 			}
 			return nil
@@ -112,12 +117,14 @@ func planEtcFiles(root *hostfs.Root, vendor *Vendor, rec *Record, dir string) (p
 		if !info.IsRegular() {
 			return nil
 		}
-		have, err := root.Lstat(name)
+		have, err := root.Stat(name)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), err == nil && !have.IsRegular() && !have.IsDir():
+		case hostfs.Missing(err):
 			steps = append(steps, copyStep(root, source, name, "it is missing"))
 		case err != nil:
 			return err
+		case !have.IsRegular():
+			return fmt.Errorf("%s is not a file: move it away", root.Path(name))
 		case !stale || generated(below):
 			// libsemanage writes the generated files when the policy is built.
 		default:
@@ -125,14 +132,37 @@ func planEtcFiles(root *hostfs.Root, vendor *Vendor, rec *Record, dir string) (p
 			if err != nil {
 				return err
 			}
-			// With no record it cannot be told apart from a change of the operator's; the vendor's wins, as after a fresh install.
-			if digest != vendor.Etc[below] && (rec.VendorEtc == nil || rec.VendorEtc[below] == digest) {
+			switch {
+			case digest == vendor.Etc[below]:
+			case rec.VendorEtc == nil:
+				// With no record it cannot be told apart from a change of the operator's. The vendor's wins, as on a fresh host, and the
+				// other one is kept.
+				steps = append(steps, k.keepCopy(name, below), copyStep(root, source, name, "it may be another OS image's"))
+			case rec.VendorEtc[below] == digest:
 				steps = append(steps, copyStep(root, source, name, "it is another OS image's"))
 			}
 		}
 		return nil
 	})
 	return steps, err
+}
+
+// keepCopy saves a file before it is replaced that may be the operator's work.
+func (k *Keeper) keepCopy(name, below string) plan.Step {
+	to := k.Kept + "/" + strings.ReplaceAll(below, "/", "_")
+	return plan.Step{
+		Action: "keep", Target: name, Reason: "it may have been changed by hand", Stays: true,
+		Do: func(context.Context) (string, error) {
+			err := k.Root.MkdirAll(k.Kept, 0o755)
+			if err == nil {
+				err = copyFile(k.Root, name, to)
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot keep a copy of %s: %w", k.Root.Path(name), err)
+			}
+			return "as " + k.Root.Path(to), nil
+		},
+	}
 }
 
 func makeDirectory(root *hostfs.Root, name string, mode fs.FileMode) plan.Step {
@@ -172,7 +202,7 @@ func copyStep(root *hostfs.Root, source, name, reason string) plan.Step {
 func clearOpaque(root *hostfs.Root, known []string) plan.Step {
 	step := plan.Step{
 		Action: "unhide", Target: EtcDir, Reason: "a directory that replaced something on the overlay would hide every later OS update",
-		Quiet: len(known) == 0,
+		Quiet: len(known) == 0, Stays: true,
 		Do: func(context.Context) (string, error) {
 			dirs, err := root.ClearOpaque(EtcDir)
 			if err != nil {

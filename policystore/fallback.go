@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // FallBack puts the vendor's own policy in force if the policy on the host was built from another vendor's than the store. The
-// error says that it did, or could not; nil: there was nothing to do.
+// error says that it is, or could not be; nil: the policy is this vendor's.
 func (b *Builder) FallBack(ctx context.Context, policyType string, rec *Record) error {
-	if rec.Policy.Vendor == "" || rec.Policy.Vendor == rec.Vendor {
+	if rec.Policy.Vendor == rec.Vendor && rec.Vendor != "" {
 		return nil
 	}
 	return b.fallBack(ctx, policyType)
@@ -24,6 +26,7 @@ func (b *Builder) FallBack(ctx context.Context, policyType string, rec *Record) 
 func (b *Builder) fallBack(ctx context.Context, policyType string) error {
 	source, dest := VendorDir+"/"+policyType, EtcDir+"/"+policyType
 	var policy string
+	changed := false
 	err := b.Root.Walk(source, func(below string, info hostfs.Info) error {
 		if !info.IsRegular() || !generated(below) {
 			return nil
@@ -35,14 +38,16 @@ func (b *Builder) fallBack(ctx context.Context, policyType string) error {
 		if err != nil || same {
 			return err
 		}
+		changed = true
 		return copyFile(b.Root, path.Join(source, below), path.Join(dest, below))
 	})
 	if err == nil {
 		for _, stale := range b.otherPolicies(policyType, policy) {
+			changed = true
 			err = errors.Join(err, b.Root.Remove(stale))
 		}
 	}
-	if err == nil && b.Kernel != nil {
+	if err == nil && changed && b.Kernel != nil {
 		_, err = b.Tools.Run(ctx, "load_policy")
 	}
 	if err != nil {
@@ -68,9 +73,24 @@ func (tx *transaction) isolate() error {
 	return nil
 }
 
+// keepLocal copies one of the operator's local files to the quarantine.
+func (b *Builder) keepLocal(dir, name string) error {
+	if err := b.Root.MkdirAll(b.Quarantine+"/local", 0o700); err != nil {
+		return err
+	}
+	return copyFile(b.Root, dir+"/"+name, b.Quarantine+"/local/"+name)
+}
+
 // release drops from the quarantine what the store has again: it was tried with another vendor's policy or installed anew.
 func (b *Builder) release(policyType string) {
 	for _, key := range quarantined(b.Root, b.Quarantine) {
+		if strings.HasPrefix(key, "local/") {
+			key = strings.TrimPrefix(key, "local/")
+			if b.Root.Exists(active(policyType) + "/" + key) {
+				_ = b.Root.Remove(b.Quarantine + "/local/" + key)
+			}
+			continue
+		}
 		if b.Root.Exists(active(policyType) + "/modules/" + key) {
 			// A copy that stays behind does no harm: the next carry-over prefers the store's.
 			_ = b.Root.RemoveTree(b.Quarantine + "/" + key)
@@ -79,9 +99,15 @@ func (b *Builder) release(policyType string) {
 }
 
 // stillQuarantined gives the operator's modules that an earlier build left out and that are still out.
-func stillQuarantined(b *Builder, rec *Record) []Quarantined {
+func stillQuarantined(b *Builder, rec *Record, now []Quarantined) []Quarantined {
 	out := []Quarantined{}
 	for _, q := range rec.Policy.Quarantine {
+		if slices.ContainsFunc(now, func(n Quarantined) bool { return n.Kind == q.Kind && n.Name == q.Name && n.Priority == q.Priority }) {
+			continue
+		}
+		if q.Kind == "local file" && b.Root.Exists(b.Quarantine+"/local/"+q.Name) {
+			out = append(out, q)
+		}
 		if q.Kind == "module" && q.Priority != Priority && b.Root.Exists(b.Quarantine+"/"+strconv.Itoa(q.Priority)+"/"+q.Name) {
 			out = append(out, q)
 		}

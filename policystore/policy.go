@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -132,7 +133,7 @@ func (b *Builder) Plan(policyType string, rec *Record, want Declared) (plan.Plan
 			Undo: func(context.Context) error { rec.Policy.Commit = before; return nil },
 		})
 	}
-	live, err := b.liveBooleans(policyType, want)
+	live, err := b.liveBooleans(want)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +162,15 @@ func (b *Builder) rebuildReason(policyType string, rec *Record, want Declared) (
 	if !same {
 		return fmt.Sprintf("%s is not what the store built", b.policyFile(policyType, p.File)), nil
 	}
+	for store, etc := range map[string]string{"file_contexts": "contexts/files/file_contexts", "seusers": "seusers"} {
+		same, err := sameFile(b.Root, active(policyType)+"/"+store, EtcDir+"/"+policyType+"/"+etc)
+		if err != nil {
+			return "", err
+		}
+		if !same {
+			return EtcDir + "/" + policyType + "/" + etc + " is not what the store built", nil
+		}
+	}
 	if others := b.otherPolicies(policyType, p.File); len(others) > 0 {
 		return fmt.Sprintf("%s is stale and could be loaded instead", others[0]), nil
 	}
@@ -178,6 +188,9 @@ func (b *Builder) rebuildReason(policyType string, rec *Record, want Declared) (
 	for name, digest := range p.Modules {
 		if have[moduleKey(name)] != digest {
 			return fmt.Sprintf("somebody changed or removed module %s", name), nil
+		}
+		if b.Root.Exists(active(policyType) + "/modules/disabled/" + name) {
+			return fmt.Sprintf("somebody disabled module %s", name), nil
 		}
 	}
 	local, err := readBooleans(b.Root, active(policyType))
@@ -221,7 +234,8 @@ func (b *Builder) otherPolicies(policyType, current string) []string {
 	var others []string
 	for _, e := range entries {
 		base := e.Name()
-		if !strings.HasPrefix(base, "policy.") || base == current || b.Root.Exists(path.Join(LowerEtc, "selinux", policyType, "policy", base)) {
+		if _, err := strconv.Atoi(strings.TrimPrefix(base, "policy.")); err != nil || !e.Type().IsRegular() ||
+			!strings.HasPrefix(base, "policy.") || base == current || b.Root.Exists(path.Join(LowerEtc, "selinux", policyType, "policy", base)) {
 			continue
 		}
 		others = append(others, b.policyFile(policyType, base))
@@ -231,8 +245,18 @@ func (b *Builder) otherPolicies(policyType, current string) []string {
 
 // rebuild runs semodule once with everything, and again without whatever it says is broken.
 func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, want Declared) (string, error) {
+	if err := b.inside(policyType); err != nil {
+		return "", err
+	}
 	if err := b.room(policyType); err != nil {
 		return "", fmt.Errorf("cannot build the policy: %w", err)
+	}
+	if err := b.sound(policyType, rec); err != nil {
+		return "", err
+	}
+	returned, err := b.readmit(policyType)
+	if err != nil {
+		return "", fmt.Errorf("cannot try the modules in quarantine again: %w", err)
 	}
 	tx, err := b.transaction(policyType, rec, want)
 	if err != nil {
@@ -245,6 +269,9 @@ func (b *Builder) rebuild(ctx context.Context, policyType string, rec *Record, w
 	commit := b.commit(policyType)
 	out, err := tx.commitWith(ctx, b.prepareStore(policyType, rec, want, tx.strip))
 	if err != nil {
+		for _, key := range returned { // they are still in quarantine
+			err = errors.Join(err, b.Root.RemoveTree(active(policyType)+"/modules/"+key))
+		}
 		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), b.FallBack(ctx, policyType, rec))
 	}
 	summary, err := b.built(policyType, rec, want, tx, loads)
@@ -279,7 +306,7 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 	next := PolicyRecord{
 		Vendor: rec.Vendor, Declared: want.Digest, Commit: b.commit(policyType),
 		Modules: map[string]string{}, Booleans: slices.Sorted(maps.Keys(want.Booleans)),
-		StripDontaudit: want.StripDontaudit, Quarantine: append(stillQuarantined(b, rec), tx.quarantine...),
+		StripDontaudit: want.StripDontaudit, Quarantine: append(stillQuarantined(b, rec, tx.quarantine), tx.quarantine...),
 	}
 	next.Relabel = relabelPaths(rec, want)
 	for _, c := range want.FileContexts {
@@ -311,6 +338,11 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		return "", err
 	}
 	next.Quarantine = append(next.Quarantine, missing...)
+	shadowed, err := b.checkContexts(policyType, tx.items)
+	if err != nil {
+		return "", err
+	}
+	next.Quarantine = append(next.Quarantine, shadowed...)
 	rec.Policy = next
 	if b.Kernel != nil {
 		after, err := b.loads()
@@ -320,7 +352,7 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		if after == loads {
 			return "", errors.New("the policy was built but the kernel did not load it: see the kernel's messages, then run this stage again")
 		}
-		live, err := b.liveBooleans(policyType, want)
+		live, err := b.liveBooleans(want)
 		if err != nil {
 			return "", err
 		}
@@ -329,6 +361,56 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		}
 	}
 	return tx.summary(want, len(next.Quarantine)), nil
+}
+
+// sound makes sure that the vendor's modules are in the store before it is built: one that is gone or empty is damage, which the
+// policystore stage repairs by building the store anew. One with other content is an operator's replacement.
+func (b *Builder) sound(policyType string, rec *Record) error {
+	for _, key := range slices.Sorted(maps.Keys(rec.VendorModules)) {
+		if emptyModule(b.Root, typeDir(policyType), key) {
+			return fmt.Errorf("%w: the vendor's module %s is missing or empty", ErrDamaged, key)
+		}
+	}
+	return nil
+}
+
+// ErrDamaged says that the store is not what it was built as. The policystore stage builds it anew.
+var ErrDamaged = errors.New("cannot build from a damaged policy store")
+
+// readmit puts the operator's modules in quarantine back into the store, as candidates: what is declared now may be what they
+// lacked. It gives those that it put back.
+func (b *Builder) readmit(policyType string) ([]string, error) {
+	var returned []string
+	for _, key := range quarantined(b.Root, b.Quarantine) {
+		to := active(policyType) + "/modules/" + key
+		if strings.HasPrefix(key, "local/") || b.Root.Exists(to) {
+			continue
+		}
+		if err := b.Root.MkdirAll(path.Dir(to), 0o700); err != nil {
+			return returned, err
+		}
+		if _, err := b.Root.CopyTree(b.Quarantine+"/"+key, to); err != nil {
+			return returned, err
+		}
+		returned = append(returned, key)
+	}
+	return returned, nil
+}
+
+// inside makes sure that the tools, which know nothing of a root, stay in a tree that is not the running host: no link may
+// lead them to another place than it leads us.
+func (b *Builder) inside(policyType string) error {
+	if b.Root.IsHost() {
+		return nil
+	}
+	for _, name := range []string{EtcDir, EtcDir + "/" + policyType, EtcDir + "/" + policyType + "/policy", EtcDir + "/" + policyType + "/contexts",
+		EtcDir + "/" + policyType + "/contexts/files", EtcDir + "/" + policyType + "/contexts/users", StoreDir, typeDir(policyType), active(policyType),
+		StoreDir + "/final", path.Dir(b.Scratch)} {
+		if err := b.Root.SamePath(name); ignoreMissing(err) != nil {
+			return fmt.Errorf("cannot run semodule on this tree: %w", err)
+		}
+	}
+	return nil
 }
 
 // room makes sure that a full disk does not stop semodule half-way: it writes a second store beside the first, and what it
@@ -342,6 +424,11 @@ func (b *Builder) room(policyType string) error {
 		free, err := b.Root.Free(dir)
 		if err != nil {
 			return err
+		}
+		if inodes, err := b.Root.FreeInodes(dir); err != nil {
+			return err
+		} else if need := uint64(2 * size.Entries); inodes < need {
+			return fmt.Errorf("%s has room for %d files and a build needs %d: make room, then run the policy stage again", b.Root.Path(dir), inodes, need)
 		}
 		if need := uint64(size.Bytes+int64(size.Entries)*4096) + spare/2; free < need {
 			return fmt.Errorf("%s has %d MB free and a build needs %d MB: make room, then run the policy stage again", b.Root.Path(dir), free>>20, need>>20)

@@ -63,7 +63,7 @@ func (b *Builder) relabel(rec *Record, paths []Relabel) plan.Plan {
 			flags = "-RF"
 		}
 		steps = append(steps, plan.Step{
-			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !b.Root.Exists(todo.Path),
+			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !b.Root.Exists(todo.Path), Stays: true,
 			Do: func(ctx context.Context) (string, error) {
 				if b.Root.Exists(todo.Path) {
 					if _, err := b.Tools.Run(ctx, "restorecon", flags, b.Root.Path(todo.Path)); err != nil {
@@ -118,4 +118,34 @@ func fileconPath(statement string) string {
 	_, rest, _ := strings.Cut(statement, `"`)
 	name, _, _ := strings.Cut(rest, `"`)
 	return name
+}
+
+// checkContexts reads the built file_contexts and tells which declared ones are not in it: a module that declares the same path at
+// another place wins over a second one.
+func (b *Builder) checkContexts(policyType string, items []item) ([]Quarantined, error) {
+	if !slices.ContainsFunc(items, func(i item) bool { return i.kind == "file context" }) {
+		return nil, nil
+	}
+	content, err := b.Root.ReadFile(EtcDir + "/" + policyType + "/contexts/files/file_contexts")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the built file contexts: %w", err)
+	}
+	// The level is left out: libsepol writes categories in its own order and ranges.
+	identity := func(context string) string {
+		return strings.Join(strings.SplitN(context, ":", 4)[:min(3, strings.Count(context, ":")+1)], ":")
+	}
+	built := map[[2]string]bool{} // path and context
+	for line := range strings.Lines(string(content)) {
+		if f := strings.Fields(line); len(f) >= 2 {
+			built[[2]string{f[0], identity(f[len(f)-1])}] = true
+		}
+	}
+	var shadowed []Quarantined
+	for _, it := range items {
+		if it.kind == "file context" && !built[[2]string{it.name, identity(it.context)}] {
+			shadowed = append(shadowed, Quarantined{Kind: it.kind, Name: it.name, From: it.from,
+				Reason: "the policy has another context for the same path, and that one counts: declare a longer path"})
+		}
+	}
+	return shadowed, nil
 }

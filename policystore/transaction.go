@@ -32,11 +32,12 @@ type transaction struct {
 
 // item is a declaration that can break the build by itself.
 type item struct {
-	kind string // module, file context
-	name string
-	lang string
-	text []byte // of a module: the file; of a file context: one line of CIL
-	from string
+	kind    string // module, file context
+	name    string
+	lang    string
+	context string // of a file context
+	text    []byte // of a module: the file; of a file context: one line of CIL
+	from    string
 }
 
 // modules names the modules that carry the item in the store.
@@ -68,7 +69,7 @@ func (b *Builder) transaction(policyType string, rec *Record, want Declared) (*t
 		tx.items = append(tx.items, item{kind: "module", name: sharedModule, lang: "cil", text: []byte(sharedVolumes), from: "policy.shared_volumes"})
 	}
 	for _, c := range want.FileContexts {
-		tx.items = append(tx.items, item{kind: "file context", name: c.Path, lang: "cil", text: []byte(filecon(c)), from: c.From})
+		tx.items = append(tx.items, item{kind: "file context", name: c.Path, lang: "cil", context: c.Context, text: []byte(filecon(c)), from: c.From})
 	}
 	have, err := modulesIn(b.Root, typeDir(policyType))
 	if err != nil {
@@ -133,42 +134,95 @@ func (tx *transaction) commit(ctx context.Context) (out command.Output, err erro
 	defer func() { err = errors.Join(err, tx.b.Root.RemoveTree(tx.b.Scratch)) }()
 	for {
 		out, err := tx.run(ctx, tx.items)
-		var failed *command.ExitError
-		if err == nil || !errors.As(err, &failed) {
+		said, refused := refusal(err)
+		if !refused {
 			return out, err
 		}
-		if tx.blame(failed.Output.Stderr) {
+		if tx.blame(said) {
 			continue
 		}
 		return tx.oneByOne(ctx, err)
 	}
 }
 
+// refusal tells whether semodule failed because of what it was given to build, and what it said. A tool that was killed, a
+// disk that is full and a kernel that does not take the result are nobody's declaration's fault.
+func refusal(err error) (said string, refused bool) {
+	var failed *command.ExitError
+	if !errors.As(err, &failed) || failed.Code < 0 || otherFault.MatchString(failed.Output.Stderr) {
+		return "", false
+	}
+	return failed.Output.Stderr, true
+}
+
+// otherFault matches what the tools say of the kernel's refusal to load and of the errors of a file system (libsemanage
+// semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
+// libsemanage adds them to anything.
+var otherFault = regexp.MustCompile(`load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
+	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
+
 // oneByOne finds what breaks the build when semodule does not say it: first nothing of ours, to know that the fault is not
 // elsewhere (a full disk, the vendor's policy), then one more at a time.
 func (tx *transaction) oneByOne(ctx context.Context, cause error) (command.Output, error) {
-	if len(tx.items) == 0 {
-		return command.Output{}, cause
-	}
 	tx.trying = true
-	if out, err := tx.run(ctx, nil); err != nil {
-		return out, cause
+	if out, err := tx.baseline(ctx); err != nil {
+		return out, errors.Join(cause, err)
 	}
 	var good []item
 	for _, it := range tx.items {
 		out, err := tx.run(ctx, append(slices.Clone(good), it))
-		var failed *command.ExitError
-		switch {
-		case err == nil:
+		if err == nil {
 			good = append(good, it)
-		case errors.As(err, &failed):
-			tx.leaveOut(it, 0, strings.TrimSpace(failed.Error()))
-		default:
+			continue
+		}
+		if _, refused := refusal(err); !refused {
 			return out, err
 		}
+		tx.leaveOut(it, 0, strings.TrimSpace(err.Error()))
 	}
 	tx.items, tx.trying = good, false
 	return tx.run(ctx, good)
+}
+
+// baseline builds with nothing that is declared. When not even that builds, the operator's local files are tried without: a line
+// there that names something the new vendor policy does not have any more breaks everything.
+func (tx *transaction) baseline(ctx context.Context) (command.Output, error) {
+	out, err := tx.run(ctx, nil)
+	if _, refused := refusal(err); !refused {
+		return out, err
+	}
+	root, dir := tx.b.Root, active(tx.policyType)
+	entries, rerr := root.ReadDir(dir)
+	if rerr != nil {
+		return out, errors.Join(err, rerr)
+	}
+	var aside plan.Plan
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".local") && name != "booleans.local" {
+			aside = append(aside, plan.Remove(root, dir+"/"+name, "the policy does not build with it"))
+			if kerr := tx.b.keepLocal(dir, name); kerr != nil {
+				return out, errors.Join(err, kerr)
+			}
+		}
+	}
+	if len(aside) == 0 {
+		return out, err
+	}
+	aside = append(aside, plan.Step{Action: "rebuild", Target: StoreDir, Do: func(ctx context.Context) (string, error) {
+		var err error
+		out, err = tx.run(ctx, nil)
+		return "", err
+	}})
+	if _, err := aside.Do(ctx, nil, nil); err != nil {
+		return out, err
+	}
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".local") && name != "booleans.local" {
+			tx.quarantine = append(tx.quarantine, Quarantined{Kind: "local file", Name: name,
+				Reason: "the policy does not build with what semanage wrote into it; it is kept in " + root.Path(tx.b.Quarantine+"/local"), From: "written by hand"})
+		}
+	}
+	return out, nil
 }
 
 // The forms in which the tools name the culprit (libsepol 3.1 to 3.11).
@@ -258,11 +312,22 @@ func (tx *transaction) leaveOutModule(name string, line int, reason string) bool
 	return i >= 0 && tx.leaveOutAt(i, line, reason)
 }
 
+// leaveOutAt leaves out an item, and with a file context all others of the same context: what one is wrong about all are.
 func (tx *transaction) leaveOutAt(i, line int, reason string) bool {
-	tx.leaveOut(tx.items[i], line, reason)
-	tx.items = slices.Delete(slices.Clone(tx.items), i, i+1)
+	culprit := tx.items[i]
+	tx.items = slices.DeleteFunc(slices.Clone(tx.items), func(it item) bool {
+		same := it.kind == culprit.kind && it.name == culprit.name && it.from == culprit.from ||
+			culprit.context != "" && it.context == culprit.context && culprit.byContext(reason)
+		if same {
+			tx.leaveOut(it, line, reason)
+		}
+		return same
+	})
 	return true
 }
+
+// byContext tells whether a file context was refused for its context and not for its path.
+func (i item) byContext(reason string) bool { return !strings.Contains(reason, "regular expression") }
 
 func (tx *transaction) leaveOut(it item, line int, reason string) {
 	q := Quarantined{Kind: it.kind, Name: it.name, Line: line, Reason: reason, From: it.from}
@@ -337,6 +402,11 @@ func (tx *transaction) prepare(items []item) ([]string, error) {
 	for _, name := range tx.installed {
 		if files[name+".cil"] == nil && files[name+".pp"] == nil {
 			argv = append(argv, "--remove", name)
+		}
+	}
+	for _, it := range items {
+		if it.kind == "module" && root.Exists(active(tx.policyType)+"/modules/disabled/"+it.name) {
+			argv = append(argv, "--enable", it.name) // declared is declared, whoever switched it off
 		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(files)) {

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"path"
 	"strconv"
 	"strings"
@@ -62,26 +61,50 @@ func FindVendor(root *hostfs.Root) (*Vendor, error) {
 }
 
 // FindType names the policy type that the host is to have: that of /etc/selinux/config, or the vendor's if the file is
-// missing, dangling or does not say. ErrNoVendor: the OS image has no such policy.
+// missing, dangling or does not say. ErrNoVendor: the OS image has no policy.
 func FindType(root *hostfs.Root) (string, error) {
-	for _, name := range []string{seconfig.Path, VendorDir + "/config"} {
-		f, err := root.OpenFile(name)
-		if err != nil {
-			continue // missing, dangling, a directory: the vendor's is next
-		}
-		c, err := seconfig.Parse(f)
-		f.Close()
-		if err != nil {
-			return "", fmt.Errorf("cannot read %s: %w", root.Path(name), err)
-		}
-		if c.Type == "" || strings.Contains(c.Type, "/") {
-			continue
-		}
-		if info, err := root.Stat(VendorStore + "/" + c.Type + "/active/modules"); err == nil && info.IsDir() {
-			return c.Type, nil
-		}
+	vendors, err := VendorType(root)
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux", ErrNoVendor)
+	configured, err := typeIn(root, seconfig.Path)
+	if err != nil || configured == "" {
+		return vendors, err
+	}
+	if info, err := root.Stat(VendorStore + "/" + configured + "/active/modules"); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("cannot use SELINUXTYPE=%s of %s: this OS image ships no such policy: write SELINUXTYPE=%s",
+			configured, root.Path(seconfig.Path), vendors)
+	}
+	return configured, nil
+}
+
+// VendorType names the policy type that the OS image comes with. ErrNoVendor: it has no policy.
+func VendorType(root *hostfs.Root) (string, error) {
+	policyType, err := typeIn(root, VendorDir+"/config")
+	if err != nil {
+		return "", err
+	}
+	if info, err := root.Stat(VendorStore + "/" + policyType + "/active/modules"); policyType == "" || err != nil || !info.IsDir() {
+		return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux", ErrNoVendor)
+	}
+	return policyType, nil
+}
+
+// typeIn reads the policy type from a configuration; "" if the file leads nowhere, is none, or does not say.
+func typeIn(root *hostfs.Root, name string) (string, error) {
+	f, err := root.OpenFile(name)
+	if err != nil {
+		return "", nil //nolint:nilerr // it is repaired later
+	}
+	defer f.Close()
+	c, err := seconfig.Parse(f)
+	if err != nil {
+		return "", fmt.Errorf("cannot read %s: %w", root.Path(name), err)
+	}
+	if strings.Contains(c.Type, "/") || strings.HasPrefix(c.Type, ".") {
+		return "", nil
+	}
+	return c.Type, nil
 }
 
 // generated names the files that libsemanage makes from the modules. Their content follows from the rest and from the version
@@ -242,7 +265,7 @@ func sameFile(root *hostfs.Root, a, b string) (bool, error) {
 }
 
 func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if hostfs.Missing(err) {
 		return nil
 	}
 	return err

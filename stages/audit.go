@@ -51,8 +51,11 @@ func planAudit(ctx context.Context, r *run) (plan.Plan, error) {
 			return nil, fmt.Errorf("cannot read an audit rule file: %w", err)
 		}
 		switch {
-		case r.declared.LogDenials && !bytes.Equal(content, neutral(name)):
+		case r.declared.LogDenials && len(hidingRules(string(content))) > 0:
+			steps = append(steps, r.keepRules(name, content)...)
 			steps = append(steps, plan.Write(r.Root, name, neutral(name), hostfs.Attributes{Mode: 0o640, Keep: true}, "its rules keep denials from the journal"))
+		case !r.declared.LogDenials && bytes.HasPrefix(content, []byte(neutralMark)) && r.state.Rules[name] != "":
+			steps = append(steps, plan.Write(r.Root, name, []byte(r.state.Rules[name]), hostfs.Attributes{Keep: true}, "audit.log_denials is not declared any more"))
 		case !r.declared.LogDenials && bytes.HasPrefix(content, []byte(neutralMark)):
 			restore, err := policystore.RestoreFile(r.Root, name, "audit.log_denials is not declared any more")
 			if err != nil {
@@ -79,6 +82,25 @@ func planAudit(ctx context.Context, r *run) (plan.Plan, error) {
 		steps = append(steps, reloadRules(r.Host, reason))
 	}
 	return steps, nil
+}
+
+// keepRules remembers the text of a rule file that is not the vendor's, for the day when it may have it back.
+func (r *run) keepRules(name string, content []byte) plan.Plan {
+	vendors, err := r.Root.ReadFile("/usr/share/audit/rules.d/" + path.Base(name))
+	if err != nil || bytes.Equal(vendors, content) || len(content) > 1<<20 {
+		return nil
+	}
+	return plan.Plan{{Action: "record", Target: name, Reason: "it is not the vendor's text", Quiet: true,
+		Do: func(context.Context) (string, error) {
+			rules := map[string]string{name: string(content)}
+			for other, text := range r.state.Rules {
+				if other != name {
+					rules[other] = text
+				}
+			}
+			r.state.Rules = rules
+			return "recorded", nil
+		}}}
 }
 
 func reloadRules(h *Host, reason string) plan.Step {

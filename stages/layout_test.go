@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,8 @@ func damages() map[string]func(*testing.T, *flatcartest.Tree) {
 			copyOf(t, tree, "usr/lib/selinux/policy", "var/lib/selinux")
 			copyOf(t, tree, "usr/lib/selinux/mcs", "etc/selinux/mcs")
 			tree.Image(1)
+			// A module that only the other image has could be the operator's: TestAdoptedStoreLosesNothing.
+			remove(t, tree, "var/lib/selinux/mcs/active/modules/100/modern")
 		},
 		"half a copy": func(t *testing.T, tree *flatcartest.Tree) {
 			copyOf(t, tree, "usr/lib/selinux/mcs", "etc/selinux/mcs")
@@ -97,7 +100,7 @@ func TestEveryLayoutEndsInTheSameState(t *testing.T) {
 				if result, err := h.Revert(context.Background(), false); err != nil || result.Err != nil {
 					t.Fatalf("revert: %v, %v", result.Err, err)
 				}
-				compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision", "/etc/audit"), without(fresh, "/etc/audit"))
+				compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision", "/etc/audit", StateDir), without(fresh, "/etc/audit"))
 			})
 			t.Run(string(layout)+"/"+name+"/revert at once", func(t *testing.T) {
 				tree := flatcartest.New(t, layout)
@@ -125,4 +128,58 @@ func without(all map[string]string, prefix string) map[string]string {
 		}
 	}
 	return rest
+}
+
+// TestAdoptedStoreLosesNothing takes over a store that was copied and worked on by hand before: what the operator put there stays, at
+// whatever priority, and what had to be replaced is kept aside.
+func TestAdoptedStoreLosesNothing(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	store := filepath.Join(tree.Dir, "var/lib/selinux")
+	if err := os.Remove(store); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(store, os.DirFS(filepath.Join(tree.Dir, "usr/lib/selinux/policy"))); err != nil {
+		t.Fatal(err)
+	}
+	tree.Semodule(tree.Dir, 100, map[string]string{"patch": "(type patch_t)\n"})
+	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand})
+	tree.Write("etc/selinux/mcs/contexts/lxc_contexts", "process = \"system_u:system_r:mine_t:s0\"\n")
+	tree.Write("etc/selinux-provision/config.yaml", enforcing)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	list := modules(t, tree)
+	for _, name := range []string{"100/patch", "400/by_hand", "100/base"} {
+		if !slices.Contains(list, name) {
+			t.Errorf("module %s is gone: %v", name, list)
+		}
+	}
+	if kept, err := os.ReadFile(filepath.Join(tree.Dir, StateDir, "kept/contexts_lxc_contexts")); err != nil || !strings.Contains(string(kept), "mine_t") {
+		t.Errorf("the operator's lxc_contexts is not kept: %q, %v", kept, err)
+	}
+	apply(t, h, Unchanged)
+
+	// The record is lost: the same again.
+	if err := os.Remove(filepath.Join(tree.Dir, StateDir, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h)
+	if again := modules(t, tree); !slices.Equal(again, list) {
+		t.Errorf("modules after the record was lost: %v, before: %v", again, list)
+	}
+	// And when it is wrong.
+	state := LoadState(h.Root)
+	state.Store.VendorModules = nil
+	if err := state.save(h.Root); err != nil {
+		t.Fatal(err)
+	}
+	tree.Image(2)
+	apply(t, h)
+	if list := modules(t, tree); !slices.Contains(list, "100/patch") || !slices.Contains(list, "100/modern") {
+		t.Errorf("modules after an update with a wrong record: %v", list)
+	}
+	if same, err := os.ReadFile(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/modules/100/base/cil")); err != nil {
+		t.Error(err)
+	} else if vendors, err := os.ReadFile(filepath.Join(tree.Dir, "usr/lib/selinux/policy/mcs/active/modules/100/base/cil")); err != nil || string(same) != string(vendors) {
+		t.Errorf("the base module is not this image's: %v", err)
+	}
 }

@@ -18,7 +18,7 @@ func planPolicystore(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper := policystore.Keeper{Root: r.Root, Unclean: r.unclean, Quarantine: quarantineDir}
+	keeper := policystore.Keeper{Root: r.Root, Unclean: r.unclean, Quarantine: quarantineDir, Kept: keptDir}
 	steps, err := keeper.Plan(vendor, &r.state.Store)
 	if r.dry && err == nil && len(steps) > 0 {
 		// The stages planned after this one see what it would have recorded.

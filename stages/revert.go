@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (h *Host) report(tell func(Reporter)) {
 }
 
 func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
-	policyType, err := policystore.FindType(h.Root)
+	policyType, err := policystore.VendorType(h.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +137,35 @@ func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
 			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more", Quiet: !h.Root.Exists(stateFile),
 			Do: func(context.Context) (string, error) { return "removed", nil },
 			// Last of all: as long as anything is left to clean up, the next run must find the marker.
-			Cleanup: func() error { return h.Root.RemoveTree(StateDir) },
+			Cleanup: func() error { return h.forget() },
 		})
 	}
 	return steps, nil
+}
+
+// forget removes the state directory, all but copies of the operator's own work.
+func (h *Host) forget() error {
+	entries, err := h.Root.ReadDir(StateDir)
+	if err != nil {
+		return err
+	}
+	kept := false
+	for _, e := range entries {
+		switch name := StateDir + "/" + e.Name(); name {
+		case stateFile:
+		case quarantineDir, keptDir:
+			kept = true
+		default:
+			if err := h.Root.RemoveTree(name); err != nil {
+				return err
+			}
+		}
+	}
+	// The record goes last: as long as it is there, the next run knows that this one was not done.
+	if err := h.Root.Remove(stateFile); err != nil || kept {
+		return err
+	}
+	return h.Root.RemoveTree(StateDir)
 }
 
 // vendorMode reads the mode that the OS image comes with.
@@ -160,8 +186,9 @@ func (h *Host) revertRules() (plan.Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if form == (policystore.Form{}) {
-			continue // no such file on this image, and a site's own rules are not ours to remove
+		content, rerr := h.Root.ReadFile(name)
+		if form == (policystore.Form{}) || rerr == nil && !bytes.HasPrefix(content, []byte(neutralMark)) {
+			continue // no such file on this image, or a site's own rules, which are not ours to remove
 		}
 		file, err := policystore.RestoreFile(h.Root, name, "the vendor's machine is wanted")
 		if err != nil {

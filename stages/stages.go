@@ -142,7 +142,13 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 	if wrong != nil && names[0] == "policy" {
 		return nil, errors.Join(wrong, r.fallBack(ctx))
 	}
-	return r.stages(ctx, names), nil
+	results := r.stages(ctx, names)
+	// A stage that was cut off after its work has nothing to do the next time, and nobody else would clear its marker.
+	if !dry && !r.unclean && state.InProgress != "" && (len(names) == len(Order()) || slices.Contains(names, state.InProgress)) && !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
+		state.InProgress = ""
+		return results, state.save(h.Root)
+	}
+	return results, nil
 }
 
 func (r *run) stages(ctx context.Context, names []string) []Result {
@@ -152,7 +158,9 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 			continue
 		}
 		var result Result
-		if i := slices.IndexFunc(results, func(r Result) bool { return r.Stage == s.Needs }); i >= 0 && (results[i].Outcome == Failed || results[i].Outcome == Skipped) {
+		if err := ctx.Err(); err != nil {
+			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("interrupted before it began: run it again: %w", err)}
+		} else if i := slices.IndexFunc(results, func(r Result) bool { return r.Stage == s.Needs }); i >= 0 && (results[i].Outcome == Failed || results[i].Outcome == Skipped) {
 			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("cannot do it before stage %s has succeeded", s.Needs)}
 		} else {
 			result = r.stage(ctx, s)
@@ -187,7 +195,14 @@ func (h *Host) lock(ctx context.Context) (func(), error) {
 		waiting = h.Reporter.Waiting
 	}
 	for {
-		if err := h.Root.MkdirAll(StateDir, 0o755); err != nil {
+		// Somebody else may make the directory at the same time, or a revert remove it.
+		err := h.Root.MkdirAll(StateDir, 0o755)
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+			if err = ctx.Err(); err == nil {
+				continue
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot make the state directory: %w", err)
 		}
 		unlock, err := h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
@@ -297,6 +312,11 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 	if errors.As(err, &left) {
 		result.Problems = append(result.Problems, Problem{left.Error(), "the next run tries again; run: selinux-provision apply"})
 		return nil
+	}
+	if errors.Is(err, policystore.ErrDamaged) {
+		damaged := LoadState(r.Root)
+		damaged.InProgress = s.Name // so that the next run's policystore stage does not trust the store
+		return errors.Join(fmt.Errorf("%w: run selinux-provision apply, which builds it anew", err), damaged.save(r.Root))
 	}
 	if err != nil && inBetween(ctx, err) {
 		return err // the marker stays

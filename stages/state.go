@@ -16,6 +16,8 @@ const (
 	stateFile = StateDir + "/state.json"
 	// quarantineDir holds the operator's modules that the policy does not build with.
 	quarantineDir = StateDir + "/quarantine"
+	// keptDir holds copies of files that were replaced and may have been the operator's.
+	keptDir = StateDir + "/kept"
 )
 
 // State is what was done to the host. It speeds up the next run and tells the operator's changes from ours; it is never
@@ -29,6 +31,8 @@ type State struct {
 	InProgress string `json:"in_progress,omitempty"`
 	// Store is written by the stages policystore and policy; read by them, enforce and status.
 	Store policystore.Record `json:"store"`
+	// Rules has the text of audit rule files that were neutralised and were not the vendor's. Written and read by audit.
+	Rules map[string]string `json:"rules,omitempty"`
 	// Check is the result of the last check of another OS image. Written by check, read by status.
 	Check *ImageCheck `json:"check,omitempty"`
 }

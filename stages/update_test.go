@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
@@ -217,5 +218,187 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 			}
 			apply(t, h, Unchanged, Partly, Unchanged)
 		})
+	}
+}
+
+// TestStoreIsNotReplacedUnderSemodule keeps libsemanage's lock, as a transaction of somebody else does, while the store is to be
+// replaced: it waits.
+func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
+	tree.Image(2)
+	unlock, err := h.Root.Lock(t.Context(), "/var/lib/selinux/mcs/semanage.trans.LOCK", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan []Result)
+	go func() {
+		results, _ := host(t, tree).Run(t.Context(), []string{"policystore"}, false)
+		done <- results
+	}()
+	select {
+	case results := <-done:
+		t.Fatalf("the store was replaced while semodule had the lock: %+v", results)
+	case <-time.After(500 * time.Millisecond):
+	}
+	unlock()
+	if results := <-done; len(results) != 1 || results[0].Outcome != Changed {
+		t.Errorf("after the lock was free: %+v", results)
+	}
+	apply(t, h)
+	if list := modules(t, tree); !slices.Contains(list, "400/by_hand") {
+		t.Errorf("modules: %v", list)
+	}
+}
+
+// TestDamagedStoreIsBuiltAnew empties a vendor's module in the store: no build may start from that.
+func TestDamagedStoreIsBuiltAnew(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	if err := os.Truncate(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/modules/100/base/cil"), 0); err != nil {
+		t.Fatal(err)
+	}
+	tree.Write("etc/selinux-provision/modules/another.cil", "(type another_t)\n")
+	results := apply(t, h)
+	if r := results[1]; r.Outcome != Failed || !strings.Contains(r.Error, "the vendor's module 100/base is missing or empty") {
+		t.Fatalf("policy: %s %q", r.Outcome, r.Error)
+	}
+	apply(t, h, Changed, Changed, Unchanged, Unchanged)
+	apply(t, h, Unchanged)
+}
+
+// TestQuarantineEndsWhenTheCauseDoes takes away what a module by hand lacked, and gives it back.
+func TestQuarantineEndsWhenTheCauseDoes(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
+	tree.Write("etc/selinux-provision/modules/basis.cil", "(type basis_t)\n")
+	h := host(t, tree)
+	apply(t, h)
+	tree.Semodule(tree.Dir, 400, map[string]string{"hand": "(type hand_t)\n(allow hand_t basis_t (file (read)))\n"})
+	apply(t, h)
+	basis := filepath.Join(tree.Dir, "etc/selinux-provision/modules/basis.cil")
+	if err := os.Remove(basis); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, Unchanged, Partly, Unchanged)
+	apply(t, h, Unchanged, Partly, Unchanged)
+	tree.Write("etc/selinux-provision/modules/basis.cil", "(type basis_t)\n")
+	apply(t, h, Unchanged, Changed, Unchanged)
+	if list := modules(t, tree); !slices.Contains(list, "400/hand") {
+		t.Errorf("modules: %v", list)
+	}
+	apply(t, h, Unchanged)
+}
+
+// TestLocalFileThatAnUpdateBreaks has a line of semanage's that names a type of the old image.
+func TestLocalFileThatAnUpdateBreaks(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	tree.Write("var/lib/selinux/mcs/active/file_contexts.local", "/srv/op(/.*)?    system_u:object_r:legacy_t:s0\n")
+	for range 2 {
+		tree.Image(2)
+		results := apply(t, h, Changed, Partly, Unchanged, Unchanged)
+		if p := results[1].Problems; len(p) != 1 || !strings.Contains(p[0].Problem, "local file file_contexts.local") {
+			t.Errorf("problems: %v", p)
+		}
+		if list := modules(t, tree); !slices.Contains(list, "500/kube_logreader") {
+			t.Errorf("modules: %v", list)
+		}
+		apply(t, h, Unchanged, Partly, Unchanged, Unchanged)
+		tree.Image(1)
+		apply(t, h, Changed, Changed, Unchanged, Unchanged)
+		if content, err := os.ReadFile(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/file_contexts.local")); err != nil || !strings.Contains(string(content), "legacy_t") {
+			t.Errorf("after the rollback: %q, %v", content, err)
+		}
+		apply(t, h, Unchanged)
+	}
+}
+
+// TestForeignFilesBesideThePolicy are no policies that libselinux would load.
+func TestForeignFilesBesideThePolicy(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	tree.Write("etc/selinux/mcs/policy/policy.33.bak", "backup")
+	tree.Write("etc/selinux/mcs/policy/policy.d/x", "x")
+	apply(t, h, Unchanged)
+}
+
+// TestSwitchedOffByHand enables a declared module again.
+func TestSwitchedOffByHand(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	out, err := (command.Tools{}).Run(t.Context(), "semodule", "--noreload", "--path", tree.Dir, "--store", "mcs", "--disable_dontaudit", "--disable", "kube_logreader")
+	if err != nil {
+		t.Fatalf("%v %s", err, out.Stderr)
+	}
+	apply(t, h, Unchanged, Changed, Unchanged, Unchanged)
+	apply(t, h, Unchanged)
+}
+
+// TestShadowedFileContext declares a path that the vendor's policy has with another context.
+func TestShadowedFileContext(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", `version: 1
+policy: {file_contexts: [{path: '/etc(/.*)?', context: 'system_u:object_r:container_file_t:s0'}, {path: '/srv/x', context: 'system_u:object_r:etc_t:s0:c1,c2'}]}
+`)
+	results := apply(t, host(t, tree), Changed, Partly, Unchanged)
+	if p := results[1].Problems; len(p) != 1 || !strings.Contains(p[0].Problem, "file context /etc(/.*)?: the policy has another context") {
+		t.Errorf("problems: %v", p)
+	}
+}
+
+// TestRootWithALinkOutOfIt is about tools that know no root.
+func TestRootWithALinkOutOfIt(t *testing.T) {
+	tree := provisioned(t)
+	victim := t.TempDir()
+	dir := filepath.Join(tree.Dir, "etc/selinux/mcs/contexts/files")
+	if err := os.MkdirAll(filepath.Join(tree.Dir, victim), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, filepath.Join(tree.Dir, victim, "files")); err != nil {
+		t.Fatal(err)
+	}
+	tree.Link(victim+"/files", "etc/selinux/mcs/contexts/files")
+	results := apply(t, host(t, tree))
+	if r := results[1]; r.Outcome != Failed || !strings.Contains(r.Error, "leads out of the tree") {
+		t.Errorf("policy: %s %q", r.Outcome, r.Error)
+	}
+	if entries, err := os.ReadDir(victim); err != nil || len(entries) > 0 {
+		t.Errorf("outside the tree: %v, %v", entries, err)
+	}
+}
+
+// TestOperatorsAuditRules leaves alone what hides nothing, and gives back what it replaced.
+func TestOperatorsAuditRules(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	const harmless, hiding = "-w /etc/passwd -p wa -k site\n", "-a never,exclude -F msgtype=AVC\n"
+	tree.Write("etc/audit/rules.d/99-default.rules", harmless)
+	tree.Write("etc/audit/rules.d/80-selinux.rules", hiding)
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\naudit: {log_denials: true}\n")
+	h := host(t, tree)
+	apply(t, h)
+	read := func(name string) string {
+		content, err := os.ReadFile(filepath.Join(tree.Dir, "etc/audit/rules.d", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	if got := read("99-default.rules"); got != harmless {
+		t.Errorf("a harmless file became %q", got)
+	}
+	if got := read("80-selinux.rules"); !strings.HasPrefix(got, neutralMark) {
+		t.Errorf("a hiding file is still %q", got)
+	}
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
+	apply(t, h)
+	if got := read("80-selinux.rules"); got != hiding {
+		t.Errorf("the operator's file came back as %q", got)
 	}
 }

@@ -51,7 +51,7 @@ Exit codes: 0 done; 1 failed, the host is as it was unless the message says othe
 holds the lock; 6 failed, and undoing what was done failed too.`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -16,6 +16,7 @@ import (
 	"math"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -118,7 +119,11 @@ func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
 	cmd.Args[0] = args[0]
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + searchPath}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A tool must not go on when nobody waits for it any more: the next run would work beside it. The kernel sends the signal when
+	// the thread that started the tool ends, so that thread is kept.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd.WaitDelay = drainDelay
 	cmd.Cancel = func() error {
 		// Ask first: after the tool was reaped its number may belong to another group.

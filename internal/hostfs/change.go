@@ -21,9 +21,6 @@ func tempName() string {
 	return TempPrefix + hex.EncodeToString(b[:])
 }
 
-// TempName gives a fresh name for something that is built in name's directory before it takes name's place.
-func TempName(name string) string { return path.Join(path.Dir(clean(name)), tempName()) }
-
 // Attributes are what a written file has besides its content. The zero value is 0644, root, and the label of the regular file
 // that is replaced; without one that of the directory, which is what the kernel gives a new file too.
 type Attributes struct {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -285,6 +286,20 @@ func (r *Root) ReadDir(name string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
+// SamePath makes sure that name means the same to a program that gets Path(name) and knows no root: a link that is absolute, or climbs
+// out of the tree, leads such a program somewhere else.
+func (r *Root) SamePath(name string) error {
+	inside, err := r.Stat(name)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(r.Path(name), &st); err != nil || uint64(st.Dev) != inside.Dev || st.Ino != inside.Ino {
+		return r.fail("use", name, errors.New("a link in this path leads out of the tree"))
+	}
+	return nil
+}
+
 // Free gives the bytes that root may still write to the file system that holds name.
 func (r *Root) Free(name string) (uint64, error) {
 	fd, err := r.open(name, unix.O_PATH)
@@ -299,18 +314,22 @@ func (r *Root) Free(name string) (uint64, error) {
 	return st.Bavail * uint64(st.Bsize), nil
 }
 
-// Writable tells whether the file system that holds name is mounted for writing.
-func (r *Root) Writable(name string) (bool, error) {
+// FreeInodes gives how many files root may still make on the file system that holds name; a file system that has no fixed number of
+// inodes, such as Btrfs, gives the highest number there is.
+func (r *Root) FreeInodes(name string) (uint64, error) {
 	fd, err := r.open(name, unix.O_PATH)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer unix.Close(fd)
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
-		return false, r.fail("statfs", name, err)
+		return 0, r.fail("statfs", name, err)
 	}
-	return st.Flags&unix.ST_RDONLY == 0, nil
+	if st.Files == 0 {
+		return math.MaxUint64, nil
+	}
+	return st.Ffree, nil
 }
 
 // Label reads the SELinux label of the entry itself; "" if the file system holds none.

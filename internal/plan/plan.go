@@ -21,8 +21,10 @@ type Step struct {
 
 	// Do makes the change whole or not at all; what it returns says in a few words what was done.
 	Do func(ctx context.Context) (done string, err error) `json:"-"`
-	// Undo takes the change back after Do succeeded and a later step failed; nil: there is nothing to take back.
+	// Undo takes the change back after Do succeeded and a later step failed; nil: there is no way back.
 	Undo func(ctx context.Context) error `json:"-"`
+	// Stays says that a change without a way back is as good on the old host as on the new one.
+	Stays bool `json:"-"`
 	// Cleanup removes what only Undo needed, after the last step succeeded.
 	Cleanup func() error `json:"-"`
 }
@@ -108,6 +110,9 @@ func (p Plan) undo(ctx context.Context, failed error) error {
 	var errs []error
 	for i := len(p) - 1; i >= 0; i-- {
 		if p[i].Undo == nil {
+			if !p[i].Stays && !p[i].Quiet {
+				errs = append(errs, fmt.Errorf("there is no way back from: %s %s", p[i].Action, p[i].Target))
+			}
 			continue
 		}
 		if err := p[i].Undo(ctx); err != nil {

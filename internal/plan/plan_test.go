@@ -64,7 +64,7 @@ func TestFailureIsUndoneInReverse(t *testing.T) {
 	var l log
 	broken := errors.New("the disk is full")
 	without := l.step("b")
-	without.Undo = nil
+	without.Undo, without.Stays = nil, true
 	done, err := Plan{l.step("a"), without, l.step("c"), l.failing("d", broken), l.step("e")}.Do(t.Context(), nil, l.finished)
 	if !errors.Is(err, broken) {
 		t.Errorf("the error is %v", err)
@@ -98,6 +98,24 @@ func TestUndoThatFails(t *testing.T) {
 		if strings.Count(err.Error(), part) != 1 {
 			t.Errorf("%q does not say %q once", err, part)
 		}
+	}
+}
+
+// A change without a way back is one that could not be undone, unless it does no harm on the old host.
+func TestNoWayBack(t *testing.T) {
+	broken := errors.New("the disk is full")
+	for what, c := range map[string]struct {
+		quiet, stays, undone bool
+	}{"a change": {}, "one that does no harm": {stays: true, undone: true}, "bookkeeping": {quiet: true, undone: true}} {
+		var l log
+		b := l.step("b")
+		b.Undo, b.Quiet, b.Stays = nil, c.quiet, c.stays
+		_, err := Plan{l.step("a"), b, l.failing("c", broken)}.Do(t.Context(), nil, nil)
+		var undo *UndoError
+		if !errors.Is(err, broken) || errors.As(err, &undo) == c.undone || !c.undone && !strings.Contains(err.Error(), "b /b") {
+			t.Errorf("%s: %v", what, err)
+		}
+		l.expect(t, "do a", "do b", "fail c", "undo a")
 	}
 }
 
