@@ -103,7 +103,7 @@ func (k *Keeper) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Pla
 	root := k.Root
 	var steps plan.Plan
 	stale := rec.Vendor != vendor.Fingerprint
-	err := root.Walk(vendor.etc(), func(below string, info hostfs.Info) error {
+	err := root.Walk(vendor.etc(), func(below string, info hostfs.Entry) error {
 		name, source := path.Join(dir, below), path.Join(vendor.etc(), below)
 		if info.IsDir() {
 			if below != "" && !root.Exists(name) {

@@ -27,7 +27,7 @@ func (b *Builder) fallBack(ctx context.Context, policyType string) error {
 	source, dest := VendorDir+"/"+policyType, EtcDir+"/"+policyType
 	var policy string
 	changed := false
-	err := b.Root.Walk(source, func(below string, info hostfs.Info) error {
+	err := b.Root.Walk(source, func(below string, info hostfs.Entry) error {
 		if !info.IsRegular() || !generated(below) {
 			return nil
 		}

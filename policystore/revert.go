@@ -101,7 +101,7 @@ func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, err
 	if err != nil || !info.IsDir() {
 		return plan.Plan{replaceWithCopy(root, source, name, reason)}, nil
 	}
-	err = root.Walk(name, func(below string, info hostfs.Info) error {
+	err = root.Walk(name, func(below string, info hostfs.Entry) error {
 		at, of := path.Join(name, below), path.Join(source, below)
 		if _, err := root.Lstat(of); err == nil || ignoreMissing(err) != nil || below == "" {
 			return ignoreMissing(err)
@@ -119,7 +119,7 @@ func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, err
 	if err != nil {
 		return nil, err
 	}
-	err = root.Walk(source, func(below string, info hostfs.Info) error {
+	err = root.Walk(source, func(below string, info hostfs.Entry) error {
 		at := path.Join(name, below)
 		if info.IsDir() {
 			if _, err := root.Lstat(at); err != nil {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"path"
 	"strconv"
 	"strings"
@@ -128,7 +129,7 @@ func (v *Vendor) read(root *hostfs.Root) error {
 	io.WriteString(sum, "selinux-provision vendor fingerprint 1\n")
 	buf := make([]byte, 256<<10)
 	modules := v.Type + "/active/modules/"
-	err := root.Walk(VendorStore, func(below string, info hostfs.Info) error {
+	err := root.Walk(VendorStore, func(below string, info hostfs.Entry) error {
 		digest, err := hashEntry(root, sum, VendorStore, below, info, buf)
 		if key, ok := strings.CutPrefix(below, modules); ok && digest != "" {
 			recordModule(v.Modules, key, digest)
@@ -136,7 +137,7 @@ func (v *Vendor) read(root *hostfs.Root) error {
 		return err
 	})
 	if err == nil {
-		err = root.Walk(v.etc(), func(below string, info hostfs.Info) error {
+		err = root.Walk(v.etc(), func(below string, info hostfs.Entry) error {
 			digest, err := hashEntry(root, sum, v.etc(), below, info, buf)
 			if digest != "" {
 				v.Etc[below] = digest
@@ -152,8 +153,7 @@ func (v *Vendor) read(root *hostfs.Root) error {
 }
 
 // hashEntry adds one entry to sum, and gives the hash of a regular file that is not generated.
-func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.Info, buf []byte) (string, error) {
-	name := path.Join(top, below)
+func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.Entry, buf []byte) (string, error) {
 	line := append(buf[:0], below...)
 	line = append(line, 0)
 	line = strconv.AppendUint(line, uint64(info.Mode), 8)
@@ -164,7 +164,7 @@ func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.
 	line = append(line, ' ')
 	switch {
 	case info.IsLink():
-		target, err := root.Readlink(name)
+		target, err := root.Readlink(path.Join(top, below))
 		if err != nil {
 			return "", err
 		}
@@ -172,10 +172,11 @@ func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.
 	case info.IsRegular() && generated(below):
 		line = strconv.AppendInt(line, info.Size, 10)
 	case info.IsRegular():
-		digest, err := hashFile(root, name, buf[len(line):])
+		content, err := info.Read(buf[len(line):])
 		if err != nil {
-			return "", err
+			return "", &fs.PathError{Op: "read", Path: root.Path(path.Join(top, below)), Err: err}
 		}
+		digest := digestOf(content)
 		line = append(line, digest...)
 		line = append(line, '\n')
 		sum.Write(line)
@@ -184,6 +185,11 @@ func hashEntry(root *hostfs.Root, sum hash.Hash, top, below string, info hostfs.
 	line = append(line, '\n')
 	sum.Write(line)
 	return "", nil
+}
+
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:16])
 }
 
 // hashFile hashes a file's content, through buf.
@@ -220,15 +226,16 @@ func modulesIn(root *hostfs.Root, typeDir string) (map[string]string, error) {
 	modules := map[string]string{}
 	dir := typeDir + "/active/modules"
 	buf := make([]byte, 64<<10)
-	err := root.Walk(dir, func(below string, info hostfs.Info) error {
+	err := root.Walk(dir, func(below string, info hostfs.Entry) error {
 		if base := path.Base(below); !info.IsRegular() || (base != "cil" && base != "hll") {
 			return nil
 		}
-		digest, err := hashFile(root, path.Join(dir, below), buf)
-		if err == nil {
-			recordModule(modules, below, digest)
+		content, err := info.Read(buf)
+		if err != nil {
+			return &fs.PathError{Op: "read", Path: root.Path(path.Join(dir, below)), Err: err}
 		}
-		return err
+		recordModule(modules, below, digestOf(content))
+		return nil
 	})
 	return modules, err
 }

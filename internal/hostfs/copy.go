@@ -20,7 +20,7 @@ type Tree struct {
 func (r *Root) Measure(name string) (Tree, error) {
 	var t Tree
 	seen := map[[2]uint64]bool{}
-	err := r.Walk(name, func(_ string, info Info) error {
+	err := r.Walk(name, func(_ string, info Entry) error {
 		t.Entries++
 		if info.IsRegular() {
 			t.Files++
@@ -35,9 +35,47 @@ func (r *Root) Measure(name string) (Tree, error) {
 	return t, err
 }
 
+// Entry is what Walk comes upon. It holds the open directory, so that it can be read without going all the way from the root again.
+type Entry struct {
+	Info
+	dir  int
+	base string
+}
+
+// Read reads a regular file into buf, or into a larger buffer if it does not fit; both are good until the visit ends. It follows no
+// link.
+func (e Entry) Read(buf []byte) ([]byte, error) {
+	fd, err := unix.Openat(e.dir, e.base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if e.Size > MaxFile {
+		return nil, unix.EFBIG
+	}
+	if int64(len(buf)) < e.Size {
+		buf = make([]byte, e.Size)
+	}
+	n := 0
+	for int64(n) < e.Size {
+		m, err := unix.Read(fd, buf[n:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return buf[:n], nil
+}
+
 // Walk calls visit for name, links followed for name itself alone, and for everything below it in name order, directories
 // before what they hold. The names given are below name: "" for the tree's root, then "a", "a/b".
-func (r *Root) Walk(name string, visit func(below string, info Info) error) error {
+func (r *Root) Walk(name string, visit func(below string, e Entry) error) error {
 	fd, err := r.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -47,24 +85,27 @@ func (r *Root) Walk(name string, visit func(below string, info Info) error) erro
 	if err := unix.Fstat(fd, &st); err != nil {
 		return r.fail("stat", name, err)
 	}
-	if err := visit("", infoOf(&st)); err != nil {
+	if err := visit("", Entry{Info: infoOf(&st), dir: fd, base: "."}); err != nil {
 		return err
 	}
 	return r.walkAt(fd, clean(name), "", visit)
 }
 
-func (r *Root) walkAt(dir int, name, below string, visit func(string, Info) error) error {
+func (r *Root) walkAt(dir int, name, below string, visit func(string, Entry) error) error {
 	names, err := listAt(dir)
 	if err != nil {
 		return r.fail("read", path.Join(name, below), err)
 	}
 	for _, child := range names {
-		at := path.Join(below, child)
+		at := child
+		if below != "" {
+			at = below + "/" + child
+		}
 		info, err := lstatAt(dir, child)
 		if err != nil {
 			return r.fail("lstat", path.Join(name, at), err)
 		}
-		if err := visit(at, info); err != nil {
+		if err := visit(at, Entry{Info: info, dir: dir, base: child}); err != nil {
 			return err
 		}
 		if !info.IsDir() {

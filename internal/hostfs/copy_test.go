@@ -19,7 +19,7 @@ func describe(t *testing.T, dir string) []string {
 	t.Helper()
 	var all []string
 	first := map[uint64]string{}
-	must(t, openRoot(t, dir).Walk("/", func(below string, info Info) error {
+	must(t, openRoot(t, dir).Walk("/", func(below string, info Entry) error {
 		line := fmt.Sprintf("/%s %s %d:%d %s %q", below, info.Mode, info.UID, info.GID, info.ModTime.UTC(), labelOfFile(t, filepath.Join(dir, below)))
 		switch {
 		case info.IsLink():
@@ -165,7 +165,7 @@ func TestWalkStopsAtAnError(t *testing.T) {
 	r := openRoot(t, dir)
 	var seen []string
 	stop := errors.New("stop")
-	err := r.Walk("/", func(below string, _ Info) error {
+	err := r.Walk("/", func(below string, _ Entry) error {
 		seen = append(seen, below)
 		if below == "b/2" {
 			return stop

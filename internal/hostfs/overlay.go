@@ -59,7 +59,7 @@ func (r *Root) OpaqueDirectories(name string) ([]string, error) {
 		return nil, nil // the upper layer has nothing of it
 	}
 	var opaque []string
-	err = upper.Walk(below, func(at string, info Info) error {
+	err = upper.Walk(below, func(at string, info Entry) error {
 		if !info.IsDir() {
 			return nil
 		}
