@@ -433,7 +433,7 @@ func (tx *transaction) summary(want Declared, leftOut int) string {
 			contexts++
 		}
 	}
-	parts := []string{fmt.Sprintf("%d modules, %d file contexts, %d booleans", modules, contexts, len(want.Booleans))}
+	parts := []string{count(modules, "module") + ", " + count(contexts, "file context") + ", " + count(len(want.Booleans), "boolean")}
 	if tx.strip {
 		parts = append(parts, "dontaudit rules stripped")
 	}
@@ -444,4 +444,11 @@ func (tx *transaction) summary(want Declared, leftOut int) string {
 		parts = append(parts, fmt.Sprintf("%d left out", leftOut))
 	}
 	return strings.Join(parts, ", ")
+}
+
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -52,7 +52,7 @@ func (h *Host) CheckImage(ctx context.Context, usr string) (*ImageCheck, error) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot make scratch space: %w", err)
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }() // systemd-tmpfiles ages what stays
 	if err := h.rehearsal(usr, scratch); err != nil {
 		return nil, fmt.Errorf("cannot set up a copy of the host: %w", err)
 	}

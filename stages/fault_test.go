@@ -97,18 +97,18 @@ func TestDiskThatIsReadOnly(t *testing.T) {
 // withSemodule runs a stage in a mount namespace of its own in which semodule is a script. It gives what the stage said.
 func withSemodule(t *testing.T, tree *flatcartest.Tree, script, limit string) string {
 	t.Helper()
-	real, err := exec.LookPath("semodule")
+	tool, err := exec.LookPath("semodule")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if real, err = filepath.EvalSymlinks(real); err != nil {
+	if tool, err = filepath.EvalSymlinks(tool); err != nil {
 		t.Fatal(err)
 	}
 	fake := filepath.Join(t.TempDir(), "semodule")
 	if err := os.WriteFile(fake, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" "$2" && exec "$3" -test.run='^TestCrashChild$'`, "sh", fake, real, os.Args[0])
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" "$2" && exec "$3" -test.run='^TestCrashChild$'`, "sh", fake, tool, os.Args[0])
 	cmd.Env = append(os.Environ(), crashDir+"="+tree.Dir, crashStage+"=policy", crashLimit+"="+limit)
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -164,7 +164,7 @@ func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
 			apply(t, host(t, fresh))
 			w.byHand(t, fresh)
 			apply(t, host(t, fresh))
-			compare(t, "after the history", comparable(t, tree), comparable(t, fresh))
+			compare(t, "after the history", lasting(t, tree), lasting(t, fresh))
 			if t.Failed() {
 				t.Logf("history: %v", history)
 			}
@@ -172,9 +172,9 @@ func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
 	}
 }
 
-// comparable is a snapshot without what depends on the way and not on the end: the record, libsemanage's counter, the order of
+// lasting is a snapshot without what depends on the way and not on the end: the record, libsemanage's counter, the order of
 // local booleans.
-func comparable(t *testing.T, tree *flatcartest.Tree) map[string]string {
+func lasting(t *testing.T, tree *flatcartest.Tree) map[string]string {
 	t.Helper()
 	all := withoutCounter(snapshot(t, tree.Dir, StateDir))
 	for name, line := range all {

@@ -37,7 +37,7 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 		}
 	}
 	result := Result{Stage: "revert", Outcome: Unchanged}
-	steps, err := h.planRevert(ctx)
+	steps, err := h.planRevert()
 	switch {
 	case errors.Is(err, policystore.ErrNoVendor):
 		return Result{}, fmt.Errorf("%w: %w", ErrNotApplicable, err)
@@ -89,7 +89,7 @@ func (h *Host) report(tell func(Reporter)) {
 	}
 }
 
-func (h *Host) planRevert(ctx context.Context) (plan.Plan, error) {
+func (h *Host) planRevert() (plan.Plan, error) {
 	policyType, err := policystore.VendorType(h.Root)
 	if err != nil {
 		return nil, err

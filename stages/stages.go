@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -182,6 +183,9 @@ func (h *Host) newRun(declared *provision.State, state *State, dry bool) *run {
 }
 
 func (h *Host) applicable() error {
+	if h.Root.IsHost() && os.Geteuid() != 0 {
+		return errors.New("cannot look at the policy of the running host as an ordinary user: run it as root")
+	}
 	if h.Root.IsHost() && h.Kernel == nil {
 		return fmt.Errorf("%w: %w: remove selinux=0 or security= from the kernel command line", ErrNotApplicable, kernel.ErrDisabled)
 	}

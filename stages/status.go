@@ -45,6 +45,9 @@ type StoreStatus struct {
 
 // Status looks at the host and changes nothing.
 func (h *Host) Status(ctx context.Context) (*Status, error) {
+	if err := h.applicable(); err != nil {
+		return nil, err
+	}
 	declared, err := h.Declared()
 	if err != nil {
 		return nil, err
@@ -53,9 +56,6 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	s := &Status{InProgress: state.InProgress, Mode: ModeStatus{Declared: string(declared.Mode)},
 		Modules: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
 	if err := h.modeStatus(s); err != nil {
-		return nil, err
-	}
-	if err := h.applicable(); err != nil {
 		return nil, err
 	}
 	vendor, err := policystore.FindVendor(h.Root)
