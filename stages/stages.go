@@ -121,7 +121,8 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 	if wrong != nil {
 		// The store needs no declaration to follow an OS update, and a wrong one must not leave the host with the policy of an
 		// OS image that is gone.
-		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n != "policystore" && n != "policy" }); dry || len(names) == 0 || len(names) > 1 {
+		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n != "policystore" && n != "policy" }); dry || len(names) != 1 ||
+			LoadState(h.Root).Store.Vendor == "" { // a host that was never provisioned stays as it is
 			return nil, wrong
 		}
 		declared = &provision.State{Mode: provision.Unmanaged}

@@ -402,3 +402,42 @@ func TestOperatorsAuditRules(t *testing.T) {
 		t.Errorf("the operator's file came back as %q", got)
 	}
 }
+
+// TestWrongConfigurationAfterAnUpdate leaves a fresh host as it is, and lets the store and the policy of a provisioned one follow
+// the OS image all the same.
+func TestWrongConfigurationAfterAnUpdate(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmod: enforcing\n")
+	before := snapshot(t, tree.Dir)
+	for _, stage := range append(names(), "") {
+		run := names()
+		if stage != "" {
+			run = []string{stage}
+		}
+		if _, err := host(t, tree).Run(t.Context(), run, false); err == nil || !strings.Contains(err.Error(), "config.yaml:2") {
+			t.Errorf("%s: %v", stage, err)
+		}
+		compare(t, "a fresh host with a wrong configuration", snapshot(t, tree.Dir), before)
+	}
+
+	tree.Write("etc/selinux-provision/config.yaml", enforcing)
+	h := host(t, tree)
+	apply(t, h, Changed)
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmod: enforcing\n")
+	tree.Image(2)
+	if results, err := h.Run(t.Context(), []string{"policystore"}, false); err != nil || results[0].Outcome != Changed {
+		t.Fatalf("policystore: %+v, %v", results, err)
+	}
+	if _, err := h.Run(t.Context(), []string{"policy"}, false); err == nil || !strings.Contains(err.Error(), "config.yaml:2") ||
+		!strings.Contains(err.Error(), "the vendor's own policy is in force") {
+		t.Errorf("policy: %v", err)
+	}
+	got, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/mcs/policy/policy.33"))
+	want, err2 := os.ReadFile(filepath.Join(tree.Dir, "usr/lib/selinux/mcs/policy/policy.33"))
+	if err != nil || err2 != nil || string(got) != string(want) {
+		t.Errorf("the policy is not this image's: %v, %v", err, err2)
+	}
+	tree.Write("etc/selinux-provision/config.yaml", enforcing)
+	apply(t, h)
+	apply(t, h, Unchanged)
+}
