@@ -119,10 +119,10 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 	}
 	declared, wrong := h.Declared()
 	if wrong != nil {
-		// The store needs no declaration to follow an OS update, and a wrong one must not leave the host with the policy of an
-		// OS image that is gone.
-		if names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n != "policystore" && n != "policy" }); dry || len(names) != 1 ||
-			LoadState(h.Root).Store.Vendor == "" { // a host that was never provisioned stays as it is
+		// The store needs no declaration to follow an OS update, and a wrong one must not leave the host with the policy of an OS
+		// image that is gone. A host that was never provisioned stays as it is.
+		follows := len(names) == 1 && (names[0] == "policystore" || names[0] == "policy")
+		if !follows || dry || LoadState(h.Root).Store.Vendor == "" {
 			return nil, wrong
 		}
 		declared = &provision.State{Mode: provision.Unmanaged}
