@@ -28,6 +28,14 @@ func Require(t testing.TB) {
 	}
 }
 
+// Missing is an error if this host cannot run virtual machines.
+func Missing() error {
+	if reason := missing(); reason != "" {
+		return fmt.Errorf("cannot run virtual machines: %s", reason)
+	}
+	return nil
+}
+
 // missing names what a virtual machine needs and this host lacks.
 func missing() string {
 	if os.Getenv("VMTEST") == "off" {

@@ -99,11 +99,12 @@ func (b *builder) buildPolicy(root string) error {
 	if err := writeFile(module, flatcarCIL, 0o644); err != nil {
 		return err
 	}
-	// Priority 100 is the vendor's.
-	if err := b.inRoot(root, "semodule", "-N", "-X", "100", "-i", "/flatcar.cil"); err != nil {
-		return err
-	}
-	return os.Remove(module)
+	defer os.Remove(module)
+	// Priority 100 is the vendor's. A newer base module has PID 1 start as init_t and not as kernel_t: host processes are kernel_t on
+	// Flatcar, and a rule cannot undo a capability of the policy.
+	const rebuild = `cd / && semodule -X 100 --cil -E base && sed -i '/^(policycap userspace_initial_context)$/d' base.cil &&
+		semodule -N -X 100 -i base.cil -i flatcar.cil && rm base.cil`
+	return b.inRoot(root, "sh", "-c", rebuild)
 }
 
 // trimUnits leaves the units enabled that Flatcar has, without those that only cost time here.

@@ -1,11 +1,13 @@
 package vmtests
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -82,6 +84,15 @@ type snapshot struct {
 // Boot makes a machine and starts it. It returns when systemd is done with the boot, whether or not units failed. After an error
 // the machine is returned as well if it exists, for a look at its console; Close it in any case.
 func Boot(ctx context.Context, options Options) (*Machine, error) {
+	m, err := newMachine(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.PowerOn(ctx)
+}
+
+// newMachine makes a machine that is off.
+func newMachine(ctx context.Context, options Options) (*Machine, error) {
 	options = options.withDefaults()
 	images, err := Build(ctx, options.Suite, options.Progress)
 	if err != nil {
@@ -92,7 +103,7 @@ func Boot(ctx context.Context, options Options) (*Machine, error) {
 		m.Close()
 		return nil, err
 	}
-	return m, m.PowerOn(ctx)
+	return m, nil
 }
 
 func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
@@ -256,7 +267,15 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 		if err != nil {
 			return err
 		}
-		kernel = []string{"-kernel", image.Kernel, "-initrd", image.Initrd, "-append", m.kernelArgs(firstBoot)}
+		initrd := image.Initrd
+		if firstBoot && m.largeConfig() {
+			initrd = m.path("initrd")
+			defer os.Remove(initrd)
+			if err := initrdWith(image.Initrd, "usr/lib/ignition/user.ign", m.options.Ignition, initrd); err != nil {
+				return fmt.Errorf("cannot put the Ignition config into the initrd: %w", err)
+			}
+		}
+		kernel = []string{"-kernel", image.Kernel, "-initrd", initrd, "-append", m.kernelArgs(firstBoot)}
 	}
 	args := slices.Concat(accel, kernel, m.devices(image), more)
 
@@ -298,6 +317,32 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 	return nil
 }
 
+// largeConfig tells whether the Ignition config comes in the initrd, as a cloud image's own does, because it is too large for fw_cfg:
+// the kernel reads that in quadratic time, which is more than a minute for the 3 MB of a config with our binary in it.
+func (m *Machine) largeConfig() bool { return len(m.options.Ignition) > 256<<10 }
+
+// initrdWith writes an initrd and behind it an archive with one more file. The kernel unpacks both.
+func initrdWith(initrd, name string, content []byte, to string) error {
+	base, err := os.ReadFile(initrd)
+	if err != nil {
+		return err
+	}
+	out := bytes.NewBuffer(base)
+	pad := func() { out.Write(make([]byte, -out.Len()&3)) }
+	entry := func(name string, mode int, content []byte) {
+		pad()
+		// The "newc" format of cpio: number of inode, mode, owner, group, links, time, size, four numbers of devices, length of the name, checksum.
+		fmt.Fprintf(out, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0)
+		out.WriteString(name + "\x00")
+		pad()
+		out.Write(content)
+	}
+	entry(path.Dir(name), syscall.S_IFDIR|0o755, nil) // those above it are there
+	entry(name, syscall.S_IFREG|0o644, content)
+	entry("TRAILER!!!", 0, nil)
+	return os.WriteFile(to, out.Bytes(), 0o600)
+}
+
 // devices are QEMU's arguments for everything but the processor and the kernel. Files are relative to the machine's directory.
 func (m *Machine) devices(image *Image) []string {
 	args := []string{
@@ -311,13 +356,17 @@ func (m *Machine) devices(image *Image) []string {
 	}
 	args = append(args, drive("root", "root.qcow2", "qcow2", false)...)
 	if !image.ready() {
-		args = append(args, drive("boot", "boot.qcow2", "qcow2", false)...)
+		boot := drive("boot", "boot.qcow2", "qcow2", false)
+		// A real disk empties its cache within moments. QEMU keeps it until the guest asks, which vfat does not do at unmount: the removal of
+		// the first-boot flag would be lost in a power cut a minute later.
+		boot[len(boot)-1] += ",write-cache=off"
+		args = append(args, boot...)
 		args = append(args, drive("usr", image.Usr, "raw", true)...)
 	}
 	for _, disk := range m.options.Disks {
 		args = append(args, drive(disk.Name, "disk-"+disk.Name+".qcow2", "qcow2", false)...)
 	}
-	if len(m.options.Ignition) > 0 || image.ready() {
+	if image.ready() || len(m.options.Ignition) > 0 && !m.largeConfig() {
 		args = append(args, "-fw_cfg", "name="+image.configName()+",file=config.ign")
 	}
 	return args

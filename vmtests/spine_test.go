@@ -1,61 +1,60 @@
 package vmtests
 
 import (
-	"encoding/json"
-	"strings"
 	"testing"
 )
 
-// example is Example for tests.
-func example(t *testing.T, name string) []byte {
-	t.Helper()
-	Require(t)
-	config, err := Example(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return config
-}
-
-// firstDenials allows what the lookalike's own services are denied between loading the policy and ...
-func (m *Machine) status(t *testing.T, wantExit int) map[string]any {
-	t.Helper()
-	out, err := m.Run(t.Context(), "/opt/bin/selinux-provision status --json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out.Exit != wantExit {
-		t.Errorf("status: exit code %d, want %d\n%s%s", out.Exit, wantExit, out.Stdout, out.Stderr)
-	}
-	var status map[string]any
-	if err := json.Unmarshal([]byte(out.Stdout), &status); err != nil {
-		t.Fatalf("status --json: %v\n%s", err, out.Stdout)
-	}
-	return status
-}
-
-// TestEnforcingFromIgnition is the main job: one Butane file takes a machine from permissive to enforcing at its first boot, and
-// the second boot is enforcing from the start, with nothing done again.
+// TestEnforcingFromIgnition is the main job: one Butane file takes a machine from permissive to enforcing at its first boot, before
+// containers start, and the second boot is enforcing from the start, with nothing done again. What somebody switched by hand
+// and not for good is gone then.
 func TestEnforcingFromIgnition(t *testing.T) {
-	m := Start(t, Options{Ignition: example(t, "enforcing.bu")})
-	t.Log(m.Must(t, "journalctl -b -o cat -u 'selinux-provision-*'"))
-	if got := m.Must(t, "getenforce"); got != "Enforcing" {
-		t.Errorf("after the first boot: %s", got)
+	t.Parallel()
+	m := startProvisioned(t, transitionDenied())
+	t.Log(m.journal(t))
+	m.goodState(t)
+	m.containersLast(t)
+	m.denialIsLogged(t)
+
+	const numbers = "cat /var/lib/selinux/mcs/active/commit_num /var/lib/selinux-provision/state.json"
+	before := m.Must(t, numbers)
+	m.Must(t, "setenforce 0 && setsebool container_use_samba on")
+	m.expect(t, "switched by hand", "getenforce; getsebool container_use_samba", "Permissive\ncontainer_use_samba --> on")
+	if got := m.status(t, 3).problems(); !contains(got, "the kernel is permissive") {
+		t.Errorf("status does not say that somebody ran setenforce 0:\n%s", got)
 	}
-	t.Log(m.Must(t, "/opt/bin/selinux-provision status || true"))
-	m.status(t, 0)
-	if got := m.Must(t, "stat -c %F /var/lib/selinux"); got != "directory" {
-		t.Errorf("the store is a %s", got)
+
+	m.reboot(t)
+	m.expect(t, "after the reboot", "getenforce; getsebool container_use_samba", "Enforcing\ncontainer_use_samba --> off")
+	m.unchanged(t)
+	m.expect(t, "the store and the state", numbers, before)
+	m.goodState(t)
+	m.containersLast(t)
+	m.denialIsLogged(t)
+}
+
+// TestCommandLine proves that a mode on the kernel's command line is reported and not fought, and that a wrong configuration costs
+// neither the boot nor the mode.
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	m := startProvisioned(t, Allowed{`selinux-provision-stage-(policystore|policy|audit|enforce)\.service|Failed to start selinux-provision-…`, "the configuration is wrong, or the command line contradicts it"})
+	m.reboot(t, func(o *Options) { o.KernelArgs = []string{"enforcing=0"} })
+	m.expect(t, "with enforcing=0", "getenforce; grep ^SELINUX= /etc/selinux/config", "Permissive\nSELINUX=enforcing")
+	status := m.status(t, 3)
+	if got := status.problems(); !contains(got, "the kernel command line has enforcing=0, which beats the declared mode enforcing at every boot") {
+		t.Errorf("status does not say why the machine is permissive:\n%s", got)
 	}
-	if err := m.Reboot(t.Context()); err != nil {
-		t.Fatal(err)
+	if status.Mode.CommandLine != "permissive" || status.Mode.Running != "permissive" || status.Mode.Configured != "enforcing" {
+		t.Errorf("the modes are %+v", status.Mode)
 	}
-	if got := m.Must(t, "getenforce"); got != "Enforcing" {
-		t.Errorf("after the second boot: %s", got)
+	if log := m.journal(t); !contains(log, "enforcing=0") {
+		t.Errorf("the journal does not say why the machine is permissive:\n%s", log)
 	}
-	log := m.Must(t, "journalctl -b -o cat -u 'selinux-provision-*'")
-	if n := strings.Count(log, "nothing to do"); n != 4 {
-		t.Errorf("the second boot did something:\n%s", log)
+	m.containersLast(t)
+
+	m.put(t, configFile, "version: 1\nmood: enforcing\n")
+	m.reboot(t, func(o *Options) { o.KernelArgs = nil })
+	m.expect(t, "with a wrong configuration", "getenforce; systemctl is-active docker.service", "Enforcing\nactive")
+	if log := m.journal(t); !contains(log, configFile+":2: mood") {
+		t.Errorf("the journal does not say what is wrong with the configuration:\n%s", log)
 	}
-	m.status(t, 0)
 }
