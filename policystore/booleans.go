@@ -139,6 +139,32 @@ func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) (
 	return missing, nil
 }
 
+// bootBooleans gives the booleans that the kernel has with another value than the built policy, among those that the store sets, for
+// whomever, and those that were declared before. Loading a policy keeps the values in force, also those of the policy that another
+// OS image came with.
+func (b *Builder) bootBooleans(policyType, file string, before []string) (map[string]bool, error) {
+	local, err := readBooleans(b.Root, active(policyType))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
+	}
+	policy, err := b.Root.ReadFile(b.policyFile(policyType, file))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+	}
+	wrong := map[string]bool{}
+	for _, name := range slices.AppendSeq(slices.Clone(before), maps.Keys(local.values)) {
+		built, inPolicy := policyBoolean(policy, name)
+		current, loaded, err := b.Kernel.Boolean(name)
+		if err != nil {
+			return nil, err
+		}
+		if inPolicy && loaded && current != built {
+			wrong[name] = built
+		}
+	}
+	return wrong, nil
+}
+
 // liveBooleans gives the declared booleans that the kernel has with another value. Loading a policy keeps the values in force, so
 // a new one must be set once, and somebody may have used setsebool without -P.
 func (b *Builder) liveBooleans(want Declared) (map[string]bool, error) {

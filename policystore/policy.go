@@ -343,6 +343,7 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		return "", err
 	}
 	next.Quarantine = append(next.Quarantine, shadowed...)
+	undeclared := rec.Policy.Booleans
 	rec.Policy = next
 	if b.Kernel != nil {
 		after, err := b.loads()
@@ -352,7 +353,7 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		if after == loads {
 			return "", errors.New("the policy was built but the kernel did not load it: see the kernel's messages, then run this stage again")
 		}
-		live, err := b.liveBooleans(want)
+		live, err := b.bootBooleans(policyType, next.File, undeclared)
 		if err != nil {
 			return "", err
 		}

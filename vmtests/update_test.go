@@ -19,9 +19,9 @@ func TestUpdateAndRollback(t *testing.T) {
 	check := func(suite Suite, modules string, exit int, quarantined string) {
 		t.Helper()
 		t.Logf("on %s:\n%s", suite, m.journal(t))
-		m.expect(t, string(suite), "sed -n 's/^VERSION_CODENAME=//p' /usr/lib/os-release; cat /etc/mine; getenforce; getsebool container_use_nfs; grep samba /var/lib/selinux/mcs/active/booleans.local; semodule -l | grep vmtest_; "+
+		m.expect(t, string(suite), "sed -n 's/^VERSION_CODENAME=//p' /usr/lib/os-release; cat /etc/mine; getenforce; getsebool container_use_nfs container_use_samba; semodule -l | grep vmtest_; "+
 			"for f in /etc/selinux/mcs/policy/policy.*; do cmp $f /var/lib/selinux/mcs/active/policy.kern && echo loadable; done; ls /var/lib/selinux/mcs/active/disable_dontaudit",
-			string(suite)+"\nmine\nEnforcing\ncontainer_use_nfs --> on\ncontainer_use_samba=1\n"+modules+"\nloadable\n/var/lib/selinux/mcs/active/disable_dontaudit")
+			string(suite)+"\nmine\nEnforcing\ncontainer_use_nfs --> on\ncontainer_use_samba --> on\n"+modules+"\nloadable\n/var/lib/selinux/mcs/active/disable_dontaudit")
 		if got := m.status(t, exit).quarantined(); got != quarantined {
 			t.Errorf("on %s, %q is in quarantine, want %q", suite, got, quarantined)
 		}
