@@ -179,11 +179,7 @@ func (h *Host) mountOtherUsr(ctx context.Context) (dir string, unmount func(), e
 
 // otherUsr finds the partition: of USR-A and USR-B the one that /usr does not come from, be it directly or through dm-verity.
 func otherUsr(root *hostfs.Root) (string, error) {
-	usr, err := root.Stat("/usr")
-	if err != nil {
-		return "", err
-	}
-	used, err := root.BelowDevice(usr.Dev)
+	used, err := root.DevicesBelow("/usr")
 	if err != nil {
 		return "", fmt.Errorf("cannot find out which partition /usr is on: %w", err)
 	}

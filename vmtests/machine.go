@@ -317,6 +317,32 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 	return nil
 }
 
+// AttachUsr plugs in the /usr image of a suite while the machine runs, found in the guest as /dev/disk/by-id/virtio-other-usr: the
+// partition that an OS update was written to.
+func (m *Machine) AttachUsr(ctx context.Context, suite Suite) error {
+	images, err := Build(ctx, suite, m.options.Progress)
+	if err != nil {
+		return err
+	}
+	image := images[m.options.Layout]
+	if err := m.hold(image); err != nil {
+		return err
+	}
+	for _, call := range []struct {
+		command   string
+		arguments map[string]any
+	}{
+		{"blockdev-add", map[string]any{"driver": "raw", "node-name": "other-usr", "read-only": true,
+			"file": map[string]any{"driver": "file", "filename": image.Usr, "read-only": true}}},
+		{"device_add", map[string]any{"driver": "virtio-blk-pci", "bus": freeSlot, "drive": "other-usr", "id": "other-usr", "serial": "other-usr"}},
+	} {
+		if _, err := m.monitor.execute(call.command, call.arguments); err != nil {
+			return fmt.Errorf("cannot attach another /usr: %w", err)
+		}
+	}
+	return nil
+}
+
 // largeConfig tells whether the Ignition config comes in the initrd, as a cloud image's own does, because it is too large for fw_cfg:
 // the kernel reads that in quadratic time, which is more than a minute for the 3 MB of a config with our binary in it.
 func (m *Machine) largeConfig() bool { return len(m.options.Ignition) > 256<<10 }
@@ -369,8 +395,11 @@ func (m *Machine) devices(image *Image) []string {
 	if image.ready() || len(m.options.Ignition) > 0 && !m.largeConfig() {
 		args = append(args, "-fw_cfg", "name="+image.configName()+",file=config.ign")
 	}
-	return args
+	// A free slot: q35's own bus takes no device while the machine runs.
+	return append(args, "-device", "pcie-root-port,id="+freeSlot+",chassis=1,slot=1")
 }
+
+const freeSlot = "free"
 
 // startTied starts a program that dies with this process, however this process ends: a test that runs into its time limit is killed
 // without a chance to clean up. The kernel ties the program to the thread that started it, so that thread is kept until the end.

@@ -26,14 +26,20 @@ func (r *Root) DeviceOf(name string) (string, error) {
 	return number(uint64(st.Rdev)), nil
 }
 
-// BelowDevice gives the device dev and every device that it is made of, such as the partition below dm-verity. For Btrfs, whose
-// files show a number of no device, it asks the mount table for the source.
-func (r *Root) BelowDevice(dev uint64) ([]string, error) {
-	first := number(dev)
-	if _, err := r.Stat("/sys/dev/block/" + first); err != nil {
-		if first, err = r.source(first); err != nil {
-			return nil, err
-		}
+// DevicesBelow gives the block device that the file system that holds name is mounted from, and every device which that one is made
+// of, such as the partition below dm-verity. It asks the mount table: what stat(2) says of a file on Btrfs is no device's number.
+func (r *Root) DevicesBelow(name string) ([]string, error) {
+	table, err := r.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	source := sourceOf(table, clean(name))
+	if source == "" {
+		return nil, r.fail("find the mount of", name, fs.ErrNotExist)
+	}
+	first, err := r.DeviceOf(source)
+	if err != nil {
+		return nil, err
 	}
 	all := []string{first}
 	for i := 0; i < len(all); i++ {
@@ -55,21 +61,20 @@ func (r *Root) BelowDevice(dev uint64) ([]string, error) {
 	return all, nil
 }
 
-// source finds the block device that a mount with this number comes from.
-func (r *Root) source(device string) (string, error) {
-	table, err := r.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
+// sourceOf gives the source of the innermost mount that holds name, from a mountinfo table (proc(5)).
+func sourceOf(table []byte, name string) string {
+	point, source := "", ""
 	for line := range bytes.Lines(table) {
 		before, after, _ := bytes.Cut(line, []byte(" - "))
 		fields, rest := bytes.Fields(before), bytes.Fields(after)
-		if len(fields) < 6 || len(rest) < 2 || string(fields[2]) != device {
+		if len(fields) < 6 || len(rest) < 2 {
 			continue
 		}
-		return r.DeviceOf(unescape(string(rest[1])))
+		if at := unescape(string(fields[4])); within(name, at) && len(at) >= len(point) {
+			point, source = at, unescape(string(rest[1]))
+		}
 	}
-	return "", fmt.Errorf("no mounted file system has device number %s", device)
+	return source
 }
 
 func number(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
