@@ -302,34 +302,27 @@ func (r *Root) SamePath(name string) error {
 
 // Free gives the bytes that root may still write to the file system that holds name.
 func (r *Root) Free(name string) (uint64, error) {
-	fd, err := r.open(name, unix.O_PATH)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return 0, r.fail("statfs", name, err)
-	}
-	return st.Bavail * uint64(st.Bsize), nil
+	st, err := r.statfs(name)
+	return st.Bavail * uint64(st.Bsize), err
 }
 
 // FreeInodes gives how many files root may still make on the file system that holds name; a file system that has no fixed number of
 // inodes, such as Btrfs, gives the highest number there is.
 func (r *Root) FreeInodes(name string) (uint64, error) {
-	fd, err := r.open(name, unix.O_PATH)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		return 0, r.fail("statfs", name, err)
-	}
-	if st.Files == 0 {
+	st, err := r.statfs(name)
+	if err == nil && st.Files == 0 {
 		return math.MaxUint64, nil
 	}
-	return st.Ffree, nil
+	return st.Ffree, err
+}
+
+func (r *Root) statfs(name string) (st unix.Statfs_t, err error) {
+	fd, err := r.open(name, unix.O_PATH)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd)
+	return st, r.describe("statfs", name, unix.Fstatfs(fd, &st))
 }
 
 // Label reads the SELinux label of the entry itself; "" if the file system holds none.
