@@ -338,11 +338,11 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		return "", err
 	}
 	next.Quarantine = append(next.Quarantine, missing...)
-	shadowed, err := b.checkContexts(policyType, tx.items)
+	beaten, err := b.checkContexts(policyType, tx.items)
 	if err != nil {
 		return "", err
 	}
-	next.Quarantine = append(next.Quarantine, shadowed...)
+	next.Quarantine = append(next.Quarantine, beaten...)
 	undeclared := rec.Policy.Booleans
 	rec.Policy = next
 	if b.Kernel != nil {

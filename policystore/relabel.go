@@ -140,12 +140,11 @@ func (b *Builder) checkContexts(policyType string, items []item) ([]Quarantined,
 			built[[2]string{f[0], identity(f[len(f)-1])}] = true
 		}
 	}
-	var shadowed []Quarantined
+	var beaten []Quarantined
 	for _, it := range items {
 		if it.kind == "file context" && !built[[2]string{it.name, identity(it.context)}] {
-			shadowed = append(shadowed, Quarantined{Kind: it.kind, Name: it.name, From: it.from,
-				Reason: "the policy has another context for the same path, and that one counts: declare a longer path"})
+			beaten = append(beaten, Quarantined{Kind: it.kind, Name: it.name, From: it.from, Reason: shadowed})
 		}
 	}
-	return shadowed, nil
+	return beaten, nil
 }

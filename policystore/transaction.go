@@ -145,6 +145,9 @@ func (tx *transaction) commit(ctx context.Context) (out command.Output, err erro
 	}
 }
 
+// shadowed is what is wrong with a file context of which the policy has another one.
+const shadowed = "the policy has another context for the same path, and that one counts: declare a longer path"
+
 // refusal tells whether semodule failed because of what it was given to build, and what it said. A tool that was killed, a
 // disk that is full and a kernel that does not take the result are nobody's declaration's fault.
 func refusal(err error) (said string, refused bool) {
@@ -178,7 +181,11 @@ func (tx *transaction) oneByOne(ctx context.Context, cause error) (command.Outpu
 		if _, refused := refusal(err); !refused {
 			return out, err
 		}
-		tx.leaveOut(it, 0, strings.TrimSpace(err.Error()))
+		reason := strings.TrimSpace(err.Error())
+		if it.kind == "file context" && strings.Contains(reason, "Post process failed") {
+			reason = shadowed // libsepol 3.8 refuses it, 3.4 lets one of the two win
+		}
+		tx.leaveOut(it, 0, reason)
 	}
 	tx.items, tx.trying = good, false
 	return tx.run(ctx, good)
