@@ -143,8 +143,8 @@ func (b *Builder) Plan(policyType string, rec *Record, want Declared) (plan.Plan
 	return append(steps, b.relabel(rec, rec.Policy.Relabel)...), nil
 }
 
-// rebuildReason compares what is declared with the record, and the record with the host. It reads file names, two small files and the
-// binary policy.
+// rebuildReason compares what is declared with the record, and the record with the host: what PID 1 and the SELinux tools read
+// must be, byte by byte, what the store built. The modules are read only if somebody committed a transaction since.
 func (b *Builder) rebuildReason(policyType string, rec *Record, want Declared) (string, error) {
 	p := &rec.Policy
 	switch {

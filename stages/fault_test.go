@@ -146,6 +146,9 @@ func TestSemoduleThatMisbehaves(t *testing.T) {
 			if tc.name != "lies" {
 				compare(t, "after a semodule that "+tc.name, snapshot(t, tree.Dir, StateDir), before)
 			}
+			if marker := LoadState(h.Root).InProgress; (tc.name == "hangs" || tc.name == "is killed" || tc.name == "lies") && marker != "policy" {
+				t.Errorf("the next run would trust a store that semodule may have left half-way: the marker is %q", marker)
+			}
 			bootable(t, tree)
 			for _, r := range apply(t, h) {
 				if r.Err != nil || len(r.Problems) > 0 {
