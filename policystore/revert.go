@@ -48,13 +48,8 @@ func PlanRevert(root *hostfs.Root, policyType string) (plan.Plan, error) {
 
 // revertDirectory puts a link back in place of a directory, or makes the directory equal to the vendor's file by file.
 func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) {
-	form, err := VendorForm(root, name)
+	form, info, missing, err := formAndEntry(root, name)
 	if err != nil {
-		return nil, err
-	}
-	info, err := root.Lstat(name)
-	missing := err != nil
-	if err := ignoreMissing(err); err != nil {
 		return nil, err
 	}
 	switch {

@@ -66,15 +66,19 @@ func tmpfilesLink(content, name string) string {
 	return ""
 }
 
+// formAndEntry gives what the vendor has at a name, and what the host has, if anything.
+func formAndEntry(root *hostfs.Root, name string) (form Form, have hostfs.Info, missing bool, err error) {
+	if form, err = VendorForm(root, name); err != nil {
+		return form, have, false, err
+	}
+	have, err = root.Lstat(name)
+	return form, have, err != nil, ignoreMissing(err)
+}
+
 // RestoreFile gives the steps that bring a file or link of /etc back to the vendor's form; none if it has it.
 func RestoreFile(root *hostfs.Root, name, reason string) (plan.Plan, error) {
-	form, err := VendorForm(root, name)
+	form, info, missing, err := formAndEntry(root, name)
 	if err != nil {
-		return nil, err
-	}
-	info, err := root.Lstat(name)
-	missing := err != nil
-	if err := ignoreMissing(err); err != nil {
 		return nil, err
 	}
 	switch {
