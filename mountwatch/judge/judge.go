@@ -1,0 +1,148 @@
+// Package judge decides what each mount gets: which rule of the operator's is meant for it, and whether the label that the rule
+// wants is there, can be had, or must be refused.
+//
+// It is a pure function of a table of mounts, the rules, and the facts about one mount that the caller has read. So every
+// verdict can be tested from a table, and the same look at the host gives the same verdict again.
+//
+// Do not use it to find something out about the host or to change it: package mounts looks, and the watcher acts.
+package judge
+
+import (
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// Rule is what the operator wants for the volumes that it matches.
+type Rule struct {
+	// Name is the operator's, unique among the rules. Source is where it is written, "file:line".
+	Name, Source string
+	Match        Match
+	// Context is user:role:type:level. If it is "", the default context is meant, with Level in place of its own if that is not "".
+	Context, Level string
+	Strategy       Strategy
+	// Paths are the sub-trees to label, relative to the root of the volume and free of "..". If there are any, the strategy is Relabel.
+	Paths []string
+	// Required asks that units which need the mount wait for the label.
+	Required bool
+}
+
+// Match says which mounts a rule is for: those that fit every key that is not "". In Mountpoint, Source, Label and UUID, * stands for
+// any text without a slash, ** for any text, ? for one character, [a-z] for one of these.
+type Match struct {
+	Mountpoint string // the whole path
+	Source     string // what was mounted: as in mountinfo, or any name of the device, such as /dev/disk/by-id/...
+	FSType     string // the type; "fuse" stands for all that begin with "fuse."
+	Label      string
+	UUID       string // upper and lower case are one
+}
+
+// Strategy is the way to a label that the operator allows.
+type Strategy string
+
+// The strategies. Auto is the context option where it can be had, and a relabelling otherwise.
+const (
+	Auto    Strategy = "auto"
+	Context Strategy = "context"
+	Relabel Strategy = "relabel"
+)
+
+// Host is what is the same for all mounts.
+type Host struct {
+	// SELinux tells whether it is on in the kernel.
+	SELinux bool
+	// DefaultContext is the image's: "file" in its lxc_contexts.
+	DefaultContext string
+}
+
+// Facts are what was found out about one mount, beyond its line in the table.
+type Facts struct {
+	Names mounts.Names
+	// RootLabel is the label of its root directory, read now; "" if it was not read or has none.
+	RootLabel string
+	// Labelled is the context that a finished relabelling of this very file system gave to everything that its rule covers; "" if there
+	// was none.
+	Labelled string
+}
+
+// Outcome is the kind of a verdict.
+type Outcome string
+
+// The outcomes.
+const (
+	// Undeclared is for a mount that no rule matches.
+	Undeclared Outcome = "undeclared"
+	// LeftAlone is for a mount that somebody else looks after, such as a container runtime. It is no news.
+	LeftAlone Outcome = "left alone"
+	// Right is for a mount that has the label already.
+	Right Outcome = "right"
+	// WantsContext is for a mount that is to be unmounted and mounted again with context=.
+	WantsContext Outcome = "wants context"
+	// WantsRelabel is for a mount whose files are to be labelled.
+	WantsRelabel Outcome = "wants relabel"
+	// Refused is for a mount that a rule matches and that stays as it is, for Reason.
+	Refused Outcome = "refused"
+)
+
+// Verdict is the judgement of one mount.
+type Verdict struct {
+	Outcome Outcome
+	Mount   *mounts.Mount
+	// Rule is the one that counts; nil if none does, or no single one.
+	Rule *Rule
+	// Rules are those that are in each other's way, if Code is Tie or TwoLabels.
+	Rules []*Rule
+	// Want is the context that the rule asks for.
+	Want string
+	// OrRelabel tells, beside WantsContext, that the files may be labelled instead if the volume is in use.
+	OrRelabel bool
+	// Code, Reason and Remedy say why it is refused or left alone. Reason goes after "cannot label MOUNTPOINT: ".
+	Code           Code
+	Reason, Remedy string
+}
+
+// Code names a reason, for programs. It never changes its meaning.
+type Code string
+
+// The codes of refusals, and of mounts that are left alone.
+const (
+	CodeSELinuxOff     Code = "selinux-off"
+	CodeTie            Code = "tie"             // two rules match equally well
+	CodeTwoLabels      Code = "two-labels"      // two rules want two labels for one superblock
+	CodeProhibited     Code = "prohibited-path" // a path of the operating system
+	CodeBtrfs          Code = "btrfs"
+	CodeBind           Code = "bind-mount"       // a part of a file system, or one that is mounted elsewhere for something else
+	CodeReadOnly       Code = "read-only"        // it would have to be written to
+	CodeNoWay          Code = "no-way"           // its type takes no label in any way
+	CodeNoContext      Code = "no-context"       // the rule wants context=, which cannot be had
+	CodeNoRelabel      Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
+	CodeOtherContext   Code = "other-context"    // it is mounted with another context=
+	CodeSeveralMounts  Code = "several-mounts"   // context= would need all of them unmounted
+	CodeNoDefault      Code = "no-default-label" // the rule needs the image's default context, and there is none
+	CodeKubelet        Code = "kubelet"
+	CodeContainerd     Code = "containerd"
+	CodeDocker         Code = "docker"
+	CodePodman         Code = "podman"
+	CodeCRIO           Code = "crio"
+	CodeSystem         Code = "system"  // the operating system's own, met only by a pattern
+	CodeCovered        Code = "covered" // another mount is on top of it
+	CodeOtherNamespace Code = "other-namespace"
+)
+
+// Rules are the operator's, ready to be used. The zero value has none.
+type Rules struct {
+	list []Rule
+}
+
+// NewRules makes rules ready. A pattern that cannot be read is an error; whoever reads the config has said so before.
+func NewRules(list []Rule) (*Rules, error) { return &Rules{list: list}, nil }
+
+// NeedNames tells whether a rule asks for a label, a UUID, or a source, so that Facts.Names is needed.
+func (r *Rules) NeedNames() bool { return true }
+
+// Judge gives the verdict on one mount of the table. The facts are those of that mount.
+func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) Verdict {
+	return Verdict{Outcome: Undeclared, Mount: m}
+}
+
+// Matching gives the rules that match the mount equally well and better than all others: none, one, or those of a tie. It needs
+// Facts.Names only; the other facts are worth reading if it gives something.
+func (r *Rules) Matching(m *mounts.Mount, names mounts.Names) []*Rule { return nil }
