@@ -2,7 +2,6 @@ package policystore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 
@@ -62,27 +61,15 @@ func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) 
 		return RestoreFile(root, name, reason)
 	}
 	beside := path.Dir(name) + "/" + hostfs.TempPrefix + "link"
-	return plan.Plan{{
-		Action: "link", Target: name, Reason: reason,
-		Do: func(context.Context) (string, error) {
-			err := root.RemoveTree(beside)
-			if err == nil {
-				err = root.Symlink(form.Target, beside)
-			}
-			if err == nil {
-				err = root.CopyLabel(name, beside)
-			}
-			if err == nil {
-				err = root.Exchange(beside, name)
-			}
-			if err != nil {
-				return "", fmt.Errorf("cannot put the vendor's link in place: %w", errors.Join(err, root.RemoveTree(beside)))
-			}
-			return "to " + form.Target, nil
-		},
-		Undo:    func(context.Context) error { return errors.Join(root.Exchange(beside, name), root.Remove(beside)) },
-		Cleanup: func() error { return root.RemoveTree(beside) },
-	}}, nil
+	step := replace(root, name, beside, "put the vendor's link in place", func(context.Context) (string, error) {
+		err := root.Symlink(form.Target, beside)
+		if err == nil {
+			err = root.CopyLabel(name, beside)
+		}
+		return "to " + form.Target, err
+	})
+	step.Action, step.Reason = "link", reason
+	return plan.Plan{step}, nil
 }
 
 // revertFiles makes the directory name hold what the vendor's source holds. A file that equals the vendor's is left: the
@@ -132,39 +119,12 @@ func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, err
 // replaceWithCopy puts a copy of a vendor's directory in place of a link, a file or nothing.
 func replaceWithCopy(root *hostfs.Root, source, name, reason string) plan.Step {
 	beside := path.Dir(name) + "/" + hostfs.TempPrefix + path.Base(name)
-	exchanged := false
-	return plan.Step{
-		Action: "copy", Target: name, Reason: reason,
-		Do: func(context.Context) (string, error) {
-			err := root.RemoveTree(beside)
-			var tree hostfs.Tree
-			if err == nil {
-				tree, err = root.CopyTree(source, beside)
-			}
-			if err == nil {
-				if _, lerr := root.Lstat(name); lerr == nil {
-					err = root.Exchange(beside, name)
-					exchanged = err == nil
-				} else {
-					err = root.Rename(beside, name)
-				}
-			}
-			if err != nil {
-				return "", fmt.Errorf("cannot copy the vendor's policy directory: %w", errors.Join(err, root.RemoveTree(beside)))
-			}
-			return fmt.Sprintf("%d files from %s", tree.Files, root.Path(source)), nil
-		},
-		Undo: func(context.Context) error {
-			if exchanged {
-				if err := root.Exchange(beside, name); err != nil {
-					return err
-				}
-				return root.RemoveTree(beside)
-			}
-			return root.RemoveTree(name)
-		},
-		Cleanup: func() error { return root.RemoveTree(beside) },
-	}
+	step := replace(root, name, beside, "copy the vendor's policy directory", func(context.Context) (string, error) {
+		tree, err := root.CopyTree(source, beside)
+		return fmt.Sprintf("%d files from %s", tree.Files, root.Path(source)), err
+	})
+	step.Action, step.Reason = "copy", reason
+	return step
 }
 
 func removeTree(root *hostfs.Root, name, reason string) plan.Step {

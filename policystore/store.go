@@ -2,7 +2,6 @@ package policystore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -229,50 +228,39 @@ func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason str
 	// run removes what a power cut left of it.
 	beside := path.Dir(StoreDir) + "/" + hostfs.TempPrefix + "store"
 	before := *rec
-	exchanged := false
-	return plan.Step{
-		Action: "copy", Target: StoreDir, Reason: reason,
-		Do: func(ctx context.Context) (string, error) {
-			// Nobody may be in the middle of a transaction: what it adds would be lost, and its renames would hit the new store.
-			unlock, err := lockStore(ctx, root, vendor.Type)
-			if err != nil {
-				return "", fmt.Errorf("cannot copy the vendor's policy store: %w", err)
-			}
-			defer unlock()
-			tree, carried, err := k.buildStore(vendor, rec, old, beside)
-			if err != nil {
-				return "", fmt.Errorf("cannot copy the vendor's policy store: %w", errors.Join(err, root.RemoveTree(beside)))
-			}
-			if old.Kind == Absent {
-				err = root.Rename(beside, StoreDir)
-			} else {
-				err = root.Exchange(beside, StoreDir)
-				exchanged = err == nil
-			}
-			if err != nil {
-				return "", fmt.Errorf("cannot put the copied policy store in place: %w", errors.Join(err, root.RemoveTree(beside)))
-			}
-			rec.Generation++
-			rec.Type, rec.Vendor, rec.VendorModules = vendor.Type, vendor.Fingerprint, vendor.Modules
-			rec.CarriedOver = carried
-			result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))
-			if len(carried) > 0 {
-				result += ", carried over " + strings.Join(carried, ", ")
-			}
-			return result, nil
-		},
-		Undo: func(context.Context) error {
-			*rec = before
-			if exchanged {
-				if err := root.Exchange(beside, StoreDir); err != nil {
-					return err
-				}
-				return root.RemoveTree(beside)
-			}
-			return root.RemoveTree(StoreDir)
-		},
-		Cleanup: func() error { return root.RemoveTree(beside) },
+	var carried []string
+	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
+		tree, names, err := k.buildStore(vendor, rec, old, beside)
+		carried = names
+		result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))
+		if len(carried) > 0 {
+			result += ", carried over " + strings.Join(carried, ", ")
+		}
+		return result, err
+	})
+	step.Action, step.Reason = "copy", reason
+	exchange, back := step.Do, step.Undo
+	step.Do = func(ctx context.Context) (string, error) {
+		// Nobody may be in the middle of a transaction: what it adds would be lost, and its renames would hit the new store.
+		unlock, err := lockStore(ctx, root, vendor.Type)
+		if err != nil {
+			return "", fmt.Errorf("cannot copy the vendor's policy store: %w", err)
+		}
+		defer unlock()
+		result, err := exchange(ctx)
+		if err != nil {
+			return "", err
+		}
+		rec.Generation++
+		rec.Type, rec.Vendor, rec.VendorModules = vendor.Type, vendor.Fingerprint, vendor.Modules
+		rec.CarriedOver = carried
+		return result, nil
 	}
+	step.Undo = func(ctx context.Context) error {
+		*rec = before
+		return back(ctx)
+	}
+	return step
 }
 
 // spare is the room in bytes that a policy rebuild needs beyond the copy: libsemanage keeps the old store, the new one and the
@@ -281,9 +269,6 @@ const spare = 64 << 20
 
 func (k *Keeper) buildStore(vendor *Vendor, rec *Record, old Store, beside string) (hostfs.Tree, []string, error) {
 	root := k.Root
-	if err := root.RemoveTree(beside); err != nil {
-		return hostfs.Tree{}, nil, err
-	}
 	size, err := root.Measure(VendorStore)
 	if err != nil {
 		return size, nil, err
