@@ -1,0 +1,256 @@
+package relabel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// Target is a tree, or a single file, that was found and may be labelled. It holds its mount busy until Close.
+type Target struct {
+	fd    int    // O_PATH
+	path  string // as it was resolved, on this host
+	named string // as the host that it belongs to sees it: differs beneath another root
+	stat  unix.Stat_t
+	sys   system
+	limit bounds
+}
+
+// RefusedError says that a tree must not be labelled.
+type RefusedError struct{ Path, Reason string }
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("cannot relabel %s: %s", e.Path, e.Reason) }
+
+// Open finds the tree at name, links followed, once and for all. A system directory, and what the kernel makes up, gives a
+// RefusedError, whatever path, link or bind mount leads to it.
+func Open(name string, scope Scope) (*Target, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot relabel %s: %w", name, err)
+	}
+	root, err := hostfs.Open("/")
+	if err != nil {
+		return nil, fmt.Errorf("cannot relabel %s: %w", name, err)
+	}
+	defer root.Close()
+	return OpenIn(root, abs, scope)
+}
+
+// OpenIn is Open for a tree beneath a root that need not be the running host's. Links are followed inside the root.
+func OpenIn(root *hostfs.Root, name string, scope Scope) (*Target, error) {
+	f, err := root.Handle(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot relabel %s: %w", root.Path(name), err)
+	}
+	defer f.Close()
+	t, err := OpenHandle(f)
+	if err != nil {
+		return nil, err
+	}
+	if base := root.Path("/"); base != "/" {
+		t.named = "/" + strings.TrimPrefix(strings.TrimPrefix(t.path, base), "/")
+	}
+	if err := t.allowed(root, scope); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// OpenHandle gives the tree that an open file or directory is; O_PATH is enough. The handle stays the caller's. What it is was the
+// caller's choice: only what the kernel makes up is refused.
+func OpenHandle(f *os.File) (*Target, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot relabel %s: %w", f.Name(), err)
+	}
+	t := &Target{fd: fd, sys: kernelCalls{}, limit: defaultBounds()}
+	if err := unix.Fstat(fd, &t.stat); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("cannot relabel %s: %w", f.Name(), err)
+	}
+	// Where the handle leads now, for messages and for file contexts; nothing is opened by it.
+	if t.path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("cannot relabel %s: cannot tell its path: %w: is /proc mounted?", f.Name(), err)
+	}
+	t.named = t.path
+	if err := t.hasLabels(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// Close gives the tree's handle back.
+func (t *Target) Close() error { return unix.Close(t.fd) }
+
+// Path gives the tree's path as it was resolved.
+func (t *Target) Path() string { return t.path }
+
+// IsDirectory tells whether the target is a tree, and not a single file.
+func (t *Target) IsDirectory() bool { return t.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// systemDirectories are never given one label as a whole: the system would not run any more.
+func systemDirectories() []string {
+	return []string{"/", "/bin", "/boot", "/dev", "/efi", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/oem",
+		"/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/cache", "/var/lib", "/var/log",
+		"/var/run", "/var/spool", "/var/tmp", "/run/lock", "/run/systemd", "/run/user",
+		"/var/lib/selinux", "/var/lib/selinux-provision", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
+		"/var/lib/kubelet", "/var/lib/systemd"}
+}
+
+// systemTrees are the system's with all that is below them.
+func systemTrees() []string {
+	return []string{"/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/oem", "/proc", "/sbin", "/sys", "/usr",
+		"/var/lib/selinux", "/var/lib/selinux-provision"}
+}
+
+// allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is, for a bind
+// mount shows a directory in another place.
+func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
+	if scope == System {
+		return nil
+	}
+	const remedy = "it is the system's: give a directory of data, or label it as the policy says with --from-policy"
+	for _, dir := range systemTrees() {
+		if t.named == dir || strings.HasPrefix(t.named, dir+"/") {
+			return &RefusedError{t.path, remedy}
+		}
+	}
+	for _, dir := range systemDirectories() {
+		if t.named == dir {
+			return &RefusedError{t.path, remedy}
+		}
+		info, err := root.Stat(dir)
+		if err != nil {
+			continue
+		}
+		if info.Dev == uint64(t.stat.Dev) && info.Ino == t.stat.Ino {
+			return &RefusedError{t.path, "it is " + dir + " in another place, and " + remedy}
+		}
+	}
+	return nil
+}
+
+// hasLabels refuses file systems on which there is nothing to label.
+func (t *Target) hasLabels() error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(t.fd, &fs); err != nil {
+		return fmt.Errorf("cannot relabel %s: cannot tell its file system: %w", t.path, err)
+	}
+	made := map[int64]string{
+		unix.PROC_SUPER_MAGIC: "proc", unix.SYSFS_MAGIC: "sysfs", unix.SELINUX_MAGIC: "selinuxfs", unix.CGROUP_SUPER_MAGIC: "cgroup",
+		unix.CGROUP2_SUPER_MAGIC: "cgroup2", unix.DEVPTS_SUPER_MAGIC: "devpts", unix.DEBUGFS_MAGIC: "debugfs", unix.TRACEFS_MAGIC: "tracefs",
+		unix.BPF_FS_MAGIC: "bpf", unix.SECURITYFS_MAGIC: "securityfs", unix.AUTOFS_SUPER_MAGIC: "autofs",
+	}
+	if name, found := made[int64(fs.Type)]; found {
+		return &RefusedError{t.path, "it is on " + name + ", which the kernel makes up and labels itself"}
+	}
+	return nil
+}
+
+// mount is a line of the mount table.
+type mount struct {
+	id, parent       int
+	root, point      string
+	device           string // "MAJOR:MINOR"
+	fstype, source   string
+	options, superOp string
+}
+
+// parseMounts reads /proc/PID/mountinfo (proc_pid_mountinfo(5)). Lines that are not of its form are passed over: the table is a hint
+// here, for the walk does not depend on it.
+func parseMounts(table []byte) (mounts []mount) {
+	for line := range bytes.Lines(table) {
+		before, after, found := strings.Cut(strings.TrimSuffix(string(line), "\n"), " - ")
+		fields, rest := strings.Fields(before), strings.Fields(after)
+		if !found || len(fields) < 6 || len(rest) < 2 {
+			continue
+		}
+		id, errID := strconv.Atoi(fields[0])
+		parent, errParent := strconv.Atoi(fields[1])
+		if errID != nil || errParent != nil {
+			continue
+		}
+		m := mount{id: id, parent: parent, device: fields[2], root: unescape(fields[3]), point: unescape(fields[4]), options: fields[5],
+			fstype: rest[0], source: unescape(rest[1])}
+		if len(rest) > 2 {
+			m.superOp = rest[2]
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts
+}
+
+// unescape undoes the octal escapes of the mount table: space, tab, newline and backslash.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// place is what the mount table says of a target.
+type place struct {
+	mount       // the mount that it is on
+	known  bool // it was found
+	isRoot bool // it is that mount's root
+	below  []string
+}
+
+// whole tells whether the target is all of its file system.
+func (p place) whole() bool { return p.known && p.isRoot && p.root == "/" }
+
+// place finds the target in the mount table, by the number of its mount and not by its path.
+func (t *Target) place() (place, error) {
+	var stx unix.Statx_t
+	err := unix.Statx(t.fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &stx)
+	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 { // Linux before 5.8
+		return place{}, errors.Join(err)
+	}
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return place{}, err
+	}
+	var found place
+	mounts := parseMounts(table)
+	for _, m := range mounts {
+		if uint64(m.id) == stx.Mnt_id {
+			found = place{mount: m, known: true, isRoot: stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0}
+		}
+	}
+	for _, m := range mounts {
+		if m.point != t.path && within(m.point, t.path) && uint64(m.id) != stx.Mnt_id {
+			found.below = append(found.below, m.point)
+		}
+	}
+	slices.Sort(found.below)
+	found.below = slices.Compact(found.below)
+	return found, nil
+}
+
+func within(name, dir string) bool {
+	return dir == "/" || name == dir || strings.HasPrefix(name, path.Clean(dir)+"/")
+}
