@@ -1,0 +1,349 @@
+package avc
+
+import (
+	"encoding/hex"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// nextField takes the first KEY=VALUE off a text. Words without "=" are skipped: records are sprinkled with them ("for",
+// "op=..., "). A value in quotes ends at the closing one; the kernel codes a value with a quote in it in hexadecimal. A value
+// that nobody closed, in a record that was cut off, ends with the text.
+func nextField(text string) (key, value, rest string, quoted, ok bool) {
+	for {
+		text = strings.TrimLeft(text, " ,\t\x1d")
+		if text == "" {
+			return "", "", "", false, false
+		}
+		end := strings.IndexAny(text, "= \x1d")
+		if end < 0 {
+			return "", "", "", false, false
+		}
+		if text[end] != '=' {
+			text = text[end:]
+			continue
+		}
+		key, text = text[:end], text[end+1:]
+		if text == "" {
+			return key, "", "", false, true
+		}
+		if q := text[0]; q == '"' || q == '\'' {
+			if end = strings.IndexByte(text[1:], q); end < 0 {
+				return key, text[1:], "", true, true
+			}
+			return key, text[1 : 1+end], text[2+end:], true, true
+		}
+		if end = strings.IndexAny(text, " \x1d"); end < 0 {
+			return key, text, "", false, true
+		}
+		return key, text[:end], text[end:], false, true
+	}
+}
+
+// untrusted gives the text of a field that the kernel writes with audit_log_untrustedstring: in quotes, or in hexadecimal if it
+// holds a blank, a quote, a control character or a byte beyond ASCII. Kernels before 2.6.12 wrote it bare. They could write what
+// looks like hexadecimal too; capital letters of an even number tell the two apart as well as can be.
+func untrusted(value string, quoted bool) string {
+	if quoted || len(value) < 2 || len(value)%2 != 0 {
+		return value
+	}
+	for i := range len(value) {
+		if c := value[i]; (c < '0' || c > '9') && (c < 'A' || c > 'F') {
+			return value
+		}
+	}
+	text, err := hex.DecodeString(value)
+	if err != nil {
+		return value
+	}
+	return strings.TrimRight(string(text), "\x00")
+}
+
+// take puts one field of a message into its place.
+func (d *Denial) take(key, value string, quoted bool) {
+	switch key {
+	case "scontext":
+		d.Source = Context(value)
+	case "tcontext":
+		d.Target = Context(value)
+	case "tclass":
+		d.Class = value
+	case "permissive":
+		d.Enforced = EnforcedYes
+		if value == "1" {
+			d.Enforced = EnforcedNo
+		}
+	case "pid":
+		d.PID, _ = strconv.Atoi(value)
+	case "comm":
+		d.Comm = untrusted(value, quoted)
+	case "exe":
+		d.Exe = untrusted(value, quoted)
+	case "path":
+		d.Path = untrusted(value, quoted)
+	case "name":
+		d.Name = untrusted(value, quoted)
+	case "dev":
+		d.Dev = untrustedName(value, quoted)
+	case "ino":
+		d.Ino, _ = strconv.ParseUint(value, 10, 64)
+	case "ioctlcmd":
+		if n, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 16); err == nil {
+			d.Ioctl = append(d.Ioctl, uint16(n))
+		} else {
+			d.Extra = append(d.Extra, Field{key, value})
+		}
+	default:
+		d.Extra = append(d.Extra, Field{key, value})
+	}
+}
+
+// untrustedName is untrusted for names that are short and can be digits: the device "10" is not a line feed.
+func untrustedName(value string, quoted bool) string {
+	if len(value) < 6 {
+		return value
+	}
+	return untrusted(value, quoted)
+}
+
+// parseDenial takes a message apart. It gives false for one that reports no decision, such as "avc: received setenforce notice".
+func (d *Denial) parse(r *Record) bool {
+	d.reset()
+	d.Type, d.Time, d.Serial, d.Node, d.Boot, d.Cgroup, d.Unit = r.Type, r.Time, r.Serial, r.Node, r.Boot, r.Cgroup, r.Unit
+	switch r.Type {
+	case TypeAVC:
+		return d.parseAVC(r.Text)
+	case TypeSELinuxErr:
+		return d.parseError(r.Text)
+	case TypeUserAVC, TypeUserSELinuxErr:
+		return d.parseUser(r)
+	}
+	return false
+}
+
+// parseAVC reads "avc:  denied  { read write } for  pid=1 comm="x" ...".
+func (d *Denial) parseAVC(text string) bool {
+	_, text, found := strings.Cut(text, "avc:")
+	if !found {
+		return false
+	}
+	text = strings.TrimLeft(text, " ")
+	switch {
+	case strings.HasPrefix(text, "denied"):
+		d.Kind = Denied
+	case strings.HasPrefix(text, "granted"):
+		d.Kind = Granted
+	default:
+		return false
+	}
+	open := strings.IndexByte(text, '{')
+	if open < 0 {
+		return false
+	}
+	length := strings.IndexByte(text[open:], '}')
+	if length < 0 {
+		return false
+	}
+	d.Permissions = appendWords(d.Permissions, text[open+1:open+length])
+	d.takeAll(text[open+length+1:])
+	return len(d.Permissions) > 0 && d.Source != "" && d.Class != ""
+}
+
+func appendWords(words []string, text string) []string {
+	for {
+		text = strings.TrimLeft(text, " ")
+		if text == "" {
+			return words
+		}
+		end := strings.IndexByte(text, ' ')
+		if end < 0 {
+			end = len(text)
+		}
+		words = append(words, text[:end])
+		text = text[end:]
+	}
+}
+
+func (d *Denial) takeAll(text string) {
+	// What the audit daemon's enriched format adds repeats in words what stands before it.
+	text, _, _ = strings.Cut(text, "\x1d")
+	for {
+		key, value, rest, quoted, ok := nextField(text)
+		if !ok {
+			return
+		}
+		d.take(key, value, quoted)
+		text = rest
+	}
+}
+
+// parseUser reads a userspace object manager's message: its own fields, then the decision in msg='...', in which paths and
+// command lines are in quotes and not coded. The pid before msg is the object manager's; who asked is in spid, if anywhere.
+func (d *Denial) parseUser(r *Record) bool {
+	manager, inner, found := strings.Cut(r.Text, "msg='")
+	if !found {
+		inner, manager = manager, ""
+	}
+	if end := strings.LastIndexByte(inner, '\''); end >= 0 {
+		inner = inner[:end]
+	}
+	if r.Type == TypeUserSELinuxErr {
+		if !d.parseError(inner) {
+			return false
+		}
+	} else if !d.parseAVC(inner) {
+		return false
+	}
+	d.PID = 0
+	if spid := d.Field("spid"); spid != "" {
+		d.PID, _ = strconv.Atoi(spid)
+	}
+	manager, _, _ = strings.Cut(manager, "\x1d")
+	for {
+		key, value, rest, _, ok := nextField(manager)
+		if !ok {
+			return true
+		}
+		if key == "pid" || key == "subj" {
+			d.Extra = append(d.Extra, Field{"manager_" + key, value})
+		}
+		manager = rest
+	}
+}
+
+// parseError reads the forms of SELINUX_ERR. Since 3.16:
+//
+//	op=security_compute_sid invalid_context="u:r:t:l" scontext=... tcontext=... tclass=process
+//	op=security_bounded_transition seresult=denied oldcontext=... newcontext=...
+//	op=security_validate_transition seresult=denied oldcontext=... newcontext=... taskcontext=... tclass=file
+//	op=setxattr invalid_context=...
+//
+// and before that "security_compute_sid:  invalid context C for scontext=..." and "security_validate_transition:  denied for ...".
+func (d *Denial) parseError(text string) bool {
+	d.Kind = Invalid
+	for _, old := range []struct{ begins, kind string }{
+		{"security_compute_sid:", "invalid context "}, {"security_validate_transition:", ""}, {"security_bounded_transition:", ""},
+	} {
+		at := strings.Index(text, old.begins)
+		if at < 0 {
+			continue
+		}
+		d.Op = strings.TrimSuffix(old.begins, ":")
+		if _, after, found := strings.Cut(text, "invalid context "); found && old.kind != "" {
+			d.Context, text, _ = strings.Cut(after, " ")
+		}
+	}
+	d.takeAll(text)
+	kept := d.Extra[:0]
+	for _, f := range d.Extra {
+		switch f.Key {
+		case "op":
+			d.Op = f.Value
+		case "invalid_context":
+			d.Context = f.Value
+		case "newcontext":
+			d.Context = f.Value
+			kept = append(kept, f)
+		case "oldcontext":
+			if d.Source == "" {
+				d.Source = Context(f.Value)
+			}
+			kept = append(kept, f)
+		default:
+			kept = append(kept, f)
+		}
+	}
+	d.Extra = kept
+	return d.Op != "" && (d.Context != "" || d.Source != "")
+}
+
+// addCompanion takes from another record of the event what the denial itself does not say.
+func (d *Denial) addCompanion(r *Record) {
+	switch r.Type {
+	case TypeSyscall:
+		d.addSyscall(r.Text)
+	case TypeAVCPath:
+		if path, ok := fieldOf(r.Text, "path"); ok && d.Path == "" {
+			d.Path = path
+		}
+	case TypePath:
+		d.addPath(r.Text)
+	case TypeCwd:
+		d.cwd, _ = fieldOf(r.Text, "cwd") // comes before the PATH records that are relative to it
+	case TypeProctitle:
+		if title, ok := fieldOf(r.Text, "proctitle"); ok {
+			d.Extra = append(d.Extra, Field{"proctitle", strings.ReplaceAll(title, "\x00", " ")})
+		}
+	}
+}
+
+func (d *Denial) addSyscall(text string) {
+	text, _, _ = strings.Cut(text, "\x1d")
+	for {
+		key, value, rest, quoted, ok := nextField(text)
+		if !ok {
+			return
+		}
+		text = rest
+		switch key {
+		case "success":
+			if d.Enforced == EnforcedUnknown && d.Kind == Denied {
+				d.Enforced = EnforcedNo
+				if value == "no" {
+					d.Enforced = EnforcedYes
+				}
+			}
+		case "pid":
+			if d.PID == 0 && d.Type == TypeAVC {
+				d.PID, _ = strconv.Atoi(value)
+			}
+		case "exe":
+			if d.Exe == "" {
+				d.Exe = untrusted(value, quoted)
+			}
+		case "comm":
+			if d.Comm == "" {
+				d.Comm = untrusted(value, quoted)
+			}
+		case "syscall", "arch", "exit":
+			d.Extra = append(d.Extra, Field{key, value})
+		}
+	}
+}
+
+// addPath uses a PATH record that is certainly of the denial's own inode.
+func (d *Denial) addPath(text string) {
+	if d.Path != "" || d.Ino == 0 {
+		return
+	}
+	if inode, ok := fieldOf(text, "inode"); !ok || inode != strconv.FormatUint(d.Ino, 10) {
+		return
+	}
+	name, ok := fieldOf(text, "name")
+	if !ok || name == "(null)" {
+		return
+	}
+	if !strings.HasPrefix(name, "/") && strings.HasPrefix(d.cwd, "/") {
+		name = path.Join(d.cwd, name)
+	}
+	d.Path = name
+}
+
+// fieldOf gives one field of a companion record.
+func fieldOf(text, key string) (string, bool) {
+	text, _, _ = strings.Cut(text, "\x1d")
+	for {
+		k, value, rest, quoted, ok := nextField(text)
+		if !ok {
+			return "", false
+		}
+		if k == key {
+			if key == "inode" {
+				return value, true
+			}
+			return untrusted(value, quoted), true
+		}
+		text = rest
+	}
+}

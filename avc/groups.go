@@ -1,0 +1,271 @@
+package avc
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// maxGroups bounds the memory for groups. Beyond it, denials of one subject, domain, type and class go together whatever
+	// their path; Group.Paths then is empty, and Folded says so.
+	maxGroups = 1 << 14
+	// maxFolded is the same for the groups without paths; beyond it the subject goes too.
+	maxFolded = 2 * maxGroups
+)
+
+// Subject says whose a denial is: a container, else a systemd unit, else nobody is known but the domain.
+type Subject struct {
+	Container string `json:"container,omitempty"` // its name
+	ID        string `json:"id,omitempty"`        // of the container
+	Image     string `json:"image,omitempty"`
+	Runtime   string `json:"runtime,omitempty"` // docker, containerd, cri-o, podman
+	Pod       string `json:"pod,omitempty"`     // NAMESPACE/NAME in Kubernetes
+	Unit      string `json:"unit,omitempty"`    // of systemd
+	// Evidence says how the subject was found: the process's own cgroup, or its categories, which only one container has.
+	Evidence string `json:"evidence,omitempty"`
+}
+
+// String is the subject in a few words, "" if nothing but the domain is known.
+func (s Subject) String() string {
+	switch {
+	case s.Pod != "" && s.Container != "":
+		return "container " + s.Container + " of pod " + s.Pod
+	case s.Pod != "":
+		return "pod " + s.Pod
+	case s.Container != "":
+		return "container " + s.Container
+	case s.ID != "":
+		return "container " + s.ID[:min(12, len(s.ID))]
+	case s.Unit != "":
+		return s.Unit
+	}
+	return ""
+}
+
+// Attributor tells whose a denial is. It must be quick for what it has told before; NewGroups calls it for every denial.
+type Attributor interface {
+	Subject(d *Denial) Subject
+}
+
+// Nobody is the Attributor that knows nothing.
+type Nobody struct{}
+
+// Subject gives the subject of which nothing is known.
+func (Nobody) Subject(*Denial) Subject { return Subject{} }
+
+// Group is a number of denials that are alike in all but time, process and permission.
+type Group struct {
+	Subject Subject `json:"subject"`
+	Kind    Kind    `json:"kind"`
+	Type    Type    `json:"record"`
+	Domain  string  `json:"domain"` // type of the source
+	Target  string  `json:"target"` // type of the target
+	Class   string  `json:"class"`
+	Op      string  `json:"op,omitempty"` // what was computed when Kind is Invalid
+	Invalid string  `json:"invalid_context,omitempty"`
+	// Outside says that the target has categories which the source has not, so that MCS alone forbids most accesses.
+	Outside bool   `json:"outside_categories,omitempty"`
+	Path    string `json:"path,omitempty"` // as the process sees it
+	Name    string `json:"name,omitempty"` // of the file, where Path is not known
+	Dev     string `json:"dev,omitempty"`  // the kernel's name of the file system
+	// Folded says that there were too many paths to tell them apart.
+	Folded bool `json:"folded,omitempty"`
+
+	Permissions map[string]uint64 `json:"permissions"` // how often each was denied
+	Count       uint64            `json:"count"`
+	Enforced    uint64            `json:"enforced"`   // how many of Count stopped the access
+	Permissive  uint64            `json:"permissive"` // how many of Count only were reported; the rest is unknown
+	First       time.Time         `json:"first,omitzero"`
+	Last        time.Time         `json:"last,omitzero"`
+	Source      Context           `json:"source_context"` // of the last denial
+	Object      Context           `json:"target_context"` // of the last denial
+	PID         int               `json:"pid,omitempty"`  // of the last denial
+	Comm        string            `json:"comm,omitempty"` // of the last denial
+	Exe         string            `json:"exe,omitempty"`  // of the last denial
+	Ino         uint64            `json:"ino,omitempty"`  // of the last denial
+	Ioctl       []uint16          `json:"ioctl,omitempty"`
+	Serials     []uint64          `json:"serials,omitempty"` // of the first few events
+}
+
+// PermissionList gives the names of the permissions in order.
+func (g *Group) PermissionList() []string { return slices.Sorted(maps.Keys(g.Permissions)) }
+
+type groupKey struct {
+	subject             Subject
+	kind                Kind
+	typ                 Type
+	domain, target      string
+	class, op, invalid  string
+	outside, folded     bool
+	path, name, devname string
+}
+
+// Groups puts denials together.
+type Groups struct {
+	who    Attributor
+	groups map[groupKey]*Group
+}
+
+// NewGroups gives an empty collection.
+func NewGroups(who Attributor) *Groups {
+	return &Groups{who: who, groups: map[groupKey]*Group{}}
+}
+
+// Add counts a denial.
+func (g *Groups) Add(d *Denial) {
+	key := groupKey{
+		subject: g.who.Subject(d), kind: d.Kind, typ: d.Type, domain: d.Source.Type(), target: d.Target.Type(), class: d.Class, op: d.Op,
+		outside: outside(d.Source.Level(), d.Target.Level()), path: d.Path, name: d.Name, devname: d.Dev,
+	}
+	if d.Kind == Invalid {
+		key.invalid = Context(d.Context).Type()
+	}
+	if key.path != "" {
+		key.name = ""
+	}
+	group := g.groups[key]
+	if group == nil && len(g.groups) >= maxGroups {
+		key.path, key.name, key.folded = "", "", true
+		group = g.groups[key]
+		if group == nil && len(g.groups) >= maxFolded {
+			key.subject, key.devname = Subject{}, ""
+			group = g.groups[key]
+		}
+	}
+	if group == nil {
+		// What is kept is copied: the strings of a Denial hold on to all the text around them.
+		own := key
+		for _, s := range []*string{&own.domain, &own.target, &own.class, &own.op, &own.invalid, &own.path, &own.name, &own.devname} {
+			*s = strings.Clone(*s)
+		}
+		group = &Group{
+			Subject: own.subject, Kind: own.kind, Type: own.typ, Domain: own.domain, Target: own.target, Class: own.class, Op: own.op,
+			Outside: own.outside, Path: own.path, Name: own.name, Dev: own.devname, Folded: own.folded,
+			Invalid: strings.Clone(d.Context), Permissions: map[string]uint64{}, First: d.Time,
+		}
+		g.groups[own] = group
+	}
+	group.add(d)
+}
+
+func (g *Group) add(d *Denial) {
+	g.Count++
+	switch d.Enforced {
+	case EnforcedYes:
+		g.Enforced++
+	case EnforcedNo:
+		g.Permissive++
+	}
+	for _, p := range d.Permissions {
+		if n, known := g.Permissions[p]; known {
+			g.Permissions[p] = n + 1
+		} else {
+			g.Permissions[strings.Clone(p)] = 1
+		}
+	}
+	if d.Time.Before(g.First) {
+		g.First = d.Time
+	}
+	if !d.Time.Before(g.Last) {
+		g.Last = d.Time
+	}
+	if g.PID != d.PID || g.Source != d.Source || g.Object != d.Target || g.Ino != d.Ino || g.Comm != d.Comm || g.Exe != d.Exe {
+		g.PID, g.Ino = d.PID, d.Ino
+		keep(&g.Comm, d.Comm)
+		keep(&g.Exe, d.Exe)
+		keep(&g.Source, d.Source)
+		keep(&g.Object, d.Target)
+	}
+	for _, command := range d.Ioctl {
+		if at, found := slices.BinarySearch(g.Ioctl, command); !found && len(g.Ioctl) < 64 {
+			g.Ioctl = slices.Insert(g.Ioctl, at, command)
+		}
+	}
+	if d.Serial != 0 && len(g.Serials) < 4 && !slices.Contains(g.Serials, d.Serial) {
+		g.Serials = append(g.Serials, d.Serial)
+	}
+}
+
+func keep[S ~string](place *S, value S) {
+	if *place != value {
+		*place = S(strings.Clone(string(value)))
+	}
+}
+
+// List gives the groups, the most frequent first; of equal ones in an order that depends on nothing else.
+func (g *Groups) List() []*Group {
+	list := slices.Collect(maps.Values(g.groups))
+	slices.SortFunc(list, func(a, b *Group) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Subject.String(), b.Subject.String()), cmp.Compare(a.Subject.ID, b.Subject.ID),
+			cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class),
+			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Dev, b.Dev), cmp.Compare(a.Kind, b.Kind),
+			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Invalid, b.Invalid), cmp.Compare(a.Type, b.Type))
+	})
+	return list
+}
+
+// outside tells whether the target's level has categories that the source's has not. Levels that it cannot read are alike only
+// if they are equal.
+func outside(source, target string) bool {
+	if target == source {
+		return false
+	}
+	// Of a range the high end decides for the source, the low end for an object, which has one level only.
+	if _, high, found := strings.Cut(source, "-"); found {
+		source = high
+	}
+	target, _, _ = strings.Cut(target, "-")
+	_, wanted, found := strings.Cut(target, ":")
+	if !found {
+		return false
+	}
+	_, has, _ := strings.Cut(source, ":")
+	held := Categories(has)
+	for _, c := range Categories(wanted) {
+		if !slices.Contains(held, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// Categories reads "c1,c3.c5" as 1, 3, 4, 5. What is no category is left out.
+func Categories(text string) []uint16 {
+	var all []uint16
+	for part := range strings.SplitSeq(text, ",") {
+		from, to, isRange := strings.Cut(part, ".")
+		first, ok := category(from)
+		if !ok {
+			continue
+		}
+		last := first
+		if isRange {
+			if last, ok = category(to); !ok || last < first {
+				continue
+			}
+		}
+		for c := int(first); c <= int(last); c++ {
+			all = append(all, uint16(c))
+		}
+	}
+	return all
+}
+
+// category reads "c17". The kernel takes at most 65,535 categories; policies of this kind have 1,024.
+func category(text string) (uint16, bool) {
+	digits, ok := strings.CutPrefix(text, "c")
+	if !ok || digits == "" || len(digits) > 5 {
+		return 0, false
+	}
+	n := 0
+	for _, c := range []byte(digits) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return uint16(n), n < 1<<16
+}

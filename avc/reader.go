@@ -1,0 +1,323 @@
+package avc
+
+import (
+	"errors"
+	"hash/maphash"
+	"io"
+	"time"
+)
+
+const (
+	// window is how many events back a second copy of a record is known for one, and a serial number that comes late is not
+	// counted as missing. The kernel's queue holds 64 by default and 8,192 in common configurations.
+	window = 1 << 16
+	// joinWindow is how many denials wait for other records of their event. Events overlap by the number of processors.
+	joinWindow = 512
+	// compared is how much of a record tells it from others: the kernel's log cuts a record off at some 1,000 bytes.
+	compared = 800
+	// rebootDistance is how far back serial numbers jump when the kernel has started anew.
+	rebootDistance = 5 * time.Second
+)
+
+// Stats counts what a Reader has seen.
+type Stats struct {
+	// Records counts all audit records, Denials those that became a Denial, Duplicates the copies that came by another
+	// transport.
+	Records    uint64 `json:"records"`
+	Denials    uint64 `json:"denials"`
+	Duplicates uint64 `json:"duplicates"`
+	// Boots counts starts of the kernel, as the serial numbers show them.
+	Boots int `json:"boots"`
+	// Missing counts serial numbers of events between the first and the last of each boot that did not come. In a log that
+	// is complete they were lost; in one that somebody has filtered they were filtered out.
+	Missing uint64 `json:"missing"`
+	// LargestGap is the largest number of events that are missing in one place, GapAt the time behind it.
+	LargestGap uint64    `json:"largest_gap"`
+	GapAt      time.Time `json:"gap_at,omitzero"`
+	// First and Last are the times of the first and the last record of any kind.
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+	Loss
+}
+
+// Reader gives the denials of one or several sources that tell of the same host. It is not for several goroutines.
+type Reader struct {
+	sources []*lookahead
+	seed    maphash.Seed
+	stats   Stats
+
+	seen     []seenEvent // by serial number modulo window
+	high     uint64      // highest serial number of this boot, 0 before the first
+	highTime time.Time
+	firstSer uint64
+	distinct uint64
+	boot     string
+
+	pending  map[eventID]*pendingEvent
+	queue    []*pendingEvent // oldest first
+	ready    []*Denial
+	free     []*Denial
+	given    *Denial
+	finished bool
+}
+
+type eventID struct {
+	serial uint64
+	millis int64
+}
+
+// seenEvent remembers the records of one event.
+type seenEvent struct {
+	id      eventID
+	records []seenRecord
+}
+
+// seenRecord counts how often each origin gave a record: one that the same origin gives twice was written twice.
+type seenRecord struct {
+	hash  uint64
+	count [OriginKernel + 1]uint16
+	max   uint16
+}
+
+type pendingEvent struct {
+	id      eventID
+	denials []*Denial
+	done    bool
+}
+
+// lookahead holds the next record of a source, so that several can be merged by time.
+type lookahead struct {
+	Source
+	next   Record
+	err    error
+	loaded bool
+}
+
+func (l *lookahead) load() {
+	if !l.loaded {
+		l.next, l.err = l.Source.Next()
+		l.loaded = true
+	}
+}
+
+// NewReader gives a Reader. Several sources are merged by time.
+func NewReader(sources ...Source) *Reader {
+	r := &Reader{seed: maphash.MakeSeed(), seen: make([]seenEvent, window), pending: map[eventID]*pendingEvent{}}
+	for _, s := range sources {
+		r.sources = append(r.sources, &lookahead{Source: s})
+	}
+	return r
+}
+
+// Stats gives the counts up to now. Missing is complete after Next gave io.EOF.
+func (r *Reader) Stats() Stats {
+	s := r.stats
+	if r.high > 0 {
+		s.Missing += r.high - r.firstSer + 1 - min(r.distinct, r.high-r.firstSer+1)
+	}
+	for _, source := range r.sources {
+		loss := source.Loss()
+		s.Kernel += loss.Kernel
+		s.Suppressed += loss.Suppressed
+		s.Overlong += loss.Overlong
+		s.Malformed += loss.Malformed
+	}
+	return s
+}
+
+// Next gives the next denial, io.EOF after the last one, and otherwise the error of a source. The Denial is valid until the next
+// call. The order is that of the records, but for events whose records are spread among those of others.
+func (r *Reader) Next() (*Denial, error) {
+	if r.given != nil {
+		r.given.reset()
+		r.free = append(r.free, r.given)
+		r.given = nil
+	}
+	for len(r.ready) == 0 {
+		if r.finished {
+			return nil, io.EOF
+		}
+		record, err := r.record()
+		switch {
+		case errors.Is(err, io.EOF):
+			r.finished = true
+			r.flush(0)
+		case err != nil:
+			return nil, err
+		default:
+			r.add(&record)
+		}
+	}
+	r.given = r.ready[0]
+	r.ready = r.ready[:copy(r.ready, r.ready[1:])]
+	r.stats.Denials++
+	return r.given, nil
+}
+
+// record takes the oldest record that any source has. One without a time comes at once.
+func (r *Reader) record() (Record, error) {
+	var oldest *lookahead
+	for _, s := range r.sources {
+		s.load()
+		if errors.Is(s.err, io.EOF) {
+			continue
+		}
+		if s.err != nil {
+			return Record{}, s.err
+		}
+		if oldest == nil || s.next.Time.Before(oldest.next.Time) {
+			oldest = s
+		}
+	}
+	if oldest == nil {
+		return Record{}, io.EOF
+	}
+	oldest.loaded = false
+	return oldest.next, nil
+}
+
+func (r *Reader) add(record *Record) {
+	r.stats.Records++
+	if !record.Time.IsZero() {
+		if r.stats.First.IsZero() {
+			r.stats.First = record.Time
+		}
+		r.stats.Last = record.Time
+	}
+	id := eventID{record.Serial, record.Time.UnixMilli()}
+	if record.Serial != 0 && !r.first(record, id) {
+		r.stats.Duplicates++
+		return
+	}
+	switch record.Type {
+	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
+		d := r.denial()
+		if !d.parse(record) {
+			r.free = append(r.free, d)
+			return
+		}
+		if record.Serial == 0 || record.Type == TypeUserAVC || record.Type == TypeUserSELinuxErr {
+			r.ready = append(r.ready, d) // nothing belongs to it
+			return
+		}
+		e := r.pending[id]
+		if e == nil {
+			e = &pendingEvent{id: id}
+			r.pending[id] = e
+			r.queue = append(r.queue, e)
+		}
+		e.denials = append(e.denials, d)
+		r.flush(joinWindow)
+	case TypeSyscall, TypeAVCPath, TypePath, TypeCwd, TypeProctitle, TypeEndOfEvent:
+		e := r.pending[id]
+		if e == nil {
+			return
+		}
+		for _, d := range e.denials {
+			d.addCompanion(record)
+		}
+		if record.Type == TypeEndOfEvent {
+			r.finish(e)
+			r.flush(joinWindow)
+		}
+	}
+}
+
+// flush finishes the oldest events until at most keep wait.
+func (r *Reader) flush(keep int) {
+	n := 0
+	for n < len(r.queue) && (len(r.queue)-n > keep || r.queue[n].done) {
+		if !r.queue[n].done {
+			r.finish(r.queue[n])
+		}
+		n++
+	}
+	r.queue = r.queue[:copy(r.queue, r.queue[n:])]
+}
+
+func (r *Reader) finish(e *pendingEvent) {
+	r.ready = append(r.ready, e.denials...)
+	e.done = true
+	delete(r.pending, e.id)
+}
+
+func (r *Reader) denial() *Denial {
+	if n := len(r.free); n > 0 {
+		d := r.free[n-1]
+		r.free = r.free[:n-1]
+		return d
+	}
+	return &Denial{}
+}
+
+// first tells whether a record is not the copy of one that came before by another transport, and keeps the books of serial
+// numbers.
+func (r *Reader) first(record *Record, id eventID) bool {
+	r.follow(record)
+	slot := &r.seen[id.serial%window]
+	if slot.id != id {
+		slot.id, slot.records = id, slot.records[:0]
+		r.distinct++
+	}
+	text := record.Text
+	if len(text) > compared {
+		text = text[:compared]
+	} else if end := indexEnriched(text); end >= 0 {
+		text = text[:end]
+	}
+	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
+	for i := range slot.records {
+		s := &slot.records[i]
+		if s.hash != hash {
+			continue
+		}
+		s.count[record.Origin]++
+		if s.count[record.Origin] > s.max {
+			s.max = s.count[record.Origin]
+			return true
+		}
+		return false
+	}
+	s := seenRecord{hash: hash, max: 1}
+	s.count[record.Origin] = 1
+	slot.records = append(slot.records, s)
+	return true
+}
+
+// follow notices gaps and boots.
+func (r *Reader) follow(record *Record) {
+	switch {
+	case r.high == 0:
+		r.start(record)
+	case record.Boot != "" && r.boot != "" && record.Boot != r.boot && record.Serial < r.high,
+		record.Serial+window < r.high,
+		record.Serial < r.high && record.Time.Sub(r.highTime) > rebootDistance:
+		r.stats.Missing += r.high - r.firstSer + 1 - min(r.distinct, r.high-r.firstSer+1)
+		r.start(record)
+	case record.Serial > r.high:
+		if gap := record.Serial - r.high - 1; gap > r.stats.LargestGap {
+			r.stats.LargestGap, r.stats.GapAt = gap, record.Time
+		}
+		r.high, r.highTime = record.Serial, record.Time
+	case record.Serial < r.firstSer:
+		r.firstSer = record.Serial
+	}
+	if record.Boot != "" {
+		r.boot = record.Boot
+	}
+}
+
+func (r *Reader) start(record *Record) {
+	r.stats.Boots++
+	r.high, r.highTime, r.firstSer, r.distinct = record.Serial, record.Time, record.Serial, 0
+	r.boot = record.Boot
+}
+
+func indexEnriched(text string) int {
+	for i := range len(text) {
+		if text[i] == '\x1d' {
+			return i
+		}
+	}
+	return -1
+}
