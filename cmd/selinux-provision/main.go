@@ -200,25 +200,12 @@ func (a *app) commands() *cobra.Command {
 			return a.status(cmd.Context())
 		}}
 
-	check := &cobra.Command{Use: "check --usr DIRECTORY", Short: "Build what is declared against another OS image, in scratch space", Args: noArguments,
-		Long: "Build what is declared, and what was installed by hand, against the /usr tree of another OS image, in scratch space.\n" +
-			"Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.\n\n" +
-			"\"--usr other\" mounts the /usr partition that is not in use: after an OS update was downloaded, that of the next boot."}
-	usr := check.Flags().String("usr", "", "the /usr tree in this `directory`, or \"other\"")
-	check.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "check"
-		if *usr == "" {
-			return usageError{errors.New("cannot check without --usr: give the /usr tree of an OS image, or \"other\"")}
-		}
-		return a.check(cmd.Context(), *usr)
-	}
-
 	version := &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			a.command = "version"
 			return a.version()
 		}}
-	root.AddCommand(apply, stage, status, revert, check, version)
+	root.AddCommand(apply, stage, status, revert, a.checkCommand(), version)
 	return root
 }
 

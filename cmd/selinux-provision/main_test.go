@@ -534,3 +534,64 @@ func TestWorse(t *testing.T) {
 		}
 	}
 }
+
+// check FILE tells the kinds apart, and its exit code, text and JSON agree.
+func TestCheckFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := write("good.yaml", "version: 1\nmode: enforcing\n")
+	bad := write("bad.bu", "variant: flatcar\nversion: 1.0.0\nstorage:\n  links:\n    - {path: /etc/selinux/config, target: /x}\n")
+
+	if got := call(t, "check", good); got != (answer{exitDone, good + ": nothing is wrong\n", ""}) {
+		t.Errorf("good file: %+v", got)
+	}
+	got := call(t, "check", good, bad)
+	if got.code != exitUsage || !strings.HasPrefix(got.stdout, bad+":5: cannot use a link in place of /etc/selinux/config") ||
+		got.stderr != "selinux-provision: 1 problem to correct\n" {
+		t.Errorf("bad file: %+v", got)
+	}
+	got = call(t, "check", "--json", good, bad)
+	var files struct {
+		Files []checkedFile
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &files); err != nil || got.object(t).Command != "check" {
+		t.Fatal(err, got)
+	}
+	if len(files.Files) != 2 || files.Files[0].Kind != "configuration" || len(files.Files[0].Findings) != 0 ||
+		files.Files[1].Kind != "Butane" || len(files.Files[1].Findings) != 1 || files.Files[1].Findings[0].Line != 5 {
+		t.Errorf("JSON: %+v", files)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"check", "selinux-provision: cannot check nothing: give files, or --usr with the /usr tree of an OS image or \"other\"\n"},
+		{"check --usr other x", "selinux-provision: cannot check files and an OS image in one run: give files, or --usr\n"},
+		{"check /nonexistent.bu", "selinux-provision: cannot check /nonexistent.bu: no such file or directory\n"},
+		{"check " + dir, "selinux-provision: cannot check " + dir + ": it is a directory: give the files in it\n"},
+	} {
+		if got := call(t, strings.Fields(c.args)...); got != (answer{exitUsage, "", c.want}) {
+			t.Errorf("%s: %+v", c.args, got)
+		}
+	}
+}
+
+// A module that a host's own configuration names and that is not there is noted; for a file of another machine it cannot be known.
+func TestCheckModuleOfThisHost(t *testing.T) {
+	root := t.TempDir()
+	config := filepath.Join(root, "etc/selinux-provision/config.yaml")
+	text := "version: 1\npolicy:\n  modules:\n    - path: /etc/selinux-provision/modules/site.cil\n"
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc/selinux-provision/modules"), 0o755), os.WriteFile(config, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	want := config + ":4: cannot find the module /etc/selinux-provision/modules/site.cil here: deliver it to the machine together with this file (note)\n"
+	if got := call(t, "--root", root, "check", config); got != (answer{exitDone, want, ""}) {
+		t.Errorf("missing module: %+v", got)
+	}
+	if got := call(t, "check", config); got != (answer{exitDone, config + ": nothing is wrong\n", ""}) {
+		t.Errorf("file of another machine: %+v", got)
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/provision/ignition"
+)
+
+const checkHelp = `Say what is wrong in files before a machine is made from them: configurations of selinux-provision, Butane files and Ignition
+files, told apart by what is in them. Beyond what Butane and Ignition refuse, it finds what bites at boot: a context that
+the kernel will not take, two labels for one device, Btrfs below containers, a copied policy, kernel arguments and files
+that contradict the mode, units that start containers too early, modules that are named and not delivered. Nothing is
+fetched. Each finding is one line: FILE:LINE: WHAT: REMEDY. Exit code 0: nothing is wrong; 2: something is.
+
+With --usr: build what this host declares, and what was installed by hand, against the /usr tree of another OS image, in
+scratch space. Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.
+"--usr other" mounts the /usr partition that is not in use: after an OS update was downloaded, that of the next boot.`
+
+func (a *app) checkCommand() *cobra.Command {
+	check := &cobra.Command{Use: "check FILE... | --usr DIRECTORY", Short: "Say what is wrong in a config, a Butane or an Ignition file, or with the next OS image",
+		Long: checkHelp, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
+		Example: "  selinux-provision check node.bu\n  butane --files-dir . node.bu | selinux-provision check -\n  selinux-provision check --usr other"}
+	usr := check.Flags().String("usr", "", "the /usr tree in this `directory`, or \"other\"")
+	filesDir := check.Flags().String("files-dir", ".", "what a Butane file takes with \"local\" is below this `directory`")
+	check.RunE = func(cmd *cobra.Command, args []string) error {
+		a.command = "check"
+		switch {
+		case *usr != "" && len(args) > 0:
+			return usageError{errors.New("cannot check files and an OS image in one run: give files, or --usr")}
+		case *usr != "":
+			return a.check(cmd.Context(), *usr)
+		case len(args) == 0:
+			return usageError{errors.New("cannot check nothing: give files, or --usr with the /usr tree of an OS image or \"other\"")}
+		}
+		return a.checkFiles(args, *filesDir)
+	}
+	return check
+}
+
+// checkedFile is the answer for one file.
+type checkedFile struct {
+	File     string             `json:"file"`
+	Kind     ignition.Kind      `json:"kind"` // "configuration", "Butane" or "Ignition"; empty if that could not be told
+	Findings []ignition.Finding `json:"findings"`
+}
+
+func (a *app) checkFiles(names []string, filesDir string) error {
+	var (
+		all             []checkedFile
+		problems, notes int
+	)
+	for _, name := range names {
+		one, err := a.checkFile(name, filesDir)
+		if err != nil {
+			return err
+		}
+		for _, f := range one.Findings {
+			if f.Note {
+				notes++
+			} else {
+				problems++
+			}
+		}
+		all = append(all, one)
+	}
+	if problems > 0 {
+		a.code = exitUsage
+	}
+	if a.answer(struct {
+		header
+		Files []checkedFile `json:"files"`
+	}{a.header(), all}) {
+		return nil
+	}
+	for _, one := range all {
+		for _, f := range one.Findings {
+			if f.Note {
+				fmt.Fprintf(a.stdout, "%s (note)\n", f)
+				continue
+			}
+			fmt.Fprintln(a.stdout, f)
+		}
+	}
+	switch {
+	case problems > 0:
+		fmt.Fprintf(a.stderr, "selinux-provision: %s to correct\n", count(problems, "problem"))
+	case a.verbose || notes == 0:
+		fmt.Fprintf(a.stdout, "%s: nothing is wrong\n", strings.Join(names, ", "))
+	}
+	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
+	in, shown := os.Stdin, "standard input"
+	if name != "-" {
+		shown = name
+		f, err := os.Open(name)
+		if err == nil {
+			if info, statErr := f.Stat(); statErr == nil && info.IsDir() {
+				f.Close()
+				return checkedFile{}, usageError{fmt.Errorf("cannot check %s: it is a directory: give the files in it", name)}
+			}
+		}
+		if err != nil {
+			return checkedFile{}, usageError{fmt.Errorf("cannot check %s: %w", name, errors.Unwrap(err))}
+		}
+		defer f.Close()
+		in = f
+	}
+	kind, findings, err := ignition.Check(shown, in, ignition.Options{FilesDir: filesDir, Module: a.moduleIsThere(name)})
+	if err != nil {
+		return checkedFile{}, fmt.Errorf("cannot check %s: %w", shown, err)
+	}
+	if findings == nil {
+		findings = []ignition.Finding{}
+	}
+	return checkedFile{shown, kind, findings}, nil
+}
+
+// moduleIsThere looks for the modules that a configuration names, if it is that of this host or of the tree of --root; on other
+// machines they are somewhere else.
+func (a *app) moduleIsThere(name string) func(string) bool {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return nil
+	}
+	root, err := filepath.Abs(a.root)
+	if err != nil || !strings.HasPrefix(abs, filepath.Join(root, "etc/selinux-provision")+"/") {
+		return nil
+	}
+	return func(module string) bool {
+		r, err := hostfs.Open(root)
+		if err != nil {
+			return false
+		}
+		defer r.Close()
+		_, err = r.ReadFile(module)
+		return err == nil
+	}
+}

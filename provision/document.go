@@ -1,0 +1,16 @@
+package provision
+
+import "path"
+
+// Modules gives the modules that the file names, without their content: nothing was read yet.
+func (d *Document) Modules() []Module {
+	var all []Module
+	for _, ref := range d.modules {
+		name, lang := moduleName(path.Base(ref.path))
+		all = append(all, Module{Name: name, Path: ref.path, Lang: lang, Source: ref.source})
+	}
+	return all
+}
+
+// CheckContext says what is wrong with a context, and what to do about it; two empty strings when nothing is.
+func CheckContext(context string) (problem, remedy string) { return checkContext(context) }

@@ -1,0 +1,379 @@
+package ignition
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+const (
+	configDir = "/etc/selinux-provision"
+	target    = "selinux-provision.target"
+	binary    = "/opt/bin/selinux-provision"
+)
+
+// situation is what the checks need to know of the machine as a whole.
+type situation struct {
+	// declared is the configuration that is in the file; nil if there is none, or it is wrong.
+	declared *provision.State
+	// delivered says that the file brings selinux-provision or its configuration.
+	delivered bool
+	mode      provision.Mode
+	modeAt    provision.Position
+	enforcing bool
+}
+
+// rule gives the name of the volume rule for what is mounted at a directory, "" if there is none.
+func (s *situation) rule(string) string { return "" }
+
+// machine looks at the machine that the file makes.
+func (c *checker) machine(m *machine) {
+	s := &situation{}
+	c.declared(m, s)
+	c.vendorFiles(m, s)
+	c.kernelArguments(m, s)
+	c.mountChecks(m, s)
+	c.unitChecks(m, s)
+	c.recipes(m)
+}
+
+// declared reads the configuration that is in the file.
+func (c *checker) declared(m *machine, s *situation) {
+	t := tree{m}
+	for _, name := range m.fileNames() {
+		below := strings.HasPrefix(name, configDir+"/")
+		s.delivered = s.delivered || below || name == binary || path.Base(name) == target
+		if f := m.files[name]; below && !f.known && path.Ext(name) == ".yaml" {
+			c.note(f.at, name, "this file was not looked at: it comes from a server", "check it by itself")
+		}
+	}
+	state, err := provision.Load(t, "")
+	if err == nil {
+		s.declared, s.mode = state, state.Mode
+		s.enforcing = state.Mode == provision.Enforcing
+		if len(state.Sources) > 0 {
+			s.modeAt = m.files[state.Sources[len(state.Sources)-1]].at
+		}
+		return
+	}
+	c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
+		f, there := m.files[e.File]
+		if !there {
+			return m.layers[0].place(0), e.File + keyed(e.Key)
+		}
+		at, key := f.line(e.Line)
+		if strings.Contains(e.Problem, "cannot read the module") && strings.Contains(e.Problem, "does not exist") {
+			e.Problem, e.Remedy = strings.Replace(e.Problem, "it does not exist", "no file of that path is written here", 1), "add it to storage.files, or correct the path"
+		}
+		return at, key + keyed(e.Key)
+	})
+}
+
+func keyed(key string) string {
+	if key == "" {
+		return ""
+	}
+	return ": " + key
+}
+
+// tree shows the files of the machine to provision.Load.
+type tree struct{ m *machine }
+
+// ReadFile gives the content of a file. What is not known is taken for a module that is there, or for a file that is not.
+func (t tree) ReadFile(name string) ([]byte, error) {
+	f, ok := t.m.files[name]
+	switch {
+	case !ok:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
+	case f.known:
+		return []byte(f.content), nil
+	case path.Ext(name) == ".yaml":
+		return []byte("version: 1\n"), nil
+	}
+	return []byte("(unknown)"), nil
+}
+
+// ReadDir lists what the file writes into a directory.
+func (t tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	var all []fs.DirEntry
+	for _, file := range t.m.fileNames() {
+		if path.Dir(file) == name {
+			all = append(all, entry(path.Base(file)))
+		}
+	}
+	if all == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
+	}
+	return all, nil
+}
+
+// entry is a file in a directory, of which provision.Load asks the name alone.
+type entry string
+
+func (e entry) Name() string               { return string(e) }
+func (e entry) IsDir() bool                { return false }
+func (e entry) Type() fs.FileMode          { return 0 }
+func (e entry) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+
+var policyFile = regexp.MustCompile(`^/etc/selinux/[^/]+/.+$`)
+
+// vendorFiles finds what stands in the place of the files that the OS and this program keep.
+func (c *checker) vendorFiles(m *machine, s *situation) {
+	c.selinuxConfig(m, s)
+	const copied = "an OS update does not reach it any more, and the containers fail when it does not fit the new image"
+	const instead = "remove it: selinux-provision brings the policy of each OS image; declare modules and file_contexts for what is yours"
+	seen := map[string]bool{}
+	once := func(what string, at provision.Position, key, problem, remedy string) {
+		if !seen[what] {
+			seen[what] = true
+			c.add(at, key, problem, remedy)
+		}
+	}
+	for _, name := range m.fileNames() {
+		f := m.files[name]
+		switch {
+		case policyFile.MatchString(name):
+			dir := strings.Join(strings.Split(name, "/")[:4], "/")
+			once(dir, f.at, f.inside, "cannot write a copy of the policy to "+dir+": "+copied, instead)
+		case strings.HasPrefix(name, "/var/lib/selinux/"):
+			once("/var/lib/selinux", f.at, f.inside, "cannot write a copy of the policy store to /var/lib/selinux: "+copied, instead)
+		case strings.HasPrefix(name, "/usr/"):
+			if strings.HasPrefix(name, "/usr/lib/selinux") || strings.HasPrefix(name, "/usr/share/flatcar/etc/selinux") {
+				c.add(f.at, f.inside, "cannot write below /usr: it is read-only", instead)
+			}
+		}
+	}
+	for _, d := range m.config.Storage.Directories {
+		name := path.Clean(d.Path)
+		if name == "/etc/selinux" || policyFile.MatchString(name+"/x") && name != configDir || name == "/var/lib/selinux" || strings.HasPrefix(name, "/var/lib/selinux/") {
+			node, l := m.find("directories", d.Path)
+			if d.Overwrite != nil && *d.Overwrite {
+				once(name, l.place(lineOf(node)), l.inside, "cannot put a directory in place of "+name+": the machine boots without the policy that was there", "remove it")
+			} else if name != "/etc/selinux" {
+				once(name, l.place(lineOf(node)), l.inside, "cannot make the directory "+name+": Flatcar has it, and in older releases it is a link, which Ignition refuses", "remove it")
+			}
+		}
+	}
+	for _, link := range m.config.Storage.Links {
+		name := path.Clean(link.Path)
+		node, l := m.find("links", link.Path)
+		at := l.place(lineOf(node))
+		switch {
+		case name == seconfig.Path:
+			once(name, at, l.inside, "cannot use a link in place of "+name+": an OS update can leave it dangling, and then no policy is found", "remove it, and declare mode: in "+provision.ConfigFile)
+		case name == "/etc/selinux" || policyFile.MatchString(name+"/x") && strings.HasPrefix(name, "/etc/selinux/"):
+			once(name, at, l.inside, "cannot use a link in place of "+name+": PID 1 freezes when it is enforcing and finds no policy behind it", "remove it")
+		case name == "/var/lib/selinux":
+			once(name, at, l.inside, "cannot use a link in place of "+name+": selinux-provision makes it a directory", "remove it")
+		}
+	}
+}
+
+// selinuxConfig looks at a file /etc/selinux/config that is in the file.
+func (c *checker) selinuxConfig(m *machine, s *situation) {
+	f, ok := m.files[seconfig.Path]
+	if !ok || !f.known {
+		return
+	}
+	line := func(prefix string) (provision.Position, string) {
+		n := 0
+		for l := range strings.Lines(f.content) {
+			n++
+			if strings.HasPrefix(l, prefix) {
+				return f.line(n)
+			}
+		}
+		return f.line(0)
+	}
+	parsed, err := seconfig.Parse(bytes.NewReader([]byte(f.content)))
+	if err != nil {
+		return
+	}
+	at, key := line("SELINUX=")
+	const declare = "remove the file, and declare mode: in " + provision.ConfigFile
+	switch {
+	case parsed.Mode == "":
+		n := 0
+		for l := range strings.Lines(f.content) {
+			n++
+			if strings.HasPrefix(strings.ToUpper(strings.TrimSpace(l)), "SELINUX") && !strings.HasPrefix(l, "SELINUXTYPE=") {
+				at, key = f.line(n)
+				c.add(at, key, "cannot find SELINUX= in "+quote(strings.TrimSpace(l))+": it has to stand at the very beginning of a line, in capitals, without spaces", "write SELINUX=enforcing, or "+declare)
+				return
+			}
+		}
+		c.add(at, key, "cannot find the line SELINUX= in this file: the machine boots permissive", declare)
+	case !slices.Contains([]string{"enforcing", "permissive", "disabled"}, parsed.Mode):
+		c.add(at, key, "cannot use SELINUX="+parsed.Mode+": the machine boots permissive", "write enforcing or permissive, or "+declare)
+	case parsed.Mode == "disabled":
+		c.add(at, key, "cannot switch SELinux off with SELINUX=disabled: kernels since 6.4 ignore it and boot without a policy that is loaded", "write SELINUX=permissive, or add the kernel argument selinux=0")
+	case s.mode == provision.Enforcing && parsed.Mode != "enforcing", s.mode == provision.Permissive && parsed.Mode != "permissive":
+		c.add(at, key, fmt.Sprintf("cannot have SELINUX=%s here and mode: %s in %s: the first boot begins with one and ends with the other", parsed.Mode, s.mode, provision.ConfigFile), declare)
+	}
+	s.enforcing = s.enforcing || parsed.Mode == "enforcing"
+	if parsed.Type != "mcs" {
+		at, key := line("SELINUXTYPE=")
+		if parsed.Type == "" {
+			c.add(at, key, "cannot find the line SELINUXTYPE= in this file: no policy is found without it", "write SELINUXTYPE=mcs, or "+declare)
+		} else {
+			c.add(at, key, "cannot use SELINUXTYPE="+parsed.Type+": Flatcar has the policy mcs alone, and PID 1 freezes without one when it is enforcing", "write SELINUXTYPE=mcs, or "+declare)
+		}
+	}
+}
+
+// kernelArguments finds arguments that contradict what is declared, in the file and in Flatcar's grub.cfg.
+func (c *checker) kernelArguments(m *machine, s *situation) {
+	for _, a := range m.config.KernelArguments.ShouldExist {
+		at, key := m.argument(string(a))
+		c.kernelLine(string(a), at, key, s)
+	}
+	for _, a := range m.config.KernelArguments.ShouldNotExist {
+		at, key := m.argument(string(a))
+		if s.mode == provision.Enforcing && (a == "enforcing=1" || a == "selinux=1" || a == "security=selinux") {
+			c.add(at, key, fmt.Sprintf("cannot take the kernel argument %s away and declare mode: enforcing", a), "remove one of the two")
+		}
+	}
+	for _, name := range []string{"/oem/grub.cfg", "/usr/share/oem/grub.cfg"} {
+		f := m.files[name]
+		n := 0
+		for line := range strings.Lines(f.content) {
+			n++
+			if strings.HasPrefix(strings.TrimSpace(line), "set linux_") {
+				at, key := f.line(n)
+				c.kernelLine(strings.NewReplacer(`"`, " ", "'", " ", "=\"", " ").Replace(line), at, key, s)
+			}
+		}
+	}
+}
+
+// argument finds where a kernel argument stands.
+func (m *machine) argument(name string) (provision.Position, string) {
+	for _, l := range slices.Backward(m.layers) {
+		for _, key := range [][]string{{"kernelArguments", "shouldExist"}, {"kernel_arguments", "should_exist"},
+			{"kernelArguments", "shouldNotExist"}, {"kernel_arguments", "should_not_exist"}} {
+			for _, item := range items(get(l.root, key...)) {
+				if item.Value == name {
+					return l.place(item.Line), l.inside
+				}
+			}
+		}
+	}
+	return m.layers[0].place(0), ""
+}
+
+func (c *checker) kernelLine(line string, at provision.Position, key string, s *situation) {
+	parsed, err := kernel.ParseCommandLine(strings.NewReader(line))
+	if err != nil {
+		return
+	}
+	if on := parsed.SELinux; on != nil && !*on {
+		if s.delivered || s.enforcing {
+			c.add(at, key, "cannot provision SELinux with the kernel argument selinux=0: it switches SELinux off", "remove the argument")
+		}
+		return
+	}
+	if on := parsed.Enforcing; on != nil {
+		switch {
+		case s.mode == provision.Enforcing && !*on:
+			c.add(at, key, "cannot have the kernel argument "+word(line, "enforcing=")+" with mode: enforcing: the argument wins at every boot", "remove the argument")
+		case s.mode == provision.Permissive && *on:
+			c.add(at, key, "cannot have the kernel argument "+word(line, "enforcing=")+" with mode: permissive: the argument wins at every boot", "remove the argument")
+		case *on && s.mode == "":
+			s.enforcing = true
+		}
+	}
+	if s.mode != provision.Enforcing && !s.delivered {
+		return
+	}
+	for _, w := range strings.Fields(line) {
+		switch name, v, _ := strings.Cut(w, "="); {
+		case name == "security" && v != "selinux", name == "lsm" && !slices.Contains(strings.Split(v, ","), "selinux"):
+			c.add(at, key, "cannot provision SELinux with the kernel argument "+w+": it leaves SELinux out", "remove the argument")
+		case name == "audit" && (v == "0" || v == "off") && s.declared != nil && s.declared.LogDenials:
+			c.add(at, key, "cannot log denials with the kernel argument "+w+": it switches the audit system off", "remove the argument, or log_denials")
+		}
+	}
+}
+
+func word(line, prefix string) string {
+	for _, w := range strings.Fields(line) {
+		if strings.HasPrefix(w, prefix) {
+			return w
+		}
+	}
+	return prefix
+}
+
+// recipe is a command that people are told to run by hand, and that selinux-provision takes the place of.
+type recipe struct {
+	command         *regexp.Regexp
+	problem, remedy string
+}
+
+func recipes() []recipe {
+	const instead = "remove the command: selinux-provision does this at each boot, and takes it back"
+	return []recipe{
+		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?(cp|rsync|mv|rm|ln)\s[^;&|]*(/etc/selinux/(mcs|targeted|default)\b|/var/lib/selinux\b)`),
+			"cannot copy, link or remove the policy by hand: the copy goes stale at the next OS update", instead},
+		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?semodule\s+(-[A-Za-z]*[DBirRX]|--(build|install|remove))`),
+			"cannot run semodule by hand beside selinux-provision: what it does is taken for an operator's work", "remove the command: declare policy.modules and audit.dontaudit"},
+		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?setenforce\s`),
+			"cannot switch the mode by hand beside selinux-provision: it lasts until the next reboot", "remove the command: declare mode:"},
+	}
+}
+
+// recipes finds commands in units and scripts that do by hand what selinux-provision is for.
+func (c *checker) recipes(m *machine) {
+	look := func(line string, at provision.Position, key string) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			return
+		}
+		for _, r := range recipes() {
+			if r.command.MatchString(line) {
+				c.add(at, key, r.problem, r.remedy)
+			}
+		}
+	}
+	for _, u := range m.units() {
+		for _, o := range u.options {
+			if strings.HasPrefix(o.name, "Exec") {
+				for _, command := range append([]string{strings.TrimLeft(o.value, "@-:+!|")}, quotedParts(o.value)...) {
+					look(command, o.at, o.key)
+				}
+			}
+		}
+	}
+	for _, name := range m.fileNames() {
+		f := m.files[name]
+		if !strings.HasPrefix(f.content, "#!") {
+			continue
+		}
+		n := 0
+		for line := range strings.Lines(f.content) {
+			n++
+			at, key := f.line(n)
+			look(line, at, key)
+		}
+	}
+}
+
+// quotedParts gives what a command line hands to a shell.
+func quotedParts(s string) (parts []string) {
+	for _, quote := range []string{"'", `"`} {
+		for i, part := range strings.Split(s, quote) {
+			if i%2 == 1 {
+				parts = append(parts, part)
+			}
+		}
+	}
+	return parts
+}

@@ -1,0 +1,190 @@
+package ignition
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+// runtimes are the units that the stages come before by themselves.
+func runtimes() []string {
+	return []string{"docker.service", "containerd.service", "crio.service", "podman.service", "kubelet.service"}
+}
+
+// startsContainers are the programs that start containers, or are a runtime. Not docker: its client waits for docker.service.
+func startsContainers() []string {
+	return []string{"podman", "k3s", "rke2", "crio", "ctr", "nerdctl", "systemd-nspawn", "dockerd", "containerd", "kubelet", "nomad",
+		"buildkitd", "lxc-start", "runc", "crun", "k0s"}
+}
+
+func stage(unit string) bool {
+	return unit == target || strings.HasPrefix(unit, "selinux-provision-stage-")
+}
+
+// unitChecks finds what keeps the stages from running before the containers, or from running at all.
+func (c *checker) unitChecks(m *machine, s *situation) {
+	all := m.units()
+	named := map[string]*unitFile{}
+	for _, u := range all {
+		named[u.name] = u
+		if path.Base(u.name) == target && len(u.options) > 0 {
+			s.delivered = true
+		}
+	}
+	c.delivery(m, named, s)
+	if !s.delivered {
+		return
+	}
+	for _, u := range all {
+		c.order(u, named)
+	}
+	c.runtimeConfig(m, s)
+}
+
+// delivery finds parts of selinux-provision that are missing.
+func (c *checker) delivery(m *machine, named map[string]*unitFile, s *situation) {
+	t := named[target]
+	if f, ok := m.files[binary]; ok && f.mode >= 0 && f.mode&0o100 == 0 {
+		c.add(f.at, f.inside, "cannot run "+binary+": it is not executable", "write \"mode: 0755\"")
+	} else if ok && f.mode < 0 {
+		c.add(f.at, f.inside, "cannot run "+binary+": without a mode it is written as 0644, not executable", "write \"mode: 0755\"")
+	}
+	if t == nil || len(t.options) == 0 {
+		if m.extension() == "" && s.delivered {
+			c.note(m.layers[0].place(0), "", "selinux-provision itself is not in this file: its configuration has no effect where nothing else brings it",
+				"merge it with what selinux-provision render prints, or add the sysext image")
+		}
+		return
+	}
+	at, key := t.text.at, t.text.inside
+	if !t.enabled {
+		c.add(at, key, "cannot have the stages run: "+target+" is not enabled", "write \"enabled: true\" for it in systemd.units")
+	}
+	if _, ok := m.files[binary]; !ok && m.extension() == "" {
+		if _, linked := m.links()[binary]; !linked {
+			c.add(at, key, "cannot find "+binary+", which the units start: no file of that path is written here", "add it to storage.files, with its hash")
+		}
+	}
+	for _, u := range named {
+		if stage(u.name) && u.masked {
+			c.add(u.text.at, u.text.inside, "cannot run "+u.name+": it is masked", "remove \"mask: true\"")
+		}
+	}
+	if u := named["audit-rules.service"]; u != nil && u.masked && s.declared != nil && s.declared.LogDenials {
+		c.add(u.text.at, u.text.inside, "cannot log denials with audit-rules.service masked: it is what loads the audit rules", "remove \"mask: true\"")
+	}
+}
+
+// extension gives the system extension image of selinux-provision, "" if there is none.
+func (m *machine) extension() string {
+	is := func(name string) bool {
+		return strings.HasPrefix(name, "/etc/extensions/selinux-provision") || strings.HasPrefix(name, "/var/lib/extensions/selinux-provision")
+	}
+	for _, name := range m.fileNames() {
+		if is(name) {
+			return name
+		}
+	}
+	for name := range m.links() {
+		if is(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// order finds a unit that starts containers and may do so before the stages, or that makes a circle with them.
+func (c *checker) order(u *unitFile, named map[string]*unitFile) {
+	containers := slices.Contains(runtimes(), u.name)
+	var starts unitOption
+	for _, p := range u.programs() {
+		if slices.Contains(startsContainers(), p.value) || p.value == "docker" {
+			containers, starts = true, p
+			break
+		}
+	}
+	for _, o := range u.options {
+		switch {
+		case o.section != "Unit":
+		case o.name == "Before" && containers && slices.ContainsFunc(strings.Fields(o.value), stage):
+			c.add(o.at, o.key, "cannot start "+u.name+" before the stages: its containers get the labels of a policy that is not complete", "remove Before=, and write After="+target)
+		case o.name == "After" && stage(u.name):
+			for _, w := range strings.Fields(o.value) {
+				if slices.Contains(runtimes(), w) {
+					c.add(o.at, o.key, "cannot order "+u.name+" after "+w+": it comes before it, and systemd breaks such a circle by leaving one of the two out", "remove After="+w)
+				}
+			}
+		}
+	}
+	if starts.value == "" || starts.value == "docker" || slices.Contains(runtimes(), u.name) || !u.starts(named) {
+		return
+	}
+	if !afterStages(u, named, map[string]bool{}) {
+		c.add(starts.at, starts.key, "cannot tell that "+u.name+" starts after the stages: it runs "+starts.value+", and nothing orders it",
+			"write After="+target+" in its [Unit]")
+	}
+}
+
+// starts says whether the unit is started at boot as far as the file tells.
+func (u *unitFile) starts(named map[string]*unitFile) bool {
+	if u.enabled || strings.HasSuffix(u.text.name, ".container") {
+		return true
+	}
+	for _, other := range named {
+		for _, key := range []string{"Wants", "Requires", "Upholds", "BindsTo"} {
+			if slices.Contains(other.list("Unit", key), u.name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// afterStages says whether a unit comes after the stages, or after something that does.
+func afterStages(u *unitFile, named map[string]*unitFile, seen map[string]bool) bool {
+	if seen[u.name] {
+		return false
+	}
+	seen[u.name] = true
+	for _, after := range u.list("Unit", "After") {
+		if stage(after) || slices.Contains(runtimes(), after) || after == "multi-user.target" {
+			return true
+		}
+		if next := named[after]; next != nil && afterStages(next, named, seen) {
+			return true
+		}
+	}
+	for _, stageUnit := range []string{target, "selinux-provision-stage-enforce.service"} {
+		if next := named[stageUnit]; next != nil && slices.Contains(next.list("Unit", "Before"), u.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// runtimeConfig finds a container runtime that is told not to use SELinux on an enforcing machine.
+func (c *checker) runtimeConfig(m *machine, s *situation) {
+	if s.mode != provision.Enforcing {
+		return
+	}
+	for name, off := range map[string]string{
+		"/etc/docker/daemon.json":     `"selinux-enabled":false`,
+		"/etc/containerd/config.toml": "enable_selinux=false",
+		"/etc/crio/crio.conf":         "selinux=false",
+	} {
+		f, ok := m.files[name]
+		if !ok {
+			continue
+		}
+		n := 0
+		for line := range strings.Lines(f.content) {
+			n++
+			if strings.Contains(strings.Join(strings.Fields(line), ""), off) && !strings.HasPrefix(strings.TrimSpace(line), "#") {
+				at, key := f.line(n)
+				c.add(at, key, "cannot confine containers with SELinux switched off in the runtime: they run unconfined on an enforcing machine", "set it to true")
+			}
+		}
+	}
+}

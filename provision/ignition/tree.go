@@ -1,0 +1,147 @@
+package ignition
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// maxDepth keeps a hostile file from exhausting the stack.
+const maxDepth = 200
+
+// readJSON gives a JSON text as the nodes that a YAML text is read into, so that there is one way to look for lines. YAML's own
+// reader does not do: it refuses some JSON, such as surrogate pairs.
+func readJSON(content []byte) (*yaml.Node, error) {
+	r := jsonReader{content: content, decoder: json.NewDecoder(bytes.NewReader(content)), line: 1}
+	r.decoder.UseNumber()
+	root, err := r.value(0)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, &yaml.LoadError{Mark: yaml.Mark{Line: r.line}, Message: "there is something behind the last brace"}
+	}
+	return root, nil
+}
+
+type jsonReader struct {
+	content []byte
+	decoder *json.Decoder
+	offset  int64 // up to which the lines were counted
+	line    int
+}
+
+// token gives the next token and the line that it ends in, which is also where it begins: no token of JSON has two lines.
+func (r *jsonReader) token() (json.Token, int, error) {
+	t, err := r.decoder.Token()
+	if err != nil {
+		return nil, 0, err
+	}
+	now := r.decoder.InputOffset()
+	r.line += bytes.Count(r.content[r.offset:now], []byte("\n"))
+	r.offset = now
+	return t, r.line, nil
+}
+
+func (r *jsonReader) value(depth int) (*yaml.Node, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("more than %d levels deep", maxDepth)
+	}
+	t, line, err := r.token()
+	if err != nil {
+		return nil, err
+	}
+	n := &yaml.Node{Line: line}
+	switch v := t.(type) {
+	case json.Delim:
+		n.Kind = map[json.Delim]yaml.Kind{'{': yaml.MappingNode, '[': yaml.SequenceNode}[v]
+		for r.decoder.More() {
+			item, err := r.value(depth + 1)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, item)
+		}
+		_, _, err = r.token()
+		return n, err
+	case string:
+		n.Kind, n.Tag, n.Value, n.Style = yaml.ScalarNode, "!!str", v, yaml.DoubleQuotedStyle
+	case nil:
+		n.Kind, n.Tag = yaml.ScalarNode, "!!null"
+	default:
+		n.Kind, n.Value = yaml.ScalarNode, fmt.Sprint(v)
+	}
+	return n, nil
+}
+
+// readYAML gives the one document of a YAML text, nil if there is nothing but comments.
+func readYAML(content []byte) (*yaml.Node, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(content))
+	if err != nil {
+		return nil, err
+	}
+	var document yaml.Node
+	if err := loader.Load(&document); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if document.Kind != yaml.DocumentNode {
+		return &document, nil
+	}
+	if len(document.Content) != 1 {
+		return nil, nil
+	}
+	return document.Content[0], nil
+}
+
+// get follows keys from a mapping to a value, nil if one of them is not there.
+func get(n *yaml.Node, keys ...string) *yaml.Node {
+	for _, key := range keys {
+		n = resolve(n)
+		if n == nil || n.Kind != yaml.MappingNode {
+			return nil
+		}
+		var found *yaml.Node
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == key {
+				found = n.Content[i+1]
+			}
+		}
+		n = found
+	}
+	return resolve(n)
+}
+
+// items gives the items of a list.
+func items(n *yaml.Node) []*yaml.Node {
+	if n == nil || n.Kind != yaml.SequenceNode {
+		return nil
+	}
+	return n.Content
+}
+
+// where finds the item of a list whose key has this value, nil if there is none.
+func where(list *yaml.Node, key, value string) *yaml.Node {
+	var found *yaml.Node
+	for _, item := range items(list) {
+		if v := get(item, key); v != nil && v.Value == value {
+			found = resolve(item)
+		}
+	}
+	return found
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode && n.Alias != nil {
+		return n.Alias
+	}
+	return n
+}
