@@ -1,24 +1,216 @@
 package mounts
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Holder is a mount of a superblock in some mount namespace.
 type Holder struct {
-	*Mount
+	// Mountpoint is where it is mounted, as a process of that namespace sees it. ID is that of its mount.
+	Mountpoint string
+	ID         int
 	// Namespace is the inode of the mount namespace, as in "mnt:[4026531841]".
 	Namespace uint64
-	// PID is a process in that namespace, for messages; 0 if none was found, which a namespace that is kept by a handle does not have.
+	// PID is a process in that namespace; 0 if there is none and the namespace is kept by a handle.
 	PID int
 	// Own tells that it is the namespace of this process.
 	Own bool
 }
 
-// Holders gives every mount of a superblock in every mount namespace of the machine, each namespace looked at once. It needs
-// CAP_SYS_PTRACE and CAP_SYS_ADMIN for namespaces of others. What a process holds of a file system that is mounted nowhere any more
-// is not seen: then the superblock stays when the last mount goes, and only mounting with FSCONFIG_CMD_CREATE_EXCL tells.
+// Holders gives every mount of a superblock in every mount namespace of the machine. It needs CAP_SYS_PTRACE, and CAP_SYS_ADMIN for
+// namespaces that no process is in, which are found from Linux 6.12 on.
+//
+// A superblock may also be held by what is in no table: a handle of a mount that was taken off with MNT_DETACH or never put in
+// place. So this is for telling whether it makes sense to try, and who is in the way. That a superblock really is new is known
+// only to FSCONFIG_CMD_CREATE_EXCL, or from what the table shows after mounting.
 func Holders(ctx context.Context, d Device) ([]Holder, error) {
-	return nil, errors.New("not built yet")
+	f := holderFinder{device: d, roots: map[rootOfProcess]bool{}, found: map[holderKey]Holder{}, namespaces: map[uint64]bool{}}
+	var err error
+	if f.own, err = inodeOf("/proc/self/ns/mnt"); err != nil {
+		return nil, fmt.Errorf("cannot tell the mount namespace of this process: %w", err)
+	}
+	pids, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the processes: %w", err)
+	}
+	// The own namespace first, as this process sees it.
+	if err := f.process(os.Getpid(), "/proc/self"); err != nil {
+		return nil, err
+	}
+	for _, p := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		// Each thread may have a namespace of its own.
+		tasks, err := os.ReadDir("/proc/" + p.Name() + "/task")
+		if err != nil {
+			continue // it has ended
+		}
+		for _, t := range tasks {
+			if err := f.process(pid, "/proc/"+p.Name()+"/task/"+t.Name()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := f.withoutProcess(); err != nil {
+		return nil, err
+	}
+	all := make([]Holder, 0, len(f.found))
+	for _, h := range f.found {
+		all = append(all, h)
+	}
+	slices.SortFunc(all, func(a, b Holder) int { return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.ID, b.ID)) })
+	return all, nil
+}
+
+type holderFinder struct {
+	device     Device
+	own        uint64
+	roots      map[rootOfProcess]bool
+	namespaces map[uint64]bool
+	found      map[holderKey]Holder
+}
+
+// rootOfProcess is what decides which mounts the table of a process shows: those of its namespace that can be reached from its root.
+type rootOfProcess struct{ namespace, device, inode uint64 }
+
+type holderKey struct {
+	namespace uint64
+	id        int
+}
+
+func (f *holderFinder) process(pid int, dir string) error {
+	err := f.tableOf(pid, dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil // it has ended; EINVAL is what a table gives whose process is a zombie
+	}
+	return err
+}
+
+func (f *holderFinder) tableOf(pid int, dir string) error {
+	namespace, err := inodeOf(dir + "/ns/mnt")
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir+"/root", &st); err != nil {
+		return err
+	}
+	key := rootOfProcess{namespace: namespace, device: uint64(st.Dev), inode: st.Ino}
+	if f.roots[key] {
+		return nil
+	}
+	table, err := os.Open(dir + "/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	all, err := Parse(table)
+	if err != nil {
+		return err
+	}
+	f.roots[key] = true
+	f.namespaces[namespace] = true
+	for _, m := range all {
+		key := holderKey{namespace, m.ID}
+		if _, known := f.found[key]; !known && m.Device == f.device {
+			f.found[key] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Namespace: namespace, PID: pid, Own: namespace == f.own}
+		}
+	}
+	return nil
+}
+
+// inodeOf gives the number of a namespace from a link of /proc.
+func inodeOf(link string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(link, &st); err != nil {
+		return 0, err
+	}
+	return st.Ino, nil
+}
+
+// Walking from one mount namespace to the next, from include/uapi/linux/nsfs.h: _IOR(0xb7, 11 and 12, struct mnt_ns_info).
+const (
+	namespaceNext     = 0x8010b70b
+	namespacePrevious = 0x8010b70c
+)
+
+// namespaceStat is struct mnt_ns_info.
+type namespaceStat struct {
+	size, mounts uint32
+	id           uint64
+}
+
+// withoutProcess looks into those namespaces that no process is in: they are kept by a bind mount of their file in /proc, or by an open
+// handle of it. Before Linux 6.12 there is no way to find them.
+func (f *holderFinder) withoutProcess() error {
+	own, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the mount namespace of this process: %w", err)
+	}
+	defer unix.Close(own)
+	for _, direction := range []uintptr{namespaceNext, namespacePrevious} {
+		at, err := unix.Dup(own)
+		if err != nil {
+			return err
+		}
+		for {
+			info := namespaceStat{size: uint32(unsafe.Sizeof(namespaceStat{}))}
+			next, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(at), direction, uintptr(unsafe.Pointer(&info)))
+			unix.Close(at)
+			if errno == unix.ENOENT || errno == unix.ENOTTY || errno == unix.EPERM {
+				break // no more of them; not this kernel; not for us
+			}
+			if errno != 0 {
+				return fmt.Errorf("cannot go through the mount namespaces: %w", errno)
+			}
+			at = int(next)
+			if err := f.namespaceOf(at, info.id); err != nil {
+				unix.Close(at)
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *holderFinder) namespaceOf(fd int, id uint64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || f.namespaces[st.Ino] {
+		return err
+	}
+	all, err := listMounts(id)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) {
+		return nil // it is gone; or it is not for us, as without this way
+	}
+	if err != nil {
+		return err
+	}
+	for _, mount := range all {
+		stat, point, err := statMount(id, mount)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
+			f.found[holderKey{st.Ino, int(stat.oldID)}] = Holder{Mountpoint: point, ID: int(stat.oldID), Namespace: st.Ino}
+		}
+	}
+	return nil
 }

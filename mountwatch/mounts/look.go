@@ -2,7 +2,11 @@ package mounts
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrCovered says that the mountpoint of a mount does not lead to it: another one is mounted over it, or it is gone.
@@ -10,20 +14,59 @@ var ErrCovered = errors.New("its mountpoint leads to another mount")
 
 // OpenRoot gives an O_PATH handle of the root of the mount, and ErrCovered if its mountpoint does not lead to it any more. No link is
 // followed on the way. It may hang on a file system whose server is dead, as any look at a path does.
-func (m *Mount) OpenRoot() (*os.File, error) { return nil, errors.New("not built yet") }
-
-// RootLabel reads the label of the root directory of the mount; "" if it has none.
-func (m *Mount) RootLabel() (string, error) { return "", errors.New("not built yet") }
-
-// Names is how else a mounted device is known.
-type Names struct {
-	// Paths are the device's names: /dev/sda1, /dev/disk/by-id/..., /dev/mapper/...
-	Paths []string
-	// Labels and UUIDs are those of the file system on it. There is usually one of each; there are more when what udev found and what the
-	// device holds differ.
-	Labels, UUIDs []string
+func (m *Mount) OpenRoot() (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(unix.AT_FDCWD, m.Mountpoint, &how)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		// The kernel's table has no links in it: what is on the way now was put there over it.
+		return nil, fmt.Errorf("cannot open %s: %w", m.Mountpoint, ErrCovered)
+	case err != nil:
+		return nil, fmt.Errorf("cannot open %s: %w", m.Mountpoint, err)
+	}
+	root := os.NewFile(uintptr(fd), m.Mountpoint)
+	it, err := m.isAt(fd, "")
+	if err != nil || !it {
+		root.Close()
+		if err == nil {
+			err = ErrCovered
+		}
+		return nil, fmt.Errorf("cannot open %s: %w", m.Mountpoint, err)
+	}
+	return root, nil
 }
 
-// Names gives the other names of what is mounted. The label and the UUID are read from the device itself for the common types, since
-// udev may be slower than mount(2), and from udev's links as well. Without a block device they are empty.
-func (m *Mount) Names() (Names, error) { return Names{}, errors.New("not built yet") }
+// isAt tells whether a path, or a handle if the path is "", leads to this very mount.
+func (m *Mount) isAt(fd int, path string) (bool, error) {
+	mask, want := unix.STATX_MNT_ID, uint64(m.ID)
+	if m.Unique != 0 {
+		mask, want = unix.STATX_MNT_ID_UNIQUE, m.Unique
+	}
+	var st unix.Statx_t
+	// Nothing is asked for that a server would have to be asked for.
+	if err := unix.Statx(fd, path, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st); err != nil {
+		return false, err
+	}
+	// A network file system drops a handle whose mount is gone, and the kernel then leaves the ID out.
+	return st.Mask&uint32(mask) != 0 && st.Mnt_id == want, nil
+}
+
+// RootLabel reads the label of the root directory of the mount; "" if it has none. On a kernel with SELinux it is the one that the
+// kernel goes by, which is made up where the file system has none.
+func (m *Mount) RootLabel() (string, error) {
+	root, err := m.OpenRoot()
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	buf := make([]byte, 4096) // the longest label: security/selinux/selinuxfs.c, SIMPLE_TRANSACTION_LIMIT
+	// fgetxattr(2) refuses a handle of O_PATH.
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", root.Fd()), "security.selinux", buf)
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("cannot read the label of %s: %w", m.Mountpoint, err)
+	}
+	return strings.TrimRight(string(buf[:n]), "\x00"), nil
+}

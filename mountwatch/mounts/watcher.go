@@ -2,7 +2,16 @@ package mounts
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Source delivers what changes in a table of mounts. Watcher is the real one; a test may have its own.
@@ -10,7 +19,7 @@ type Source interface {
 	// Next waits until something has changed since the last call and gives all of it; the first call gives the whole table at once,
 	// even an empty one. It ends with the context's error.
 	Next(ctx context.Context) (Change, error)
-	// Table gives the table as of the last Next. It is never changed afterwards.
+	// Table gives the table as of the last Next; nil before the first. It is never changed afterwards, and may be asked for at any time.
 	Table() *Table
 }
 
@@ -28,55 +37,267 @@ type Change struct {
 // Empty tells whether nothing is different.
 func (c Change) Empty() bool { return len(c.Appeared)+len(c.Vanished)+len(c.Changed) == 0 }
 
-// Table is all mounts at one moment.
-type Table struct {
-	all      []*Mount
-	byDevice map[Device][]*Mount
-	covers   map[int]*Mount // by the ID of the mount that they hide
-}
+const (
+	// A look takes time, and in a storm of mounts the kernel asks for one after each. So after a look that took D, the next one waits
+	// until rest*D have passed since: at most a fifth of one processor's time is spent, and what comes meanwhile is seen together.
+	// A mount that comes alone is never kept waiting.
+	rest = 4
+	// longestRest bounds how much later than the mount its verdict can be for this reason.
+	longestRest = 100 * time.Millisecond
+)
 
-// All gives every mount, oldest first as far as the kernel tells it.
-func (t *Table) All() []*Mount { return t.all }
-
-// Superblock gives every mount of one superblock in this table, oldest first.
-func (t *Table) Superblock(d Device) []*Mount { return t.byDevice[d] }
-
-// Cover gives the mount that hides m because it is mounted on m's root, so that m's mountpoint leads to something else; nil if
-// there is none.
-func (t *Table) Cover(m *Mount) *Mount { return t.covers[m.ID] }
-
-// NewTable makes a table of these mounts, in this order.
-func NewTable(all []*Mount) *Table {
-	t := &Table{all: all, byDevice: make(map[Device][]*Mount, len(all)), covers: map[int]*Mount{}}
-	at := make(map[int]*Mount, len(all))
-	for _, m := range all {
-		t.byDevice[m.Device] = append(t.byDevice[m.Device], m)
-		at[m.ID] = m
-	}
-	for _, m := range all {
-		if below := at[m.Parent]; below != nil && below != m && below.Mountpoint == m.Mountpoint {
-			t.covers[below.ID] = m
-		}
-	}
-	return t
-}
-
-// Watcher watches the mount namespace that the process was in when it was opened.
+// Watcher watches the mount namespace that the process was in when it was opened. Nothing runs between two calls of Next, and nothing
+// is missed there either.
 type Watcher struct {
-	table *Table
+	table *atomic.Pointer[Table]
+	poll  int // /proc/self/mountinfo
+	wake  int // an eventfd that ends a poll
+
+	seed   maphash.Seed
+	lines  map[int]line // of the last look, by the ID of the mount
+	unique *uniqueIDs   // nil where the kernel has none
+	ends   *superblocks // nil where there are unique IDs
+	rested time.Time    // when the next look may be
+}
+
+// line is a mount and the text that it was read from.
+type line struct {
+	hash  uint64
+	mount *Mount
 }
 
 // Open begins to watch. Nothing is missed from here on.
-func Open() (*Watcher, error) { return nil, errors.New("not built yet") }
+func Open() (*Watcher, error) { return open(newUniqueIDs()) }
 
-// Next is as Source says. A single mount is given as soon as the kernel tells of it; in a storm of them, changes are gathered for at
-// most 100 ms.
-func (w *Watcher) Next(ctx context.Context) (Change, error) { return Change{}, ctx.Err() }
+func open(unique *uniqueIDs) (_ *Watcher, err error) {
+	w := &Watcher{poll: -1, wake: -1, seed: maphash.MakeSeed(), unique: unique, table: &atomic.Pointer[Table]{}}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	// Not os.Open: its file would be registered with the runtime's own poller, whose look at the file takes the kernel's event away.
+	if w.poll, err = unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("cannot watch the mount table: %w", err)
+	}
+	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("cannot watch the mount table: %w", err)
+	}
+	if unique == nil {
+		if w.ends, err = newSuperblocks(); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
 
-// Table is as Source says.
-func (w *Watcher) Table() *Table { return w.table }
+// Unique tells whether the kernel's unique IDs are used. Without them, the end of superblocks is watched by other means.
+func (w *Watcher) Unique() bool { return w.unique != nil }
 
 // Close gives all handles back. It must not be called while Next runs: end that one with its context first.
-func (w *Watcher) Close() error { return nil }
+func (w *Watcher) Close() error {
+	for _, fd := range []int{w.poll, w.wake} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if w.ends != nil {
+		w.ends.close()
+	}
+	return nil
+}
+
+// Table is as Source says.
+func (w *Watcher) Table() *Table { return w.table.Load() }
+
+// Next is as Source says. It must not be called by two goroutines at once. A mount that comes alone is given as soon as the kernel
+// tells of it; of a storm of them, a look is taken every 100 ms at least.
+func (w *Watcher) Next(ctx context.Context) (Change, error) {
+	// Anything may have been written to it for a context that has ended since.
+	_, _ = unix.Read(w.wake, make([]byte, 8))
+	stop := context.AfterFunc(ctx, func() {
+		_, _ = unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1))
+	})
+	defer stop()
+	for {
+		first := w.table.Load() == nil
+		if !first {
+			if err := w.wait(ctx); err != nil {
+				return Change{}, err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return Change{}, err
+		}
+		began := time.Now()
+		change, err := w.look()
+		if err != nil {
+			return Change{}, err
+		}
+		w.rested = time.Now().Add(min(rest*time.Since(began), longestRest))
+		if first || !change.Empty() {
+			return change, nil
+		}
+	}
+}
+
+// wait returns when the table has changed since it was called last, but not before the rest after the last look is over.
+func (w *Watcher) wait(ctx context.Context) error {
+	if err := w.sleep(ctx, w.rested); err != nil {
+		return err
+	}
+	for {
+		// The kernel compares a count of changes with the one that it noted at the last poll (fs/namespace.c, mounts_poll): a change
+		// between two polls is never lost, and one that came before the last look gives a look too many at worst.
+		fds := []unix.PollFd{{Fd: int32(w.poll), Events: unix.POLLPRI}, {Fd: int32(w.wake), Events: unix.POLLIN}}
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("cannot wait for a change of the mount table: %w", err)
+		case fds[1].Revents != 0:
+			return ctx.Err()
+		case fds[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0:
+			return nil
+		}
+	}
+}
+
+func (w *Watcher) sleep(ctx context.Context, until time.Time) error {
+	for {
+		left := time.Until(until)
+		if left <= 0 {
+			return ctx.Err()
+		}
+		t := unix.NsecToTimespec(left.Nanoseconds())
+		n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}, &t, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("cannot wait: %w", err)
+		case n > 0:
+			return ctx.Err()
+		}
+	}
+}
+
+// descriptor reads a descriptor that the runtime's poller must not know.
+type descriptor int
+
+func (d descriptor) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(d), p)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, err
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// look reads the table and gives what is different.
+func (w *Watcher) look() (Change, error) {
+	// Whatever changes while this goes on makes the next wait return at once. So it is enough that what is read in the wrong order
+	// does no harm until then.
+	var unique map[int]uint64
+	var ended map[int]bool
+	var err error
+	if w.unique != nil {
+		unique, err = w.unique.look()
+	} else {
+		ended, err = w.ends.ended()
+	}
+	if err != nil {
+		return Change{}, err
+	}
+	if _, err := unix.Seek(w.poll, 0, io.SeekStart); err != nil {
+		return Change{}, fmt.Errorf("cannot read the mount table: %w", err)
+	}
+	lines := make(map[int]line, len(w.lines))
+	all := make([]*Mount, 0, len(w.lines))
+	var change Change
+	err = eachLine(descriptor(w.poll), func(text []byte, cut bool) error {
+		id := leadingNumber(text)
+		name := unique[id]
+		if w.unique != nil && name == 0 {
+			return nil // it came after the IDs were read
+		}
+		hash := maphash.Bytes(w.seed, text)
+		before, known := w.lines[id]
+		if _, twice := lines[id]; twice {
+			return nil // the table changed while it was read
+		}
+		same := known && before.mount.Unique == name && !ended[id]
+		if same && before.hash == hash {
+			lines[id] = before
+			all = append(all, before.mount)
+			return nil
+		}
+		m, err := parseLine(text, cut)
+		if err != nil {
+			return fmt.Errorf("cannot use a line of the mount table: %w: %q", err, clip(string(text)))
+		}
+		m.Unique = name
+		lines[id] = line{hash, m}
+		all = append(all, m)
+		if same && (name != 0 || sameFileSystem(before.mount, m)) {
+			change.Changed = append(change.Changed, m)
+			return nil
+		}
+		if known {
+			change.Vanished = append(change.Vanished, before.mount)
+		}
+		change.Appeared = append(change.Appeared, m)
+		return nil
+	})
+	if err != nil {
+		return Change{}, err
+	}
+	if w.table.Load() != nil {
+		for _, m := range w.table.Load().All() {
+			if _, still := lines[m.ID]; !still {
+				change.Vanished = append(change.Vanished, m)
+			}
+		}
+	}
+	if w.unique != nil {
+		byAge := func(a, b *Mount) int {
+			if a.Unique < b.Unique {
+				return -1
+			}
+			return 1
+		}
+		slices.SortFunc(all, byAge)
+		slices.SortFunc(change.Appeared, byAge)
+	}
+	w.lines = lines
+	w.table.Store(NewTable(all))
+	if w.ends != nil {
+		// Whoever looks at a file system because of this change does so after its end is watched.
+		w.ends.follow(w.table.Load(), change)
+	}
+	return change, nil
+}
+
+func leadingNumber(text []byte) int {
+	n := 0
+	for _, c := range text {
+		if c < '0' || c > '9' || n > 1<<31 {
+			break
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+// sameFileSystem tells whether two lines with one ID may be those of one mount.
+func sameFileSystem(a, b *Mount) bool {
+	return a.Device == b.Device && a.Root == b.Root && a.FSType == b.FSType && a.Source == b.Source
+}
 
 var _ Source = (*Watcher)(nil)
