@@ -19,6 +19,8 @@ type Holder struct {
 	// Mountpoint is where it is mounted, as a process of that namespace sees it. ID is that of its mount.
 	Mountpoint string
 	ID         int
+	// Optional are its tags of propagation, as those of a Mount.
+	Optional string
 	// Namespace is the inode of the mount namespace, as in "mnt:[4026531841]".
 	Namespace uint64
 	// PID is a process in that namespace; 0 if there is none and the namespace is kept by a handle.
@@ -128,7 +130,7 @@ func (f *holderFinder) tableOf(pid int, dir string) error {
 	for _, m := range all {
 		key := holderKey{namespace, m.ID}
 		if _, known := f.found[key]; !known && m.Device == f.device {
-			f.found[key] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Namespace: namespace, PID: pid, Own: namespace == f.own}
+			f.found[key] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Optional: m.Optional, Namespace: namespace, PID: pid, Own: namespace == f.own}
 		}
 	}
 	return nil
@@ -209,7 +211,7 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 			return err
 		}
 		if (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
-			f.found[holderKey{st.Ino, int(stat.oldID)}] = Holder{Mountpoint: point, ID: int(stat.oldID), Namespace: st.Ino}
+			f.found[holderKey{st.Ino, int(stat.oldID)}] = Holder{Mountpoint: point, ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
 		}
 	}
 	return nil

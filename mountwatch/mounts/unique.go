@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -43,10 +44,24 @@ type mountStat struct {
 	_, _                     uint32 // flags of the superblock, type
 	id, parent               uint64
 	oldID, oldParent         uint32
-	_, _, _, _, _            uint64 // attributes, propagation, peer group, master, where it comes from
+	_, _                     uint64 // attributes, propagation
+	peerGroup, master        uint64 // 0: none
+	_                        uint64 // where it comes from
 	_, mountpoint            uint32 // root; where the string is
 	_                        uint64 // ID of the namespace
 	_                        [48]uint64
+}
+
+// optional writes the peer groups as mountinfo does.
+func (s *mountStat) optional() string {
+	var tags []string
+	if s.peerGroup != 0 {
+		tags = append(tags, "shared:"+strconv.FormatUint(s.peerGroup, 10))
+	}
+	if s.master != 0 {
+		tags = append(tags, "master:"+strconv.FormatUint(s.master, 10))
+	}
+	return strings.Join(tags, " ")
 }
 
 // listMounts gives the unique IDs of all mounts of a namespace, in ascending order: oldest first. Namespace 0 is that of the process.
