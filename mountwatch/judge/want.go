@@ -1,0 +1,26 @@
+package judge
+
+import (
+	"errors"
+	"strings"
+)
+
+// ErrNoDefault says that a rule leaves the context to the image, and that the image has no default for volumes.
+var ErrNoDefault = errors.New("it names no context, and the image's lxc_contexts has no \"file\" to take in its place")
+
+// Want gives the context that the rule asks for. Where it names none, that is the image's default for the files of containers, at level
+// s0, which every container may read; with Level it is at that level.
+func (r *Rule) Want(defaultContext string) (string, error) {
+	if r.Context != "" {
+		return r.Context, nil
+	}
+	fields := strings.SplitN(defaultContext, ":", 4)
+	if len(fields) < 3 {
+		return "", ErrNoDefault
+	}
+	level := r.Level
+	if level == "" {
+		level = "s0"
+	}
+	return strings.Join(append(fields[:3:3], level), ":"), nil
+}
