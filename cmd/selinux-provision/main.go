@@ -205,7 +205,7 @@ func (a *app) commands() *cobra.Command {
 			a.command = "version"
 			return a.version()
 		}}
-	root.AddCommand(apply, stage, status, revert, a.checkCommand(), version)
+	root.AddCommand(apply, stage, status, revert, a.checkCommand(), a.denialsCommand(), version)
 	return root
 }
 
