@@ -205,7 +205,11 @@ func (a *app) commands() *cobra.Command {
 			a.command = "version"
 			return a.version()
 		}}
-	root.AddCommand(apply, stage, status, revert, a.checkCommand(), a.denialsCommand(), version)
+	// One line for each file that has a command.
+	root.AddCommand(apply, stage, status, revert, version)
+	root.AddCommand(a.checkCommand())
+	root.AddCommand(a.renderCommand())
+	root.AddCommand(a.denialsCommand())
 	return root
 }
 
