@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 )
 
@@ -73,10 +72,4 @@ func Stopping(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("cannot ask for the state of the host: %w", ended(ctx, err))
 	}
 	return state.Value.Value() == "stopping", nil
-}
-
-// Notify tells systemd how this service fares, as sd_notify(3) describes: "READY=1", "STATUS=...", "WATCHDOG=1". Where nobody wants to
-// know, it does nothing.
-func Notify(state string) {
-	_, _ = daemon.SdNotify(false, state) // nothing depends on it; a watchdog that is not told ends the service
 }
