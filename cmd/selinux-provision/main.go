@@ -61,7 +61,6 @@ func main() {
 type app struct {
 	root, config   string
 	json, verbose  bool
-	retryGuard     bool
 	lockWait       time.Duration
 	stdout, stderr io.Writer
 	command        string
@@ -179,10 +178,8 @@ func (a *app) commands() *cobra.Command {
 	}
 
 	apply := &cobra.Command{Use: "apply", Short: "Run all stages in order", Args: noArguments,
-		Long: "Run all stages in order:\n\n" + stageHelp() +
-			"\nWith enforce.guard in the configuration the last stage puts enforcing on trial and returns; " + stages.WatchUnit + "\nwatches the host and keeps the mode, or goes back to permissive. \"selinux-provision status\" shows how far it is."}
+		Long: "Run all stages in order:\n\n" + stageHelp()}
 	applyDry := dryRun(apply)
-	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
 		a.command = "apply"
 		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
@@ -208,12 +205,7 @@ func (a *app) commands() *cobra.Command {
 			a.command = "version"
 			return a.version()
 		}}
-	// One line for each file that has a command.
-	root.AddCommand(apply, stage, status, revert, version)
-	root.AddCommand(a.checkCommand())
-	root.AddCommand(a.renderCommand())
-	root.AddCommand(a.denialsCommand())
-	root.AddCommand(a.guardCommand())
+	root.AddCommand(apply, stage, status, revert, a.checkCommand(), a.relabelCommand(), version)
 	return root
 }
 
@@ -234,16 +226,25 @@ func known(name string) bool {
 	return false
 }
 
-// host opens what the stages work on. Beneath --root there is no kernel and no systemd.
-func (a *app) host() (*stages.Host, func(), error) {
+// openRoot opens the root of --root.
+func (a *app) openRoot() (*hostfs.Root, error) {
 	if a.root == "" { // an unset variable in a script must not mean the directory that it happens to run in
-		return nil, nil, usageError{errors.New("cannot use --root: it is empty: give the directory of a tree, or / for the running host")}
+		return nil, usageError{errors.New("cannot use --root: it is empty: give the directory of a tree, or / for the running host")}
 	}
 	root, err := hostfs.Open(a.root)
 	if err != nil {
-		return nil, nil, usageError{fmt.Errorf("cannot use --root: %w: give the directory of a tree", err)}
+		return nil, usageError{fmt.Errorf("cannot use --root: %w: give the directory of a tree", err)}
 	}
-	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard}
+	return root, nil
+}
+
+// host opens what the stages work on. Beneath --root there is no kernel and no systemd.
+func (a *app) host() (*stages.Host, func(), error) {
+	root, err := a.openRoot()
+	if err != nil {
+		return nil, nil, err
+	}
+	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter()}
 	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config}, a.config) }
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
@@ -261,13 +262,8 @@ func (a *app) host() (*stages.Host, func(), error) {
 			return nil, nil, fmt.Errorf("cannot read the kernel command line: %w", err)
 		}
 	}
-	if h.Boot, err = kernel.BootID(); err != nil {
-		return nil, nil, err
-	}
-	h.Uptime = kernel.Uptime
 	if systemd.IsRunning() {
-		h.RestartUnit, h.StartUnit, h.DisableUnits = systemd.RestartUnit, systemd.StartUnit, systemd.DisableUnits
-		h.Units, h.Stopping = systemd.Units, systemd.Stopping
+		h.RestartUnit, h.DisableUnits = systemd.RestartUnit, systemd.DisableUnits
 	}
 	return h, closeHost, nil
 }

@@ -74,7 +74,8 @@ func isName(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if !letter && (i == 0 || !(c >= '0' && c <= '9' || c == '_' || c == '-')) {
+		inner := letter || c >= '0' && c <= '9' || c == '_' || c == '-'
+		if i == 0 && !letter || !inner {
 			return false
 		}
 	}

@@ -64,6 +64,8 @@ const (
 	Mounted Reason = "mounted"
 	// NoContext: the policy has no context for this path, or says <<none>>.
 	NoContext Reason = "no context"
+	// RootLast: the root did not get its label, because something in the tree failed.
+	RootLast Reason = "root"
 	// Customized: its type is one that the administrator or a container chose (customizable_types).
 	Customized Reason = "customized"
 )

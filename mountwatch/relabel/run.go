@@ -3,17 +3,338 @@ package relabel
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Run labels the tree. The error says why nothing, or not all, could be tried; what happened to the entries is in the Result, which
-// is filled in either case.
-func (t *Target) Run(ctx context.Context, o Options) (Result, error) {
-	return Result{Path: t.path}, errors.New("cannot relabel: not built yet")
+const (
+	mostWorkers = 32 // on disks with latency more requests in flight than this gain little, see docs/performance.md
+	keptPaths   = 10 // of each error
+)
+
+// run is one walk.
+type run struct {
+	target  *Target
+	options Options
+	place   place
+	fixed   []byte // the one label with a NUL, nil if it depends on the entry
+	pinned  bool   // entries are written through a handle that was looked at, not by their bare name
+	trusted bool   // all names of a file are in the tree
+	careful bool   // an entry must be looked at before it is written
+	limits  limiter
+	record  *record
+
+	queue   queue
+	workers []*worker
+	running sync.WaitGroup
+	stopped atomic.Bool
+	handles atomic.Int64 // open directories
+	batches sync.Pool
+
+	mu       sync.Mutex
+	root     *node
+	skipped  map[Reason]int64
+	failures map[unix.Errno]*failures
+	err      error
+	changing sync.Mutex
+
+	disk       *prefetch // nil if there is nothing to read ahead
+	prefetched atomic.Int64
+	most       int // workers at once
 }
 
-type bounds struct{}
+type failures struct {
+	count int64
+	paths []string
+}
 
-func defaultBounds() bounds { return bounds{} }
+// Run labels the tree. The error says why it could not be tried, or was broken off; what happened to the entries is in the Result, which
+// is filled in either case. That entries failed is no error: see Result.Complete.
+func (t *Target) Run(ctx context.Context, o Options) (Result, error) {
+	start := time.Now()
+	r, err := t.newRun(o)
+	if err != nil {
+		return Result{Path: t.path}, err
+	}
+	err = r.do(ctx)
+	result := r.result()
+	result.Elapsed = time.Since(start)
+	return result, err
+}
 
-type system interface{}
-type kernelCalls struct{}
+func (t *Target) newRun(o Options) (*run, error) {
+	if o.Labels == nil {
+		return nil, errors.New("cannot relabel without labels")
+	}
+	r := &run{target: t, options: o, skipped: map[Reason]int64{}, failures: map[unix.Errno]*failures{}}
+	r.queue.wake.L, r.queue.rest.L = &r.queue.mu, &r.queue.mu
+	r.batches.New = func() any { return &batch{data: make([]byte, listBuffer)} }
+	r.limits.set(o.Limits)
+	if f, ok := o.Labels.(fixed); ok {
+		r.fixed = append([]byte(f), 0)
+	}
+	var err error
+	if r.place, err = t.place(); err != nil {
+		return nil, fmt.Errorf("cannot relabel %s: cannot read the mount table: %w", t.path, err)
+	}
+	return r, nil
+}
+
+func (r *run) do(ctx context.Context) error {
+	if err := r.possible(ctx); err != nil {
+		return err
+	}
+	tree, private, err := r.target.privateMount()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	r.trusted = r.options.TrustLinks || r.place.whole()
+	r.pinned = !private || !r.trusted
+	r.careful = r.pinned || r.options.DryRun
+	if !r.target.IsDirectory() {
+		return r.single(ctx, tree)
+	}
+	fd, err := unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot relabel %s: %w", r.target.path, err)
+	}
+	r.root = &node{fd: fd, uses: 1}
+	defer unix.Close(fd)
+	if err := r.loadRecord(); err != nil {
+		return err
+	}
+	if err := r.walk(ctx); err != nil {
+		return errors.Join(err, r.saveRecord(ctx))
+	}
+	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 {
+		if err := r.verify(ctx); err != nil {
+			return err
+		}
+	}
+	r.labelRoot()
+	return r.removeRecord()
+}
+
+// privateMount gives the tree in a mount of its own that is nowhere in the mount table: what is mounted below the tree is not in it, and
+// nobody can mount anything into it. Without the right to make one, the tree itself is given, and every entry has to be looked at.
+func (t *Target) privateMount() (fd int, private bool, err error) {
+	fd, err = unix.OpenTree(t.fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err == nil {
+		// Reading directories must not write their times. It is no matter if it cannot be had.
+		_ = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME})
+		return fd, true, nil
+	}
+	fd, err = unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, false, fmt.Errorf("cannot relabel %s: %w", t.path, err)
+	}
+	return fd, false, nil
+}
+
+// walk has the workers go through the tree, and sees to it that they are as many as the disk needs.
+func (r *run) walk(ctx context.Context) error {
+	r.handles.Store(1)
+	r.queue.pending.Store(1)
+	r.queue.tasks = []task{{kind: list, node: r.root}}
+	r.root.open.Store(1)
+	r.root.uses = 1
+
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { r.fatal(context.Cause(ctx)) })
+	defer stop()
+	first := r.options.Workers
+	if first <= 0 {
+		first = min(runtime.NumCPU(), mostWorkers)
+	}
+	r.grow(first)
+	go func() {
+		defer close(watched)
+		r.watch(done)
+	}()
+	r.running.Wait()
+	close(done)
+	<-watched
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// grow lets n workers work.
+func (r *run) grow(n int) {
+	n = min(n, max(mostWorkers, r.options.Workers))
+	r.queue.mu.Lock()
+	for len(r.workers) < n && !r.queue.ended {
+		w := &worker{run: r, id: len(r.workers), sys: r.target.sys, value: make([]byte, 2*maxContext)}
+		r.workers = append(r.workers, w)
+		r.running.Add(1)
+		go func() {
+			defer r.running.Done()
+			w.work()
+		}()
+	}
+	r.most = max(r.most, n)
+	r.queue.active.Store(int32(n))
+	r.queue.rest.Broadcast()
+	r.queue.wake.Broadcast()
+	r.queue.mu.Unlock()
+}
+
+// fatal ends the walk.
+func (r *run) fatal(err error) {
+	r.mu.Lock()
+	if r.err == nil {
+		r.err = err
+	}
+	r.mu.Unlock()
+	r.stopped.Store(true)
+	r.queue.end()
+}
+
+func (r *run) getBatch() *batch {
+	b, _ := r.batches.Get().(*batch)
+	b.refs.Store(1)
+	return b
+}
+
+func (r *run) putBatch(b *batch) {
+	if b.refs.Add(-1) == 0 {
+		r.batches.Put(b)
+	}
+}
+
+func (r *run) skip(why Reason) {
+	r.mu.Lock()
+	r.skipped[why]++
+	r.mu.Unlock()
+}
+
+func (r *run) changed(c Change) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.options.Changed(c)
+}
+
+func (r *run) fail(errno unix.Errno, path func() string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.failures[errno]
+	if f == nil {
+		f = &failures{}
+		r.failures[errno] = f
+	}
+	f.count++
+	if len(f.paths) < keptPaths {
+		f.paths = append(f.paths, Quote(path()))
+	}
+}
+
+// total adds up what the workers counted.
+func (r *run) total() (c struct{ seen, already, set, vanished, resumed, failed int64 }) {
+	r.queue.mu.Lock()
+	workers := r.workers
+	r.queue.mu.Unlock()
+	for _, w := range workers {
+		c.seen += w.counts.seen.Load()
+		c.already += w.counts.already.Load()
+		c.set += w.counts.set.Load()
+		c.vanished += w.counts.vanished.Load()
+		c.resumed += w.counts.resumed.Load()
+		c.failed += w.counts.failed.Load()
+	}
+	return c
+}
+
+// labelRoot gives the root its label: last, and only if nothing failed. Until then the tree does not look done.
+func (r *run) labelRoot() {
+	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*maxContext)}
+	r.workers = append(r.workers, w)
+	w.byHandle(nil, "", Directory, handle{fd: r.root.fd}, func() Reason {
+		if len(r.failures) > 0 {
+			return RootLast
+		}
+		return ""
+	})
+}
+
+// single labels a target that is no directory.
+func (r *run) single(_ context.Context, fd int) error {
+	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*maxContext)}
+	r.workers = append(r.workers, w)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("cannot relabel %s: %w", r.target.path, err)
+	}
+	w.byHandle(nil, "", kindOf(st.Mode), handle{fd: fd, pinned: true}, func() Reason {
+		if st.Nlink > 1 && !r.trusted {
+			return Links
+		}
+		return ""
+	})
+	return nil
+}
+
+// verify reads every label again, in a walk of its own that writes nothing.
+func (r *run) verify(ctx context.Context) error {
+	o := r.options
+	o.DryRun, o.Verify, o.State, o.Progress = true, false, nil, nil
+	var mu sync.Mutex
+	var wrong []string
+	var count int64
+	o.Changed = func(c Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Path == r.target.named {
+			return // the root has its turn afterwards
+		}
+		if count++; len(wrong) < keptPaths {
+			wrong = append(wrong, Quote(c.Path))
+		}
+	}
+	again, err := r.target.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	if count > 0 {
+		// They were counted as set or right: the counts stay true if they move.
+		w := &worker{run: r}
+		w.counts.set.Add(-count)
+		w.counts.failed.Add(count)
+		r.workers = append(r.workers, w)
+		r.failures[errNotKept] = &failures{count: count, paths: wrong}
+	}
+	_ = again
+	return nil
+}
+
+func (r *run) result() Result {
+	c := r.total()
+	result := Result{
+		Path: r.target.path, Labels: r.options.Labels.String(), DryRun: r.options.DryRun,
+		Seen: c.seen, Already: c.already, Set: c.set, Vanished: c.vanished, Resumed: c.resumed,
+		Skipped: r.skipped, WholeFilesystem: r.place.whole(), MountsBelow: r.place.below, Workers: r.most,
+		Prefetched: r.prefetched.Load(), Failed: []Failure{},
+	}
+	for errno, f := range r.failures {
+		result.Failed = append(result.Failed, Failure{Errno: nameOf(errno), Message: meaning(errno), Count: f.count, Paths: f.paths})
+	}
+	slices.SortFunc(result.Failed, func(a, b Failure) int {
+		if a.Count != b.Count {
+			return int(min(max(b.Count-a.Count, -1), 1))
+		}
+		if a.Errno < b.Errno {
+			return -1
+		}
+		return 1
+	})
+	result.Cancelled = r.stopped.Load()
+	result.RootLabelled = !result.Cancelled && !r.options.DryRun && len(r.failures) == 0 && c.seen > 0
+	return result
+}

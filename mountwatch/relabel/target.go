@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
 )
 
 // Target is a tree, or a single file, that was found and may be labelled. It holds its mount busy until Close.
@@ -93,7 +94,7 @@ func OpenHandle(f *os.File) (*Target, error) {
 }
 
 // Close gives the tree's handle back.
-func (t *Target) Close() error { return unix.Close(t.fd) }
+func (t *Target) Close() { unix.Close(t.fd) }
 
 // Path gives the tree's path as it was resolved.
 func (t *Target) Path() string { return t.path }
@@ -101,43 +102,25 @@ func (t *Target) Path() string { return t.path }
 // IsDirectory tells whether the target is a tree, and not a single file.
 func (t *Target) IsDirectory() bool { return t.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-// systemDirectories are never given one label as a whole: the system would not run any more.
+// systemDirectories are looked at as what they are: a bind mount shows one in another place.
 func systemDirectories() []string {
-	return []string{"/", "/bin", "/boot", "/dev", "/efi", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/oem",
-		"/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/cache", "/var/lib", "/var/log",
-		"/var/run", "/var/spool", "/var/tmp", "/run/lock", "/run/systemd", "/run/user",
-		"/var/lib/selinux", "/var/lib/selinux-provision", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
-		"/var/lib/kubelet", "/var/lib/systemd"}
+	return []string{"/", "/boot", "/dev", "/etc", "/home", "/oem", "/opt", "/root", "/run", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64",
+		"/usr/local", "/usr/sbin", "/usr/share", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",
+		"/etc/selinux", "/etc/selinux-provision", "/var/lib/selinux", "/var/lib/selinux-provision"}
 }
 
-// systemTrees are the system's with all that is below them.
-func systemTrees() []string {
-	return []string{"/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/oem", "/proc", "/sbin", "/sys", "/usr",
-		"/var/lib/selinux", "/var/lib/selinux-provision"}
-}
-
-// allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is, for a bind
-// mount shows a directory in another place.
+// allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is.
 func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
 	if scope == System {
 		return nil
 	}
-	const remedy = "it is the system's: give a directory of data, or label it as the policy says with --from-policy"
-	for _, dir := range systemTrees() {
-		if t.named == dir || strings.HasPrefix(t.named, dir+"/") {
-			return &RefusedError{t.path, remedy}
-		}
+	const remedy = "give a directory of data, or label it as the policy says with --from-policy"
+	if why := protected.Why(t.named); why != "" {
+		return &RefusedError{t.path, "it is " + why + ": " + remedy}
 	}
 	for _, dir := range systemDirectories() {
-		if t.named == dir {
-			return &RefusedError{t.path, remedy}
-		}
-		info, err := root.Stat(dir)
-		if err != nil {
-			continue
-		}
-		if info.Dev == uint64(t.stat.Dev) && info.Ino == t.stat.Ino {
-			return &RefusedError{t.path, "it is " + dir + " in another place, and " + remedy}
+		if info, err := root.Stat(dir); err == nil && info.Dev == uint64(t.stat.Dev) && info.Ino == t.stat.Ino {
+			return &RefusedError{t.path, "it is " + dir + " in another place: " + remedy}
 		}
 	}
 	return nil

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+)
+
+const relabelHelp = `Give every file and directory below PATH an SELinux label. Only what differs is written. The root of the tree gets its label
+last, and only if nothing failed.
+
+  relabel /var/lib/data --context system_u:object_r:container_file_t:s0:c1,c2
+  relabel /var/lib/data --context default      what containers share: the file= label of the policy's lxc_contexts
+  relabel /srv --from-policy                   what the policy's file contexts say, like restorecon -R
+
+It stays in the tree: no link is followed, no mount is entered, and a file with several names is left alone unless the tree is a whole
+file system or --trust-links is given. System directories are refused, except with --from-policy.
+
+Exit code 0: every entry has its label; 3: not every one, what is missing is listed. Run it again to go on.`
+
+// relabelFlags are those of one call.
+type relabelFlags struct {
+	context    string
+	fromPolicy bool
+	force      bool
+	dry        bool
+	verify     bool
+	trustLinks bool
+	copyUp     bool
+	fresh      bool
+	background bool
+	workers    int
+	entries    int
+	cpu        int
+}
+
+func (a *app) relabelCommand() *cobra.Command {
+	var f relabelFlags
+	cmd := &cobra.Command{Use: "relabel PATH (--context CONTEXT | --from-policy)", Short: "Label one tree, fast and safely", Long: relabelHelp,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch len(args) {
+			case 0:
+				return errors.New("cannot relabel without a path: give one directory or file")
+			case 1:
+				return nil
+			}
+			return fmt.Errorf("cannot use %q: give one directory or file", args[1])
+		}}
+	flags := cmd.Flags()
+	flags.StringVar(&f.context, "context", "", "the `context` that everything gets, or \"default\"")
+	flags.BoolVar(&f.fromPolicy, "from-policy", false, "take each file's context from the policy's file contexts")
+	flags.BoolVarP(&f.force, "force", "F", false, "with --from-policy: set user, role and level too, and types that were chosen by hand")
+	flags.BoolVar(&f.dry, "dry-run", false, "print each label that would be changed, write nothing")
+	flags.IntVar(&f.workers, "workers", 0, "how many system calls may wait for the disk at once (default: what the disk needs)")
+	flags.BoolVar(&f.verify, "verify", false, "read every label back at the end")
+	flags.BoolVar(&f.trustLinks, "trust-links", false, "label files with several names too: nobody could make a hard link to a file outside of the tree")
+	flags.BoolVar(&f.copyUp, "copy-up", false, "on an overlay: allow that each file whose label changes is copied to the upper layer")
+	flags.BoolVar(&f.fresh, "fresh", false, "look at everything again, also at what a run that was broken off has done")
+	flags.BoolVar(&f.background, "background", false, "run with the lowest processor and I/O priority")
+	flags.IntVar(&f.entries, "max-rate", 0, "look at no more than this many `entries` a second")
+	flags.IntVar(&f.cpu, "max-cpu", 0, "use no more than this `percentage` of one processor")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a.command = "relabel"
+		return a.relabel(cmd.Context(), args[0], f)
+	}
+	return cmd
+}
+
+func (a *app) relabel(ctx context.Context, path string, f relabelFlags) error {
+	root, err := a.openRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	labels, scope, err := relabelLabels(root, f)
+	if err != nil {
+		return err
+	}
+	if root.IsHost() {
+		if path, err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	target, err := relabel.OpenIn(root, path, scope)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	o := relabel.Options{
+		Labels: labels, DryRun: f.dry, Workers: f.workers, TrustLinks: f.trustLinks, CopyUp: f.copyUp, Verify: f.verify,
+		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
+	}
+	show := a.relabelReporter(target.Path())
+	o.Progress, o.Interval = show.progress, show.interval
+	if f.dry || a.verbose {
+		o.Changed = show.changed(f.dry)
+	}
+	result, err := target.Run(ctx, o)
+	show.end()
+	if errors.Is(err, context.Canceled) {
+		err = nil // the result says so
+	}
+	if err != nil {
+		return err
+	}
+	if !result.Complete() {
+		a.code = exitPartly
+	}
+	if !a.answer(struct {
+		header
+		relabel.Result
+	}{a.header(), result}) {
+		show.result(result)
+	}
+	return nil
+}
+
+// relabelLabels turns the flags into what the engine wants, and asks the kernel whether it knows the context.
+func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.Scope, error) {
+	switch {
+	case f.fromPolicy && f.context != "":
+		return nil, 0, usageError{errors.New("cannot use --context together with --from-policy: give one of them")}
+	case f.force && !f.fromPolicy:
+		return nil, 0, usageError{errors.New("cannot use --force without --from-policy: a context that is given is always set in full")}
+	case !f.fromPolicy && f.context == "":
+		return nil, 0, usageError{errors.New("cannot relabel without a context: give --context CONTEXT, --context default for what containers share, or --from-policy")}
+	case f.workers < 0 || f.entries < 0 || f.cpu < 0:
+		return nil, 0, usageError{errors.New("cannot use a number below 0: leave --workers, --max-rate or --max-cpu out for the default")}
+	}
+	if f.fromPolicy {
+		policyType, err := policyType(root)
+		if err != nil {
+			return nil, 0, err
+		}
+		contexts, err := filecontexts.Load(root, policyType)
+		if err != nil {
+			return nil, 0, err
+		}
+		return relabel.FromPolicy(contexts, f.force), relabel.System, nil
+	}
+	label := f.context
+	if label == "default" {
+		var err error
+		if label, err = containerFileContext(root); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := relabel.CheckContext(label); err != nil {
+		return nil, 0, usageError{err}
+	}
+	if root.IsHost() {
+		if err := knownToKernel(label); err != nil {
+			return nil, 0, err
+		}
+	}
+	return relabel.Fixed(label), relabel.Volume, nil
+}
+
+func policyType(root *hostfs.Root) (string, error) {
+	f, err := root.OpenFile("/etc/selinux/config")
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the type of the policy: %w", err)
+	}
+	defer f.Close()
+	config, err := seconfig.Parse(f)
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the type of the policy: %w", err)
+	}
+	if config.Type == "" {
+		return "", fmt.Errorf("cannot tell the type of the policy: %s has no line SELINUXTYPE=", root.Path("/etc/selinux/config"))
+	}
+	return config.Type, nil
+}
+
+// containerFileContext gives the label of files that containers share.
+func containerFileContext(root *hostfs.Root) (string, error) {
+	policyType, err := policyType(root)
+	if err != nil {
+		return "", err
+	}
+	name := seconfig.ContainerContexts(policyType)
+	f, err := root.OpenFile(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the default context: %w: give one with --context", err)
+	}
+	defer f.Close()
+	contexts, err := seconfig.ParseContainerContexts(f)
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the default context: %w: give one with --context", err)
+	}
+	if contexts["file"] == "" {
+		return "", fmt.Errorf("cannot tell the default context: %s has no line file=: give one with --context", root.Path(name))
+	}
+	return contexts["file"], nil
+}
+
+// knownToKernel asks the loaded policy, where there is one.
+func knownToKernel(label string) error {
+	k, err := kernel.Open()
+	if errors.Is(err, kernel.ErrDisabled) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	valid, err := k.ValidContext(label)
+	_ = k.Close()
+	if err != nil {
+		return fmt.Errorf("cannot check context %q: %w", label, err)
+	}
+	if !valid {
+		return usageError{fmt.Errorf("cannot use context %q: the loaded policy does not know it: is the type spelled right, and its module loaded?", label)}
+	}
+	return nil
+}
+
+// relabelReporter tells how a run goes: a bar on a terminal, lines in the journal, nothing in a pipe and with --json.
+type relabelReporter struct {
+	app      *app
+	path     string
+	interval time.Duration
+	bar      *progressbar.ProgressBar
+	log      *slog.Logger
+	flush    func()
+}
+
+func (a *app) relabelReporter(path string) *relabelReporter {
+	r := &relabelReporter{app: a, path: path, interval: 30 * time.Second, log: journal()}
+	if f, ok := a.stderr.(*os.File); ok && r.log == nil && !a.json && term.IsTerminal(int(f.Fd())) {
+		r.interval = 200 * time.Millisecond
+		r.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(f), progressbar.OptionClearOnFinish(), progressbar.OptionSetElapsedTime(true),
+			progressbar.OptionSetDescription(path), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"),
+			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
+	}
+	return r
+}
+
+func (r *relabelReporter) progress(p relabel.Progress) {
+	switch {
+	case r.bar != nil:
+		if p.Total > 0 {
+			r.bar.ChangeMax64(p.Total)
+		}
+		_ = r.bar.Set64(p.Seen)
+	case r.log != nil && !r.app.json:
+		line := fmt.Sprintf("%s: %d entries looked at, %d labelled, %.0f a second", r.path, p.Seen, p.Changed, p.Rate)
+		if p.Left > 0 {
+			line += fmt.Sprintf(", about %s left", p.Left.Round(time.Second))
+		}
+		r.log.Info(line, "message_id", messageRelabelling, "path", r.path, "seen", p.Seen, "changed", p.Changed, "failed", p.Failed)
+	}
+}
+
+func (r *relabelReporter) end() {
+	if r.bar != nil {
+		_ = r.bar.Clear()
+	}
+	if r.flush != nil {
+		r.flush()
+	}
+}
+
+// changed prints each label that is set, or would be, as restorecon -v does. With --json there is no place for them.
+func (r *relabelReporter) changed(dry bool) func(relabel.Change) {
+	if r.app.json {
+		return nil
+	}
+	out := bufio.NewWriterSize(r.app.stdout, 64<<10)
+	r.flush = func() { _ = out.Flush() }
+	verb := map[bool]string{true: "would relabel", false: "relabelled"}[dry]
+	return func(c relabel.Change) {
+		from := c.From
+		if from == "" {
+			from = "no context"
+		}
+		fmt.Fprintf(out, "%s %s from %s to %s\n", verb, relabel.Quote(c.Path), from, c.To)
+	}
+}
+
+func (r *relabelReporter) result(result relabel.Result) {
+	lines, problems := relabelLines(result)
+	if r.log == nil {
+		for _, line := range lines {
+			fmt.Fprintln(r.app.stdout, line)
+		}
+		for _, p := range problems {
+			fmt.Fprintln(r.app.stderr, p)
+		}
+		return
+	}
+	for _, p := range problems {
+		r.log.Warn(p, "message_id", messagePartly, "path", result.Path)
+	}
+	for _, line := range lines {
+		r.log.Info(line, "message_id", messageRelabelled, "path", result.Path, "seen", result.Seen, "set", result.Set, "failed", result.FailedCount())
+	}
+}
+
+// relabelLines says what a run did, and what is missing with its remedy.
+func relabelLines(r relabel.Result) (lines, problems []string) {
+	var parts []string
+	add := func(n int64, format string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf(format, n))
+		}
+	}
+	add(r.Set, map[bool]string{false: "%d labelled", true: "%d would be labelled"}[r.DryRun])
+	add(r.Already, "%d right already")
+	add(r.Resumed, "%d done by the run before")
+	add(r.Skipped[relabel.Customized], "%d left as chosen by hand (customizable types)")
+	add(r.Skipped[relabel.NoContext], "%d without a context in the policy")
+	add(r.Vanished, "%d gone meanwhile")
+	add(r.Skipped[relabel.Links], "%d NOT labelled: several names")
+	add(r.Skipped[relabel.Mounted], "%d NOT labelled: mounted over")
+	add(r.FailedCount(), "%d FAILED")
+	seconds := max(r.Elapsed.Seconds(), 0.001)
+	lines = append(lines, fmt.Sprintf("%s: %d entries in %.2f s, %.0f a second: %s", relabel.Quote(r.Path), r.Seen, seconds, float64(r.Seen)/seconds,
+		strings.Join(parts, ", ")))
+	problem := func(format string, args ...any) {
+		problems = append(problems, relabel.Quote(r.Path)+": "+fmt.Sprintf(format, args...))
+	}
+	for _, f := range r.Failed {
+		problem("%d failed with %s: %s", f.Count, f.Errno, f.Message)
+		for _, path := range f.Paths {
+			problem("  %s: %s", f.Errno, path)
+		}
+		if left := f.Count - int64(len(f.Paths)); left > 0 {
+			problem("  and %d more", left)
+		}
+	}
+	if n := r.Skipped[relabel.Links]; n > 0 {
+		problem("%d files have several names, which may be outside of the tree, and were left alone: if nobody could make a hard link to a foreign "+
+			"file in there, run it again with --trust-links", n)
+	}
+	if n := r.Skipped[relabel.Mounted]; n > 0 {
+		problem("%d entries have something mounted on them and were left alone", n)
+	}
+	if len(r.MountsBelow) > 0 {
+		lines = append(lines, fmt.Sprintf("%s: not entered, because they are mounts of their own: %s", relabel.Quote(r.Path), strings.Join(r.MountsBelow, ", ")))
+	}
+	switch {
+	case r.Cancelled:
+		problem("broken off: not everything is labelled, and the root of the tree has not got its label: run it again to go on")
+	case r.Skipped[relabel.RootLast] > 0:
+		problem("the root of the tree has not got its label, for something in it failed")
+	}
+	return lines, problems
+}

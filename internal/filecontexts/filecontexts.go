@@ -1,0 +1,399 @@
+// Package filecontexts answers which context a policy's file contexts give to a path, with the answers of libselinux
+// (selabel_lookup(3)), so of restorecon and setfiles.
+//
+// It reads file_contexts, file_contexts.homedirs, file_contexts.local and the substitutions .subs_dist and .subs. As in libselinux,
+// an entry without special characters comes before every regular expression, and of several that match, the last counts: those of
+// .local after those of .homedirs after the policy's. Regular expressions are PCRE there and RE2 here: what policies use means the same
+// in both, and what RE2 does not have (look-around, back references) is an error when it is read, never a wrong answer.
+//
+// Do not use it to change or to validate file contexts: that is semodule's and the policy compiler's work.
+package filecontexts
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// Kind is the type of a file, as the second column of an entry gives it: "-d" for a directory. Any is for every type.
+type Kind byte
+
+// The kinds.
+const (
+	Any       Kind = 0
+	Block     Kind = 'b'
+	Character Kind = 'c'
+	Directory Kind = 'd'
+	FIFO      Kind = 'p'
+	Link      Kind = 'l'
+	Socket    Kind = 's'
+	Regular   Kind = '-'
+)
+
+// none stands for a path that is to have no label of the policy's.
+const none = "<<none>>"
+
+const (
+	longestLine = 1 << 16 // an entry's parts are shorter than 64 KiB each in libselinux (label_support.c)
+	longestExpr = 4096    // bytes of an expression (label_file.h, compile_regex)
+	depth       = 3       // components of the path that entries are sorted by
+)
+
+// Contexts are the file contexts of one policy. They are safe for concurrent use.
+type Contexts struct {
+	literals     map[string][]entry // the last first
+	root         node
+	subs, dist   []substitution // the last first
+	customizable map[string]bool
+	count        int
+}
+
+// entry is one line.
+type entry struct {
+	kind    Kind
+	context string
+	number  int // of the line over all files: the highest counts
+	prefix  string
+	rest    shape
+	expr    *regexp.Regexp // for rest other
+}
+
+// shape is how an expression goes on behind its literal beginning. The frequent ones are recognised without a regular expression.
+type shape uint8
+
+const (
+	other   shape = iota
+	subtree       // (/.*)?
+	below         // /.*
+	rest          // .*
+)
+
+type node struct {
+	children map[string]*node
+	entries  []entry // the first first
+}
+
+type substitution struct{ from, to string }
+
+// Load reads the file contexts of the policy of a type, "mcs" for example, beneath a root.
+func Load(root *hostfs.Root, policyType string) (*Contexts, error) {
+	c := New()
+	base := "/etc/selinux/" + policyType + "/contexts/"
+	for _, f := range []struct {
+		name   string
+		needed bool
+		read   func(name string, r io.Reader) error
+	}{
+		{"files/file_contexts", true, c.Add},
+		{"files/file_contexts.homedirs", false, c.Add},
+		{"files/file_contexts.local", false, c.Add},
+		{"files/file_contexts.subs_dist", false, c.addDist},
+		{"files/file_contexts.subs", false, c.addSubs},
+		{"customizable_types", false, c.addCustomizable},
+	} {
+		content, err := root.OpenFile(base + f.name)
+		if errors.Is(err, fs.ErrNotExist) && !f.needed {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the policy's file contexts: %w", err)
+		}
+		err = f.read(root.Path(base+f.name), content)
+		content.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// New gives file contexts without an entry.
+func New() *Contexts {
+	return &Contexts{literals: map[string][]entry{}, customizable: map[string]bool{}}
+}
+
+// Len is how many entries there are.
+func (c *Contexts) Len() int { return c.count }
+
+func scan(name string, r io.Reader, each func(number int, fields []string) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4096), 3*longestLine)
+	for number := 1; lines.Scan(); number++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if err := each(number, fields); err != nil {
+			return fmt.Errorf("cannot use %s:%d: %w", name, number, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	return nil
+}
+
+// Add reads entries in the format of file_contexts(5): an expression, maybe a type, a context. They count more than those added before.
+func (c *Contexts) Add(name string, r io.Reader) error {
+	return scan(name, r, func(_ int, fields []string) error {
+		kind := Any
+		if len(fields) < 2 {
+			return errors.New("a context is missing")
+		}
+		context := fields[1]
+		if len(fields) > 2 {
+			if kind = kindOf(fields[1]); kind == Any {
+				return fmt.Errorf("there is no type of files %q", fields[1])
+			}
+			context = fields[2]
+		}
+		return c.add(fields[0], kind, context)
+	})
+}
+
+func kindOf(column string) Kind {
+	if len(column) == 2 && column[0] == '-' && strings.IndexByte("bcdpls-", column[1]) >= 0 {
+		return Kind(column[1])
+	}
+	return Any
+}
+
+func (c *Contexts) add(expression string, kind Kind, context string) error {
+	if len(expression) >= longestExpr {
+		return fmt.Errorf("an expression of %d bytes is too long", len(expression))
+	}
+	for i := range len(expression) {
+		if expression[i] >= 0x80 {
+			return errors.New("an expression must be ASCII")
+		}
+	}
+	c.count++
+	e := entry{kind: kind, context: context, number: c.count}
+	literal, length, all := beginning(expression)
+	if all {
+		c.literals[literal] = append([]entry{e}, c.literals[literal]...)
+		return nil
+	}
+	e.prefix = literal
+	switch expression[length:] {
+	case "(/.*)?":
+		e.rest = subtree
+	case "/.*":
+		e.rest = below
+	case ".*":
+		e.rest = rest
+	default:
+		var err error
+		if e.expr, err = compile(expression); err != nil {
+			return err
+		}
+	}
+	// Sorted by the components that are whole: what is behind the last slash of the literal may go on in the expression.
+	at := &c.root
+	left := strings.TrimPrefix(literal, "/")
+	if !strings.HasPrefix(literal, "/") {
+		left = ""
+	}
+	for range depth {
+		component, more, found := strings.Cut(left, "/")
+		if !found || component == "" {
+			break
+		}
+		next := at.children[component]
+		if next == nil {
+			next = &node{}
+			if at.children == nil {
+				at.children = map[string]*node{}
+			}
+			at.children[component] = next
+		}
+		at, left = next, more
+	}
+	at.entries = append(at.entries, e)
+	return nil
+}
+
+// beginning gives the text that an expression begins with literally, how much of the expression that is, and whether it is all of it.
+// It is libselinux's own rule (label_file.h, regex_has_meta_chars), with one difference: the character before ?, * and { is
+// not literal, and an alternative outside of parentheses makes nothing literal.
+func beginning(expression string) (literal string, length int, all bool) {
+	if alternatives(expression) {
+		return "", 0, false
+	}
+	var b strings.Builder
+	last := 0 // where the last character began
+	for i := 0; i < len(expression); {
+		c := expression[i]
+		step := 1
+		switch {
+		case strings.IndexByte("?*{", c) >= 0 && b.Len() > 0:
+			return b.String()[:b.Len()-1], last, false
+		case strings.IndexByte(".^$?*+|[({])}", c) >= 0:
+			return b.String(), i, false
+		case c == '\\':
+			if i+1 >= len(expression) || strings.IndexByte(".^$?*+|[({])}-_,", expression[i+1]) < 0 {
+				return b.String(), i, false
+			}
+			c, step = expression[i+1], 2
+		}
+		b.WriteByte(c)
+		last = i
+		i += step
+	}
+	return b.String(), len(expression), true
+}
+
+func alternatives(expression string) bool {
+	level, class := 0, false
+	for i := 0; i < len(expression); i++ {
+		switch c := expression[i]; {
+		case c == '\\':
+			i++
+		case class:
+			class = c != ']'
+		case c == '[':
+			class = true
+		case c == '(':
+			level++
+		case c == ')':
+			level--
+		case c == '|' && level == 0:
+			return true
+		}
+	}
+	return false
+}
+
+// compile makes of an expression what libselinux does: ^ in front and $ behind, where a dot is any byte and $ also stands before a last
+// newline (PCRE2_DOTALL; pcre2pattern(3)).
+func compile(expression string) (*regexp.Regexp, error) {
+	if _, err := syntax.Parse(expression, syntax.Perl); err != nil {
+		return nil, fmt.Errorf("cannot read the expression %s: %w", expression, err)
+	}
+	return regexp.Compile(`(?s)^` + expression + `\n?\z`)
+}
+
+func (c *Contexts) addDist(name string, r io.Reader) error { return addSubstitutions(&c.dist, name, r) }
+func (c *Contexts) addSubs(name string, r io.Reader) error { return addSubstitutions(&c.subs, name, r) }
+
+// addSubstitutions reads file_contexts.subs (selabel_file(5)): a path, and the one whose contexts it gets. The last line counts.
+func addSubstitutions(to *[]substitution, name string, r io.Reader) error {
+	return scan(name, r, func(_ int, fields []string) error {
+		if len(fields) > 1 {
+			*to = append([]substitution{{fields[0], fields[1]}}, *to...)
+		}
+		return nil
+	})
+}
+
+func (c *Contexts) addCustomizable(name string, r io.Reader) error {
+	return scan(name, r, func(_ int, fields []string) error {
+		c.customizable[fields[0]] = true
+		return nil
+	})
+}
+
+// Customizable tells whether a type is one that the administrator chooses for single files, and restorecon leaves alone.
+func (c *Contexts) Customizable(fileType string) bool { return c.customizable[fileType] }
+
+// Lookup gives the context for a path that is absolute and clean, and whether there is one: a path that no entry matches has none, nor has
+// one that the policy excludes with <<none>>.
+func (c *Contexts) Lookup(path string, kind Kind) (string, bool) {
+	path = c.substitute(path)
+	for _, e := range c.literals[path] {
+		if e.kind == Any || kind == Any || e.kind == kind {
+			return e.context, e.context != none
+		}
+	}
+	// The nodes that the path goes through, the root first.
+	var nodes [depth + 1][]entry
+	n := 0
+	at, left := &c.root, strings.TrimPrefix(path, "/")
+	for {
+		nodes[n] = at.entries
+		n++
+		component, more, found := strings.Cut(left, "/")
+		if !found || at.children[component] == nil {
+			break
+		}
+		at, left = at.children[component], more
+	}
+	text := ""
+	for {
+		// The entry with the highest number that was not tried yet.
+		best := -1
+		for i := range n {
+			if l := len(nodes[i]); l > 0 && (best < 0 || nodes[i][l-1].number > nodes[best][len(nodes[best])-1].number) {
+				best = i
+			}
+		}
+		if best < 0 {
+			return "", false
+		}
+		last := len(nodes[best]) - 1
+		e := &nodes[best][last]
+		nodes[best] = nodes[best][:last]
+		if e.kind != Any && kind != Any && e.kind != kind || !strings.HasPrefix(path, e.prefix) {
+			continue
+		}
+		if e.rest == other && text == "" {
+			text = latin1(path)
+		}
+		if e.matches(path, text) {
+			return e.context, e.context != none
+		}
+	}
+}
+
+func (e *entry) matches(path, text string) bool {
+	left := path[len(e.prefix):]
+	switch e.rest {
+	case subtree:
+		return left == "" || left[0] == '/' || left == "\n"
+	case below:
+		return left != "" && left[0] == '/'
+	case rest:
+		return true
+	}
+	return e.expr.MatchString(text)
+}
+
+// latin1 makes one character of each byte, as PCRE takes them.
+func latin1(path string) string {
+	for i := range len(path) {
+		if path[i] >= 0x80 {
+			runes := make([]rune, len(path))
+			for i := range len(path) {
+				runes[i] = rune(path[i])
+			}
+			return string(runes)
+		}
+	}
+	return path
+}
+
+// substitute does what libselinux does: first the administrator's substitutions, then the distribution's on what came out.
+func (c *Contexts) substitute(path string) string {
+	return substituteOnce(c.dist, substituteOnce(c.subs, path))
+}
+
+func substituteOnce(subs []substitution, path string) string {
+	for _, s := range subs {
+		after, found := strings.CutPrefix(path, s.from)
+		if !found || after != "" && after[0] != '/' {
+			continue
+		}
+		if after != "" && s.to == "/" {
+			return after
+		}
+		return s.to + after
+	}
+	return path
+}

@@ -1,0 +1,217 @@
+package relabel
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// bounds keep the memory and the handles of a walk small, whatever the tree. Tests make them smaller.
+type bounds struct {
+	depth   int32 // levels of directories
+	handles int64 // open directories; beyond it they are closed and opened again when it is their turn
+	tasks   int64 // directories that wait; beyond it directories are read a few entries at a time
+}
+
+func defaultBounds() bounds { return bounds{depth: 1 << 15, handles: 4096, tasks: 1 << 14} }
+
+// node is a directory of the tree, from when its name was read until all below it is done.
+type node struct {
+	parent *node
+	name   string // one component; "" for the root
+	depth  int32
+
+	mu   sync.Mutex
+	fd   int // -1 if it is closed
+	uses int // what still needs the handle: the listing, directories to open in it, parts of its files
+	held int // what uses the handle at this moment
+	// What tells that it is the same directory when it was closed and opened again, and where its listing goes on.
+	parked bool
+	dev    uint64
+	ino    uint64
+	offset int64
+
+	// For the record of a run that may be broken off.
+	open atomic.Int64 // parts that are not done: the listing, parts of the files, directories with all that is in them
+	seen atomic.Int64 // entries done in all of it
+	bad  atomic.Bool  // something in it was not labelled
+}
+
+// path gives the path of a directory below the root, or of an entry in it, with the root's in front.
+func (n *node) path(root string, entry string) string {
+	var parts []string
+	if entry != "" {
+		parts = append(parts, entry)
+	}
+	size := len(root) + len(entry) + 1
+	for d := n; d.parent != nil; d = d.parent {
+		parts = append(parts, d.name)
+		size += len(d.name) + 1
+	}
+	var b strings.Builder
+	b.Grow(size)
+	if root != "/" || len(parts) == 0 {
+		b.WriteString(root)
+	}
+	for i := len(parts) - 1; i >= 0; i-- {
+		b.WriteByte('/')
+		b.WriteString(parts[i])
+	}
+	return b.String()
+}
+
+// need says that n more parts will want the handle.
+func (n *node) need(more int) {
+	n.mu.Lock()
+	n.uses += more
+	n.mu.Unlock()
+}
+
+// hold gives the open handle until release. A directory that was closed meanwhile is opened again from the nearest one above that is
+// open, inside the tree and by no link; if it is another one now, it is ESTALE.
+func (r *run) hold(n *node) (int, unix.Errno) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
+		if errno := r.reopen(n); errno != 0 {
+			return -1, errno
+		}
+	}
+	n.held++
+	return n.fd, 0
+}
+
+// release ends a hold; done says that the part is done that had needed the handle.
+func (r *run) release(n *node, done bool) {
+	n.mu.Lock()
+	n.held--
+	r.settle(n, done)
+	n.mu.Unlock()
+}
+
+// drop ends a need without a hold.
+func (r *run) drop(n *node) {
+	n.mu.Lock()
+	r.settle(n, true)
+	n.mu.Unlock()
+}
+
+// settle closes the handle when nobody needs it, or when there are too many.
+func (r *run) settle(n *node, done bool) {
+	if done {
+		n.uses--
+	}
+	if n.held > 0 || n.fd < 0 || n.parent == nil {
+		return
+	}
+	if n.uses > 0 {
+		if r.handles.Load() <= r.target.limit.handles || !r.park(n) {
+			return
+		}
+	}
+	unix.Close(n.fd)
+	n.fd = -1
+	r.handles.Add(-1)
+}
+
+// park remembers what the directory is, so that it can be closed.
+func (r *run) park(n *node) bool {
+	if !n.parked {
+		var st unix.Stat_t
+		if r.target.sys.statOpen(n.fd, &st) != 0 {
+			return false
+		}
+		n.dev, n.ino, n.parked = uint64(st.Dev), st.Ino, true
+	}
+	offset, err := unix.Seek(n.fd, 0, unix.SEEK_CUR)
+	n.offset = offset
+	return err == nil
+}
+
+func (r *run) reopen(n *node) unix.Errno {
+	// From n upwards to a directory that is open; the root always is. Locks are taken upwards only.
+	names := []string{n.name}
+	above := n.parent
+	for {
+		above.mu.Lock()
+		if above.fd >= 0 {
+			above.held++
+			above.mu.Unlock()
+			break
+		}
+		above.mu.Unlock()
+		names = append(names, above.name)
+		above = above.parent
+	}
+	fd, errno := r.descend(above.fd, names)
+	r.release(above, false)
+	if errno != 0 {
+		return errno
+	}
+	var st unix.Stat_t
+	if errno := r.target.sys.statOpen(fd, &st); errno != 0 {
+		unix.Close(fd)
+		return errno
+	}
+	if n.dev != uint64(st.Dev) || n.ino != st.Ino {
+		unix.Close(fd)
+		return unix.ESTALE
+	}
+	if _, err := unix.Seek(fd, n.offset, unix.SEEK_SET); err != nil {
+		unix.Close(fd)
+		return number(err)
+	}
+	n.fd = fd
+	r.handles.Add(1)
+	return 0
+}
+
+// descend opens the directory that names lead to, the last of them first, as many in one call as a path may have.
+func (r *run) descend(from int, names []string) (int, unix.Errno) {
+	at := from
+	for len(names) > 0 {
+		var path strings.Builder
+		for len(names) > 0 && path.Len()+len(names[len(names)-1])+2 < unix.PathMax {
+			if path.Len() > 0 {
+				path.WriteByte('/')
+			}
+			path.WriteString(names[len(names)-1])
+			names = names[:len(names)-1]
+		}
+		fd, errno := r.target.sys.openDirectory(at, path.String())
+		if at != from {
+			unix.Close(at)
+		}
+		if errno != 0 {
+			return -1, errno
+		}
+		at = fd
+	}
+	return at, 0
+}
+
+// begun and ended keep count of the parts of a directory that are not done, where a record of that is kept.
+func (r *run) begun(n *node, parts int64) {
+	if r.record != nil {
+		n.open.Add(parts)
+	}
+}
+
+func (r *run) ended(n *node) {
+	if r.record == nil {
+		return
+	}
+	for n != nil && n.open.Add(-1) == 0 {
+		if n.parent == nil {
+			return
+		}
+		r.record.finished(n)
+		n.parent.seen.Add(n.seen.Load())
+		if n.bad.Load() {
+			n.parent.bad.Store(true)
+		}
+		n = n.parent
+	}
+}

@@ -1,0 +1,64 @@
+package relabel
+
+import (
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+)
+
+// FromPolicy gives each entry the context that the policy's file contexts have for its path, as restorecon does: only the type is
+// set, and a type that was chosen for a single file (customizable_types) stays. With force, as with restorecon -F, the whole
+// context is set, and those too.
+func FromPolicy(contexts *filecontexts.Contexts, force bool) Labeler { return &policy{contexts, force} }
+
+type policy struct {
+	contexts *filecontexts.Contexts
+	force    bool
+}
+
+func (p *policy) String() string {
+	if p.force {
+		return "the policy's file contexts, in full"
+	}
+	return "the policy's file contexts"
+}
+
+// Want follows restorecon_sb in libselinux/src/selinux_restorecon.c.
+func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
+	context, found := p.contexts.Lookup(path, columnOf(kind))
+	if !found {
+		return "", NoContext
+	}
+	if p.force || current == "" || current == context {
+		return context, ""
+	}
+	now, wanted := strings.SplitN(current, ":", 4), strings.SplitN(context, ":", 4)
+	if len(now) < 3 || len(wanted) < 3 { // not a context: nothing in it is worth keeping
+		return context, ""
+	}
+	if p.contexts.Customizable(now[2]) {
+		return "", Customized
+	}
+	now[2] = wanted[2]
+	return strings.Join(now, ":"), ""
+}
+
+func columnOf(kind Kind) filecontexts.Kind {
+	switch kind {
+	case Directory:
+		return filecontexts.Directory
+	case Regular:
+		return filecontexts.Regular
+	case Link:
+		return filecontexts.Link
+	case Character:
+		return filecontexts.Character
+	case Block:
+		return filecontexts.Block
+	case FIFO:
+		return filecontexts.FIFO
+	case Socket:
+		return filecontexts.Socket
+	}
+	return filecontexts.Any
+}

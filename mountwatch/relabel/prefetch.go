@@ -1,0 +1,5 @@
+package relabel
+
+type prefetch struct{}
+
+func (*prefetch) start() {}

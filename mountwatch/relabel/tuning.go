@@ -1,0 +1,200 @@
+package relabel
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tick    = 4 * time.Millisecond
+	hold    = 64 // ticks before it is tried again whether more workers help
+	busy    = 0.7
+	gain    = 1.15 // what twice the workers must bring to be kept
+	settled = 2    // ticks until the workers that were added show
+)
+
+// watch gives the disk as many requests as it answers faster for, reads ahead where that helps, and tells how far the run is.
+func (r *run) watch(done <-chan struct{}) {
+	interval := r.options.Interval
+	if interval <= 0 {
+		interval = time.Second
+	}
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	tune := tuner{workers: int(r.queue.active.Load()), most: mostWorkers, fixed: r.options.Workers > 0, before: used()}
+	start, reported := time.Now(), time.Now()
+	var last int64
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+		}
+		now := used()
+		if n := tune.step(now, r.total().seen); n != tune.workers {
+			tune.workers = n
+			r.grow(n)
+		}
+		if tune.waits && r.disk != nil {
+			r.disk.start()
+		}
+		if r.options.Progress == nil || time.Since(reported) < interval {
+			continue
+		}
+		c := r.total()
+		p := Progress{Seen: c.seen, Changed: c.set, Failed: c.failed, Total: r.expected(c.seen), Elapsed: time.Since(start), Workers: tune.workers}
+		p.Rate = float64(c.seen-last) / time.Since(reported).Seconds()
+		if p.Total > c.seen && p.Rate > 0 {
+			p.Left = time.Duration(float64(p.Total-c.seen) / p.Rate * float64(time.Second))
+		}
+		last, reported = c.seen, time.Now()
+		r.options.Progress(p)
+	}
+}
+
+// usage is what the process has used.
+type usage struct {
+	at     time.Time
+	cpu    time.Duration
+	blocks int64 // of 512 bytes, read from disks
+}
+
+func used() usage {
+	var ru unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &ru)
+	return usage{time.Now(), time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), ru.Inblock}
+}
+
+// tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
+// that compute only get in each other's way. So when the processors are not busy, the workers are doubled, and stay if that helped.
+type tuner struct {
+	workers, most int
+	fixed         bool
+	before        usage
+	seen          int64
+	rate          float64 // of the last tick in which nothing was changed
+	tried         int     // ticks since the workers were doubled, 0: not on trial
+	rest          int     // ticks to wait
+	waits         bool    // for a disk
+}
+
+func (t *tuner) step(now usage, seen int64) int {
+	wall := now.at.Sub(t.before.at)
+	rate := float64(seen-t.seen) / wall.Seconds()
+	share := float64(now.cpu-t.before.cpu) / float64(wall) / float64(min(runtime.NumCPU(), t.workers))
+	read := now.blocks - t.before.blocks
+	t.before, t.seen = now, seen
+	t.waits = share < busy && read > 0
+	if t.fixed {
+		return t.workers
+	}
+	if t.tried > 0 {
+		if t.tried++; t.tried <= settled {
+			return t.workers
+		}
+		t.tried = 0
+		if rate < t.rate*gain {
+			t.rest = hold
+			t.rate = rate
+			return max(t.workers/2, 1)
+		}
+	}
+	t.rate = rate
+	if t.rest > 0 {
+		t.rest--
+		return t.workers
+	}
+	if share < busy && t.workers < t.most {
+		t.tried = 1
+		return min(t.workers*2, t.most)
+	}
+	return t.workers
+}
+
+// expected is how many entries there are, as far as the file system tells.
+func (r *run) expected(seen int64) int64 {
+	if !r.place.whole() {
+		return 0
+	}
+	var fs unix.Statfs_t
+	if unix.Fstatfs(r.target.fd, &fs) != nil || fs.Files <= fs.Ffree {
+		return 0
+	}
+	return max(int64(fs.Files-fs.Ffree), seen)
+}
+
+// limiter slows the workers down.
+type limiter struct {
+	any        bool
+	background bool
+	interval   time.Duration // of one entry
+	next       atomic.Int64  // when the next entry may be taken, in nanoseconds since start
+	start      time.Time
+	cpu        float64 // seconds of processor per second
+	cpuStart   time.Duration
+}
+
+func (l *limiter) set(o Limits) {
+	l.background = o.Background
+	l.start = time.Now()
+	if o.EntriesPerSecond > 0 {
+		l.interval, l.any = time.Second/time.Duration(o.EntriesPerSecond), true
+	}
+	if o.CPUPercent > 0 {
+		l.cpu, l.any, l.cpuStart = float64(o.CPUPercent)/100, true, used().cpu
+	}
+}
+
+// The I/O priorities of ioprio_set(2): class idle, of a thread.
+const (
+	ioprioWhoProcess = 1
+	ioprioIdle       = 3 << 13
+)
+
+// enter is called by each worker on its own thread.
+func (l *limiter) enter() {
+	if !l.background {
+		return
+	}
+	// It is a wish: a kernel that does not grant it labels just as well.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioIdle)
+}
+
+// pace is called for each entry where there is a limit, and holds the worker up.
+func (w *worker) pace(entries int) {
+	l := &w.run.limits
+	if !l.any {
+		return
+	}
+	if l.interval > 0 {
+		now := time.Since(l.start)
+		var mine time.Duration
+		for {
+			next := time.Duration(l.next.Load())
+			// What was not used is not saved up, but for a tenth of a second.
+			mine = max(next, now-100*time.Millisecond)
+			if l.next.CompareAndSwap(int64(next), int64(mine+time.Duration(entries)*l.interval)) {
+				break
+			}
+		}
+		w.sleep(mine - now)
+	}
+	if w.paced += entries; l.cpu > 0 && w.paced >= 64 {
+		w.paced = 0
+		allowed := time.Duration(time.Since(l.start).Seconds() * l.cpu * float64(time.Second))
+		w.sleep(time.Duration(float64(used().cpu-l.cpuStart-allowed) / l.cpu))
+	}
+}
+
+// sleep ends early when the run is broken off.
+func (w *worker) sleep(d time.Duration) {
+	for d > 0 && !w.run.stopped.Load() {
+		piece := min(d, 50*time.Millisecond)
+		time.Sleep(piece)
+		d -= piece
+	}
+}
