@@ -134,6 +134,9 @@ func (l *loader) merge(d *Document) {
 	set(&s.SharedVolumes, d.sharedVolumes)
 	set(&s.LogDenials, d.logDenials)
 	set(&s.StripDontaudit, d.stripDontaudit)
+	set(&s.RequireReadiness, d.requireReadiness)
+	s.mergeGuard(d.guard)
+	s.mergeReadiness(d.readiness)
 	maps.Copy(s.Booleans, d.booleans)
 	l.modulesSet = l.modulesSet || d.modulesSet
 	l.refs = append(l.refs, d.modules...)

@@ -48,6 +48,10 @@ type Document struct {
 	fileContexts   []FileContext
 	logDenials     *bool
 	stripDontaudit *bool
+
+	guard            *guardKeys
+	requireReadiness *bool
+	readiness        *readinessKeys
 }
 
 type moduleRef struct {
@@ -240,22 +244,8 @@ func (p *parser) top(root *yaml.Node) (understood bool) {
 				},
 			})
 		},
-		"enforce": func(key string, n *yaml.Node) {
-			p.mapping(key, n, keys{
-				"guard": func(key string, n *yaml.Node) {
-					if n.Kind == yaml.MappingNode {
-						p.unsupported(n.Line, key)
-						return
-					}
-					p.choice(key, n, "a guard", "off")
-				},
-				"require_readiness": func(key string, n *yaml.Node) {
-					if on := p.boolean(key, n); on != nil && *on {
-						p.unsupported(n.Line, key)
-					}
-				},
-			})
-		},
+		"enforce":   p.enforce,
+		"readiness": p.readiness,
 		"volumes": func(key string, n *yaml.Node) {
 			if items, ok := p.sequence(key, n); ok && len(items) > 0 {
 				p.unsupported(n.Line, key)

@@ -73,8 +73,10 @@ volumes:
 			{"/srv/data(/.*)?", "dir", "system_u:object_r:container_file_t:s0-s0:c0.c1023,c7", Position{"c.yaml", 10}},
 			{`/srv/none\s(?=x)`, "any", "<<none>>", Position{"c.yaml", 11}},
 		},
-		logDenials:     &yes,
-		stripDontaudit: &yes,
+		logDenials:       &yes,
+		stripDontaudit:   &yes,
+		guard:            &guardKeys{off: true},
+		requireReadiness: new(false),
 	}
 	if !reflect.DeepEqual(doc, want) {
 		t.Errorf("got  %+v\nwant %+v", doc, want)
@@ -144,12 +146,12 @@ func TestParseMessages(t *testing.T) {
 		{"misspelt below", "version: 1\npolicy:\n  boolean: {}\n", `c.yaml:3: policy.boolean: cannot use an unknown key: did you mean "booleans"?`},
 		{"cut off", "version: 1\npolicy: {file: []}", `c.yaml:2: policy.file: cannot use an unknown key: did you mean "file_contexts"?`},
 		{"unknown", "version: 1\nselinux: on",
-			"c.yaml:2: selinux: cannot use an unknown key: the keys here are audit, enforce, mode, policy, version and volumes"},
+			"c.yaml:2: selinux: cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, version and volumes"},
 		{"wrong case", "version: 1\nMode: enforcing", `c.yaml:2: Mode: cannot use an unknown key: did you mean "mode"?`},
 		{"strange key", "version: 1\n\"a\\nb\": 1",
-			`c.yaml:2: "a\nb": cannot use an unknown key: the keys here are audit, enforce, mode, policy, version and volumes`},
+			`c.yaml:2: "a\nb": cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, version and volumes`},
 		{"no scalar key", "version: 1\n[a]: 1",
-			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, version and volumes"},
+			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, readiness, version and volumes"},
 		{"merge key", "version: 1\naudit: &a {dontaudit: keep}\npolicy: {<<: *a}",
 			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, file_contexts, modules and shared_volumes"},
 		{"twice", "version: 1\nmode: enforcing\n\nmode: permissive",
@@ -238,10 +240,6 @@ func TestParseMessages(t *testing.T) {
 
 		// Not in this version.
 		{"volumes", "version: 1\nvolumes: [{name: data}]", "c.yaml:2: volumes: cannot do this: it is not supported by this version: remove it"},
-		{"guard", "version: 1\nenforce:\n  guard: {window: 5m}", "c.yaml:3: enforce.guard: cannot do this: it is not supported by this version: remove it"},
-		{"guard value", "version: 1\nenforce: {guard: on}", `c.yaml:2: enforce.guard: cannot use "on" as a guard: write off`},
-		{"readiness", "version: 1\nenforce: {require_readiness: true}",
-			"c.yaml:2: enforce.require_readiness: cannot do this: it is not supported by this version: remove it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			doc, err := Parse("c.yaml", strings.NewReader(c.text))

@@ -58,6 +58,12 @@ type State struct {
 	LogDenials bool
 	// StripDontaudit asks for a policy without its dontaudit rules.
 	StripDontaudit bool
+	// Guard is nil if enforcing is to be switched on without a trial.
+	Guard *Guard
+	// RequireReadiness keeps the mode until the readiness verdict is "ready".
+	RequireReadiness bool
+	// Readiness is nil if nothing was said about it.
+	Readiness *Readiness
 	// Sources are the files that were read, in order. It is empty when there is no config at all.
 	Sources []string
 }

@@ -69,7 +69,7 @@ func planAudit(ctx context.Context, r *run) (plan.Plan, error) {
 	}
 	reason := "rule files changed"
 	if len(steps) == 0 && r.declared.LogDenials {
-		hiding, err := r.hidingRules(ctx)
+		hiding, err := r.HidingRules(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func checkAudit(ctx context.Context, r *run) ([]Problem, error) {
 	if !r.declared.LogDenials || r.RestartUnit == nil {
 		return nil, nil
 	}
-	hiding, err := r.hidingRules(ctx)
+	hiding, err := r.HidingRules(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,8 @@ func checkAudit(ctx context.Context, r *run) ([]Problem, error) {
 	return problems, nil
 }
 
-func (h *Host) hidingRules(ctx context.Context) ([]string, error) {
+// HidingRules gives those audit rules of the kernel that keep denials from the journal.
+func (h *Host) HidingRules(ctx context.Context) ([]string, error) {
 	out, err := h.Tools.Run(ctx, "auditctl", "-l")
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the kernel for its audit rules: %w", err)

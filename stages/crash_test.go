@@ -42,7 +42,9 @@ func TestCrashChild(t *testing.T) {
 		h.Tools.Limit = limit
 	}
 	var failed error
-	if stage := os.Getenv(crashStage); stage == "revert" {
+	if step, ok := strings.CutPrefix(os.Getenv(crashStage), "guard "); ok {
+		guardStep(t, dir, step)
+	} else if stage := os.Getenv(crashStage); stage == "revert" {
 		result, err := h.Revert(context.Background(), false)
 		failed = errors.Join(err, result.Err)
 	} else {

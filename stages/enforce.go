@@ -18,10 +18,10 @@ import (
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
-func planEnforce(_ context.Context, r *run) (plan.Plan, error) {
+func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	want := r.declared.Mode
 	if want == provision.Unmanaged {
-		return nil, nil
+		return r.forgetTrial(nil), nil
 	}
 	content, configured, err := readConfig(r.Root)
 	if err != nil {
@@ -32,6 +32,9 @@ func planEnforce(_ context.Context, r *run) (plan.Plan, error) {
 		return nil, err
 	}
 	on := want == provision.Enforcing
+	if on && r.declared.RequireReadiness && !live {
+		return nil, errors.New("cannot enforce: enforce.require_readiness is true, and this version cannot tell whether the host is ready: remove it")
+	}
 	if on {
 		if err := r.preflight(configured.Type); err != nil {
 			return nil, fmt.Errorf("cannot enforce: %w", err)
@@ -39,19 +42,32 @@ func planEnforce(_ context.Context, r *run) (plan.Plan, error) {
 		if p := &r.state.Store.Policy; !live && !r.dry && (p.Declared != declaredPolicy(r).Digest || p.Vendor != r.state.Store.Vendor) {
 			return nil, errors.New("cannot enforce: the policy in force is not the declared one: run the policy stage first, it says what is wrong")
 		}
+		if r.declared.Guard != nil {
+			return r.planGuarded(ctx, content, configured, live)
+		}
 	}
 	var steps plan.Plan
 	if r.Kernel != nil && live != on && r.contradiction() == nil {
 		steps = append(steps, r.switchMode(on))
 	}
-	if configured.Mode != string(want) {
-		reason := fmt.Sprintf("it says SELINUX=%s", configured.Mode)
-		if configured.Mode == "" {
-			reason = "it does not say the mode"
-		}
-		steps = append(steps, plan.Write(r.Root, seconfig.Path, seconfig.SetMode(content, string(want)), hostfs.Attributes{Keep: true}, reason))
+	return append(r.forgetTrial(steps), r.configure(content, configured, string(want), false)...), nil
+}
+
+// configure is the step that makes /etc/selinux/config say a mode, with or without the mark of a trial; none if it does.
+func (r *run) configure(content []byte, configured seconfig.Config, mode string, mark bool) plan.Plan {
+	var reason string
+	switch {
+	case configured.Mode == mode && configured.Trial == mark:
+		return nil
+	case configured.Mode == mode:
+		reason = map[bool]string{true: "the mode is on trial", false: "no trial is under way any more"}[mark]
+	case configured.Mode == "":
+		reason = "it does not say the mode"
+	default:
+		reason = fmt.Sprintf("it says SELINUX=%s", configured.Mode)
 	}
-	return steps, nil
+	content = seconfig.SetTrial(seconfig.SetMode(content, mode), mark)
+	return plan.Plan{plan.Write(r.Root, seconfig.Path, content, hostfs.Attributes{Keep: true}, reason)}
 }
 
 // readConfig reads /etc/selinux/config, or what the vendor has in its place if it leads nowhere, with a policy type in any case.
@@ -111,7 +127,7 @@ func (r *run) contradiction() *Problem {
 }
 
 func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
-	var problems []Problem
+	problems := r.checkTrial()
 	if p := r.contradiction(); p != nil {
 		problems = append(problems, *p)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
@@ -54,6 +55,19 @@ type Host struct {
 	// RestartUnit and DisableUnits talk to systemd; nil beneath a root that is not the running host.
 	RestartUnit  func(ctx context.Context, unit string) error
 	DisableUnits func(ctx context.Context, units ...string) error
+	// StartUnit starts a unit and waits until it is ready, Units asks how units fare, Stopping whether the host goes down; nil as
+	// those above.
+	StartUnit func(ctx context.Context, unit string) error
+	Units     func(ctx context.Context, units ...string) ([]systemd.UnitState, error)
+	Stopping  func(ctx context.Context) (bool, error)
+	// Boot is the ID of the running boot and Uptime the time since its beginning; "" and nil beneath a root that is not the
+	// running host.
+	Boot   string
+	Uptime func() (time.Duration, error)
+	// Evidence is what others saw on the host.
+	Evidence Evidence
+	// RetryGuard asks for another trial of enforcing where one has failed.
+	RetryGuard bool
 	// Declared reads what the host is to be like.
 	Declared func() (*provision.State, error)
 	// LockWait is how long to wait for another run.
@@ -67,6 +81,8 @@ type Reporter interface {
 	Started(stage string, step plan.Step)
 	Finished(stage string, done plan.Done)
 	Result(Result)
+	// Trial is called when a trial of enforcing comes to another phase.
+	Trial(Trial)
 }
 
 // Problem is something that is not as declared, and what to do about it.

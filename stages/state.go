@@ -33,6 +33,8 @@ type State struct {
 	Store policystore.Record `json:"store"`
 	// Rules has the text of audit rule files that were neutralised and were not the vendor's. Written and read by audit.
 	Rules map[string]string `json:"rules,omitempty"`
+	// Guard is the trial of enforcing. Written and read by enforce and by the watch, read by status.
+	Guard *Trial `json:"guard,omitempty"`
 	// Check is the result of the last check of another OS image. Written by check, read by status.
 	Check *ImageCheck `json:"check,omitempty"`
 }

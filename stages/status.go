@@ -18,6 +18,8 @@ type Status struct {
 	Quarantine []policystore.Quarantined `json:"quarantine"`
 	// InProgress names the stage that was cut off, or is at work right now.
 	InProgress string `json:"in_progress,omitempty"`
+	// Guard is the trial of enforcing, nil if there is none. What is under way is no fault of the host, but not as declared yet.
+	Guard *Trial `json:"guard,omitempty"`
 	// NextImage is the result of the last check of another OS image. What it found is no problem of this one.
 	NextImage  *ImageCheck `json:"next_image,omitempty"`
 	Problems   []Problem   `json:"problems"`
@@ -53,7 +55,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	state := LoadState(h.Root)
-	s := &Status{InProgress: state.InProgress, Mode: ModeStatus{Declared: string(declared.Mode)},
+	s := &Status{InProgress: state.InProgress, Guard: state.Guard, Mode: ModeStatus{Declared: string(declared.Mode)},
 		Modules: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
 	if err := h.modeStatus(s); err != nil {
 		return nil, err
@@ -99,6 +101,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 		s.Problems = append(s.Problems, result.Problems...)
 		s.Stages = append(s.Stages, result)
 	}
+	s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
 	if s.InProgress != "" && s.InProgress != cleaning {
 		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is at work or was cut off", "wait for it, or run: selinux-provision apply"})
 	}

@@ -61,6 +61,7 @@ func main() {
 type app struct {
 	root, config   string
 	json, verbose  bool
+	retryGuard     bool
 	lockWait       time.Duration
 	stdout, stderr io.Writer
 	command        string
@@ -178,8 +179,10 @@ func (a *app) commands() *cobra.Command {
 	}
 
 	apply := &cobra.Command{Use: "apply", Short: "Run all stages in order", Args: noArguments,
-		Long: "Run all stages in order:\n\n" + stageHelp()}
+		Long: "Run all stages in order:\n\n" + stageHelp() +
+			"\nWith enforce.guard in the configuration the last stage puts enforcing on trial and returns; " + stages.WatchUnit + "\nwatches the host and keeps the mode, or goes back to permissive. \"selinux-provision status\" shows how far it is."}
 	applyDry := dryRun(apply)
+	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
 		a.command = "apply"
 		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
@@ -205,7 +208,13 @@ func (a *app) commands() *cobra.Command {
 			a.command = "version"
 			return a.version()
 		}}
-	root.AddCommand(apply, stage, status, revert, a.checkCommand(), a.relabelCommand(), version)
+	// One line for each file that has a command.
+	root.AddCommand(apply, stage, status, revert, version)
+	root.AddCommand(a.checkCommand())
+	root.AddCommand(a.renderCommand())
+	root.AddCommand(a.denialsCommand())
+	root.AddCommand(a.guardCommand())
+	root.AddCommand(a.relabelCommand())
 	return root
 }
 
@@ -244,7 +253,7 @@ func (a *app) host() (*stages.Host, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter()}
+	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard}
 	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config}, a.config) }
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
@@ -262,8 +271,13 @@ func (a *app) host() (*stages.Host, func(), error) {
 			return nil, nil, fmt.Errorf("cannot read the kernel command line: %w", err)
 		}
 	}
+	if h.Boot, err = kernel.BootID(); err != nil {
+		return nil, nil, err
+	}
+	h.Uptime = kernel.Uptime
 	if systemd.IsRunning() {
-		h.RestartUnit, h.DisableUnits = systemd.RestartUnit, systemd.DisableUnits
+		h.RestartUnit, h.StartUnit, h.DisableUnits = systemd.RestartUnit, systemd.StartUnit, systemd.DisableUnits
+		h.Units, h.Stopping = systemd.Units, systemd.Stopping
 	}
 	return h, closeHost, nil
 }

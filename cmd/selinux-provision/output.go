@@ -56,13 +56,20 @@ func (a *app) fail(err error) {
 
 // The journal's MESSAGE_ID of each kind of message; they never change meaning.
 const (
-	messageStep        = "50984b04a47b448e8fe7b0090dca47e1" // a step was carried out
-	messageDone        = "d04d32b4beb447e3b5fe389298051956" // a stage ended and everything is as declared
-	messagePartly      = "70f2ef065760470da486f5c30ac6433d" // a stage ended and something is not as declared
-	messageFailed      = "6ff345c34ea243cc9b6072d6639e3364" // a stage or a command failed, the host is as it was
+	messageStep    = "50984b04a47b448e8fe7b0090dca47e1" // a step was carried out
+	messageDone    = "d04d32b4beb447e3b5fe389298051956" // a stage ended and everything is as declared
+	messagePartly  = "70f2ef065760470da486f5c30ac6433d" // a stage ended and something is not as declared
+	messageFailed  = "6ff345c34ea243cc9b6072d6639e3364" // a stage or a command failed, the host is as it was
+	messageWaiting = "8d4328ff7a8f472e804e6382c0b88770" // waiting for another run
+
+	messageTrialBegun       = "d0efe0883e4149a4a5a4ae588362f287" // enforcing is on trial
+	messageTrialPassed      = "50c1b4accd5d48fca25d834d26370bea" // a window of the trial ended well
+	messageTrialFailed      = "07df4a63f14b426ba14cbb0bdff88a5b" // the trial failed, the host is permissive again
+	messageTrialInterrupted = "48456faab27f46c798b8a444c8cd117e" // the host is shut down in the middle of the trial
+	messageTrialDenial      = "a520c1622bf04baf9c88aa97bffecf30" // a denial of a trial that failed
+
 	messageRelabelling = "60496911bed246ac8e849a7213d49db3" // a tree is being relabelled, and how far it is
 	messageRelabelled  = "7d259d841a6f425da911f741e4201f2f" // a tree was relabelled
-	messageWaiting     = "8d4328ff7a8f472e804e6382c0b88770" // waiting for another run
 )
 
 // journal gives a logger to the journal when systemd started this process, else nil.
@@ -225,6 +232,13 @@ func printStatus(w io.Writer, s *stages.Status) {
 		mode += ", kernel command line " + s.Mode.CommandLine
 	}
 	row("mode", "%s", mode)
+	if g := s.Guard; g != nil {
+		text := g.Phase.String()
+		if g.Reason != "" {
+			text += ": " + g.Reason
+		}
+		row("guard", "%s", text)
+	}
 	store := string(s.Store.Kind)
 	if s.Store.Target != "" {
 		store += " (" + s.Store.Target + ")"

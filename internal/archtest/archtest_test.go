@@ -27,6 +27,7 @@ const module = "github.com/selinux-provision/selinux-provision"
 func arrows() map[string][]string {
 	work := []string{"policystore", "mountwatch", "avc", "provision"}
 	return map[string][]string{
+		".":                 {}, // what ships
 		"cmd":               append([]string{"stages", "internal", "units", "ignition-examples"}, work...),
 		"stages":            append([]string{"internal"}, work...),
 		"policystore":       {"internal"},

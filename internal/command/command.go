@@ -5,13 +5,15 @@
 // captured within bounds. So a message means the same on every host, and no tool can hold up a boot for ever.
 //
 // Do not use it for what the kernel or systemd can be asked directly: package kernel talks to selinuxfs, package systemd to
-// D-Bus. Do not use it for a tool that asks questions, runs as a daemon, or prints more than a quarter of a mebibyte that matters.
+// D-Bus. Do not use it for a tool that asks questions or runs as a daemon; use Stream for one that prints more than a quarter of a
+// mebibyte that matters.
 package command
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os/exec"
@@ -99,6 +101,35 @@ func (e *ExitError) Error() string {
 // ignores the polite signals. The error is then ErrTimeout or the cause of ctx. An exit status other than 0 gives an
 // *ExitError, a tool that is not there ErrMissing. The Output is as complete as it can be in all cases.
 func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
+	return t.run(ctx, nil, argv)
+}
+
+// Stream is Run for a tool that prints without bound, such as journalctl: read gets what the tool prints on its standard output while
+// it runs, Output.Stdout stays empty. When read returns before the end, the tool is killed, and that is no error unless read's is.
+func (t Tools) Stream(ctx context.Context, read func(io.Reader) error, argv ...string) (Output, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	in, out := io.Pipe()
+	ended := make(chan error, 1)
+	enough := errors.New("the reader has enough")
+	go func() {
+		err := read(in)
+		ended <- err
+		cancel(enough)
+		in.CloseWithError(enough)
+	}()
+	output, err := t.run(ctx, out, argv)
+	_ = out.Close()
+	if readErr := <-ended; readErr != nil {
+		return output, readErr
+	}
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return output, err
+}
+
+func (t Tools) run(ctx context.Context, stream io.Writer, argv []string) (Output, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return Output{}, errors.New("cannot run a tool without a name")
 	}
@@ -119,6 +150,9 @@ func (t Tools) Run(ctx context.Context, argv ...string) (Output, error) {
 	cmd.Args[0] = args[0]
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + searchPath}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if stream != nil {
+		cmd.Stdout = stream
+	}
 	// A tool must not go on when nobody waits for it any more: the next run would work beside it. The kernel sends the signal when
 	// the thread that started the tool ends, so that thread is kept.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -221,4 +222,41 @@ func FuzzLastLine(f *testing.F) {
 			t.Errorf("%q", line)
 		}
 	})
+}
+
+// Stream hands over more than Run keeps, while the tool runs, and a reader that has enough ends the tool.
+func TestStream(t *testing.T) {
+	endless := script(t, "tool", `echo first; while :; do echo more; done`)
+	var first string
+	_, err := Tools{}.Stream(t.Context(), func(r io.Reader) error {
+		_, err := fmt.Fscanln(r, &first)
+		return err
+	}, endless)
+	if err != nil || first != "first" {
+		t.Errorf("a reader that has enough: %q, error %v", first, err)
+	}
+
+	var n int64
+	count := func(r io.Reader) (err error) { n, err = io.Copy(io.Discard, r); return err }
+	out, err := Tools{}.Stream(t.Context(), count, script(t, "tool", fmt.Sprintf("head -c %d /dev/zero", 4*outputLimit)))
+	if err != nil || n != 4*outputLimit || out.Truncated || out.Stdout != "" {
+		t.Errorf("%d bytes, %+v, error %v", n, out, err)
+	}
+
+	var failed *ExitError
+	if _, err = (Tools{}).Stream(t.Context(), count, script(t, "tool", "echo wrong >&2; exit 3")); !errors.As(err, &failed) || failed.Code != 3 {
+		t.Errorf("a tool that fails: %v", err)
+	}
+	mine := errors.New("mine")
+	if _, err = (Tools{}).Stream(t.Context(), func(io.Reader) error { return mine }, endless); !errors.Is(err, mine) {
+		t.Errorf("a reader that fails: %v", err)
+	}
+	if _, err = (Tools{}).Stream(t.Context(), count, "/no/such/tool"); !errors.Is(err, ErrMissing) {
+		t.Errorf("no tool: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = Tools{}.Stream(ctx, func(r io.Reader) error { cancel(); return count(r) }, endless)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -185,6 +186,37 @@ func (s *SELinux) SetBooleans(values map[string]bool) error {
 	}
 	return nil
 }
+
+// Policy opens the loaded policy in its binary form, the values of booleans included. The kernel makes it at the opening, and lets one
+// process at a time have it open: the error is EBUSY otherwise.
+func (s *SELinux) Policy() (io.ReadCloser, error) {
+	fd, err := retry(func() (int, error) { return unix.Openat(s.dir, "policy", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s/policy: %w", s.name, err)
+	}
+	return &policyFile{fd}, nil
+}
+
+// policyFile reads selinuxfs with plain system calls, as read does.
+type policyFile struct{ fd int }
+
+// Read fills p from the policy.
+func (f *policyFile) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := retry(func() (int, error) { return unix.Read(f.fd, p) })
+	if err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Close gives the policy back, so that others can open it.
+func (f *policyFile) Close() error { return unix.Close(f.fd) }
 
 // ValidContext says whether the loaded policy knows a context. Before the first policy load every context is valid.
 func (s *SELinux) ValidContext(ctx string) (bool, error) {

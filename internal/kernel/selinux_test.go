@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,5 +241,23 @@ func TestOpenAgreesWithTheHost(t *testing.T) {
 	}
 	if _, err := s.PolicyLoads(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	want := strings.Repeat("policy", 5000)
+	in, err := fake(t, map[string]string{"policy": want}).Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(in)
+	if err != nil || string(got) != want {
+		t.Errorf("%d bytes, error %v", len(got), err)
+	}
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := fake(t, nil).Policy(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("no policy: %v", err)
 	}
 }

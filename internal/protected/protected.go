@@ -1,5 +1,5 @@
-// Package protected knows the paths that no volume may be labelled at, whatever is declared: those of the operating system, where
-// a wrong label locks the administrator out, and those that a container runtime looks after by itself.
+// Package protected knows the paths that are never given one label as a whole, whatever is declared: those of the operating system,
+// where a wrong label locks everybody out, and those that a container runtime labels by itself.
 //
 // Paths are absolute and resolved: no link, no "..". Do not use it on a path that somebody wrote down, except to warn early; ask
 // again with what a handle of it really leads to (/proc/self/fd/N, or the mount table).
@@ -7,31 +7,36 @@ package protected
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
-// Why says why nothing may be labelled at this very path, in words that follow "PATH is "; "" if there is no reason against it.
-func Why(resolved string) string {
-	p := path.Clean(resolved)
-	switch p {
-	case "/":
-		return "the root of the operating system"
-	case "/bin", "/sbin", "/lib", "/lib64", "/home", "/oem", "/opt", "/root", "/run", "/tmp",
-		"/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/spool", "/var/tmp":
-		return "a directory of the operating system"
-	case "/var/lib/selinux", "/var/lib/selinux-provision":
-		return "SELinux's own directory"
+// Directories are protected themselves; what is below them need not be.
+func Directories() []string {
+	return []string{
+		"/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/run/lock", "/run/systemd", "/run/user", "/srv", "/tmp",
+		"/var", "/var/cache", "/var/lib", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet",
+		"/var/lib/systemd", "/var/log", "/var/run", "/var/spool", "/var/tmp",
 	}
-	for _, tree := range []string{"/usr", "/etc", "/boot", "/proc", "/sys", "/dev"} {
-		if p == tree || strings.HasPrefix(p, tree+"/") {
-			return "part of the operating system"
-		}
-	}
-	return ""
 }
 
-// Owner names who looks after everything below a directory that this path is in: "kubelet", "containerd", "docker", "podman" or
-// "crio"; "" if it is nobody's. The directory itself, such as a disk that is mounted at /var/lib/docker, is the operator's.
+// Trees are protected with everything below them.
+func Trees() []string {
+	return []string{
+		"/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/oem", "/proc", "/sbin", "/sys", "/usr",
+		"/var/lib/selinux", "/var/lib/selinux-provision",
+	}
+}
+
+// Path tells whether nothing may be labelled as a whole at this path.
+func Path(resolved string) bool {
+	p := path.Clean(resolved)
+	return slices.Contains(Directories(), p) ||
+		slices.ContainsFunc(Trees(), func(tree string) bool { return p == tree || strings.HasPrefix(p, tree+"/") })
+}
+
+// Owner names the container runtime, or the kubelet, that everything below a directory belongs to which this path is in: "kubelet",
+// "containerd", "docker", "podman" or "crio"; "" if it is nobody's. Podman and CRI-O share a directory, which counts as Podman's.
 func Owner(resolved string) string {
 	p := path.Clean(resolved)
 	for _, o := range []struct{ tree, name string }{

@@ -18,11 +18,11 @@ func TestParse(t *testing.T) {
 		name, content string
 		want          Config
 	}{
-		{"vendor's", vendor, Config{"permissive", "mcs"}},
+		{"vendor's", vendor, Config{Mode: "permissive", Type: "mcs"}},
 		{"empty", "", Config{}},
 		{"commented", "#SELINUX=enforcing\n# SELINUXTYPE=mcs\n", Config{}},
-		{"first mode counts", "SELINUX=Enforcing\nSELINUX=permissive\nSELINUXTYPE=mcs \t x\n", Config{"enforcing", "mcs"}},
-		{"no newline at the end", "SELINUXTYPE=mcs\nSELINUX=disabled", Config{"disabled", "mcs"}},
+		{"first mode counts", "SELINUX=Enforcing\nSELINUX=permissive\nSELINUXTYPE=mcs \t x\n", Config{Mode: "enforcing", Type: "mcs"}},
+		{"no newline at the end", "SELINUXTYPE=mcs\nSELINUX=disabled", Config{Mode: "disabled", Type: "mcs"}},
 		{"not at the start of the line", " SELINUX=enforcing\n", Config{}},
 	} {
 		got, err := Parse(strings.NewReader(tc.content))
@@ -48,6 +48,28 @@ func TestSetAppendsAMissingLine(t *testing.T) {
 	}
 	if got := string(SetType(nil, "mcs")); got != "SELINUXTYPE=mcs\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestSetTrial(t *testing.T) {
+	for _, content := range []string{"", vendor, "SELINUX=enforcing\r\n", "#x\n\n"} {
+		marked := SetTrial([]byte(content), true)
+		if c, err := Parse(strings.NewReader(string(marked))); err != nil || !c.Trial {
+			t.Errorf("%q: the mark is not seen in %q: %v", content, marked, err)
+		}
+		if again := SetTrial(marked, true); string(again) != string(marked) {
+			t.Errorf("%q: marked twice: %q", content, again)
+		}
+		moded := SetMode(marked, "permissive")
+		if c, err := Parse(strings.NewReader(string(moded))); err != nil || !c.Trial || c.Mode != "permissive" {
+			t.Errorf("%q: %+v, %v", content, c, err)
+		}
+		if back := SetTrial(marked, false); string(back) != content {
+			t.Errorf("%q: without the mark it is %q", content, back)
+		}
+	}
+	if c, err := Parse(strings.NewReader("x " + trialMark + "\n")); err != nil || c.Trial {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package systemd asks systemd for the few things that only it can do: restart a unit and wait for the outcome, take units
-// out of the boot, and store structured records in the journal.
+// Package systemd asks systemd for the few things that only it can do: restart or start a unit and wait for the outcome, tell how
+// units fare, take units out of the boot, and store structured records in the journal.
 //
 // Use it on the running host only; IsRunning tells whether there is a systemd to talk to. Do not use it for a tree that is
 // not the running host, nor to read the journal. A unit that is being started by the same boot transaction must not be
@@ -41,23 +41,37 @@ func RestartUnit(ctx context.Context, unit string) error {
 		return fmt.Errorf("cannot restart %s: %w", unit, err)
 	}
 	defer conn.Close()
-	return restart(ctx, conn.RestartUnitContext, unit)
+	return job(ctx, "restart", conn.RestartUnitContext, unit)
 }
 
-func restart(ctx context.Context, call func(ctx context.Context, unit, mode string, result chan<- string) (int, error), unit string) error {
+// StartUnit starts a unit and waits until systemd says how that ended. Only the result "done" is no error: for a service of type
+// notify that is its word that it is ready. A unit that runs already is left alone.
+func StartUnit(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not start within %s", jobLimit))
+	defer cancel()
+	conn, err := connect(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot start %s: %w", unit, err)
+	}
+	defer conn.Close()
+	return job(ctx, "start", conn.StartUnitContext, unit)
+}
+
+// job orders something and waits for its end. The verb is for messages.
+func job(ctx context.Context, verb string, call func(ctx context.Context, unit, mode string, result chan<- string) (int, error), unit string) error {
 	// The channel has room for the one result, or else the connection would wait for a reader that may have left.
 	result := make(chan string, 1)
 	if _, err := call(ctx, unit, "replace", result); err != nil {
-		return fmt.Errorf("cannot restart %s: %w", unit, ended(ctx, err))
+		return fmt.Errorf("cannot %s %s: %w", verb, unit, ended(ctx, err))
 	}
 	select {
 	case r := <-result:
 		if r != "done" {
-			return fmt.Errorf("cannot restart %s: systemd ended the job with the result %q: see \"systemctl status %s\"", unit, r, unit)
+			return fmt.Errorf("cannot %s %s: systemd ended the job with the result %q: see \"systemctl status %s\"", verb, unit, r, unit)
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("cannot see the restart of %s to its end: %w", unit, context.Cause(ctx))
+		return fmt.Errorf("cannot see the %s of %s to its end: %w", verb, unit, context.Cause(ctx))
 	}
 }
 

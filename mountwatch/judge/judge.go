@@ -25,12 +25,15 @@ type Rule struct {
 	Required bool
 }
 
-// Match says which mounts a rule is for: those that fit every key that is not "". In Mountpoint, Source, Label and UUID, * stands for
-// any text without a slash, ** for any text, ? for one character, [a-z] for one of these.
+// Match says which mounts a rule is for: those that fit every key that is not "". The keys are patterns as in package glob.
+//
+// Of several rules that fit, one wins: the one with more exact keys among Mountpoint, Source, Label and UUID, exact being without a
+// wildcard; of those with as many, the one with more keys in all; of these, if both have a Mountpoint with wildcards, the one with more
+// text before the first of them. If that does not tell two rules apart, neither wins.
 type Match struct {
 	Mountpoint string // the whole path
 	Source     string // what was mounted: as in mountinfo, or any name of the device, such as /dev/disk/by-id/...
-	FSType     string // the type; "fuse" stands for all that begin with "fuse."
+	FSType     string // the type; "fuse" stands for all that begin with "fuse." as well
 	Label      string
 	UUID       string // upper and lower case are one
 }
@@ -104,45 +107,24 @@ type Code string
 
 // The codes of refusals, and of mounts that are left alone.
 const (
-	CodeSELinuxOff     Code = "selinux-off"
-	CodeTie            Code = "tie"             // two rules match equally well
-	CodeTwoLabels      Code = "two-labels"      // two rules want two labels for one superblock
-	CodeProhibited     Code = "prohibited-path" // a path of the operating system
-	CodeBtrfs          Code = "btrfs"
-	CodeBind           Code = "bind-mount"       // a part of a file system, or one that is mounted elsewhere for something else
-	CodeReadOnly       Code = "read-only"        // it would have to be written to
-	CodeNoWay          Code = "no-way"           // its type takes no label in any way
-	CodeNoContext      Code = "no-context"       // the rule wants context=, which cannot be had
-	CodeNoRelabel      Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
-	CodeOtherContext   Code = "other-context"    // it is mounted with another context=
-	CodeSeveralMounts  Code = "several-mounts"   // context= would need all of them unmounted
-	CodeNoDefault      Code = "no-default-label" // the rule needs the image's default context, and there is none
-	CodeKubelet        Code = "kubelet"
-	CodeContainerd     Code = "containerd"
-	CodeDocker         Code = "docker"
-	CodePodman         Code = "podman"
-	CodeCRIO           Code = "crio"
-	CodeSystem         Code = "system"  // the operating system's own, met only by a pattern
-	CodeCovered        Code = "covered" // another mount is on top of it
-	CodeOtherNamespace Code = "other-namespace"
+	CodeSELinuxOff    Code = "selinux-off"
+	CodeTie           Code = "tie"             // two rules match equally well
+	CodeTwoLabels     Code = "two-labels"      // two rules want two labels for one superblock
+	CodeProhibited    Code = "prohibited-path" // a path of the operating system
+	CodeBtrfs         Code = "btrfs"
+	CodeBind          Code = "bind-mount"       // a part of a file system, or one that is mounted elsewhere for something else
+	CodeReadOnly      Code = "read-only"        // it would have to be written to
+	CodeNoWay         Code = "no-way"           // its type takes no label in any way
+	CodeNoContext     Code = "no-context"       // the rule wants context=, which cannot be had
+	CodeNoRelabel     Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
+	CodeOtherContext  Code = "other-context"    // it is mounted with another context=
+	CodeSeveralMounts Code = "several-mounts"   // context= would need all of them unmounted
+	CodeNoDefault     Code = "no-default-label" // the rule needs the image's default context, and there is none
+	CodeKubelet       Code = "kubelet"
+	CodeContainerd    Code = "containerd"
+	CodeDocker        Code = "docker"
+	CodePodman        Code = "podman"
+	CodeCRIO          Code = "crio"
+	CodeSystem        Code = "system"  // the operating system's own, met by a pattern only
+	CodeCovered       Code = "covered" // another mount is on top of it
 )
-
-// Rules are the operator's, ready to be used. The zero value has none.
-type Rules struct {
-	list []Rule
-}
-
-// NewRules makes rules ready. A pattern that cannot be read is an error; whoever reads the config has said so before.
-func NewRules(list []Rule) (*Rules, error) { return &Rules{list: list}, nil }
-
-// NeedNames tells whether a rule asks for a label, a UUID, or a source, so that Facts.Names is needed.
-func (r *Rules) NeedNames() bool { return true }
-
-// Judge gives the verdict on one mount of the table. The facts are those of that mount.
-func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) Verdict {
-	return Verdict{Outcome: Undeclared, Mount: m}
-}
-
-// Matching gives the rules that match the mount equally well and better than all others: none, one, or those of a tie. It needs
-// Facts.Names only; the other facts are worth reading if it gives something.
-func (r *Rules) Matching(m *mounts.Mount, names mounts.Names) []*Rule { return nil }

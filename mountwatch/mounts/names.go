@@ -28,14 +28,9 @@ type Names struct {
 // udev may be slower than mount(2) and the kernel tells nobody when udev is done; what udev knows is added. What is not mounted from
 // a block device has no other names. Reading is all that is done to the device, and an error of one source does not hide the other.
 func (m *Mount) Names() (Names, error) {
-	device := m.Device
-	if device.Major == 0 {
-		// A file system of several devices, such as Btrfs, has a number of its own; its source is one of them.
-		var st unix.Stat_t
-		if !strings.HasPrefix(m.Source, "/dev/") || unix.Stat(m.Source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-			return Names{}, nil
-		}
-		device = Device{Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev))}
+	device, found := m.blockDevice()
+	if !found {
+		return Names{}, nil
 	}
 	names, err := udevNames(device)
 	node, nodeErr := deviceNode(device)
@@ -47,6 +42,19 @@ func (m *Mount) Names() (Names, error) {
 	add(&names.Labels, label)
 	add(&names.UUIDs, uuid)
 	return names, errors.Join(err, readErr)
+}
+
+// blockDevice gives the device that is mounted, if there is one.
+func (m *Mount) blockDevice() (Device, bool) {
+	if m.Device.Major != 0 {
+		return m.Device, true
+	}
+	// A file system of several devices, such as Btrfs, has a number of its own; its source is one of them.
+	var st unix.Stat_t
+	if !strings.HasPrefix(m.Source, "/dev/") || unix.Stat(m.Source, &st) != nil {
+		return Device{}, false
+	}
+	return Device{Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev))}, st.Mode&unix.S_IFMT == unix.S_IFBLK
 }
 
 func add(list *[]string, value string) {

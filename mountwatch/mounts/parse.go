@@ -44,11 +44,12 @@ func eachLine(r io.Reader, take func(line []byte, cut bool) error) error {
 	var long []byte
 	for {
 		part, err := in.ReadSlice('\n')
+		last := errors.Is(err, io.EOF)
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			long = append(long, part[:min(len(part), maxLine+1-len(long))]...)
 			continue
-		case err != nil && !errors.Is(err, io.EOF):
+		case err != nil && !last:
 			return fmt.Errorf("cannot read the mount table: %w", err)
 		}
 		line := bytes.TrimSuffix(part, []byte("\n"))
@@ -62,7 +63,7 @@ func eachLine(r io.Reader, take func(line []byte, cut bool) error) error {
 				return err
 			}
 		}
-		if err != nil {
+		if last {
 			return nil
 		}
 		if cap(long) > maxLine/4 {

@@ -73,7 +73,7 @@ func open(unique *uniqueIDs) (_ *Watcher, err error) {
 	w := &Watcher{poll: -1, wake: -1, seed: maphash.MakeSeed(), unique: unique, table: &atomic.Pointer[Table]{}}
 	defer func() {
 		if err != nil {
-			w.Close()
+			_ = w.Close()
 		}
 	}()
 	// Not os.Open: its file would be registered with the runtime's own poller, whose look at the file takes the kernel's event away.

@@ -15,7 +15,7 @@ type badFile struct {
 	name, content, says string
 }
 
-// badFiles reads the table: "=== NAME", the file, "---", what is said about it.
+// badFiles reads the table: "=== NAME", the file, "---", what is said about it. A ␀ stands for the byte 0.
 func badFiles(t *testing.T) (all []badFile) {
 	t.Helper()
 	table, err := os.ReadFile("testdata/bad.txt")
@@ -46,7 +46,7 @@ func TestBadFiles(t *testing.T) {
 			t.Errorf("two cases are named %q", c.name)
 		}
 		seen[c.name] = true
-		_, findings, err := Check("x", strings.NewReader(strings.TrimSuffix(c.content, "\n")), Options{FilesDir: "testdata/files"})
+		_, findings, err := Check("x", strings.NewReader(strings.ReplaceAll(strings.TrimSuffix(c.content, "\n"), "␀", "\x00")), Options{FilesDir: "testdata/files"})
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue

@@ -1,0 +1,333 @@
+// Package collect fetches what judging denials needs from a host or a tree: the records themselves, the policy, what file_contexts say
+// of paths, and the labels that containers get. It reads only.
+package collect
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"syscall"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+)
+
+// Host is where things are fetched from.
+type Host struct {
+	Root   *hostfs.Root
+	Kernel *kernel.SELinux // nil for a tree, and where SELinux is off
+	Tools  command.Tools
+}
+
+// Query says which records.
+type Query struct {
+	Since time.Time // only from this time on; zero for all
+	Boot  bool      // only of the boot that runs
+	// Booted is when that was, to choose records of the audit daemon's log. Zero if nobody knows: then that log is not read for Boot.
+	Booted time.Time
+}
+
+// journalFields are the fields of a journal entry that avc.Decoder uses.
+const journalFields = "_TRANSPORT,MESSAGE,_AUDIT_TYPE,_AUDIT_TYPE_NAME,_AUDIT_ID,_SOURCE_REALTIME_TIMESTAMP,_BOOT_ID,_SYSTEMD_CGROUP,_SYSTEMD_UNIT,MESSAGE_ID"
+
+// missedKernelMessages is journald's MESSAGE_ID for kernel messages that it missed.
+const missedKernelMessages = "e9bf28e6e834481bb6f48f548ad13606"
+
+// ErrNoRecords says that there is nothing that could hold records.
+var ErrNoRecords = errors.New("there is neither a journal nor an audit log")
+
+// Denials calls each with every denial of the host's journal and audit logs, merged, and gives what was counted. The sources that were
+// read are named, for people.
+func (h *Host) Denials(ctx context.Context, q Query, each func(*avc.Denial)) (stats avc.Stats, sources []string, err error) {
+	logs, names, closeLogs, err := h.auditLogs(q)
+	if err != nil {
+		return stats, nil, err
+	}
+	defer closeLogs()
+	read := func(journal io.Reader) error {
+		var all []avc.Source
+		if journal != nil {
+			all = append(all, avc.NewDecoder(journal))
+		}
+		if logs != nil {
+			all = append(all, avc.NewDecoder(logs))
+		}
+		stats, err = Read(ctx, q, each, all...)
+		return err
+	}
+	argv, hasJournal := h.journalctl(q)
+	if !hasJournal {
+		if logs == nil {
+			return stats, nil, fmt.Errorf("cannot read denials: %w: give a file with --input", ErrNoRecords)
+		}
+		return stats, names, read(nil)
+	}
+	_, err = h.Tools.Stream(ctx, read, argv...)
+	if errors.Is(err, command.ErrMissing) && logs != nil {
+		return stats, names, read(nil)
+	}
+	if err != nil {
+		return stats, nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	return stats, append([]string{"the journal"}, names...), nil
+}
+
+// Read calls each with every denial of some sources from q.Since on.
+func Read(ctx context.Context, q Query, each func(*avc.Denial), sources ...avc.Source) (avc.Stats, error) {
+	reader := avc.NewReader(sources...)
+	for n := 0; ; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return reader.Stats(), context.Cause(ctx)
+		}
+		d, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return reader.Stats(), nil
+		}
+		if err != nil {
+			return reader.Stats(), fmt.Errorf("cannot read records: %w", err)
+		}
+		if !d.Time.IsZero() && (d.Time.Before(q.Since) || q.Boot && d.Time.Before(q.Booted)) {
+			continue
+		}
+		each(d)
+	}
+}
+
+func (h *Host) journalctl(q Query) (argv []string, ok bool) {
+	argv = []string{"journalctl", "--quiet", "--no-pager", "--output=export", "--output-fields=" + journalFields}
+	if !h.Root.IsHost() {
+		const dir = "/var/log/journal"
+		if !h.Root.Exists(dir) || h.Root.SamePath(dir) != nil {
+			return nil, false
+		}
+		argv = append(argv, "--directory="+h.Root.Path(dir))
+	}
+	if !q.Since.IsZero() {
+		argv = append(argv, "--since=@"+strconv.FormatInt(q.Since.Unix(), 10))
+	}
+	if q.Boot {
+		argv = append(argv, "--boot")
+	}
+	return append(argv, "_TRANSPORT=audit", "+", "_TRANSPORT=kernel", "+", "MESSAGE_ID="+missedKernelMessages), true
+}
+
+const auditLog = "/var/log/audit/audit.log"
+
+// auditLogs opens the audit daemon's logs, oldest first. The daemon keeps at most 999; those older than the query are left out by
+// their time of change.
+func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func(), err error) {
+	closeAll = func() {}
+	if q.Boot && q.Booted.IsZero() {
+		return nil, nil, closeAll, nil
+	}
+	from := q.Since
+	if q.Boot && q.Booted.After(from) {
+		from = q.Booted
+	}
+	entries, err := h.Root.ReadDir("/var/log/audit")
+	if hostfs.Missing(err) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil, closeAll, nil
+	}
+	if err != nil {
+		return nil, nil, closeAll, fmt.Errorf("cannot read the audit log: %w", err)
+	}
+	type log struct {
+		name string
+		age  int
+	}
+	var logs []log
+	for _, e := range entries {
+		name := "/var/log/audit/" + e.Name()
+		age := 0
+		if name != auditLog {
+			number, ok := strings.CutPrefix(name, auditLog+".")
+			if age, err = strconv.Atoi(number); !ok || err != nil {
+				continue
+			}
+		}
+		info, err := h.Root.Stat(name)
+		if err != nil || !info.IsRegular() || info.ModTime.Before(from) {
+			continue
+		}
+		logs = append(logs, log{name, age})
+	}
+	if len(logs) == 0 {
+		return nil, nil, closeAll, nil
+	}
+	slices.SortFunc(logs, func(a, b log) int { return cmp.Compare(b.age, a.age) })
+	var readers []io.Reader
+	var files []io.Closer
+	closeAll = func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+	for _, l := range logs {
+		f, err := h.Root.OpenFile(l.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // rotated away just now
+		}
+		if err != nil {
+			closeAll()
+			return nil, nil, func() {}, fmt.Errorf("cannot read the audit log: %w", err)
+		}
+		files = append(files, f)
+		readers = append(readers, f)
+		names = append(names, l.name)
+	}
+	return io.MultiReader(readers...), names, closeAll, nil
+}
+
+// policyType gives the type of the policy that /etc/selinux/config names.
+func (h *Host) policyType() (string, error) {
+	f, err := h.Root.OpenFile(seconfig.Path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	config, err := seconfig.Parse(f)
+	if err != nil {
+		return "", err
+	}
+	if config.Type == "" || strings.ContainsAny(config.Type, "/.") {
+		return "", fmt.Errorf("%s does not name a policy", seconfig.Path)
+	}
+	return config.Type, nil
+}
+
+// busyWait bounds the wait for the loaded policy while another program reads it.
+const busyWait = 5 * time.Second
+
+// Policy reads the loaded policy, or, where there is no kernel, the policy of a tree with the highest number.
+func (h *Host) Policy(ctx context.Context) (*policy.Policy, error) {
+	if h.Kernel != nil {
+		return h.loaded(ctx)
+	}
+	policyType, err := h.policyType()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	dir := "/etc/selinux/" + policyType + "/policy"
+	entries, err := h.Root.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	name, highest := "", -1
+	for _, e := range entries {
+		if number, ok := strings.CutPrefix(e.Name(), "policy."); ok {
+			if n, err := strconv.Atoi(number); err == nil && n > highest {
+				name, highest = dir+"/"+e.Name(), n
+			}
+		}
+	}
+	if name == "" {
+		return nil, fmt.Errorf("cannot read the policy: there is none in %s", h.Root.Path(dir))
+	}
+	f, err := h.Root.OpenFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	defer f.Close()
+	return policy.Parse(f)
+}
+
+func (h *Host) loaded(ctx context.Context) (*policy.Policy, error) {
+	deadline := time.Now().Add(busyWait)
+	for {
+		in, err := h.Kernel.Policy()
+		if err == nil {
+			defer func() { _ = in.Close() }()
+			return policy.Parse(in)
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("cannot read the loaded policy: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// ContainerContexts gives the default contexts of volumes and of containers, from lxc_contexts; "" if it does not say.
+func (h *Host) ContainerContexts() (volume, process string) {
+	policyType, err := h.policyType()
+	if err != nil {
+		return "", ""
+	}
+	content, err := h.Root.ReadFile("/etc/selinux/" + policyType + "/contexts/lxc_contexts")
+	if err != nil {
+		return "", ""
+	}
+	lines := bufio.NewScanner(bytes.NewReader(content))
+	for lines.Scan() {
+		key, value, _ := strings.Cut(lines.Text(), "=")
+		value = strings.Trim(strings.TrimSpace(value), `"`)
+		switch strings.TrimSpace(key) {
+		case "file":
+			volume = value
+		case "process":
+			process = value
+		}
+	}
+	return volume, process
+}
+
+// pathsAtOnce bounds the arguments of one matchpathcon.
+const pathsAtOnce = 200
+
+// Expected asks libselinux itself, through matchpathcon, which contexts file_contexts, its substitutions and the local ones give to
+// paths. Paths for which it has none are left out; so are all of them where the tool is not there or the tree is not the host.
+func (h *Host) Expected(ctx context.Context, class string, paths []string) (map[string]string, error) {
+	found := map[string]string{}
+	if !h.Root.IsHost() {
+		return found, nil
+	}
+	kind := map[string]string{
+		"file": "file", "dir": "dir", "lnk_file": "symlink", "chr_file": "char", "blk_file": "block", "sock_file": "socket", "fifo_file": "pipe",
+	}[class]
+	if kind == "" {
+		return found, nil
+	}
+	paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "\t\n\x00") })
+	for batch := range slices.Chunk(paths, pathsAtOnce) {
+		out, err := h.Tools.Run(ctx, append([]string{"matchpathcon", "-m", kind}, batch...)...)
+		var failed *command.ExitError
+		switch {
+		case errors.Is(err, command.ErrMissing):
+			return found, nil
+		case err != nil && !errors.As(err, &failed): // it fails if one path of many has no context
+			return nil, fmt.Errorf("cannot ask for the labels of paths: %w", err)
+		}
+		for line := range strings.Lines(out.Stdout) {
+			if name, label, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t"); ok && label != "<<none>>" {
+				found[name] = label
+			}
+		}
+	}
+	return found, nil
+}
+
+// Inode gives the inode number of a file of the host, of a link its own, 0 if there is none.
+func (h *Host) Inode(name string) uint64 {
+	info, err := h.Root.Lstat(name)
+	if err != nil {
+		return 0
+	}
+	return info.Ino
+}

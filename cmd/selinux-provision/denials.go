@@ -1,0 +1,564 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/attribution"
+	"github.com/selinux-provision/selinux-provision/avc/collect"
+	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+const denialsHelp = `Show what SELinux denied, or would have denied: who (container, pod, unit, domain), what, on what, how often, and what most
+likely helps. Read are the journal and the audit daemon's logs, or a file or standard input with --input: audit.log, dmesg,
+journalctl -o json or -o export, or any mixture of them.
+
+The answer is the first of these that holds: the target has the wrong label for its path; it is in a volume that nobody
+labelled; a boolean allows it; another domain may do it already; the categories forbid it, and no rule helps; only then, a rule.
+
+  denials --module NAME       prints CIL for a new domain NAME_t that has what the container domain has, and what was denied
+  denials --may D --on T      what may domain D do to type T, and under which booleans
+  denials --types NAME        the attributes of a type, or the types of an attribute
+
+No denial does not mean that nothing would be denied: dontaudit rules of the policy, and audit rules, keep denials from the log.
+The answer says whether they do. Names, paths and labels in records come from the programs that were denied; read them so.`
+
+// denialOptions are the flags of denials.
+type denialOptions struct {
+	since, input, policy    string
+	boot                    bool
+	container, unit, source string
+	only                    []string
+	may, on, types          string
+	sinceTime               time.Time
+}
+
+func (a *app) denialsCommand() *cobra.Command {
+	var o denialOptions
+	c := &cobra.Command{Use: "denials", Short: "Show what SELinux denied, and what helps", Long: denialsHelp, Args: noArguments}
+	flags := c.Flags()
+	flags.StringVar(&o.since, "since", "", "only from this `time` on: 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", today, yesterday")
+	flags.BoolVar(&o.boot, "boot", false, "only since the kernel started")
+	flags.StringVar(&o.input, "input", "", "read this `file` and not the journal; - is standard input")
+	flags.StringVar(&o.policy, "policy", "", "ask the binary policy in this `file` and not the loaded one")
+	flags.StringVar(&o.container, "container", "", "only this container: its `name`, or the beginning of its ID")
+	flags.StringVar(&o.unit, "unit", "", "only this `unit` of systemd")
+	flags.StringVar(&o.source, "source", "", "only this `domain`")
+	flags.StringSliceVar(&o.only, "only", nil, "only the findings with these `IDs`")
+	flags.StringVar(&o.may, "may", "", "tell what this `domain` may do, with --on")
+	flags.StringVar(&o.on, "on", "", "the `type` for --may")
+	flags.StringVar(&o.types, "types", "", "tell the attributes of a type or the types of an attribute with this `name`")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = "denials"
+		if err := o.check(time.Now()); err != nil {
+			return usageError{err}
+		}
+		switch {
+		case o.types != "":
+			return a.describeType(cmd.Context(), &o)
+		case o.may != "":
+			return a.may(cmd.Context(), &o)
+		}
+		return a.denials(cmd.Context(), &o)
+	}
+	return c
+}
+
+func (o *denialOptions) check(now time.Time) (err error) {
+	if (o.may == "") != (o.on == "") {
+		return errors.New("cannot answer with one of --may and --on: give the domain with --may and the type with --on")
+	}
+	if o.may != "" && o.types != "" {
+		return errors.New("cannot answer --may and --types at once")
+	}
+	if o.since != "" {
+		if o.sinceTime, err = parseTime(o.since, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseTime reads a point in time as people write it.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
+	switch text {
+	case "today":
+		return midnight, nil
+	case "yesterday":
+		return midnight.AddDate(0, 0, -1), nil
+	}
+	ago := strings.TrimPrefix(strings.TrimSuffix(text, " ago"), "-")
+	if number, ok := strings.CutSuffix(ago, "d"); ok {
+		if days, err := strconv.ParseUint(number, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(days)), nil
+		}
+	}
+	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	if seconds, ok := strings.CutPrefix(text, "@"); ok {
+		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil {
+			return time.Unix(n, 0), nil
+		}
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	for _, layout := range []string{"15:04:05", "15:04"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("cannot use --since %s: write 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", today or yesterday", text)
+}
+
+// denialReport is the result of denials.
+type denialReport struct {
+	// Sources are what was read.
+	Sources []string  `json:"sources"`
+	Stats   avc.Stats `json:"stats"`
+	// Dontaudits counts the rules of the policy that hide denials; absent if the policy could not be read.
+	Dontaudits *int `json:"dontaudits,omitempty"`
+	// Hiding are audit rules of the kernel that keep denials from the journal.
+	Hiding []string `json:"hiding_audit_rules,omitempty"`
+	// Notes say what is missing or to be minded.
+	Notes    []string         `json:"notes,omitempty"`
+	Findings []*judge.Finding `json:"findings"`
+
+	policy *policy.Policy
+	since  time.Time
+}
+
+// gather reads, judges and selects.
+func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, error) {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	defer closeHost()
+	from := collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}
+	who := attribution.New(h.Root)
+	r := &denialReport{Findings: []*judge.Finding{}, since: o.sinceTime}
+	groups := avc.NewGroups(who)
+	query := collect.Query{Since: o.sinceTime, Boot: o.boot, Booted: who.Booted()}
+	if o.input != "" {
+		err = a.readInput(ctx, o, query, groups, r)
+	} else {
+		if h.Root.IsHost() && h.Kernel == nil {
+			r.Notes = append(r.Notes, "SELinux is off in the running kernel: what follows is from before")
+		}
+		r.Stats, r.Sources, err = from.Denials(ctx, query, groups.Add)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.policy, err = a.policy(ctx, &from, o.policy); err != nil {
+		if o.policy != "" {
+			return nil, err
+		}
+		r.Notes = append(r.Notes, fmt.Sprintf("booleans, domains and dontaudit rules are not known: %v", err))
+	} else {
+		n := r.policy.Dontaudits()
+		r.Dontaudits = &n
+	}
+	if h.Kernel != nil && o.input == "" {
+		if r.Hiding, err = h.HidingRules(ctx); err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("whether audit rules keep denials from the journal is not known: %v", err))
+		}
+	}
+	evidence := judge.Evidence{
+		Policy: r.policy, Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: from.Inode, Expected: from.Expected,
+	}
+	evidence.VolumeContext, evidence.ProcessContext = from.ContainerContexts()
+	findings, err := evidence.Judge(ctx, groups.List())
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range findings {
+		if o.selects(f) {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	r.Notes = append(r.Notes, r.losses(o.input != "")...)
+	return r, o.misses(r.Findings)
+}
+
+func (a *app) readInput(ctx context.Context, o *denialOptions, q collect.Query, groups *avc.Groups, r *denialReport) (err error) {
+	in, name := io.Reader(os.Stdin), "standard input"
+	if o.input != "-" {
+		f, err := os.Open(o.input)
+		if err != nil {
+			return usageError{fmt.Errorf("cannot use --input: %w", err)}
+		}
+		defer f.Close()
+		in, name = f, o.input
+	}
+	r.Sources = []string{name}
+	if r.Stats, err = collect.Read(ctx, q, groups.Add, avc.NewDecoder(in)); err != nil {
+		return fmt.Errorf("%w [%s]", err, name)
+	}
+	if r.Stats.Records == 0 {
+		r.Notes = append(r.Notes, name+" has no audit record in it: wanted is audit.log, dmesg, or journalctl with -o json or -o export")
+	}
+	return nil
+}
+
+// policy gives the policy of a file, or that of the host.
+func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*policy.Policy, error) {
+	if name == "" {
+		return from.Policy(ctx)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("cannot use --policy: %w", err)}
+	}
+	defer f.Close()
+	p, err := policy.Parse(f)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("cannot use --policy %s: %w", name, err)}
+	}
+	return p, nil
+}
+
+func (o *denialOptions) selects(f *judge.Finding) bool {
+	s := f.Subject
+	return (o.container == "" || s.Container == o.container || len(o.container) >= 6 && strings.HasPrefix(s.ID, o.container)) &&
+		(o.unit == "" || s.Unit == o.unit || s.Unit == o.unit+".service") &&
+		(o.source == "" || f.Domain == o.source) &&
+		(len(o.only) == 0 || slices.Contains(o.only, f.ID))
+}
+
+// misses complains about an ID that nothing has: it would be left out silently.
+func (o *denialOptions) misses(findings []*judge.Finding) error {
+	for _, id := range o.only {
+		if !slices.ContainsFunc(findings, func(f *judge.Finding) bool { return f.ID == id }) {
+			return usageError{fmt.Errorf("there is no finding %s: selinux-provision denials, with the same --since and --input, lists them", id)}
+		}
+	}
+	return nil
+}
+
+// losses says in words what did not get into the log.
+func (r *denialReport) losses(input bool) (notes []string) {
+	s := r.Stats
+	if s.Kernel > 0 {
+		notes = append(notes, fmt.Sprintf("the kernel dropped %d audit records: its queue was full; auditctl -b 8192 makes it longer", s.Kernel))
+	}
+	switch {
+	case s.Missing > 0 && input:
+		notes = append(notes, fmt.Sprintf("%d audit events between the first and the last are not in the input: they were lost, or somebody filtered them out", s.Missing))
+	case s.Missing > 0:
+		notes = append(notes, fmt.Sprintf("%d audit events between the first and the last are missing (at most %d in one place, before %s): they were lost on their way to the log",
+			s.Missing, s.LargestGap, s.GapAt.Local().Format(time.DateTime)))
+	}
+	if s.Malformed+s.Overlong > 0 {
+		notes = append(notes, fmt.Sprintf("%d lines that look like audit records could not be read", s.Malformed+s.Overlong))
+	}
+	if s.Suppressed > 0 && s.Missing > 0 {
+		notes = append(notes, fmt.Sprintf("the kernel's log left out %d messages", s.Suppressed))
+	}
+	return notes
+}
+
+func (a *app) denials(ctx context.Context, o *denialOptions) error {
+	r, err := a.gather(ctx, o)
+	if err != nil {
+		return err
+	}
+	if a.answer(struct {
+		header
+		*denialReport
+	}{a.header(), r}) {
+		return nil
+	}
+	printDenials(a.stdout, r, a.verbose)
+	return nil
+}
+
+func printDenials(w io.Writer, r *denialReport, verbose bool) {
+	if len(r.Findings) == 0 {
+		fmt.Fprintf(w, "No denials in %s%s.\n", strings.Join(r.Sources, " and "), period(r))
+	} else {
+		var count, enforced, permissive uint64
+		for _, f := range r.Findings {
+			count, enforced, permissive = count+f.Count, enforced+f.Enforced, permissive+f.Permissive
+		}
+		fmt.Fprintf(w, "%s in %s: %d stopped something, %d only reported%s.\n\n", plural(count, "denial"), strings.Join(r.Sources, " and "), enforced, permissive, unknown(count-enforced-permissive))
+		printFindings(w, r.Findings, verbose)
+	}
+	for _, note := range append(hidden(r), r.Notes...) {
+		fmt.Fprintf(w, "! %s\n", printable(note))
+	}
+}
+
+func unknown(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", of %d the record does not say", n)
+}
+
+func plural(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func period(r *denialReport) string {
+	switch {
+	case !r.since.IsZero():
+		return " since " + r.since.Format(time.DateTime)
+	case r.Stats.First.IsZero():
+		return ""
+	}
+	return fmt.Sprintf(", whose audit records go from %s to %s", r.Stats.First.Local().Format(time.DateTime), r.Stats.Last.Local().Format(time.DateTime))
+}
+
+// hidden says what keeps denials out of the log: an empty list proves nothing while something does.
+func hidden(r *denialReport) (notes []string) {
+	if r.Dontaudits != nil && *r.Dontaudits > 0 {
+		notes = append(notes, fmt.Sprintf("%d dontaudit rules of the policy hide denials: what they hide would be stopped without a word when enforcing; to see it, declare audit: {dontaudit: strip} and apply",
+			*r.Dontaudits))
+	}
+	for _, rule := range r.Hiding {
+		notes = append(notes, fmt.Sprintf("an audit rule keeps denials from the journal (%s): declare audit: {log_denials: true} and apply", rule))
+	}
+	return notes
+}
+
+// printFindings prints a table; below each line, what helps.
+func printFindings(w io.Writer, findings []*judge.Finding, verbose bool) {
+	rows := [][]string{{"ID", "COUNT", "WHO", "DENIED", "ON", "ENFORCED", "FIRST", "LAST"}}
+	for _, f := range findings {
+		rows = append(rows, []string{f.ID, strconv.FormatUint(f.Count, 10), who(f), what(f), onWhat(f), enforcedWord(f), clock(f.First), clock(f.Last)})
+	}
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], len([]rune(cell)))
+		}
+	}
+	for n, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			line.WriteString(cell + strings.Repeat(" ", widths[i]-len([]rune(cell))))
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		if n > 0 {
+			printFix(w, findings[n-1], verbose)
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+func printFix(w io.Writer, f *judge.Finding, verbose bool) {
+	indent := strings.Repeat(" ", 8)
+	fmt.Fprintf(w, "%s%s: %s\n", indent, f.Fix.Kind, printable(f.Fix.Text))
+	if f.Fix.Command != "" {
+		fmt.Fprintf(w, "%s  %s\n", indent, printable(strings.Replace(f.Fix.Command, "NAME", "NAME --only "+f.ID, 1)))
+	}
+	for line := range strings.Lines(f.Fix.Config) {
+		fmt.Fprintf(w, "%s  %s\n", indent, printable(strings.TrimSuffix(line, "\n")))
+	}
+	if f.Fix.Also != "" {
+		fmt.Fprintf(w, "%s%s\n", indent, printable(f.Fix.Also))
+	}
+	if verbose {
+		fmt.Fprintf(w, "%s%s -> %s\n", indent, printable(string(f.Source)), printable(string(f.Object)))
+		if f.Comm != "" || f.PID != 0 {
+			fmt.Fprintf(w, "%sthe last: process %d (%s) %s\n", indent, f.PID, printable(f.Comm), printable(f.Exe))
+		}
+		if f.Subject.Evidence != "" {
+			fmt.Fprintf(w, "%sknown by %s\n", indent, printable(f.Subject.Evidence))
+		}
+		for _, p := range f.Paths {
+			fmt.Fprintf(w, "%s%6d  %s%s\n", indent, p.Count, printable(p.Path), hostPath(p))
+		}
+	}
+}
+
+func hostPath(p judge.Seen) string {
+	if p.Host == "" || p.Host == p.Path {
+		return ""
+	}
+	return " (on the host " + printable(p.Host) + ")"
+}
+
+func who(f *judge.Finding) string {
+	text := f.Domain
+	if s := f.Subject.String(); s != "" {
+		if f.Subject.Image != "" {
+			s += " (" + f.Subject.Image + ")"
+		}
+		text = s + ", " + f.Domain
+	}
+	return printable(text)
+}
+
+func what(f *judge.Finding) string {
+	words := strings.Join(f.PermissionList(), " ")
+	switch f.Kind {
+	case avc.Granted:
+		words = "(granted) " + words
+	case avc.Invalid:
+		words = strings.TrimSpace("invalid context " + words)
+	}
+	return printable(strings.TrimSpace(f.Class + " " + words))
+}
+
+func onWhat(f *judge.Finding) string {
+	text := f.Target
+	if f.Kind == avc.Invalid {
+		text = cmp.Or(f.Invalid, text)
+	}
+	if len(f.Paths) > 0 {
+		text += " " + f.Paths[0].Path
+		if f.PathCount > 1 {
+			text += fmt.Sprintf(" and %d more", f.PathCount-1)
+		}
+	}
+	if f.FileSystem != "" {
+		text += " (" + f.FileSystem + ")"
+	} else if f.Dev != "" {
+		text += " (" + f.Dev + ")"
+	}
+	return printable(text)
+}
+
+func enforcedWord(f *judge.Finding) string {
+	switch {
+	case f.Kind != avc.Denied:
+		return "-"
+	case f.Enforced == f.Count:
+		return "yes"
+	case f.Permissive == f.Count:
+		return "no"
+	case f.Enforced > 0:
+		return fmt.Sprintf("%d of them", f.Enforced)
+	}
+	return "unknown"
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+// printable takes from text, which may be an attacker's, what would move the cursor or hide something on a terminal.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
+}
+
+// openPolicy gives the policy for a question that needs nothing else.
+func (a *app) openPolicy(ctx context.Context, name string) (*policy.Policy, error) {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	defer closeHost()
+	if name == "" && h.Root.IsHost() && h.Kernel == nil {
+		return nil, fmt.Errorf("%w: %w: name a policy file with --policy", stages.ErrNotApplicable, kernel.ErrDisabled)
+	}
+	return a.policy(ctx, &collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}, name)
+}
+
+func (a *app) describeType(ctx context.Context, o *denialOptions) error {
+	p, err := a.openPolicy(ctx, o.policy)
+	if err != nil {
+		return err
+	}
+	t, err := p.Describe(o.types)
+	if err != nil {
+		return usageError{fmt.Errorf("cannot describe it: %w", err)}
+	}
+	if a.answer(struct {
+		header
+		policy.Type
+	}{a.header(), t}) {
+		return nil
+	}
+	if t.Attribute {
+		fmt.Fprintf(a.stdout, "%s is an attribute of %s:\n", t.Name, plural(uint64(len(t.Types)), "type"))
+	} else {
+		fmt.Fprintf(a.stdout, "%s is a type", t.Name)
+		if len(t.Aliases) > 0 {
+			fmt.Fprintf(a.stdout, " (also called %s)", strings.Join(t.Aliases, ", "))
+		}
+		if t.Permissive {
+			fmt.Fprint(a.stdout, ", permissive even when the host enforces")
+		}
+		fmt.Fprintf(a.stdout, " with %s:\n", plural(uint64(len(t.Attributes)), "attribute"))
+	}
+	for _, name := range append(t.Types, t.Attributes...) {
+		fmt.Fprintf(a.stdout, "  %s\n", name)
+	}
+	return nil
+}
+
+func (a *app) may(ctx context.Context, o *denialOptions) error {
+	p, err := a.openPolicy(ctx, o.policy)
+	if err != nil {
+		return err
+	}
+	list, err := p.May(o.may, o.on)
+	if err != nil {
+		return usageError{fmt.Errorf("cannot answer: %w", err)}
+	}
+	if a.answer(struct {
+		header
+		Domain string          `json:"domain"`
+		Target string          `json:"target"`
+		Access []policy.Access `json:"access"`
+	}{a.header(), o.may, o.on, append([]policy.Access{}, list...)}) {
+		return nil
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(a.stdout, "%s may do nothing to %s, whatever the booleans say.\n", o.may, o.on)
+		return nil
+	}
+	for _, access := range list {
+		when := ""
+		if access.Condition != "" {
+			when = fmt.Sprintf("  if %s (%s now)", access.Condition, map[bool]string{true: "it is so", false: "it is not so"}[access.Holds])
+		}
+		fmt.Fprintf(a.stdout, "%s: %s%s\n", access.Class, strings.Join(access.Permissions, " "), when)
+	}
+	fmt.Fprintln(a.stdout, "Categories and other constraints can still forbid it.")
+	return nil
+}

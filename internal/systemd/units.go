@@ -1,0 +1,75 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+)
+
+// UnitState is how a unit fares. The words are systemd's own (systemctl show).
+type UnitState struct {
+	Name   string
+	Load   string // loaded, not-found, masked, error, bad-setting
+	Active string // active, reloading, inactive, failed, activating, deactivating
+	Sub    string // running, exited, auto-restart, dead, ...
+	Result string // of a service: success, exit-code, signal, timeout, ...; "" for others
+	Type   string // of a service: simple, notify, oneshot, ...; "" for others
+	// Restarts counts how often systemd has restarted a service by itself since somebody started it.
+	Restarts uint32
+}
+
+// Units asks how units fare, in the order of their names in the call. A unit that does not exist has Load "not-found".
+func Units(ctx context.Context, names ...string) ([]UnitState, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	conn, err := connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask for the state of units: %w", err)
+	}
+	defer conn.Close()
+	list, err := conn.ListUnitsByNamesContext(ctx, names)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask for the state of units: %w", ended(ctx, err))
+	}
+	if len(list) != len(names) {
+		return nil, fmt.Errorf("cannot ask for the state of units: systemd told of %d, %d were named", len(list), len(names))
+	}
+	states := make([]UnitState, len(list))
+	for i, u := range list {
+		states[i] = UnitState{Name: names[i], Load: u.LoadState, Active: u.ActiveState, Sub: u.SubState}
+		if strings.HasSuffix(names[i], ".service") && u.LoadState == "loaded" {
+			if err := service(ctx, conn, &states[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return states, nil
+}
+
+func service(ctx context.Context, conn *systemd.Conn, to *UnitState) error {
+	properties, err := conn.GetUnitTypePropertiesContext(ctx, to.Name, "Service")
+	if err != nil {
+		return fmt.Errorf("cannot ask for the state of %s: %w", to.Name, ended(ctx, err))
+	}
+	to.Result, _ = properties["Result"].(string)
+	to.Type, _ = properties["Type"].(string)
+	to.Restarts, _ = properties["NRestarts"].(uint32)
+	return nil
+}
+
+// Stopping says whether the host is going down.
+func Stopping(ctx context.Context) (bool, error) {
+	conn, err := connect(ctx)
+	if err != nil {
+		return false, fmt.Errorf("cannot ask for the state of the host: %w", err)
+	}
+	defer conn.Close()
+	state, err := conn.SystemStateContext(ctx)
+	if err != nil {
+		return false, fmt.Errorf("cannot ask for the state of the host: %w", ended(ctx, err))
+	}
+	return state.Value.Value() == "stopping", nil
+}

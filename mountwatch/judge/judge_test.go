@@ -1,0 +1,341 @@
+package judge
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+const (
+	files = "system_u:object_r:container_file_t:s0"
+	other = "system_u:object_r:container_ro_file_t:s0"
+)
+
+// disk is a mount of a plain file system. Each key=value changes one thing.
+func disk(point string, change ...func(*mounts.Mount)) *mounts.Mount {
+	m := &mounts.Mount{
+		ID: 100, Parent: 1, Device: mounts.Device{Major: 8, Minor: 1}, Root: "/", Mountpoint: point, Options: "rw,relatime", FSType: "ext4",
+		Source: "/dev/sda1", SuperOptions: "rw,seclabel",
+	}
+	for _, c := range change {
+		c(m)
+	}
+	return m
+}
+
+func on(fstype, super string) func(*mounts.Mount) {
+	return func(m *mounts.Mount) { m.FSType, m.SuperOptions = fstype, super }
+}
+
+func id(n int) func(*mounts.Mount) { return func(m *mounts.Mount) { m.ID = n } }
+
+func device(minor uint32) func(*mounts.Mount) {
+	return func(m *mounts.Mount) { m.Device.Minor = minor }
+}
+
+func parent(n int) func(*mounts.Mount) { return func(m *mounts.Mount) { m.Parent = n } }
+
+func root(dir string) func(*mounts.Mount) { return func(m *mounts.Mount) { m.Root = dir } }
+
+func readOnly(m *mounts.Mount) {
+	m.Options = "ro"
+	m.SuperOptions = "ro" + strings.TrimPrefix(m.SuperOptions, "rw")
+}
+
+func at(point string) Match { return Match{Mountpoint: point} }
+
+func TestJudge(t *testing.T) {
+	host := Host{SELinux: true, DefaultContext: "system_u:object_r:container_file_t:s0:c1"}
+	data := Rule{Name: "data", Source: "c.yaml:3", Match: at("/data"), Strategy: Auto}
+	with := func(change func(*Rule)) []Rule { r := data; change(&r); return []Rule{r} }
+	strategy := func(s Strategy) []Rule { return with(func(r *Rule) { r.Strategy = s }) }
+	matching := func(m Match) []Rule { return with(func(r *Rule) { r.Match = m }) }
+	second := func(m Match, context string) Rule {
+		return Rule{Name: "second", Source: "c.yaml:9", Match: m, Context: context, Strategy: Auto}
+	}
+	type table = []*mounts.Mount // the first one is judged
+	for _, c := range []struct {
+		name  string
+		host  Host
+		rules []Rule
+		table table
+		facts Facts
+		want  Outcome
+		code  Code
+		says  string // part of the reason
+		label string
+	}{
+		{name: "no rules", table: table{disk("/data")}, want: Undeclared},
+		{name: "another mountpoint", rules: []Rule{data}, table: table{disk("/other")}, want: Undeclared},
+
+		// The ways.
+		{name: "auto", rules: []Rule{data}, table: table{disk("/data")}, want: WantsContext, label: files},
+		{name: "auto, no labels on files", rules: []Rule{data}, table: table{disk("/data", on("vfat", "rw"))}, want: WantsContext, label: files},
+		{name: "auto, mounted twice", rules: []Rule{data}, table: table{disk("/data"), disk("/again", id(101))}, want: WantsRelabel},
+		{name: "auto, mounted twice, no labels on files", rules: []Rule{data},
+			table: table{disk("/data", on("vfat", "rw")), disk("/again", id(101), on("vfat", "rw"))}, want: Refused, code: CodeSeveralMounts},
+		{name: "context", rules: strategy(Context), table: table{disk("/data")}, want: WantsContext},
+		{name: "context, mounted twice", rules: strategy(Context), table: table{disk("/data"), disk("/again", id(101))},
+			want: Refused, code: CodeSeveralMounts},
+		{name: "relabel", rules: strategy(Relabel), table: table{disk("/data")}, want: WantsRelabel},
+		{name: "relabel, mounted twice", rules: strategy(Relabel), table: table{disk("/data"), disk("/again", id(101))}, want: WantsRelabel},
+		{name: "relabel, no labels on files", rules: strategy(Relabel), table: table{disk("/data", on("vfat", "rw"))},
+			want: Refused, code: CodeNoRelabel, says: "the files of a vfat take no labels here"},
+		{name: "relabel, read-only", rules: strategy(Relabel), table: table{disk("/data", readOnly)}, want: Refused, code: CodeReadOnly},
+		{name: "auto, read-only", rules: []Rule{data}, table: table{disk("/data", on("iso9660", "rw"), readOnly)}, want: WantsContext},
+		{name: "auto, read-only, mounted twice", rules: []Rule{data},
+			table: table{disk("/data", readOnly), disk("/again", id(101), readOnly)}, want: Refused, code: CodeSeveralMounts},
+		{name: "paths force a relabelling", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")}, want: WantsRelabel},
+
+		// The label.
+		{name: "level alone", rules: with(func(r *Rule) { r.Level = "s0:c10,c20" }), table: table{disk("/data")}, want: WantsContext,
+			label: "system_u:object_r:container_file_t:s0:c10,c20"},
+		{name: "whole context", rules: with(func(r *Rule) { r.Context = other }), table: table{disk("/data")}, want: WantsContext, label: other},
+		{name: "no default", host: Host{SELinux: true}, rules: []Rule{data}, table: table{disk("/data")}, want: Refused, code: CodeNoDefault},
+		{name: "no default, and none needed", host: Host{SELinux: true}, rules: with(func(r *Rule) { r.Context = other }),
+			table: table{disk("/data")}, want: WantsContext, label: other},
+
+		// Already right.
+		{name: "right by option", rules: []Rule{data}, table: table{disk("/data", on("ext4", "rw,context="+files))}, want: Right},
+		{name: "right by option, quoted, in the kernel's order", rules: with(func(r *Rule) { r.Level = "s0:c20,c1.c3" }),
+			table: table{disk("/data", on("ext4", `rw,context="system_u:object_r:container_file_t:s0:c1,c2,c3,c20"`))}, want: Right},
+		{name: "right by option, relabel declared", rules: strategy(Relabel), table: table{disk("/data", on("ext4", "rw,context="+files))}, want: Right},
+		{name: "right by option, and mounted twice", rules: []Rule{data},
+			table: table{disk("/data", on("ext4", "rw,context="+files)), disk("/again", id(101), on("ext4", "rw,context="+files))}, want: Right},
+		{name: "another option", rules: []Rule{data}, table: table{disk("/data", on("ext4", "rw,context="+other))}, want: WantsContext},
+		{name: "another option, relabel declared", rules: strategy(Relabel), table: table{disk("/data", on("ext4", "rw,context="+other))},
+			want: Refused, code: CodeOtherContext, says: other},
+		{name: "right option, paths declared", rules: with(func(r *Rule) { r.Paths = []string{"a"} }),
+			table: table{disk("/data", on("ext4", "rw,context="+files))}, want: Refused, code: CodeOtherContext},
+		{name: "another option, mounted twice", rules: []Rule{data},
+			table: table{disk("/data", on("ext4", "rw,context="+other)), disk("/again", id(101), on("ext4", "rw,context="+other))},
+			want:  Refused, code: CodeSeveralMounts},
+		{name: "labelled before", rules: []Rule{data}, table: table{disk("/data")}, facts: Facts{RootLabel: files, Labelled: files}, want: Right},
+		{name: "root is right, nothing recorded", rules: []Rule{data}, table: table{disk("/data")}, facts: Facts{RootLabel: files}, want: WantsContext},
+		{name: "recorded, root is wrong", rules: strategy(Relabel), table: table{disk("/data")}, facts: Facts{RootLabel: other, Labelled: files},
+			want: WantsRelabel},
+		{name: "labelled with another", rules: strategy(Relabel), table: table{disk("/data")}, facts: Facts{RootLabel: other, Labelled: other},
+			want: WantsRelabel},
+		{name: "labelled before, context declared", rules: strategy(Context), table: table{disk("/data")},
+			facts: Facts{RootLabel: files, Labelled: files}, want: WantsContext},
+		{name: "paths labelled before", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")},
+			facts: Facts{RootLabel: "system_u:object_r:unlabeled_t:s0", Labelled: files}, want: Right},
+
+		// Refused.
+		{name: "SELinux off", host: Host{DefaultContext: files}, rules: []Rule{data}, table: table{disk("/data")}, want: Refused, code: CodeSELinuxOff},
+		{name: "Btrfs", rules: []Rule{data}, table: table{disk("/data", on("btrfs", "rw,seclabel,subvol=/"))}, want: Refused, code: CodeBtrfs,
+			says: "one context= would hold for every subvolume"},
+		{name: "Btrfs subvolume", rules: []Rule{data}, table: table{disk("/data", on("btrfs", "rw,seclabel,subvol=/x"), root("/x"))},
+			want: Refused, code: CodeBtrfs, says: "snapshot"},
+		{name: "bind mount of a part", rules: []Rule{data}, table: table{disk("/data", root("/sub"))}, want: Refused, code: CodeBind, says: "/sub"},
+		{name: "bind mount of the whole of something else", rules: []Rule{data},
+			table: table{disk("/data", id(101)), disk("/first", id(90))}, want: Refused, code: CodeBind, says: "/first"},
+		{name: "bind mount of the system", rules: []Rule{data}, table: table{disk("/data", id(101)), disk("/", id(90))}, want: Refused, code: CodeBind},
+		{name: "the system", rules: matching(at("/etc")), table: table{disk("/etc")}, want: Refused, code: CodeProhibited},
+		{name: "within the system", rules: matching(at("/usr/local/x")), table: table{disk("/usr/local/x")}, want: Refused, code: CodeProhibited},
+		{name: "the system's Btrfs", rules: matching(at("/oem")), table: table{disk("/oem", on("btrfs", "rw,seclabel"))}, want: Refused, code: CodeProhibited},
+		{name: "made by the kernel", rules: matching(at("/data")), table: table{disk("/data", on("proc", "rw"))}, want: Refused, code: CodeNoWay, says: "proc"},
+		{name: "tie", rules: []Rule{data, second(at("/data"), other)}, table: table{disk("/data")}, want: Refused, code: CodeTie,
+			says: `the rules "data" (c.yaml:3) and "second" (c.yaml:9) match it equally well`},
+		{name: "tie with one label", rules: []Rule{data, second(at("/data"), "")}, table: table{disk("/data")}, want: Refused, code: CodeTie},
+		{name: "two labels", rules: []Rule{data, second(at("/again"), other)}, table: table{disk("/data"), disk("/again", id(101))},
+			want: Refused, code: CodeTwoLabels, says: `the rule "second" (c.yaml:9) wants another label for the same file system at /again`},
+		{name: "two rules, one label", rules: []Rule{data, second(at("/again"), files)}, table: table{disk("/data"), disk("/again", id(101))},
+			want: WantsRelabel},
+
+		// Left alone.
+		{name: "kubelet", rules: matching(at("/var/lib/kubelet/**")), table: table{disk("/var/lib/kubelet/pods/1/volumes/x")}, want: LeftAlone, code: CodeKubelet},
+		{name: "Docker, declared or not", table: table{disk("/var/lib/docker/overlay2/x/merged", on("overlay", "rw,seclabel"))},
+			want: LeftAlone, code: CodeDocker},
+		{name: "containerd", table: table{disk("/run/containerd/x/rootfs")}, want: LeftAlone, code: CodeContainerd},
+		{name: "Podman", table: table{disk("/var/lib/containers/storage/overlay/x/merged")}, want: LeftAlone, code: CodePodman},
+		{name: "CRI-O", table: table{disk("/run/crio/x")}, want: LeftAlone, code: CodeCRIO},
+		{name: "covered", rules: []Rule{data}, table: table{disk("/data"), disk("/data", id(101), device(2), parent(100))}, want: LeftAlone, code: CodeCovered},
+		{name: "the cover", rules: []Rule{data}, table: table{disk("/data", id(101), device(2), parent(100)), disk("/data")}, want: WantsContext},
+		{name: "automount point", rules: []Rule{data}, table: table{disk("/data", on("autofs", "rw"))}, want: LeftAlone, code: CodeSystem},
+		{name: "the system, met by type", rules: matching(Match{FSType: "btrfs"}), table: table{disk("/usr", on("btrfs", "ro,seclabel"))},
+			want: LeftAlone, code: CodeSystem},
+		{name: "Btrfs, met by type", rules: matching(Match{FSType: "btrfs"}), table: table{disk("/data", on("btrfs", "rw,seclabel"))},
+			want: Refused, code: CodeBtrfs},
+		{name: "the system, met by pattern", rules: matching(at("/**")), table: table{disk("/")}, want: LeftAlone, code: CodeSystem},
+		{name: "made by the kernel, met by pattern", rules: matching(at("/**")), table: table{disk("/x/proc", on("proc", "rw"))},
+			want: LeftAlone, code: CodeSystem},
+		{name: "a user's directory, met by type", rules: matching(Match{FSType: "tmpfs"}), table: table{disk("/run/user/0", on("tmpfs", "rw,seclabel"))},
+			want: LeftAlone, code: CodeSystem},
+		{name: "a stick, met by type", rules: matching(Match{FSType: "vfat"}), table: table{disk("/run/media/stick", on("vfat", "rw"))}, want: WantsContext},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.host == (Host{}) {
+				c.host = host
+			}
+			rules, err := NewRules(c.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			byAge := append(table{}, c.table...)
+			if len(byAge) > 1 && byAge[0].ID > byAge[1].ID {
+				byAge[0], byAge[1] = byAge[1], byAge[0]
+			}
+			v := rules.Judge(c.host, mounts.NewTable(byAge), c.table[0], c.facts)
+			if v.Outcome != c.want || v.Code != c.code || !strings.Contains(v.Reason, c.says) || c.label != "" && v.Want != c.label {
+				t.Errorf("got  %s %s %q %s\nwant %s %s %q %s", v.Outcome, v.Code, v.Reason, v.Want, c.want, c.code, c.says, c.label)
+			}
+			if v.Outcome == Refused && (v.Reason == "" || v.Remedy == "") {
+				t.Error("refused without reason and remedy")
+			}
+			if v.Mount != c.table[0] {
+				t.Error("it is the verdict of another mount")
+			}
+			if (v.Code == CodeTie || v.Code == CodeTwoLabels) != (len(v.Rules) == 2) {
+				t.Errorf("%d rules are named", len(v.Rules))
+			}
+		})
+	}
+}
+
+// Only auto may fall back to labelling the files.
+func TestOrRelabel(t *testing.T) {
+	for _, c := range []struct {
+		strategy Strategy
+		mount    *mounts.Mount
+		want     bool
+	}{
+		{Auto, disk("/data"), true}, {Context, disk("/data"), false}, {Auto, disk("/data", on("vfat", "rw")), false}, {Auto, disk("/data", readOnly), false},
+	} {
+		rules, err := NewRules([]Rule{{Match: at("/data"), Strategy: c.strategy}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := rules.Judge(Host{SELinux: true, DefaultContext: files}, mounts.NewTable([]*mounts.Mount{c.mount}), c.mount, Facts{})
+		if v.Outcome != WantsContext || v.OrRelabel != c.want {
+			t.Errorf("%s on %s: %s, %v", c.strategy, c.mount.SuperOptions, v.Outcome, v.OrRelabel)
+		}
+	}
+}
+
+func TestMatching(t *testing.T) {
+	m := disk("/var/lib/data")
+	names := mounts.Names{
+		Paths: []string{"/dev/sda1", "/dev/disk/by-id/wwn-1"}, Labels: []string{"DATA 1"}, UUIDs: []string{"AB-CD"},
+	}
+	nfs := disk("/mnt/nfs", on("nfs4", "rw"))
+	nfs.Source = "srv:/export/a"
+	sshfs := disk("/mnt/ssh", on("fuse.sshfs", "rw"))
+	for _, c := range []struct {
+		name  string
+		mount *mounts.Mount
+		list  []Match
+		want  string // the indices of those that win
+	}{
+		{"mountpoint", m, []Match{at("/var/lib/data"), at("/var/lib/dat")}, "0"},
+		{"pattern", m, []Match{at("/var/lib/*")}, "0"},
+		{"exact beats pattern", m, []Match{at("/var/lib/*"), at("/var/lib/data")}, "1"},
+		{"longer pattern wins", m, []Match{at("/var/**"), at("/var/lib/**")}, "1"},
+		{"tie of patterns", m, []Match{at("/var/lib/*"), at("/var/lib/d*"), at("/var/lib/da?a"), at("/var/lib/da*")}, "2 3"},
+		{"mountpoint and label tie", m, []Match{at("/var/lib/data"), {Label: "DATA 1"}}, "0 1"},
+		{"ties are not passed on", m, []Match{at("/var/**"), {Label: "D*"}, at("/var/lib/**")}, "1 2"},
+		{"both beat one", m, []Match{at("/var/lib/data"), {Label: "DATA 1", Mountpoint: "/var/lib/data"}, {Label: "DATA 1"}}, "1"},
+		{"a type adds", m, []Match{at("/var/lib/data"), {FSType: "ext4", Mountpoint: "/var/lib/data"}}, "1"},
+		{"a type is never exact", m, []Match{{FSType: "ext4"}, at("/var/lib/data")}, "1"},
+		{"exact beats many patterns", m, []Match{{Mountpoint: "/var/lib/dat*", FSType: "ext4", Label: "D*", UUID: "*"}, {UUID: "ab-cd"}}, "1"},
+		{"UUID in any case", m, []Match{{UUID: "Ab-cD"}}, "0"},
+		{"label in its case", m, []Match{{Label: "data 1"}}, ""},
+		{"source", m, []Match{{Source: "/dev/sda1"}}, "0"},
+		{"source by another name", m, []Match{{Source: "/dev/disk/by-id/wwn-*"}}, "0"},
+		{"every key counts", m, []Match{{Source: "/dev/sda1", FSType: "xfs"}, {Label: "DATA 1", UUID: "x"}}, ""},
+		{"NFS by server", nfs, []Match{{Source: "srv:/export/*"}, {Source: "srv:*"}}, "0"},
+		{"a family", sshfs, []Match{{FSType: "fuse"}}, "0"},
+		{"one of a family", sshfs, []Match{{FSType: "fuse.sshfs"}, {FSType: "fuse.x"}}, "0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var list []Rule
+			for i, match := range c.list {
+				list = append(list, Rule{Name: string(rune('0' + i)), Match: match})
+			}
+			rules, err := NewRules(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			its := names
+			if c.mount != m {
+				its = mounts.Names{}
+			}
+			var won []string
+			for _, r := range rules.Matching(c.mount, its) {
+				won = append(won, r.Name)
+			}
+			if got := strings.Join(won, " "); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNeedNames(t *testing.T) {
+	rules, err := NewRules([]Rule{{Match: at("/a")}, {Match: Match{Mountpoint: "/b", UUID: "x"}}, {Match: Match{FSType: "xfs", Label: "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mount *mounts.Mount
+		want  bool
+	}{{disk("/a"), false}, {disk("/b"), true}, {disk("/c"), false}, {disk("/c", on("xfs", "rw")), true}} {
+		if rules.NeedNames(c.mount) != c.want {
+			t.Errorf("%s: %v", c.mount.Mountpoint, !c.want)
+		}
+	}
+}
+
+func TestNewRulesRefuses(t *testing.T) {
+	for _, match := range []Match{{}, {Mountpoint: "/[a"}} {
+		if _, err := NewRules([]Rule{{Name: "x", Match: match}}); err == nil {
+			t.Errorf("%+v was taken", match)
+		}
+	}
+}
+
+func TestSameContext(t *testing.T) {
+	const c = "u:r:t:"
+	for _, x := range []struct {
+		a, b string
+		want bool
+	}{
+		{c + "s0", c + "s0", true}, {c + "s0", c + "s1", false}, {c + "s0:c1,c2", c + "s0:c2,c1", true}, {c + "s0:c1.c3", c + "s0:c1,c2,c3", true},
+		{c + "s0:c1.c3", c + "s0:c1,c3", false}, {c + "s0", c + "s0-s0", true}, {c + "s0-s0:c0.c1", c + "s0-s0:c0,c1", true},
+		{c + "s0-s0:c1", c + "s0", false}, {c + "s0", "u:r:x:s0", false}, {"u:r:t", "u:r:t", true}, {"u:r:t", c + "s0", false},
+		{c + "s0:c0.c1023", c + "s0:c0.c1022", false}, {c + "s0:c3.c1", c + "s0:c1.c3", false}, {c + "s0:c1.c999999999", c + "s0", false}, {"", c, false},
+	} {
+		if SameContext(x.a, x.b) != x.want || SameContext(x.b, x.a) != x.want {
+			t.Errorf("%q and %q: %v", x.a, x.b, !x.want)
+		}
+	}
+}
+
+func FuzzSameContext(f *testing.F) {
+	f.Add("u:r:t:s0:c1.c3", "u:r:t:s0:c1,c2,c3")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if SameContext(a, b) != SameContext(b, a) || !SameContext(a, a) {
+			t.Error(a, b)
+		}
+	})
+}
+
+func TestReadDefaultContext(t *testing.T) {
+	for text, want := range map[string]string{
+		"process = \"system_u:system_r:container_t:s0\"\nfile = \"" + files + "\"\nro_file=\"" + other + "\"\n": files,
+		"file=" + files: files, " file = '" + files + "' ": files, "# file = \"x\"\n": "", "": "", "ro_file = \"x\"": "", "files = x": "",
+	} {
+		got, err := ReadDefaultContext(strings.NewReader(text))
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
+func FuzzReadDefaultContext(f *testing.F) {
+	f.Add("file = \"a:b:c:s0\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = ReadDefaultContext(strings.NewReader(text))
+	})
+}

@@ -1,0 +1,135 @@
+package judge
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// Rules are the operator's, ready to be used. The zero value has none. They may be used by several goroutines at once.
+type Rules struct {
+	list []rule
+}
+
+// rule is a Rule whose patterns have been read. A pattern is nil if the key is not given.
+type rule struct {
+	Rule
+	mountpoint, source, fstype, label, uuid *glob.Pattern
+
+	exact, keys int // how specific it is
+}
+
+// NewRules makes rules ready. A pattern that cannot be read, and a rule that would match everything, is an error; whoever has read
+// the config has said so before, with the line.
+func NewRules(list []Rule) (*Rules, error) {
+	r := &Rules{}
+	for _, each := range list {
+		made := rule{Rule: each}
+		for _, key := range []struct {
+			text    string
+			pattern **glob.Pattern
+			names   bool // it can name one volume
+		}{
+			{each.Match.Mountpoint, &made.mountpoint, true}, {each.Match.Source, &made.source, true}, {each.Match.Label, &made.label, true},
+			{strings.ToLower(each.Match.UUID), &made.uuid, true}, {each.Match.FSType, &made.fstype, false},
+		} {
+			if key.text == "" {
+				continue
+			}
+			pattern, err := glob.Compile(key.text)
+			if err != nil {
+				return nil, fmt.Errorf("cannot use rule %s (%s): cannot use the pattern %q: %w", each.Name, each.Source, key.text, err)
+			}
+			*key.pattern = pattern
+			made.keys++
+			if key.names && pattern.Exact() {
+				made.exact++
+			}
+		}
+		if made.keys == 0 {
+			return nil, fmt.Errorf("cannot use rule %s (%s): it matches everything", each.Name, each.Source)
+		}
+		r.list = append(r.list, made)
+	}
+	return r, nil
+}
+
+// NeedNames tells whether Facts.Names is needed to tell which rule is for this mount: a rule that fits it otherwise asks for a source,
+// a label or a UUID.
+func (r *Rules) NeedNames(m *mounts.Mount) bool {
+	for i := range r.list {
+		if one := &r.list[i]; (one.source != nil || one.label != nil || one.uuid != nil) && one.fitsLine(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// Matching gives the rules that match the mount better than all others: none, one, or those of a tie. Of Facts, it needs the names only;
+// the others are worth reading if it gives something.
+func (r *Rules) Matching(m *mounts.Mount, names mounts.Names) []*Rule {
+	var fitting []*rule
+	for i := range r.list {
+		if one := &r.list[i]; one.fitsLine(m) && one.fitsNames(m, names) {
+			fitting = append(fitting, one)
+		}
+	}
+	var best []*Rule
+	for _, one := range fitting {
+		if !slices.ContainsFunc(fitting, func(other *rule) bool { return other.beats(one) }) {
+			best = append(best, &one.Rule)
+		}
+	}
+	return best
+}
+
+// fitsLine compares what is in the mount table alone.
+func (r *rule) fitsLine(m *mounts.Mount) bool {
+	if r.mountpoint != nil && !r.mountpoint.Match(m.Mountpoint) {
+		return false
+	}
+	family, _, _ := strings.Cut(m.FSType, ".")
+	return r.fstype == nil || r.fstype.Match(m.FSType) || r.fstype.Match(family)
+}
+
+func (r *rule) fitsNames(m *mounts.Mount, names mounts.Names) bool {
+	if r.source != nil && !r.source.Match(m.Source) && !anyOf(r.source, names.Paths, false) {
+		return false
+	}
+	return (r.label == nil || anyOf(r.label, names.Labels, false)) && (r.uuid == nil || anyOf(r.uuid, names.UUIDs, true))
+}
+
+func anyOf(p *glob.Pattern, list []string, lower bool) bool {
+	for _, name := range list {
+		if lower {
+			name = strings.ToLower(name)
+		}
+		if p.Match(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// beats tells whether r is more specific than other, as Match says.
+func (r *rule) beats(other *rule) bool {
+	order := cmp.Or(cmp.Compare(r.exact, other.exact), cmp.Compare(r.keys, other.keys))
+	if order == 0 && r.mountpoint != nil && other.mountpoint != nil && !r.mountpoint.Exact() && !other.mountpoint.Exact() {
+		order = cmp.Compare(len(r.mountpoint.Prefix()), len(other.mountpoint.Prefix()))
+	}
+	return order > 0
+}
+
+// names tells whether a rule means particular volumes, and not whatever fits a pattern.
+func (r *Rules) names(one *Rule) bool {
+	for i := range r.list {
+		if &r.list[i].Rule == one {
+			return r.list[i].exact > 0
+		}
+	}
+	return false
+}

@@ -1,0 +1,187 @@
+package judge
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// Judge gives the verdict on one mount of the table. The facts are those of that mount. RootLabel and Labelled are only looked at for
+// mounts that show "seclabel".
+func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) Verdict {
+	v := Verdict{Outcome: LeftAlone, Mount: m}
+	matching := r.Matching(m, facts.Names)
+	if len(matching) == 1 {
+		v.Rule = matching[0]
+	}
+	if owner := protected.Owner(m.Mountpoint); owner != "" {
+		return v.because(Code(owner), "it is "+ownerName(owner)+", which labels its own mounts", "")
+	}
+	if len(matching) == 0 {
+		v.Outcome = Undeclared
+		return v
+	}
+	if cover := table.Cover(m); cover != nil {
+		return v.because(CodeCovered, "another file system is mounted over it", "")
+	}
+	// A rule that is meant for whatever fits a pattern meets the system's own mounts by chance. That is no fault to report.
+	if !slices.ContainsFunc(matching, r.names) && systemsOwn(m) || m.FSType == "autofs" {
+		return v.because(CodeSystem, "it is the operating system's", "")
+	}
+
+	v.Outcome = Refused
+	switch {
+	case !host.SELinux:
+		return v.because(CodeSELinuxOff, "SELinux is off in the kernel", "boot without selinux=0")
+	case protected.Path(m.Mountpoint):
+		return v.because(CodeProhibited, "it is a directory of the operating system", "mount the volume elsewhere, or take the rule away")
+	case madeByKernel(m):
+		return v.because(CodeNoWay, "the kernel makes up the files of a "+m.FSType+" and labels them itself", "take the rule away")
+	case len(matching) > 1:
+		v.Rules = matching
+		return v.because(CodeTie, "the rules "+namesOf(matching)+" match it equally well", "make one of them more specific")
+	}
+	rule := v.Rule
+	var ok bool
+	if v.Want, ok = host.wanted(rule); !ok {
+		return v.because(CodeNoDefault, "the rule "+nameOf(rule)+" gives no context, and the image has no default for volumes in lxc_contexts",
+			`give the rule a "context", user:role:type:level`)
+	}
+	switch {
+	case m.FSType == "btrfs":
+		return v.because(CodeBtrfs, "it is on Btrfs, where one context= would hold for every subvolume, and where a new snapshot's root comes without "+
+			"a label and nested subvolumes are seen by nobody who walks the tree", "use ext4 or xfs")
+	case !m.Whole():
+		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
+	}
+	if other, its := r.contradiction(host, table, m, facts); other != nil {
+		v.Rules = []*Rule{rule, its}
+		return v.because(CodeTwoLabels, fmt.Sprintf("the rule %s wants %s for it, and the rule %s wants another label for the same file system at %s",
+			nameOf(rule), v.Want, nameOf(its), other.Mountpoint), "one file system can have one label: change one of the rules")
+	}
+	if first := table.Superblock(m.Device)[0]; first != m && len(r.Matching(first, facts.Names)) == 0 {
+		return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", "declare that mount")
+	}
+	return v.ways(rule, table, facts)
+}
+
+// ways decides how a mount that may be labelled gets its label.
+func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
+	m := v.Mount
+	files := rule.Strategy == Relabel || len(rule.Paths) > 0
+	if now := m.Context(); now != "" {
+		switch {
+		case files && (len(rule.Paths) > 0 || !SameContext(now, v.Want)):
+			return v.because(CodeOtherContext, "it is mounted with context="+now+", and then its files take no labels",
+				`mount it without that option, or write "strategy: context" and no paths`)
+		case SameContext(now, v.Want):
+			return v.right()
+		case v.several(table):
+			return v.because(CodeSeveralMounts, "it is mounted with context="+now+" in more than one place, and only the first mount of a file system decides",
+				"unmount all of them, and mount it again")
+		}
+		v.Outcome = WantsContext
+		return v
+	}
+	// What a finished relabelling has recorded counts if the root agrees: it is labelled last, and a file system that was made anew in its
+	// place has another one.
+	recorded := facts.Labelled != "" && SameContext(facts.Labelled, v.Want)
+	if recorded && m.Seclabel() && rule.Strategy != Context && (len(rule.Paths) > 0 || SameContext(facts.RootLabel, v.Want)) {
+		return v.right()
+	}
+	switch {
+	case files && !m.Seclabel():
+		return v.because(CodeNoRelabel, "the files of a "+m.FSType+" take no labels here", `write "strategy: context" or "auto", and no paths`)
+	case files && m.ReadOnly():
+		return v.because(CodeReadOnly, "it is read-only, and its files would have to be labelled", `mount it read-write, or write "strategy: context"`)
+	case files:
+		v.Outcome = WantsRelabel
+	case !v.several(table):
+		v.Outcome = WantsContext
+		v.OrRelabel = rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly()
+	case rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly():
+		v.Outcome = WantsRelabel
+	default:
+		return v.because(CodeSeveralMounts, "the same file system is mounted in more than one place, and context= holds only from its first mount on",
+			"unmount all of them, or give the option context= to the first")
+	}
+	return v
+}
+
+func (v Verdict) right() Verdict { v.Outcome = Right; return v }
+
+func (v Verdict) because(code Code, reason, remedy string) Verdict {
+	v.Code, v.Reason, v.Remedy = code, reason, remedy
+	return v
+}
+
+// several tells whether the file system is mounted more than once in this namespace.
+func (v Verdict) several(table *mounts.Table) bool { return len(table.Superblock(v.Mount.Device)) > 1 }
+
+// contradiction finds another mount of the same superblock for which another rule wants another label.
+func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) (*mounts.Mount, *Rule) {
+	mine, _ := host.wanted(r.Matching(m, facts.Names)[0])
+	for _, other := range table.Superblock(m.Device) {
+		if other == m || protected.Owner(other.Mountpoint) != "" || protected.Path(other.Mountpoint) {
+			continue
+		}
+		matching := r.Matching(other, facts.Names)
+		if len(matching) != 1 {
+			continue
+		}
+		if its, ok := host.wanted(matching[0]); ok && !SameContext(its, mine) {
+			return other, matching[0]
+		}
+	}
+	return nil, nil
+}
+
+// wanted gives the context that a rule asks for, and false if that needs a default which the image does not have.
+func (h Host) wanted(rule *Rule) (string, bool) {
+	if rule.Context != "" {
+		return rule.Context, true
+	}
+	fields := strings.SplitN(h.DefaultContext, ":", 4)
+	if len(fields) < 3 || slices.Contains(fields[:3], "") {
+		return "", false
+	}
+	level := rule.Level
+	if level == "" {
+		level = "s0" // shared: a volume that is nobody's has no categories, whatever the image says
+	}
+	return strings.Join(fields[:3], ":") + ":" + level, true
+}
+
+// systemsOwn tells whether a mount is one of those that a host has without any volume, such as those of users and of credentials in /run.
+func systemsOwn(m *mounts.Mount) bool {
+	return protected.Path(m.Mountpoint) || madeByKernel(m) ||
+		strings.HasPrefix(m.Mountpoint, "/run/") && !strings.HasPrefix(m.Mountpoint, "/run/media/")
+}
+
+// madeByKernel tells whether a file system holds nothing but what the kernel itself shows.
+func madeByKernel(m *mounts.Mount) bool {
+	return slices.Contains([]string{
+		"autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset", "debugfs", "devpts", "devtmpfs", "efivarfs",
+		"functionfs", "fusectl", "hugetlbfs", "mqueue", "nfsd", "nsfs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs",
+		"sysfs", "tracefs",
+	}, m.FSType)
+}
+
+func ownerName(owner string) string {
+	return map[string]string{
+		"kubelet": "the kubelet's", "containerd": "containerd's", "docker": "Docker's", "podman": "Podman's or CRI-O's", "crio": "CRI-O's",
+	}[owner]
+}
+
+func nameOf(r *Rule) string { return fmt.Sprintf("%q (%s)", r.Name, r.Source) }
+
+func namesOf(list []*Rule) string {
+	names := make([]string, len(list))
+	for i, r := range list {
+		names[i] = nameOf(r)
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}

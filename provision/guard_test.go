@@ -1,0 +1,130 @@
+package provision
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestGuardAndReadiness(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		files     map[string]string
+		guard     *Guard
+		readiness *Readiness
+		require   bool
+	}{
+		{name: "nothing", files: map[string]string{"config.yaml": "version: 1"}},
+		{name: "off", files: map[string]string{"config.yaml": "version: 1\nenforce: {guard: off, require_readiness: false}"}},
+		{name: "defaults", files: map[string]string{"config.yaml": "version: 1\nenforce: {guard: {}}\nreadiness:\n"},
+			guard:     &Guard{Window: 5 * time.Minute, Source: Position{dir + "config.yaml", 2}},
+			readiness: &Readiness{Window: 24 * time.Hour, Source: Position{dir + "config.yaml", 3}}},
+		{name: "everything", files: map[string]string{"config.yaml": `version: 1
+enforce:
+  guard:
+    window: 90s
+    units: [docker.service, containerd.service, docker.service]
+    max_denials: 0
+    on_failure: revert
+  require_readiness: true
+readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-system/flannel-x, ns/pod/box]}
+`},
+			guard: &Guard{Window: 90 * time.Second, Units: []string{"containerd.service", "docker.service"}, MaxDenials: new(0), Source: Position{dir + "config.yaml", 4}},
+			readiness: &Readiness{Window: 7 * 24 * time.Hour, Units: []string{"getty@tty1.service"},
+				Containers: []string{"kube-system/flannel-x", "ns/pod/box", "web"}, Source: Position{dir + "config.yaml", 9}},
+			require: true},
+		{name: "merged", files: map[string]string{
+			"config.yaml":     "version: 1\nenforce: {guard: {window: 1m, units: [a.service], max_denials: 3}, require_readiness: true}\nreadiness: {window: 1h, containers: [a]}",
+			"config.d/a.yaml": "version: 1\nenforce: {guard: {window: 2m, units: [b.service]}, require_readiness: false}\nreadiness: {containers: [b]}",
+		},
+			guard: &Guard{Window: 2 * time.Minute, Units: []string{"a.service", "b.service"}, MaxDenials: new(3), Source: Position{dir + "config.d/a.yaml", 2}},
+			readiness: &Readiness{Window: time.Hour, Containers: []string{"a", "b"},
+				Source: Position{dir + "config.d/a.yaml", 3}}},
+		{name: "taken back", files: map[string]string{
+			"config.yaml":     "version: 1\nenforce: {guard: {window: 1m}}",
+			"config.d/a.yaml": "version: 1\nenforce: {guard: off}",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := map[string]string{}
+			for name, content := range c.files {
+				files[dir+name] = content
+			}
+			s, err := Load(plant(t, files), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(s.Guard, c.guard) || !reflect.DeepEqual(s.Readiness, c.readiness) || s.RequireReadiness != c.require {
+				t.Errorf("got  %+v %+v %v\nwant %+v %+v %v", s.Guard, s.Readiness, s.RequireReadiness, c.guard, c.readiness, c.require)
+			}
+		})
+	}
+}
+
+func TestGuardMessages(t *testing.T) {
+	guard := func(inside string) string { return "version: 1\nenforce:\n  guard: " + inside }
+	ready := func(inside string) string { return "version: 1\nreadiness: " + inside }
+	const windowRemedy = "write a number with its unit, such as 30s, 5m, 24h or 7d"
+	for _, c := range []struct{ name, text, want string }{
+		{"guard on", guard("on"), `c.yaml:3: enforce.guard: cannot use "on" as a guard: write off, or {window: 5m, units: [docker.service], on_failure: revert}`},
+		{"guard list", guard("[]"), `c.yaml:3: enforce.guard: cannot use a list as a guard: write off, or {window: 5m, units: [docker.service], on_failure: revert}`},
+		{"guard key", guard("{widow: 5m}"), `c.yaml:3: enforce.guard.widow: cannot use an unknown key: did you mean "window"?`},
+		{"window number", guard("{window: 300}"), `c.yaml:3: enforce.guard.window: cannot use "300" as a window: ` + windowRemedy},
+		{"window empty", guard("{window: }"), `c.yaml:3: enforce.guard.window: cannot use an empty value as a window: ` + windowRemedy},
+		{"window short", guard("{window: 10ms}"), `c.yaml:3: enforce.guard.window: cannot use "10ms" as a window: write one from 1s to 24h`},
+		{"window long", guard("{window: 2d}"), `c.yaml:3: enforce.guard.window: cannot use "2d" as a window: write one from 1s to 24h`},
+		{"window negative", guard("{window: -5m}"), `c.yaml:3: enforce.guard.window: cannot use "-5m" as a window: write one from 1s to 24h`},
+		{"unit suffix", guard("{units: [docker]}"), `c.yaml:3: enforce.guard.units[0]: cannot use "docker" as the name of a unit: write it with its suffix, such as docker.service`},
+		{"unit path", guard("{units: [/a]}"), `c.yaml:3: enforce.guard.units[0]: cannot use "/a" as the name of a unit: see "systemctl list-units" for the names`},
+		{"units text", guard("{units: docker.service}"), `c.yaml:3: enforce.guard.units: cannot use "docker.service" here: write a list, each item behind "- "`},
+		{"denials", guard("{max_denials: -1}"), `c.yaml:3: enforce.guard.max_denials: cannot use "-1" as a number: write 0 or a larger whole number`},
+		{"failure", guard("{on_failure: reboot}"), `c.yaml:3: enforce.guard.on_failure: cannot use "reboot" as what follows a failure: write revert`},
+		{"require", "version: 1\nenforce: {require_readiness: maybe}", `c.yaml:2: enforce.require_readiness: cannot use "maybe" as a boolean: write true or false`},
+		{"readiness key", ready("{container: [a]}"), `c.yaml:2: readiness.container: cannot use an unknown key: did you mean "containers"?`},
+		{"readiness window", ready("{window: 2y}"), `c.yaml:2: readiness.window: cannot use "2y" as a window: ` + windowRemedy},
+		{"container", ready("{containers: [a b]}"), `c.yaml:2: readiness.containers[0]: cannot use "a b" as the name of a container: write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`},
+		{"container number", ready("{containers: [1]}"), `c.yaml:2: readiness.containers[0]: cannot use "1" as a name: write it as text, in quotes if need be`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse("c.yaml", strings.NewReader(c.text))
+			var problems Errors
+			if !errors.As(err, &problems) || err.Error() != c.want {
+				t.Errorf("\ngot  %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	base := func() *State {
+		return &State{Mode: Enforcing, Guard: &Guard{Window: time.Minute, Units: []string{"a.service"}}, Readiness: &Readiness{Window: time.Hour, Containers: []string{"a"}}}
+	}
+	want := base().Fingerprint()
+	moved := base()
+	moved.Guard.Source, moved.Readiness.Source = Position{"x", 1}, Position{"y", 2}
+	if moved.Fingerprint() != want {
+		t.Error("the place in the file changes the fingerprint")
+	}
+	seen := map[[32]byte]string{want: "nothing"}
+	for name, change := range map[string]func(*State){
+		"mode":       func(s *State) { s.Mode = Permissive },
+		"policy":     func(s *State) { s.SharedVolumes = true },
+		"audit":      func(s *State) { s.LogDenials = true },
+		"no guard":   func(s *State) { s.Guard = nil },
+		"window":     func(s *State) { s.Guard.Window++ },
+		"units":      func(s *State) { s.Guard.Units = nil },
+		"denials":    func(s *State) { s.Guard.MaxDenials = new(0) },
+		"require":    func(s *State) { s.RequireReadiness = true },
+		"readiness":  func(s *State) { s.Readiness = nil },
+		"containers": func(s *State) { s.Readiness.Units, s.Readiness.Containers = s.Readiness.Containers, nil },
+	} {
+		s := base()
+		change(s)
+		if other, known := seen[s.Fingerprint()]; known {
+			t.Errorf("%s: the fingerprint of %s", name, other)
+		}
+		seen[s.Fingerprint()] = name
+	}
+}

@@ -1,0 +1,373 @@
+package stages
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/policystore"
+)
+
+// WatchUnit watches the host while enforcing is on trial. The enforce stage starts it.
+const WatchUnit = "selinux-provision-guard.service"
+
+// lookInterval is how often the watch looks at the host.
+const lookInterval = 2 * time.Second
+
+// Evidence is what others saw on the running host: package avc of denials and containers. A nil function saw nothing.
+type Evidence struct {
+	// Stopped gives the denials that enforcing stopped in this boot since a time after its beginning: the newest of them, one
+	// line each, and how many there are.
+	Stopped func(ctx context.Context, since time.Duration) (newest []string, count int, err error)
+	// Containers gives the names of the containers that run.
+	Containers func(ctx context.Context) ([]string, error)
+}
+
+// planGuarded brings the trial to its next phase, and the host to what that phase wants.
+func (r *run) planGuarded(ctx context.Context, content []byte, configured seconfig.Config, live bool) (plan.Plan, error) {
+	if r.Kernel == nil || r.contradiction() != nil {
+		// An image, where nothing can be tried: its first boot begins the trial. Or a kernel whose mode is not ours.
+		return nil, nil
+	}
+	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
+	s.fingerprint, s.policy = r.fingerprints()
+	move := s.next()
+	next, err := r.trial(s, move)
+	if err != nil {
+		return nil, err
+	}
+	opens := next.underWay(r.Boot) && (s.trial == nil || next.Since != s.trial.Since || next.Boot != s.trial.Boot)
+	if opens && r.Units != nil {
+		units, err := r.Units(ctx, next.Units...)
+		if err != nil {
+			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
+		}
+		if err := fit(units, r.declared.Guard.Source); err != nil {
+			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
+		}
+	}
+	wants := next.Phase.wants()
+	steps := r.configure(content, configured, wants.mode, wants.mark)
+	steps = append(steps, r.recordTrial(next)...)
+	if wants.kernel && !live {
+		steps = append(steps, r.switchMode(true))
+	}
+	if wants.watch {
+		watch, err := r.startWatch(ctx)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, watch...)
+	}
+	return steps, nil
+}
+
+// fingerprints of what is declared and of the policy, both with the vendor's policy.
+func (r *run) fingerprints() (all, policy string) {
+	whole, digest := r.declared.Fingerprint(), r.declared.Digest()
+	return hex.EncodeToString(whole[:]) + " " + r.state.Store.Vendor, hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
+}
+
+// trial gives the record that follows from a move: the old one if the phase goes on.
+func (r *run) trial(s scene, m move) (*Trial, error) {
+	if old := s.trial; old != nil && old.Phase == m.to && (!old.underWay(s.boot) || !s.changed()) {
+		return old, nil
+	}
+	next := &Trial{Phase: m.to, Boot: s.boot, Began: time.Now().UTC().Truncate(time.Second), Tries: 1,
+		Fingerprint: s.fingerprint, Policy: s.policy, Reason: m.reason}
+	if old := s.trial; old != nil {
+		if !s.changed() {
+			next.Tries = old.Tries
+			if old.Phase == TrialInterrupted && m.to == TrialWatched {
+				next.Tries++
+			}
+		}
+		if m.to == TrialFailed {
+			next.Fingerprint, next.Policy = old.Fingerprint, old.Policy
+			next.Denials, next.DenialCount = old.Denials, old.DenialCount
+		}
+	}
+	if g := r.declared.Guard; m.to == TrialWatched || m.to == TrialProving {
+		next.Window, next.Units, next.MaxDenials = g.Window, g.Units, g.MaxDenials
+		if ready := r.declared.Readiness; ready != nil {
+			next.Units = slices.Compact(slices.Sorted(slices.Values(slices.Concat(g.Units, ready.Units))))
+			next.Containers = ready.Containers
+		}
+		if r.Uptime != nil {
+			var err error
+			if next.Since, err = r.Uptime(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return next, nil
+}
+
+// recordTrial writes the trial down at once and not only when the stage is done: a boot that ends in between has to be known to have
+// tried.
+func (r *run) recordTrial(next *Trial) plan.Plan {
+	old := r.state.Guard
+	if reflect.DeepEqual(old, next) {
+		return nil
+	}
+	put := func(t *Trial) error {
+		r.state.Guard = t
+		marked := r.state.clone()
+		marked.InProgress = LoadState(r.Root).InProgress
+		return marked.save(r.Root)
+	}
+	return plan.Plan{{Action: "record", Target: stateFile, Reason: "the trial goes on", Quiet: true,
+		Do: func(context.Context) (string, error) {
+			if err := put(next); err != nil {
+				return "", err
+			}
+			if next != nil {
+				r.report(func(to Reporter) { to.Trial(*next) })
+			}
+			return "recorded", nil
+		},
+		Undo: func(context.Context) error { return put(old) },
+	}}
+}
+
+// forgetTrial is for a host whose mode is not on trial: the record goes.
+func (r *run) forgetTrial(steps plan.Plan) plan.Plan { return append(steps, r.recordTrial(nil)...) }
+
+// startWatch is the step that starts the watch, none if it runs.
+func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
+	if r.StartUnit == nil || r.Units == nil {
+		return nil, nil
+	}
+	units, err := r.Units(ctx, WatchUnit)
+	if err != nil {
+		return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
+	}
+	for _, u := range units {
+		if u.Active == "active" {
+			return nil, nil
+		}
+	}
+	return plan.Plan{{Action: "start", Target: WatchUnit, Reason: "somebody has to watch the host while enforcing is on trial",
+		Do: func(ctx context.Context) (string, error) {
+			if err := r.StartUnit(ctx, WatchUnit); err != nil {
+				return "", fmt.Errorf("cannot put enforcing on trial: %w", err)
+			}
+			return "it watches; follow it with: journalctl -fu " + WatchUnit, nil
+		}}}, nil
+}
+
+// checkTrial lists what came of a trial that is over and was not passed.
+func (r *run) checkTrial() []Problem {
+	t := r.state.Guard
+	if t == nil || t.Phase != TrialFailed || r.declared.Guard == nil || r.declared.Mode != "enforcing" {
+		return nil
+	}
+	return []Problem{{
+		Problem: "enforcing was tried and given up at " + t.Began.Format(time.RFC3339) + ": " + t.Reason + t.denied(),
+		Remedy:  "correct the cause, then change the configuration, or run: selinux-provision apply --retry-guard",
+	}}
+}
+
+func (t *Trial) denied() string {
+	if t.DenialCount == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d accesses were denied, the last: %s", t.DenialCount, t.Denials[len(t.Denials)-1])
+}
+
+// underWayProblem says that what is declared is not reached yet, though nothing is wrong.
+func (h *Host) underWayProblem(t *Trial) []Problem {
+	if !t.underWay(h.Boot) || h.Uptime == nil {
+		return nil
+	}
+	uptime, err := h.Uptime()
+	if err != nil {
+		return nil
+	}
+	return []Problem{{
+		Problem: fmt.Sprintf("%s, %s left", t.Phase, t.Remaining(uptime)),
+		Remedy:  "wait; to follow it: journalctl -fu " + WatchUnit,
+	}}
+}
+
+// Watch looks at the host until the trial that is under way is over, and ends it: with the mode kept, or with the kernel permissive
+// again. told gets a line for each look. It returns at once where no trial is under way, and the cause of ctx when that ends: the trial is then
+// for EndWatch.
+func (h *Host) Watch(ctx context.Context, told func(string)) error {
+	if err := h.applicable(); err != nil {
+		return err
+	}
+	w := watcher{Host: h, first: map[string]uint32{}}
+	ticker := time.NewTicker(lookInterval)
+	defer ticker.Stop()
+	for {
+		t := LoadState(h.Root).Guard
+		if !t.underWay(h.Boot) {
+			told("no trial is under way")
+			return nil
+		}
+		v := w.look(ctx, t)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if phase, reason := t.judge(v); phase != t.Phase {
+			told("the window is over")
+			for {
+				err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
+				var locked *hostfs.LockedError
+				if !errors.As(err, &locked) {
+					return err
+				}
+				told("the window is over; waiting for another run, to write that down")
+			}
+		}
+		told(fmt.Sprintf("enforcing is on trial, %s left; %s", max(0, t.Window-v.elapsed).Round(time.Second), t.watched()))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+type watcher struct {
+	*Host
+	first   map[string]uint32 // restarts of units at the first look
+	unseen  int
+	denials []string
+}
+
+func (w *watcher) look(ctx context.Context, t *Trial) view {
+	ctx, cancel := context.WithTimeout(ctx, 10*lookInterval)
+	defer cancel()
+	v := view{restarted: map[string]uint32{}}
+	if v.why = w.see(ctx, t, &v); v.why != nil {
+		w.unseen++
+		v.unseen = w.unseen
+		return v
+	}
+	w.unseen = 0
+	return v
+}
+
+func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
+	if v.enforcing, err = w.enforcing(); err != nil {
+		return err
+	}
+	if w.Uptime != nil {
+		uptime, err := w.Uptime()
+		if err != nil {
+			return err
+		}
+		v.elapsed = uptime - t.Since
+	}
+	if w.Units != nil && len(t.Units) > 0 {
+		if v.units, err = w.Units(ctx, t.Units...); err != nil {
+			return err
+		}
+	}
+	for _, u := range v.units {
+		if _, known := w.first[u.Name]; !known || u.Restarts < w.first[u.Name] { // systemd begins anew when somebody starts it
+			w.first[u.Name] = u.Restarts
+		}
+		v.restarted[u.Name] = u.Restarts - w.first[u.Name]
+	}
+	if w.Evidence.Containers != nil && len(t.Containers) > 0 {
+		if v.containers, err = w.Evidence.Containers(ctx); err != nil {
+			return err
+		}
+	}
+	if w.Evidence.Stopped != nil {
+		if w.denials, v.denials, err = w.Evidence.Stopped(ctx, t.Since); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conclude ends the phase that is under way. A sick host is made permissive before anything else.
+func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason string, denials []string, count int) error {
+	ctx = context.WithoutCancel(ctx) // what was judged is written down, also when the host goes down
+	var failures []error
+	if phase == TrialFailed {
+		if err := h.Kernel.SetEnforcing(false); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	unlock, err := h.lock(ctx)
+	if err != nil {
+		return errors.Join(append(failures, err)...)
+	}
+	defer unlock()
+	state := LoadState(h.Root)
+	if !reflect.DeepEqual(state.Guard, t) {
+		return errors.Join(failures...) // an apply went on with it, or a revert ended it
+	}
+	r := h.newRun(nil, state, false)
+	content, configured, err := readConfig(h.Root)
+	if err == nil && (phase == TrialArmed || phase == TrialSettled) {
+		if perr := r.preflight(configured.Type); perr != nil {
+			phase, reason = TrialFailed, perr.Error()
+			failures = append(failures, h.Kernel.SetEnforcing(false))
+		}
+	}
+	if err != nil {
+		return errors.Join(append(failures, err)...)
+	}
+	next := *t
+	next.Phase, next.Reason, next.Denials, next.DenialCount = phase, reason, denials, count
+	next.Began = time.Now().UTC().Truncate(time.Second)
+	wants := phase.wants()
+	steps := append(r.configure(content, configured, wants.mode, wants.mark), r.recordTrial(&next)...)
+	enforce := Order()[len(Order())-1]
+	result := Result{Stage: enforce.Name}
+	failures = append(failures, r.do(ctx, enforce, steps, &result))
+	return errors.Join(failures...)
+}
+
+// EndWatch ends a trial whose watch has ended without a verdict: the host goes down, somebody stopped the watch, or it broke. how is
+// systemd's word for the end, "success" if the watch was stopped in good order.
+func (h *Host) EndWatch(ctx context.Context, how string) error {
+	if err := h.applicable(); err != nil {
+		return err
+	}
+	t := LoadState(h.Root).Guard
+	if !t.underWay(h.Boot) {
+		return nil
+	}
+	if h.Stopping != nil {
+		if down, err := h.Stopping(ctx); err == nil && down {
+			return h.conclude(ctx, t, TrialInterrupted, "the host was shut down within the window", t.Denials, t.DenialCount)
+		}
+	}
+	reason := "the watch was stopped by hand"
+	if how != "success" {
+		reason = "the watch itself ended (" + how + "), so nobody saw how the host fared"
+	}
+	return h.conclude(ctx, t, TrialFailed, reason, t.Denials, t.DenialCount)
+}
+
+// BeginBoot makes the next boot permissive if this one is to prove itself. It runs when nothing but the root file system is
+// mounted, and asks /etc/selinux/config alone; the enforce stage does the rest.
+func BeginBoot(root *hostfs.Root) (bool, error) {
+	content, configured, err := readConfig(root)
+	if err != nil || !configured.Trial {
+		return false, err
+	}
+	// Nothing else runs yet, and nobody else would remove what an earlier run of this was cut off at.
+	if _, err := root.Sweep(policystore.EtcDir); err != nil || configured.Mode != "enforcing" {
+		return false, err
+	}
+	content = seconfig.SetMode(content, "permissive")
+	if err := root.WriteFile(seconfig.Path, content, hostfs.Attributes{Keep: true}); err != nil {
+		return false, fmt.Errorf("cannot make the next boot permissive in case that this one does not prove itself: %w", err)
+	}
+	return true, nil
+}

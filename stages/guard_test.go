@@ -1,0 +1,614 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+)
+
+const (
+	guarded = `version: 1
+mode: enforcing
+enforce:
+  guard: {window: 1m, units: [docker.service]}
+`
+	// kernelDir and bootFile stand in for the running kernel in a tree. They are not part of what a boot keeps.
+	kernelDir = "run/selinuxfs"
+	bootFile  = "run/boot_id"
+)
+
+// hostWithKernel gives a host beneath a tree whose kernel is two files.
+func hostWithKernel(t *testing.T, dir string) *Host {
+	t.Helper()
+	h := host(t, &flatcartest.Tree{Dir: dir})
+	var err error
+	if h.Kernel, err = kernel.OpenAt(filepath.Join(dir, kernelDir)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Kernel.Close() })
+	boot, err := os.ReadFile(filepath.Join(dir, bootFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Boot = string(boot)
+	h.LockWait = time.Second
+	return h
+}
+
+// computer is a tree that boots. Its systemd knows one unit, and its clock is that of the test.
+type computer struct {
+	t       *testing.T
+	tree    *flatcartest.Tree
+	boots   int
+	booted  time.Time
+	watched bool
+	docker  systemd.UnitState
+	going   bool // down
+	lost    error
+	host    *Host
+}
+
+// newComputer gives a machine whose stages before enforce have run. It has not booted.
+func newComputer(t *testing.T, config string) *computer {
+	t.Helper()
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", config)
+	if _, err := host(t, tree).Run(context.Background(), []string{"policystore", "policy", "audit"}, false); err != nil {
+		t.Fatal(err)
+	}
+	return &computer{t: t, tree: tree}
+}
+
+// on is the boot as PID 1 and the kernel see it: the mode comes from the file.
+func (c *computer) on() {
+	c.t.Helper()
+	c.boots++
+	c.booted, c.watched, c.going, c.lost = time.Now(), false, false, nil
+	c.docker = systemd.UnitState{Name: "docker.service", Load: "loaded", Active: "active", Sub: "running"}
+	value := "0"
+	if c.config().Mode == "enforcing" {
+		value = "1"
+	}
+	c.tree.Write(kernelDir+"/enforce", value)
+	c.tree.Write(kernelDir+"/policyvers", "33")
+	c.tree.Write(bootFile, "boot"+strconv.Itoa(c.boots))
+	c.host = hostWithKernel(c.t, c.tree.Dir)
+	c.host.Uptime = func() (time.Duration, error) { return time.Since(c.booted), nil }
+	c.host.StartUnit = func(_ context.Context, unit string) error {
+		if unit != WatchUnit {
+			c.t.Errorf("%s is started", unit)
+		}
+		c.watched = true
+		return nil
+	}
+	c.host.Units = func(_ context.Context, names ...string) ([]systemd.UnitState, error) {
+		states := []systemd.UnitState{}
+		for _, name := range names {
+			switch {
+			case c.lost != nil:
+				return nil, c.lost
+			case name == "docker.service":
+				states = append(states, c.docker)
+			case name == WatchUnit && c.watched:
+				states = append(states, systemd.UnitState{Name: name, Load: "loaded", Active: "active"})
+			case name == WatchUnit:
+				states = append(states, systemd.UnitState{Name: name, Load: "loaded", Active: "inactive"})
+			default:
+				states = append(states, systemd.UnitState{Name: name, Load: "not-found", Active: "inactive"})
+			}
+		}
+		return states, nil
+	}
+	c.host.Stopping = func(context.Context) (bool, error) { return c.going, nil }
+}
+
+// boot is on, the unit that marks the boot early, and the stage.
+func (c *computer) boot() Result {
+	c.t.Helper()
+	c.on()
+	if _, err := BeginBoot(c.host.Root); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.enforce()
+}
+
+func (c *computer) enforce() Result {
+	c.t.Helper()
+	results, err := c.host.Run(context.Background(), []string{"enforce"}, false)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return results[0]
+}
+
+func (c *computer) config() seconfig.Config {
+	c.t.Helper()
+	f, err := os.Open(filepath.Join(c.tree.Dir, seconfig.Path))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer f.Close()
+	config, err := seconfig.Parse(f)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return config
+}
+
+// is checks the phase, the kernel and the file.
+func (c *computer) is(when string, phase Phase, enforcing bool, config string) {
+	c.t.Helper()
+	got := none
+	if trial := LoadState(c.host.Root).Guard; trial != nil {
+		got = trial.Phase
+	}
+	on, err := c.host.Kernel.Enforcing()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	text := c.config().Mode
+	if c.config().Trial {
+		text += "*"
+	}
+	if got != phase || on != enforcing || text != config {
+		c.t.Errorf("%s: phase %q, enforcing %v, file %s; want %q, %v, %s", when, string(got), on, text, string(phase), enforcing, config)
+	}
+}
+
+// watch runs the watch to its end, in the test's own time.
+func (c *computer) watch(ctx context.Context) {
+	c.t.Helper()
+	if !c.watched {
+		c.t.Error("nobody started the watch")
+	}
+	if err := c.host.Watch(ctx, func(string) {}); err != nil && ctx.Err() == nil {
+		c.t.Fatal(err)
+	}
+	c.watched = false
+}
+
+func (c *computer) problems() string {
+	status, err := c.host.Status(context.Background())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var lines []string
+	for _, p := range status.Problems {
+		lines = append(lines, p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestGuardPasses is the whole way of a host that stays well: the trial, the boot that proves itself, and boots with nothing to do.
+func TestGuardPasses(t *testing.T) {
+	c := newComputer(t, guarded)
+	synctest.Test(t, func(t *testing.T) {
+		if r := c.boot(); r.Outcome != Changed || len(r.Problems) > 0 {
+			t.Errorf("%+v", r)
+		}
+		c.is("first boot", TrialWatched, true, "permissive")
+		if got := c.problems(); !strings.Contains(got, "enforcing is on trial: the next boot is permissive until the window has passed, 1m0s left: wait") {
+			t.Errorf("status says %s", got)
+		}
+		if r := c.enforce(); r.Outcome != Unchanged {
+			t.Errorf("the stage again: %+v", r)
+		}
+		begin := time.Now()
+		c.watch(t.Context())
+		if took := time.Since(begin); took < time.Minute || took > time.Minute+lookInterval {
+			t.Errorf("the window took %s", took)
+		}
+		c.is("after the window", TrialArmed, true, "enforcing*")
+		if got := c.problems(); got != "" {
+			t.Errorf("status says %s", got)
+		}
+		if r := c.enforce(); r.Outcome != Unchanged {
+			t.Errorf("the stage after the window: %+v", r)
+		}
+
+		c.boot()
+		c.is("the boot that proves itself", TrialProving, true, "permissive*")
+		c.watch(t.Context())
+		c.is("proven", TrialSettled, true, "enforcing")
+
+		before := snapshot(t, c.tree.Dir, "/run")
+		if r := c.boot(); r.Outcome != Unchanged {
+			t.Errorf("a later boot: %+v", r)
+		}
+		c.is("a later boot", TrialSettled, true, "enforcing")
+		compare(t, "a later boot", snapshot(t, c.tree.Dir, "/run"), before)
+
+		// The mode is declared to be kept without a trial, or not at all: nothing of the trial stays.
+		c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "enforcing", "permissive", 1))
+		c.enforce()
+		c.is("permissive is declared", none, false, "permissive")
+	})
+}
+
+// TestGuardFails breaks a host in the middle of each window.
+func TestGuardFails(t *testing.T) {
+	type breakage struct {
+		name   string
+		do     func(c *computer)
+		reason string
+	}
+	for _, b := range []breakage{
+		{"unit", func(c *computer) { c.docker.Active, c.docker.Result = "failed", "exit-code" }, "docker.service failed (exit-code)"},
+		{"flapping", func(c *computer) { c.docker.Restarts += 2 }, "docker.service does not stay up"},
+		{"gone", func(c *computer) { c.docker.Active, c.docker.Sub = "inactive", "dead" }, "docker.service is not running at the end of the window"},
+		{"bus", func(c *computer) { c.lost = errors.New("no answer") }, "the host could not be looked at 5 times in a row"},
+		{"setenforce 0", func(c *computer) { c.tree.Write(kernelDir+"/enforce", "0") }, "somebody switched the kernel to permissive"},
+		{"preflight", func(c *computer) {
+			for _, name := range []string{"etc/selinux/mcs/policy/policy.33", "etc/selinux/mcs/policy/policy.34", "etc/selinux/mcs/policy/policy.35"} {
+				os.Remove(filepath.Join(c.tree.Dir, name))
+			}
+		}, "PID 1 would find no policy"},
+	} {
+		for _, window := range []Phase{TrialWatched, TrialProving} {
+			t.Run(b.name+"/"+string(window), func(t *testing.T) {
+				c := newComputer(t, guarded)
+				synctest.Test(t, func(t *testing.T) {
+					c.boot()
+					if window == TrialProving {
+						c.watch(t.Context())
+						c.boot()
+					}
+					begin := time.Now()
+					time.AfterFunc(10*time.Second, func() { b.do(c) })
+					c.watch(t.Context())
+					c.is("broken", TrialFailed, false, "permissive")
+					if took := time.Since(begin); b.name == "unit" && took > 12*time.Second {
+						t.Errorf("it took %s to see it", took)
+					}
+					if trial := LoadState(c.host.Root).Guard; !strings.Contains(trial.Reason, b.reason) {
+						t.Errorf("the reason is %q", trial.Reason)
+					}
+					if b.name == "preflight" {
+						return
+					}
+					c.lost = nil
+					for range 2 {
+						r := c.enforce()
+						if r.Outcome != Partly || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].String(), b.reason) {
+							t.Errorf("the stage says %+v", r)
+						}
+						c.is("not tried again", TrialFailed, false, "permissive")
+						c.boot()
+					}
+					if got := c.problems(); !strings.Contains(got, b.reason) || !strings.Contains(got, "--retry-guard") {
+						t.Errorf("status says %s", got)
+					}
+					again := *c
+					c.host.RetryGuard = true
+					c.enforce()
+					c.is("the operator says so", TrialWatched, true, "permissive")
+					again.host.RetryGuard = false
+				})
+			})
+		}
+	}
+}
+
+// TestGuardFailsAndChanges begins another trial when the declaration changes, and not before.
+func TestGuardFailsAndChanges(t *testing.T) {
+	c := newComputer(t, guarded)
+	synctest.Test(t, func(t *testing.T) {
+		c.boot()
+		c.docker.Active = "failed"
+		c.watch(t.Context())
+		c.is("failed", TrialFailed, false, "permissive")
+		c.tree.Write("etc/selinux-provision/config.yaml", "# a comment changes nothing\n"+guarded)
+		c.boot()
+		c.is("a comment", TrialFailed, false, "permissive")
+		c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "1m", "2m", 1))
+		c.boot()
+		c.is("another window", TrialWatched, true, "permissive")
+	})
+}
+
+// TestGuardDoesNotBegin refuses a trial that could not be judged, or that would judge what was broken before.
+func TestGuardDoesNotBegin(t *testing.T) {
+	c := newComputer(t, guarded)
+	c.boot() // to have a host
+	if err := c.host.Root.Remove(stateFile); err == nil {
+		c.tree.Write(kernelDir+"/enforce", "0")
+	}
+	if _, err := host(t, c.tree).Run(context.Background(), []string{"policystore", "policy", "audit"}, false); err != nil {
+		t.Fatal(err)
+	}
+	for want, do := range map[string]func(){
+		"there is no unit typo.service: correct enforce.guard.units (/etc/selinux-provision/config.yaml:4)": func() {
+			c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "docker", "typo", 1))
+		},
+		"docker.service has failed already": func() {
+			c.tree.Write("etc/selinux-provision/config.yaml", guarded)
+			c.docker.Active = "failed"
+		},
+		"cannot start": func() {
+			c.tree.Write("etc/selinux-provision/config.yaml", guarded)
+			c.docker.Active = "active"
+			c.watched = false
+			c.host.StartUnit = func(context.Context, string) error { return errors.New("cannot start it") }
+		},
+	} {
+		do()
+		if r := c.enforce(); r.Outcome != Failed || !strings.Contains(r.Error, want) {
+			t.Errorf("%+v, want %s", r, want)
+		}
+		c.is(want, none, false, "permissive")
+	}
+}
+
+// TestGuardEnds is the watch that ends without a verdict: at a shutdown the next boot tries again, but not for ever; else the host is
+// permissive at once.
+func TestGuardEnds(t *testing.T) {
+	for _, window := range []Phase{TrialWatched, TrialProving} {
+		t.Run(string(window), func(t *testing.T) {
+			c := newComputer(t, guarded)
+			synctest.Test(t, func(t *testing.T) {
+				c.boot()
+				if window == TrialProving {
+					c.watch(t.Context())
+					c.boot()
+				}
+				for try := 1; ; try++ {
+					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+					c.watch(ctx)
+					cancel()
+					c.going = true
+					if err := c.host.EndWatch(context.Background(), "success"); err != nil {
+						t.Fatal(err)
+					}
+					c.is("going down", TrialInterrupted, true, "permissive")
+					c.boot()
+					if LoadState(c.host.Root).Guard.Phase == TrialFailed {
+						if try != maxTries {
+							t.Errorf("given up after %d", try)
+						}
+						break
+					}
+					c.is("tried again", TrialWatched, true, "permissive")
+				}
+				for how, reason := range map[string]string{"success": "the watch was stopped by hand", "watchdog": "the watch itself ended (watchdog)"} {
+					c.host.RetryGuard = true
+					c.enforce()
+					c.host.RetryGuard = false
+					c.is("again", TrialWatched, true, "permissive")
+					if err := c.host.EndWatch(context.Background(), how); err != nil {
+						t.Fatal(err)
+					}
+					c.is(how, TrialFailed, false, "permissive")
+					if got := LoadState(c.host.Root).Guard.Reason; !strings.Contains(got, reason) {
+						t.Errorf("the reason is %q, want %q", got, reason)
+					}
+				}
+				if err := c.host.EndWatch(context.Background(), "signal"); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestGuardAfterAnUpdate: a host that was proven with one policy proves itself again with another, without a boot that does not
+// enforce, and is permissive after a power cut in that window.
+func TestGuardAfterAnUpdate(t *testing.T) {
+	c := newComputer(t, guarded)
+	synctest.Test(t, func(t *testing.T) {
+		c.boot()
+		c.watch(t.Context())
+		c.boot()
+		c.watch(t.Context())
+		c.is("settled", TrialSettled, true, "enforcing")
+		c.tree.Image(2)
+		c.on()
+		if _, err := host(t, c.tree).Run(context.Background(), []string{"policystore", "policy", "audit"}, false); err != nil {
+			t.Fatal(err)
+		}
+		c.enforce()
+		c.is("updated", TrialProving, true, "permissive*")
+		c.watch(t.Context())
+		c.is("proven again", TrialSettled, true, "enforcing")
+	})
+}
+
+// TestGuardHistories lets anything happen in any order, and checks at each boot what the guard is for: a host whose enforcing was not
+// seen well begins the next boot permissive, and one that gave up stays so until somebody says otherwise.
+func TestGuardHistories(t *testing.T) {
+	histories := 200
+	if testing.Short() {
+		histories = 30
+	}
+	base := newComputer(t, guarded)
+	for seed := range histories {
+		c := &computer{t: t, tree: copyTree(t, base.tree.Dir)}
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(uint64(seed), 7))
+			history := []string{}
+			c.boot()
+			for range 20 {
+				was := LoadState(c.host.Root).Guard.Phase
+				var did string
+				allowed := []Phase{}
+				switch random.IntN(8) {
+				case 0, 1, 2: // the window ends well
+					if did = "window"; c.watched {
+						c.watch(t.Context())
+					}
+					allowed = map[Phase][]Phase{TrialWatched: {TrialArmed}, TrialProving: {TrialSettled}}[was]
+				case 3:
+					did, c.docker.Active = "sick", "failed"
+					if c.watched {
+						c.watch(t.Context())
+					}
+					allowed = map[Phase][]Phase{TrialWatched: {TrialFailed}, TrialProving: {TrialFailed}}[was]
+				case 4:
+					did = "power cut"
+					c.boot()
+					allowed = map[Phase][]Phase{TrialWatched: {TrialFailed}, TrialProving: {TrialFailed}, TrialArmed: {TrialProving}}[was]
+				case 5:
+					did = "reboot"
+					if c.watched {
+						c.going = true
+						if err := c.host.EndWatch(context.Background(), "success"); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c.boot()
+					allowed = map[Phase][]Phase{TrialWatched: {TrialWatched, TrialFailed}, TrialProving: {TrialWatched, TrialFailed}, TrialArmed: {TrialProving}}[was]
+				case 6:
+					did = "power cut before the stage"
+					c.on()
+					if _, err := BeginBoot(c.host.Root); err != nil {
+						t.Fatal(err)
+					}
+					c.boot()
+					allowed = map[Phase][]Phase{TrialWatched: {TrialFailed}, TrialProving: {TrialFailed}, TrialArmed: {TrialFailed}}[was]
+				case 7:
+					did = "retry"
+					c.docker.Active = "active"
+					c.host.RetryGuard = true
+					c.enforce()
+					c.host.RetryGuard = false
+					allowed = map[Phase][]Phase{TrialFailed: {TrialWatched}}[was]
+				}
+				trial := LoadState(c.host.Root).Guard
+				history = append(history, fmt.Sprintf("%s: %s", did, string(trial.Phase)))
+				if allowed == nil {
+					allowed = []Phase{was}
+				}
+				if !slices.Contains(allowed, trial.Phase) {
+					t.Fatalf("seed %d: after %v %q is %q", seed, history, was, trial.Phase)
+				}
+				kept := c.config().Mode == "enforcing"
+				if want := trial.Phase == TrialArmed || trial.Phase == TrialSettled; kept != want {
+					t.Fatalf("seed %d: after %v the next boot enforces: %v", seed, history, kept)
+				}
+				if on, _ := c.host.Kernel.Enforcing(); on == (trial.Phase == TrialFailed) {
+					t.Fatalf("seed %d: after %v the kernel enforces: %v", seed, history, on)
+				}
+			}
+		})
+	}
+}
+
+// TestGuardKilled kills each step of a trial at each call that changes something, boots, and checks that the host is where the guard
+// wants it: enforcing for good only if that was what the step was to reach.
+func TestGuardKilled(t *testing.T) {
+	needStrace(t)
+	if testing.Short() {
+		t.Skip("it takes minutes: not in -short mode")
+	}
+	c := newComputer(t, guarded)
+	c.on()
+	for _, step := range []struct {
+		name string
+		do   func()
+		// phases that the boot after the kill may come to, and the one after the step was carried out
+		after []Phase
+		done  Phase
+	}{
+		{"stage", nil, []Phase{TrialWatched, TrialFailed}, TrialFailed},
+		{"judge failed", nil, []Phase{TrialFailed}, TrialFailed},
+		{"end", nil, []Phase{TrialFailed, TrialWatched}, TrialWatched},
+		{"judge passed", nil, []Phase{TrialFailed, TrialProving}, TrialProving},
+		{"mark", func() { c.on() }, []Phase{TrialProving, TrialFailed}, TrialFailed}, // failed: a boot was marked, and the next one came
+		{"stage", func() {
+			if _, err := BeginBoot(c.host.Root); err != nil {
+				t.Fatal(err)
+			}
+		}, []Phase{TrialFailed}, TrialFailed},
+		{"judge failed", nil, []Phase{TrialFailed}, TrialFailed},
+		{"judge passed", nil, []Phase{TrialFailed, TrialSettled}, TrialSettled},
+	} {
+		if step.do != nil {
+			step.do()
+		}
+		for _, call := range []string{"renameat", "renameat2", "fsync", "unlinkat", "linkat"} {
+			for n := 1; ; n++ {
+				tree := copyTree(t, c.tree.Dir)
+				if !killAt(t, tree.Dir, "guard "+step.name, call, n, false) {
+					break
+				}
+				bootable(t, tree)
+				next := &computer{t: t, tree: tree, boots: c.boots}
+				next.boot()
+				trial := LoadState(next.host.Root).Guard
+				if trial == nil || !slices.Contains(step.after, trial.Phase) {
+					t.Fatalf("%s killed at %s %d: the next boot comes to %+v", step.name, call, n, trial)
+				}
+				if trial.Phase != TrialSettled && next.config().Mode != "permissive" {
+					t.Errorf("%s killed at %s %d: the boot after the next one enforces", step.name, call, n)
+				}
+				noLeftovers(t, tree)
+			}
+		}
+		done := copyTree(t, c.tree.Dir)
+		guardStep(t, done.Dir, step.name)
+		next := &computer{t: t, tree: done, boots: c.boots}
+		next.boot()
+		if got := LoadState(next.host.Root).Guard; got.Phase != step.done {
+			t.Errorf("%s carried out: the next boot comes to %+v, want %s", step.name, got, string(step.done))
+		}
+		if strings.HasPrefix(step.name, "judge failed") || step.name == "end" {
+			continue // the way goes on without it
+		}
+		guardStep(t, c.tree.Dir, step.name)
+	}
+}
+
+// guardStep does one step of a trial on a tree, in this process.
+func guardStep(t *testing.T, dir, step string) {
+	t.Helper()
+	h := hostWithKernel(t, dir)
+	ctx := context.Background()
+	var err error
+	switch step {
+	case "stage":
+		var results []Result
+		if results, err = h.Run(ctx, []string{"enforce"}, false); err == nil {
+			err = results[0].Err
+		}
+	case "mark":
+		_, err = BeginBoot(h.Root)
+	case "end":
+		h.Stopping = func(context.Context) (bool, error) { return true, nil }
+		err = h.EndWatch(ctx, "success")
+	case "judge passed", "judge failed":
+		trial := LoadState(h.Root).Guard
+		v := view{enforcing: step == "judge passed", elapsed: time.Hour}
+		phase, reason := trial.judge(v)
+		err = h.conclude(ctx, trial, phase, reason, nil, 0)
+	default:
+		err = errors.New("no such step")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGuardInATree: an image gets no mode that nobody tried. Its first boot begins the trial.
+func TestGuardInATree(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", guarded)
+	h := host(t, tree)
+	apply(t, h, Changed, Changed, Unchanged, Unchanged)
+	config, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/config"))
+	if err != nil || !strings.Contains(string(config), "SELINUX=permissive") {
+		t.Errorf("config is %q, %v", config, err)
+	}
+}

@@ -1,0 +1,146 @@
+package vmtests
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// victim is a unit that lives in the permissive mode and in the enforcing one, until /run/vmtest-break is there: then it does what
+// enforcing denies, and fails if it is denied.
+const victim = `[Unit]
+Description=A workload that enforcing may break
+[Service]
+ExecStart=/bin/sh -c 'until test -e /run/vmtest-break && ! ` + transition + `; do sleep 1; done; exit 1'
+[Install]
+WantedBy=multi-user.target
+`
+
+// startOnTrial gives a machine at the end of its first boot, which declares the guard through Ignition: enforcing is on trial.
+func startOnTrial(t *testing.T, window time.Duration) *Machine {
+	t.Helper()
+	Require(t)
+	config, err := addToIgnition(example(t, "enforcing.bu"), map[string][]byte{
+		"/etc/selinux-provision/config.d/guard.yaml": fmt.Appendf(nil, "version: 1\nenforce:\n  guard: {window: %s, units: [docker.service, vmtest-victim.service]}\n", window),
+	}, map[string]string{"docker.service": "", "vmtest-victim.service": victim})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return StartCopy(t, "guarded", Options{Ignition: config, Allowed: []Allowed{
+		{`avc: +denied .*comm="runcon"`, "the victim does what is denied"},
+		{`vmtest-victim\.service`, "the test breaks it"},
+		{`selinux-provision-stage-enforce\.service|Failed to start selinux-provision-…`, "a trial that failed is not as declared"},
+	}})
+}
+
+// trialFailed is the MESSAGE_ID of a trial that failed.
+const trialFailed = "07df4a63f14b426ba14cbb0bdff88a5b"
+
+// waitGuard waits until the trial has come to a phase.
+func (m *Machine) waitGuard(t *testing.T, phase string) {
+	t.Helper()
+	m.Must(t, fmt.Sprintf(`for i in $(seq 120); do grep -q '"phase": "%s"' /var/lib/selinux-provision/state.json && exit 0; sleep 1; done
+cat /var/lib/selinux-provision/state.json; systemctl status selinux-provision-guard; exit 1`, phase))
+}
+
+// mode checks the kernel, what the next boot begins with, and whether that is part of a trial.
+func (m *Machine) mode(t *testing.T, when, kernel, configured string, marks int) {
+	t.Helper()
+	m.expect(t, when, "getenforce; grep ^SELINUX= /etc/selinux/config; grep -c 'on trial' /etc/selinux/config || true",
+		fmt.Sprintf("%s\nSELINUX=%s\n%d", kernel, configured, marks))
+}
+
+// givenUp checks a host whose trial has failed: permissive now and at the next boot, the reason where an operator looks, and not tried again.
+func (m *Machine) givenUp(t *testing.T, when, reason string) {
+	t.Helper()
+	m.mode(t, when, "Permissive", "permissive", 0)
+	for range 2 {
+		if got := m.status(t, 3).problems(); !contains(got, reason) || !contains(got, "apply --retry-guard") {
+			t.Errorf("%s: status does not say why and what to do:\n%s", when, got)
+		}
+		if got := m.fails(t, "/opt/bin/selinux-provision apply", 3); !contains(got, reason) {
+			t.Errorf("%s: apply says\n%s", when, got)
+		}
+	}
+	m.mode(t, when+", after apply", "Permissive", "permissive", 0)
+}
+
+// TestGuardedEnforcing takes a machine from its first boot, with Ignition, through a trial of enforcing: one that is cut by a power loss,
+// one that breaks a required unit, one that passes; then the boot that is to prove itself, in the same three ways.
+func TestGuardedEnforcing(t *testing.T) {
+	t.Parallel()
+	const window = 30 * time.Second
+	m := startOnTrial(t, window)
+	m.mode(t, "at the first boot", "Enforcing", "permissive", 0)
+	if got := m.status(t, 3).problems(); !contains(got, "enforcing is on trial") || !contains(got, "left") {
+		t.Errorf("status does not say that enforcing is on trial:\n%s", got)
+	}
+	m.containersLast(t)
+	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service", "active")
+	if err := m.Snapshot("trial"); err != nil {
+		t.Fatal(err)
+	}
+
+	m.PowerCut()
+	m.powerOn(t)
+	m.givenUp(t, "after a power cut in the trial", "by a crash, a reset or a power cut")
+
+	m.restore(t, "trial")
+	m.Must(t, "touch /run/vmtest-break")
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after the trial broke a unit", "vmtest-victim.service failed (exit-code)")
+	log := m.Must(t, "journalctl -b --no-pager -o cat MESSAGE_ID="+trialFailed)
+	if !contains(log, "vmtest-victim.service failed (exit-code)") {
+		t.Errorf("the journal says of the failure:\n%s", log)
+	}
+
+	// The cause is gone, and the operator says so.
+	m.Must(t, "rm /run/vmtest-break && systemctl reset-failed vmtest-victim.service && systemctl start vmtest-victim.service")
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply --retry-guard"))
+	m.mode(t, "tried again", "Enforcing", "permissive", 0)
+	m.waitGuard(t, "armed")
+	m.mode(t, "after the window", "Enforcing", "enforcing", 1)
+	m.status(t, 0)
+
+	m.reboot(t)
+	m.mode(t, "at the boot that is to prove itself", "Enforcing", "permissive", 1)
+	m.expect(t, "enforcing from the first instant", "journalctl -b -k --no-pager | grep -c 'permissive=1\\| enforcing=0 ' || true", "0")
+	if err := m.Snapshot("proving"); err != nil {
+		t.Fatal(err)
+	}
+	m.waitGuard(t, "settled")
+	m.mode(t, "proven", "Enforcing", "enforcing", 0)
+	m.status(t, 0)
+
+	m.reboot(t)
+	m.unchanged(t)
+	m.mode(t, "after one more boot", "Enforcing", "enforcing", 0)
+	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service || true", "inactive")
+	m.status(t, 0)
+
+	m.restore(t, "proving")
+	m.Must(t, "touch /run/vmtest-break")
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after the boot on trial broke a unit", "vmtest-victim.service failed (exit-code)")
+
+	m.restore(t, "proving")
+	m.PowerCut()
+	m.powerOn(t)
+	m.givenUp(t, "after a power cut in the boot that is to prove itself", "by a crash, a reset or a power cut")
+}
+
+// powerOn is PowerOn for tests.
+func (m *Machine) powerOn(t *testing.T) {
+	t.Helper()
+	if err := m.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restore is Restore for tests.
+func (m *Machine) restore(t *testing.T, name string) {
+	t.Helper()
+	if err := m.Restore(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+}
