@@ -102,25 +102,19 @@ func (t *Target) Path() string { return t.path }
 // IsDirectory tells whether the target is a tree, and not a single file.
 func (t *Target) IsDirectory() bool { return t.stat.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-// systemDirectories are looked at as what they are: a bind mount shows one in another place.
-func systemDirectories() []string {
-	return []string{"/", "/boot", "/dev", "/etc", "/home", "/oem", "/opt", "/root", "/run", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64",
-		"/usr/local", "/usr/sbin", "/usr/share", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",
-		"/etc/selinux", "/etc/selinux-provision", "/var/lib/selinux", "/var/lib/selinux-provision"}
-}
-
-// allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is.
+// allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is, for a bind
+// mount shows a directory in another place.
 func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
 	if scope == System {
 		return nil
 	}
 	const remedy = "give a directory of data, or label it as the policy says with --from-policy"
-	if why := protected.Why(t.named); why != "" {
-		return &RefusedError{t.path, "it is " + why + ": " + remedy}
+	if protected.Path(t.named) {
+		return &RefusedError{t.path, "it is the operating system's: " + remedy}
 	}
-	for _, dir := range systemDirectories() {
+	for _, dir := range slices.Concat(protected.Directories(), protected.Trees()) {
 		if info, err := root.Stat(dir); err == nil && info.Dev == uint64(t.stat.Dev) && info.Ino == t.stat.Ino {
-			return &RefusedError{t.path, "it is " + dir + " in another place: " + remedy}
+			return &RefusedError{t.path, "it is " + dir + " in another place, the operating system's: " + remedy}
 		}
 	}
 	return nil
