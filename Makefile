@@ -3,12 +3,15 @@
 # It needs Debian 12 or later, root or a user with sudo, and Go; everything else it installs itself from Debian's packages.
 
 GO_WANTED    := $(shell sed -n 's/^go //p' go.mod)
-PACKAGES     := policycoreutils semodule-utils selinux-utils strace gcc libc6-dev procps util-linux \
+PACKAGES     := policycoreutils semodule-utils selinux-utils strace gcc libc6-dev procps util-linux squashfs-tools \
                 $(shell sed 's/\#.*//' vmtests/packages.txt)
 BENCH_POLICY := selinux-policy-default
 SUDO         := $(if $(filter 0,$(shell id -u)),,sudo)
 # Git refuses to tell the commit of somebody else's directory, and go build then fails.
 VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+
+# The time of the files in archives and images: that of the sources, so that building again gives the same.
+EPOCH        := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 SHELL := /bin/bash
 # The administrator's programs are not in everybody's search path, and Go is where its own archive puts it.
@@ -74,9 +77,19 @@ bench: install-prerequisites build ## measure beside cp and semodule, and write 
 ignition: build ## the Ignition files of ignition-examples, with the binary in them, in bin
 	@go run $(VCS) ./ignition-examples/cmd/translate bin ignition-examples/*.bu
 
+.PHONY: sysext
+sysext: install-prerequisites build ## the system extension image, bin/selinux-provision.raw
+	@SOURCE_DATE_EPOCH=$(EPOCH) packaging/sysext bin/selinux-provision $$(go env GOARCH) bin/selinux-provision.raw && echo bin/selinux-provision.raw
+
+ARCHITECTURES := amd64 arm64
+
+.PHONY: dist
+dist: go install-prerequisites ## the files of a release, in dist: programs, archives, images, bills of materials, checksums
+	@SOURCE_DATE_EPOCH=$(EPOCH) packaging/dist dist $(ARCHITECTURES)
+
 .PHONY: clean
 clean: ## remove what was built here; the images of the virtual machines stay in their cache
-	rm -rf bin
+	rm -rf bin dist
 
 .PHONY: go
 go:

@@ -38,6 +38,7 @@ func arrows() map[string][]string {
 		"units":             {},
 		"ignition-examples": {},
 		"bench":             {},
+		"packaging":         {},
 		"vmtests":           append([]string{"cmd", "stages", "internal", "units", "ignition-examples"}, work...),
 	}
 }
