@@ -24,7 +24,7 @@ const (
 // mistake. With a configFile it reads that file alone, which must exist.
 //
 // What a later file says about a key beats what an earlier one says. Lists add up, booleans are merged by name, and a later
-// file context for the same path and type takes the place of an earlier one. Only if no file has the key policy.modules, all
+// file context for the same path and type, or volume of the same name, takes the place of an earlier one. Only if no file has the key policy.modules, all
 // *.cil and *.pp files in ModulesDir are taken. Hidden files, *.md files and those that end in ~ may stand there too,
 // anything else is an error.
 //
@@ -51,6 +51,7 @@ func Load(r Reader, configFile string) (*State, error) {
 	case l.allRead:
 		l.modulesDir()
 	}
+	l.volumes()
 	if len(l.problems) > 0 {
 		return nil, l.problems
 	}
@@ -141,6 +142,10 @@ func (l *loader) merge(d *Document) {
 	l.modulesSet = l.modulesSet || d.modulesSet
 	l.refs = append(l.refs, d.modules...)
 	s.FileContexts = append(s.FileContexts, d.fileContexts...)
+	s.Volumes = append(s.Volumes, d.volumes...)
+	set(&s.Relabel.Workers, d.relabel.workers)
+	set(&s.Relabel.EntriesPerSecond, d.relabel.entriesPerSecond)
+	set(&s.Relabel.CPUPercent, d.relabel.cpuPercent)
 }
 
 // lastOfEach keeps of those with the same path and type the one that was declared last, where it was declared: of two

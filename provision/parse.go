@@ -52,6 +52,8 @@ type Document struct {
 	guard            *guardKeys
 	requireReadiness *bool
 	readiness        *readinessKeys
+	volumes          []Volume
+	relabel          relabelLimits
 }
 
 type moduleRef struct {
@@ -246,20 +248,13 @@ func (p *parser) top(root *yaml.Node) (understood bool) {
 		},
 		"enforce":   p.enforce,
 		"readiness": p.readiness,
-		"volumes": func(key string, n *yaml.Node) {
-			if items, ok := p.sequence(key, n); ok && len(items) > 0 {
-				p.unsupported(n.Line, key)
-			}
-		},
+		"volumes":   p.volumes,
+		"relabel":   p.relabel,
 	})
 	if !seen["version"] {
 		p.complain(root.Line, "version", "cannot find this key", `write "version: 1" in the first line`)
 	}
 	return true
-}
-
-func (p *parser) unsupported(line int, key string) {
-	p.complain(line, key, "cannot do this: it is not supported by this version", "remove it")
 }
 
 func (p *parser) modules(key string, n *yaml.Node) {
@@ -426,19 +421,20 @@ func checkPattern(pattern string) (problem, remedy string) {
 }
 
 func checkContext(context string) (problem, remedy string) {
-	if context == "<<none>>" {
-		return "", ""
+	if context != "<<none>>" && !isContext(context) {
+		return "cannot use " + quote(context) + " as a context",
+			"write user:role:type:level, such as system_u:object_r:container_file_t:s0, or <<none>>"
 	}
+	return "", ""
+}
+
+func isContext(context string) bool {
 	fields := strings.SplitN(context, ":", 4)
 	good := len(fields) == 4 && len(context) <= maxPath && validLevel.MatchString(fields[3])
 	for _, name := range fields[:min(3, len(fields))] {
 		good = good && validName.MatchString(name)
 	}
-	if !good {
-		return "cannot use " + quote(context) + " as a context",
-			"write user:role:type:level, such as system_u:object_r:container_file_t:s0, or <<none>>"
-	}
-	return "", ""
+	return good
 }
 
 func (p *parser) sequence(key string, n *yaml.Node) (items []*yaml.Node, ok bool) {

@@ -146,12 +146,12 @@ func TestParseMessages(t *testing.T) {
 		{"misspelt below", "version: 1\npolicy:\n  boolean: {}\n", `c.yaml:3: policy.boolean: cannot use an unknown key: did you mean "booleans"?`},
 		{"cut off", "version: 1\npolicy: {file: []}", `c.yaml:2: policy.file: cannot use an unknown key: did you mean "file_contexts"?`},
 		{"unknown", "version: 1\nselinux: on",
-			"c.yaml:2: selinux: cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, version and volumes"},
+			"c.yaml:2: selinux: cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
 		{"wrong case", "version: 1\nMode: enforcing", `c.yaml:2: Mode: cannot use an unknown key: did you mean "mode"?`},
 		{"strange key", "version: 1\n\"a\\nb\": 1",
-			`c.yaml:2: "a\nb": cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, version and volumes`},
+			`c.yaml:2: "a\nb": cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes`},
 		{"no scalar key", "version: 1\n[a]: 1",
-			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, readiness, version and volumes"},
+			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
 		{"merge key", "version: 1\naudit: &a {dontaudit: keep}\npolicy: {<<: *a}",
 			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, file_contexts, modules and shared_volumes"},
 		{"twice", "version: 1\nmode: enforcing\n\nmode: permissive",
@@ -237,9 +237,6 @@ func TestParseMessages(t *testing.T) {
 		{"context CIL", context("'system_u:object_r:t) (allow:s0'"), badContext("system_u:object_r:t) (allow:s0")},
 		{"context empty", context("''"), badContext("")},
 		{"context number", context("1"), `c.yaml:4: policy.file_contexts[0].context: cannot use "1" as a context: write it as text, in quotes if need be`},
-
-		// Not in this version.
-		{"volumes", "version: 1\nvolumes: [{name: data}]", "c.yaml:2: volumes: cannot do this: it is not supported by this version: remove it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			doc, err := Parse("c.yaml", strings.NewReader(c.text))
@@ -262,7 +259,7 @@ func TestParseAllProblems(t *testing.T) {
 	_, err := Parse("c.yaml", strings.NewReader("mode: no\nvolumes: [1]\npolicy: {x: 1, booleans: {a: b}}\n"))
 	want := `c.yaml:1: mode: cannot use "no" as a mode: write enforcing, permissive or unmanaged
 c.yaml:1: version: cannot find this key: write "version: 1" in the first line
-c.yaml:2: volumes: cannot do this: it is not supported by this version: remove it
+c.yaml:2: volumes[0]: cannot use "1" here: write keys with values: context, level, match, name, paths, required and strategy
 c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, file_contexts, modules and shared_volumes
 c.yaml:3: policy.booleans.a: cannot use "b" as a boolean: write true or false`
 	if err == nil || err.Error() != want {
@@ -303,6 +300,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nmode: enforcing\npolicy:\n  modules:\n  - path: /a.cil\n  booleans: {a: on}\n  shared_volumes: true\n" +
 		"  file_contexts:\n  - {path: '/a(/.*)?', type: dir, context: 'u:r:t:s0:c1'}\naudit: {log_denials: true, dontaudit: strip}\n"))
 	f.Add([]byte("version: 1\nenforce: {guard: {window: 5m}, require_readiness: true}\nvolumes: [{name: x}]\n"))
+	f.Add([]byte("version: 1\nvolumes: [{name: x, match: {mountpoint: /a/**, uuid: AB-*}, level: 's0:c1', paths: [a/b], required: true}]\n" +
+		"relabel: {workers: 2, cpu_percent: 50}\n"))
 	f.Add([]byte("version: &a [*a]\n? [x]\n: y\n<<: {a: b}\n"))
 	f.Add([]byte("version: 1\n---\nversion: 1"))
 	f.Add([]byte("a: \"\\u0000\\x07\"\n\"\": ~"))

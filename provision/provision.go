@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"io/fs"
 	"maps"
 	"slices"
@@ -64,6 +65,10 @@ type State struct {
 	RequireReadiness bool
 	// Readiness is nil if nothing was said about it.
 	Readiness *Readiness
+	// Volumes are in the order of declaration. No two have the same name, nor the same Match.
+	Volumes []Volume
+	// Relabel bounds what labelling the files of volumes takes from the host.
+	Relabel RelabelLimits
 	// Sources are the files that were read, in order. It is empty when there is no config at all.
 	Sources []string
 }
@@ -88,6 +93,48 @@ type FileContext struct {
 	// Context is user:role:type:level, or <<none>> for files that are to be left alone.
 	Context string
 	Source  Position
+}
+
+// Volume says which label the volumes get that it matches.
+type Volume struct {
+	// Name is the operator's.
+	Name  string
+	Match VolumeMatch
+	// Context is user:role:type:level. If it is "", the image's default is meant, with Level in place of its level if that is not "".
+	Context, Level string
+	Strategy       Strategy
+	// Paths are the sub-trees to label, relative to the root of the volume and without "..". If there are any, Strategy is not
+	// ContextOption.
+	Paths []string
+	// Required asks that units which need the mount wait for the label.
+	Required bool
+	Source   Position
+}
+
+// VolumeMatch says which mounts a volume is. A key that is "" is not asked for, and at least one is. Each is a pattern (package glob);
+// all that are given must fit.
+type VolumeMatch struct {
+	Mountpoint, Source, FSType, Label, UUID string
+}
+
+// Strategy is a way to a label.
+type Strategy string
+
+// The strategies. Auto uses the mount option context= where it can, and labels the files otherwise.
+const (
+	Auto          Strategy = "auto"
+	ContextOption Strategy = "context"
+	RelabelFiles  Strategy = "relabel"
+)
+
+// RelabelLimits bound the labelling of files; 0 is no limit of ours.
+type RelabelLimits struct {
+	// Workers is how many system calls may wait for the disk at once.
+	Workers int
+	// EntriesPerSecond is how many files and directories are looked at in a second.
+	EntriesPerSecond int
+	// CPUPercent is the processor time, in percent of one processor.
+	CPUPercent int
 }
 
 // Position is a place in a file. Line 0 is the file as a whole.
@@ -161,35 +208,61 @@ type Reader interface {
 // Digest identifies all that the policy stage applies: modules, booleans, shared volumes, file contexts and dontaudit. Two
 // states with equal digests ask for the same policy, wherever their parts were written.
 func (s *State) Digest() [sha256.Size]byte {
-	h := sha256.New()
-	// Each part goes in with its length, so that no two lists of parts are one string of bytes.
-	part := func(values ...[]byte) {
-		for _, v := range values {
-			var length [8]byte
-			binary.BigEndian.PutUint64(length[:], uint64(len(v)))
-			h.Write(length[:])
-			h.Write(v)
-		}
-	}
-	text := func(values ...string) {
-		for _, v := range values {
-			part([]byte(v))
-		}
-	}
-	text("selinux-provision policy 1", "modules", strconv.Itoa(len(s.Modules)))
+	d := newDigest("selinux-provision policy 1")
+	d.text("modules", strconv.Itoa(len(s.Modules)))
 	for _, m := range slices.SortedFunc(slices.Values(s.Modules), func(a, b Module) int { return strings.Compare(a.Name, b.Name) }) {
-		text(m.Name, m.Lang)
-		part(m.Content)
+		d.text(m.Name, m.Lang)
+		d.part(m.Content)
 	}
-	text("booleans", strconv.Itoa(len(s.Booleans)))
+	d.text("booleans", strconv.Itoa(len(s.Booleans)))
 	for _, name := range slices.Sorted(maps.Keys(s.Booleans)) {
-		text(name, strconv.FormatBool(s.Booleans[name]))
+		d.text(name, strconv.FormatBool(s.Booleans[name]))
 	}
-	text("shared_volumes", strconv.FormatBool(s.SharedVolumes))
-	text("file_contexts", strconv.Itoa(len(s.FileContexts)))
+	d.text("shared_volumes", strconv.FormatBool(s.SharedVolumes))
+	d.text("file_contexts", strconv.Itoa(len(s.FileContexts)))
 	for _, c := range s.FileContexts {
-		text(c.Path, c.Type, c.Context)
+		d.text(c.Path, c.Type, c.Context)
 	}
-	text("dontaudit", fmt.Sprintf("strip=%v", s.StripDontaudit))
-	return [sha256.Size]byte(h.Sum(nil))
+	d.text("dontaudit", fmt.Sprintf("strip=%v", s.StripDontaudit))
+	return d.sum()
 }
+
+// VolumesDigest identifies what is declared of volumes: the same digest asks for the same labels in the same way, wherever it was
+// written. RelabelLimits are no part of it.
+func (s *State) VolumesDigest() [sha256.Size]byte {
+	d := newDigest("selinux-provision volumes 1")
+	d.text(strconv.Itoa(len(s.Volumes)))
+	for _, v := range s.Volumes {
+		d.text(v.Name, v.Match.Mountpoint, v.Match.Source, v.Match.FSType, v.Match.Label, v.Match.UUID, v.Context, v.Level, string(v.Strategy),
+			strconv.FormatBool(v.Required), strconv.Itoa(len(v.Paths)))
+		d.text(v.Paths...)
+	}
+	return d.sum()
+}
+
+// digest makes one number of a list of parts.
+type digest struct{ hash hash.Hash }
+
+func newDigest(of string) digest {
+	d := digest{sha256.New()}
+	d.text(of)
+	return d
+}
+
+// part takes each part with its length, so that no two lists of parts are one string of bytes.
+func (d digest) part(values ...[]byte) {
+	for _, v := range values {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(v)))
+		d.hash.Write(length[:])
+		d.hash.Write(v)
+	}
+}
+
+func (d digest) text(values ...string) {
+	for _, v := range values {
+		d.part([]byte(v))
+	}
+}
+
+func (d digest) sum() [sha256.Size]byte { return [sha256.Size]byte(d.hash.Sum(nil)) }

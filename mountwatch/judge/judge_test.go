@@ -320,22 +320,3 @@ func FuzzSameContext(f *testing.F) {
 		}
 	})
 }
-
-func TestReadDefaultContext(t *testing.T) {
-	for text, want := range map[string]string{
-		"process = \"system_u:system_r:container_t:s0\"\nfile = \"" + files + "\"\nro_file=\"" + other + "\"\n": files,
-		"file=" + files: files, " file = '" + files + "' ": files, "# file = \"x\"\n": "", "": "", "ro_file = \"x\"": "", "files = x": "",
-	} {
-		got, err := ReadDefaultContext(strings.NewReader(text))
-		if err != nil || got != want {
-			t.Errorf("%q: %q, %v", text, got, err)
-		}
-	}
-}
-
-func FuzzReadDefaultContext(f *testing.F) {
-	f.Add("file = \"a:b:c:s0\"")
-	f.Fuzz(func(t *testing.T, text string) {
-		_, _ = ReadDefaultContext(strings.NewReader(text))
-	})
-}
