@@ -250,8 +250,8 @@ func (h *Host) loaded(ctx context.Context) (*policy.Policy, error) {
 	for {
 		in, err := h.Kernel.Policy()
 		if err == nil {
-			defer func() { _ = in.Close() }()
-			return policy.Parse(in)
+			p, err := policy.Parse(in)
+			return p, errors.Join(err, in.Close())
 		}
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
 			return nil, fmt.Errorf("cannot read the loaded policy: %w", err)

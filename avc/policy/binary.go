@@ -220,7 +220,7 @@ func (p *Policy) symbols(r *reader) {
 		case 3:
 			p.types = make([]typeInfo, min(primary, len(r.left)))
 		case 2:
-			p.roles = make([]string, min(primary, len(r.left)))
+			p.roles = make([]role, min(primary, len(r.left)))
 		case 4:
 			p.users = make([]string, min(primary, len(r.left)))
 		case 5:
@@ -236,9 +236,9 @@ func (p *Policy) symbols(r *reader) {
 			case 2:
 				length, value := r.u32(), r.u32()
 				r.skip(1)
-				put(r, p.roles, value, r.text(length))
+				name := r.text(length)
 				r.bitmap()
-				r.bitmap()
+				put(r, p.roles, value, role{name, r.bitmap()})
 			case 3:
 				p.readType(r)
 			case 4:

@@ -60,7 +60,7 @@ func (p *Policy) context(text string) (context, bool) {
 		return context{}, false
 	}
 	c := context{
-		user: uint32(slices.Index(p.users, parts[0]) + 1), role: uint32(slices.Index(p.roles, parts[1]) + 1),
+		user: uint32(slices.Index(p.users, parts[0]) + 1), role: uint32(slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts[1] }) + 1),
 		typ: uint32(p.typeByName[parts[2]]),
 	}
 	low, high, isRange := strings.Cut(parts[3], "-")

@@ -22,7 +22,8 @@ type Policy struct {
 
 	types         []typeInfo // by value minus 1
 	classes       []class
-	roles, users  []string
+	roles         []role
+	users         []string
 	booleans      []boolean
 	sensitivities []sensitivity
 	categories    []category
@@ -46,6 +47,11 @@ type typeInfo struct {
 	sets       bitmap   // of a type: its attributes, and itself
 	within     []uint16 // the same as values
 	members    []uint16 // of an attribute: its types
+}
+
+type role struct {
+	name  string
+	types bitmap
 }
 
 type class struct {
@@ -79,6 +85,8 @@ const (
 	ruleAllow      = 0x1
 	ruleAuditDeny  = 0x4
 	ruleTransition = 0x10
+	ruleMember     = 0x20
+	ruleChange     = 0x40
 	ruleXAllow     = 0x100
 	ruleXperms     = 0x700
 )

@@ -20,7 +20,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/avc/propose"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -44,6 +46,8 @@ type denialOptions struct {
 	boot                    bool
 	container, unit, source string
 	only                    []string
+	module, domain          string
+	dangerous               []string
 	may, on, types          string
 	sinceTime               time.Time
 }
@@ -63,6 +67,9 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringVar(&o.may, "may", "", "tell what this `domain` may do, with --on")
 	flags.StringVar(&o.on, "on", "", "the `type` for --may")
 	flags.StringVar(&o.types, "types", "", "tell the attributes of a type or the types of an attribute with this `name`")
+	flags.StringVar(&o.module, "module", "", "print CIL for a new domain: the module of this `name`")
+	flags.StringVar(&o.domain, "domain", "", "with --module: add to this existing `domain`; every process in it gets the rules")
+	flags.StringSliceVar(&o.dangerous, "allow-dangerous", nil, "with --module: put these `dangers` in, as the list of what is held back names them")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		a.command = "denials"
 		if err := o.check(time.Now()); err != nil {
@@ -73,6 +80,8 @@ func (a *app) denialsCommand() *cobra.Command {
 			return a.describeType(cmd.Context(), &o)
 		case o.may != "":
 			return a.may(cmd.Context(), &o)
+		case o.module != "":
+			return a.module(cmd.Context(), &o)
 		}
 		return a.denials(cmd.Context(), &o)
 	}
@@ -85,6 +94,13 @@ func (o *denialOptions) check(now time.Time) (err error) {
 	}
 	if o.may != "" && o.types != "" {
 		return errors.New("cannot answer --may and --types at once")
+	}
+	if o.module != "" {
+		if _, err := propose.CheckName(o.module); err != nil {
+			return err
+		}
+	} else if o.domain != "" || len(o.dangerous) > 0 {
+		return errors.New("cannot use --domain or --allow-dangerous without --module: they say what the module holds")
 	}
 	if o.since != "" {
 		if o.sinceTime, err = parseTime(o.since, now); err != nil {
@@ -143,8 +159,10 @@ type denialReport struct {
 	Notes    []string         `json:"notes,omitempty"`
 	Findings []*judge.Finding `json:"findings"`
 
-	policy *policy.Policy
-	since  time.Time
+	policy    *policy.Policy
+	since     time.Time
+	process   string // default context of containers
+	hasModule bool   // --module is in /etc/selinux-provision/modules
 }
 
 // gather reads, judges and selects.
@@ -188,6 +206,8 @@ func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, erro
 		Policy: r.policy, Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: from.Inode, Expected: from.Expected,
 	}
 	evidence.VolumeContext, evidence.ProcessContext = from.ContainerContexts()
+	r.process = evidence.ProcessContext
+	r.hasModule = o.module != "" && h.Root.Exists(provision.ModulesDir+"/"+o.module+".cil")
 	findings, err := evidence.Judge(ctx, groups.List())
 	if err != nil {
 		return nil, err
@@ -483,6 +503,109 @@ func printable(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// module prints CIL on standard output, and what to do with it, and what is not in it, on standard error.
+func (a *app) module(ctx context.Context, o *denialOptions) error {
+	r, err := a.gather(ctx, o)
+	if err != nil {
+		return err
+	}
+	if r.policy == nil {
+		return fmt.Errorf("cannot make a module: %s", strings.Join(r.Notes, "; "))
+	}
+	domain, err := propose.CheckName(o.module)
+	if err != nil {
+		return usageError{err}
+	}
+	base := cmp.Or(o.domain, avc.Context(r.process).Type())
+	if o.domain == "" && o.source != domain {
+		base = cmp.Or(o.source, base)
+	}
+	if base == "" {
+		return usageError{errors.New("cannot tell the domain of containers: there is no lxc_contexts: name the domain with --source")}
+	}
+	m, err := propose.Write(r.policy, propose.Request{
+		Name: o.module, Base: base, Existing: o.domain, Replaces: r.hasModule, Named: o.only, Dangerous: o.dangerous,
+	}, r.Findings)
+	if errors.Is(err, propose.ErrNothing) {
+		return nothingToAllow(m, r)
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	if len(m.HeldBack) > 0 {
+		a.code = exitPartly
+	}
+	if a.answer(struct {
+		header
+		*propose.Module
+		Use   []string `json:"use"`
+		Notes []string `json:"notes,omitempty"`
+	}{a.header(), m, m.Use(), append(hidden(r), r.Notes...)}) {
+		return nil
+	}
+	fmt.Fprint(a.stdout, m.CIL)
+	a.explain(m, r, o)
+	return nil
+}
+
+// nothingToAllow says why there is no module.
+func nothingToAllow(m *propose.Module, r *denialReport) error {
+	var text strings.Builder
+	switch {
+	case len(r.Findings) == 0:
+		text.WriteString("there are no such denials")
+	default:
+		fmt.Fprintf(&text, "%v", propose.ErrNothing)
+	}
+	for _, l := range m.LeftOut {
+		fmt.Fprintf(&text, "\n  %s: %s", l.Finding, printable(l.Reason))
+	}
+	for _, h := range m.HeldBack {
+		fmt.Fprintf(&text, "\n  %s: held back: %s on %s, class %s: %s; --allow-dangerous %s puts it in", h.Finding, h.Permission, h.Target, h.Class, h.Reason, h.Danger)
+	}
+	return fmt.Errorf("cannot make a module: %s", text.String())
+}
+
+func (a *app) explain(m *propose.Module, r *denialReport, o *denialOptions) {
+	say := func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
+	if o.domain != "" {
+		say("! Every process in %s gets these rules: every container that runs in it, not only this one. A domain of its own needs no --domain.", o.domain)
+		say("Put the text at %s/%s.cil, then: selinux-provision apply", provision.ModulesDir, m.Name)
+	} else {
+		for _, line := range m.Use() {
+			say("%s", line)
+		}
+	}
+	if who := subjects(r.Findings, m); len(who) > 1 {
+		say("! It is made from denials of %s. One of them alone: --container NAME", strings.Join(who, ", "))
+	}
+	for _, h := range m.HeldBack {
+		say("! held back, as it is dangerous: %s on %s, class %s (%s). To put it in: --allow-dangerous %s", printable(h.Permission), printable(h.Target), printable(h.Class), h.Reason, h.Danger)
+	}
+	for _, l := range m.LeftOut {
+		say("left out: %s: %s", l.Finding, printable(l.Reason))
+	}
+	for _, note := range append(hidden(r), r.Notes...) {
+		say("! %s", printable(note))
+	}
+}
+
+// subjects gives whose denials are in the module.
+func subjects(findings []*judge.Finding, m *propose.Module) (who []string) {
+	for _, rule := range m.Rules {
+		for _, id := range rule.Findings {
+			for _, f := range findings {
+				name := printable(f.Subject.String())
+				if f.ID == id && name != "" && !slices.Contains(who, name) {
+					who = append(who, name)
+				}
+			}
+		}
+	}
+	slices.Sort(who)
+	return who
 }
 
 // openPolicy gives the policy for a question that needs nothing else.

@@ -1,0 +1,367 @@
+// Package propose writes a policy module from denials: a new domain that is all that the container domain is, and may do besides what
+// was seen and chosen. The text is made to be read before it is used: each rule says where it comes from, and what is dangerous is held
+// back until somebody names it.
+//
+// The same denials and the same policy give the same text. Do not use it for denials that a label, a boolean or a level would cure:
+// package judge says which those are.
+package propose
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/avc/policy"
+)
+
+// Request says what module to write.
+type Request struct {
+	// Name is the module's. The domain is Name_t, or Name if it ends so.
+	Name string
+	// Base is the domain to be like, the container runtime's default.
+	Base string
+	// Existing is a domain to add rules to, in place of a new one.
+	Existing string
+	// Replaces says that a module of this name is in the policy, and that this text is to take its place: what it allows is kept.
+	Replaces bool
+	// Named are the IDs of findings that were chosen one by one. Of others, only those count that need a rule.
+	Named []string
+	// Dangerous are the names of dangers that are allowed; "all" is every one.
+	Dangerous []string
+}
+
+// Rule is a rule of the module, with the findings that it comes from.
+type Rule struct {
+	Target      string   `json:"target"` // "self" for the domain itself
+	Class       string   `json:"class"`
+	Permissions []string `json:"permissions"`
+	Findings    []string `json:"findings"`
+	from        []source
+}
+
+type source struct {
+	finding     *judge.Finding
+	permissions []string
+}
+
+// HeldBack is something dangerous that was seen and is not in the module.
+type HeldBack struct {
+	Danger     string `json:"danger"` // the name with which it can be allowed
+	Reason     string `json:"reason"`
+	Finding    string `json:"finding"`
+	Target     string `json:"target"`
+	Class      string `json:"class"`
+	Permission string `json:"permission"`
+}
+
+// LeftOut is a finding for which a rule is not the answer.
+type LeftOut struct {
+	Finding string `json:"finding"`
+	Reason  string `json:"reason"`
+}
+
+// Module is the result.
+type Module struct {
+	Name     string     `json:"module"`
+	Domain   string     `json:"domain"`
+	CIL      string     `json:"cil"`
+	Rules    []Rule     `json:"rules"`
+	HeldBack []HeldBack `json:"held_back,omitempty"`
+	LeftOut  []LeftOut  `json:"left_out,omitempty"`
+}
+
+// ErrNothing says that no finding needs a rule.
+var ErrNothing = errors.New("none of the denials needs a rule")
+
+// CheckName says whether a module may have this name, and gives its domain.
+func CheckName(name string) (domain string, err error) {
+	valid := name != "" && len(name) <= 64 && name[0] >= 'a' && name[0] <= 'z' && !strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
+	})
+	if !valid {
+		return "", fmt.Errorf("cannot name a module %q: begin with a small letter, and use small letters, digits and _", name)
+	}
+	if strings.HasPrefix(name, "selinux_provision_") {
+		return "", fmt.Errorf("cannot name a module %q: names that begin with selinux_provision_ are for this program's own", name)
+	}
+	return strings.TrimSuffix(name, "_t") + "_t", nil
+}
+
+// Write makes the module. ErrNothing: no finding needs a rule; the Module then says why.
+func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, error) {
+	domain, err := CheckName(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	m := &Module{Name: req.Name, Domain: domain, Rules: []Rule{}}
+	if req.Existing != "" {
+		m.Domain = req.Existing
+		if !p.Has(req.Existing) {
+			_, err := p.Describe(req.Existing)
+			return nil, fmt.Errorf("cannot add to a domain: %w", err)
+		}
+	} else if p.Has(domain) && !req.Replaces {
+		return nil, fmt.Errorf("cannot make the domain %s: the policy has it already: choose another name, or add to it with --domain %s", domain, domain)
+	}
+	chosen := m.choose(req, findings)
+	m.rules(req, chosen)
+	var kept []policy.Rule
+	var like policy.Likeness
+	if req.Existing == "" {
+		if like, err = p.Like(req.Base); err != nil {
+			return nil, fmt.Errorf("cannot make a domain like %s: %w", req.Base, err)
+		}
+		if req.Replaces && p.Has(domain) {
+			own, err := p.Like(domain)
+			if err != nil {
+				return nil, err
+			}
+			kept = m.keep(own.Rules, like.Rules)
+		}
+	}
+	if len(m.Rules) == 0 && len(kept) == 0 {
+		return m, ErrNothing
+	}
+	m.CIL = m.write(req, like, kept)
+	return m, nil
+}
+
+// choose gives the findings that become rules.
+func (m *Module) choose(req Request, findings []*judge.Finding) (chosen []*judge.Finding) {
+	out := func(f *judge.Finding, reason string) { m.LeftOut = append(m.LeftOut, LeftOut{f.ID, reason}) }
+	for _, f := range findings {
+		named := slices.Contains(req.Named, f.ID)
+		switch {
+		case f.Domain != req.Base && f.Domain != m.Domain:
+			out(f, fmt.Sprintf("it is a denial of %s, and not of %s", f.Domain, cmp.Or(req.Existing, req.Base)))
+		case f.Kind != avc.Denied || f.Fix.Kind == judge.Context:
+			out(f, f.Fix.Text)
+		case f.Fix.Kind == judge.Categories:
+			out(f, "no rule helps: "+f.Fix.Text)
+		case named, f.Fix.Kind == judge.Rule, f.Fix.Kind == judge.Domain:
+			chosen = append(chosen, f)
+		case f.Fix.Kind == judge.Nothing:
+			out(f, f.Fix.Text)
+		default:
+			out(f, fmt.Sprintf("%s helps: %s (to have a rule for it all the same: --only %s)", f.Fix.Kind, f.Fix.Text, f.ID))
+		}
+	}
+	slices.SortFunc(chosen, func(a, b *judge.Finding) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(m.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.Finding, b.Finding) })
+	return chosen
+}
+
+// rules makes one rule for each target and class, and holds back what is dangerous.
+func (m *Module) rules(req Request, chosen []*judge.Finding) {
+	type key struct{ target, class string }
+	byKey := map[key]*Rule{}
+	for _, f := range chosen {
+		self := f.Target == f.Domain || f.Target == m.Domain
+		target := f.Target
+		if self {
+			target = policy.Self
+		}
+		var fine []string
+		for _, permission := range f.PermissionList() {
+			name, reason := dangerOf(f.Target, f.Class, permission, self)
+			if name != "" && !slices.Contains(req.Dangerous, name) && !slices.Contains(req.Dangerous, "all") {
+				m.HeldBack = append(m.HeldBack, HeldBack{name, reason, f.ID, f.Target, f.Class, permission})
+				continue
+			}
+			fine = append(fine, permission)
+		}
+		if len(fine) == 0 {
+			continue
+		}
+		r := byKey[key{target, f.Class}]
+		if r == nil {
+			r = &Rule{Target: target, Class: f.Class}
+			byKey[key{target, f.Class}] = r
+		}
+		r.Findings = append(r.Findings, f.ID)
+		r.from = append(r.from, source{f, fine})
+		for _, permission := range fine {
+			if at, found := slices.BinarySearch(r.Permissions, permission); !found {
+				r.Permissions = slices.Insert(r.Permissions, at, permission)
+			}
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(byKey), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.target, b.target), cmp.Compare(a.class, b.class))
+	}) {
+		m.Rules = append(m.Rules, *byKey[k])
+	}
+}
+
+// keep gives the rules that the module in the policy has beyond those of the base, and that no new rule repeats.
+func (m *Module) keep(own, base []policy.Rule) (kept []policy.Rule) {
+	for _, r := range own {
+		if r.Statement != "allow" || r.Source != policy.Self || r.Condition != "" {
+			continue
+		}
+		r.Permissions = slices.DeleteFunc(slices.Clone(r.Permissions), func(permission string) bool {
+			return slices.ContainsFunc(base, func(b policy.Rule) bool {
+				return b.Statement == "allow" && b.Condition == "" && b.Source == r.Source && b.Target == r.Target && b.Class == r.Class && slices.Contains(b.Permissions, permission)
+			}) || slices.ContainsFunc(m.Rules, func(n Rule) bool {
+				return n.Target == r.Target && n.Class == r.Class && slices.Contains(n.Permissions, permission)
+			})
+		})
+		if len(r.Permissions) > 0 {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	if req.Existing != "" {
+		line("; Rules for the existing domain %s, made from denials by selinux-provision denials --module %s --domain %s.", m.Domain, req.Name, m.Domain)
+		line("; EVERY process in %s gets them, not only the one that was denied.", m.Domain)
+	} else {
+		line("; The domain %s: all that %s is, and what was denied and chosen. Made by selinux-provision denials --module %s.", m.Domain, req.Base, req.Name)
+		line(";")
+		for _, text := range m.Use() {
+			line("; %s", text)
+		}
+		m.writeLikeness(line, req.Base, like)
+	}
+	line("")
+	line("; What was denied.")
+	for _, r := range m.Rules {
+		for _, s := range r.from {
+			line("; %s", provenance(s))
+		}
+		line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Permissions, " "))
+	}
+	if len(kept) > 0 {
+		line("")
+		line("; What the module had before.")
+		for _, r := range kept {
+			line("%s", r.CIL(m.Domain))
+		}
+	}
+	if len(m.HeldBack) > 0 {
+		line("")
+		line("; Held back, because it is dangerous. --allow-dangerous NAME puts it in.")
+		for _, h := range m.HeldBack {
+			line("; %s (%s): %s on %s, class %s [%s]", h.Danger, h.Reason, h.Permission, h.Target, h.Class, h.Finding)
+		}
+	}
+	return b.String()
+}
+
+// writeLikeness makes the domain one like the base. What the next release of the OS may do without is optional: without that attribute
+// or rule the domain is still there, and the container starts.
+func (m *Module) writeLikeness(line func(string, ...any), base string, like policy.Likeness) {
+	line("")
+	line("(type %s)", m.Domain)
+	for _, role := range like.Roles {
+		line("(roletype %s %s)", role, m.Domain)
+	}
+	line("")
+	line("; The attributes of %s: most of what it may do, and that the runtime may start it.", base)
+	for _, attribute := range like.Attributes {
+		line("(optional %s_is_%s (typeattributeset %s (%s)))", m.Name, attribute, attribute, m.Domain)
+	}
+	line("")
+	line("; The rules of the policy in force that name %s itself.", base)
+	if like.Unnamed > 0 {
+		line("; %d more, for large sets of types without a name, cannot be written down.", like.Unnamed)
+	}
+	others := map[string][]policy.Rule{}
+	for _, r := range like.Rules {
+		other := r.Target
+		if r.Source != policy.Self {
+			other = r.Source
+		}
+		others[other] = append(others[other], r)
+	}
+	for _, r := range others[policy.Self] {
+		line("%s", conditional(r, m.Domain))
+	}
+	delete(others, policy.Self)
+	for _, other := range slices.Sorted(maps.Keys(others)) {
+		line("(optional %s_and_%s", m.Name, other)
+		for _, r := range others[other] {
+			line("  %s", conditional(r, m.Domain))
+		}
+		line(")")
+	}
+}
+
+func conditional(r policy.Rule, domain string) string {
+	text := r.CIL(domain)
+	if r.Condition == "" {
+		return text
+	}
+	return fmt.Sprintf("(booleanif %s (true %s))", r.Condition, text)
+}
+
+// provenance says where a rule comes from.
+func provenance(s source) string {
+	f := s.finding
+	who := cmp.Or(f.Subject.String(), f.Domain)
+	if f.Subject.Image != "" {
+		who += " (" + f.Subject.Image + ")"
+	}
+	text := fmt.Sprintf("%s: %s, ", f.ID, strings.Join(s.permissions, " "))
+	const format = "2006-01-02 15:04:05 MST"
+	if f.Count == 1 {
+		text += "once"
+	} else {
+		text += fmt.Sprintf("%d times", f.Count)
+	}
+	if !f.First.IsZero() {
+		first, last := f.First.UTC().Format(format), f.Last.UTC().Format(format)
+		if first == last {
+			text += " at " + first
+		} else {
+			text += " from " + first + " to " + last
+		}
+	}
+	text += ", " + who
+	if len(f.Paths) > 0 {
+		text += ", " + f.Paths[0].Path
+		if f.PathCount > 1 {
+			text += fmt.Sprintf(" and %d more", f.PathCount-1)
+		}
+	}
+	if len(f.Serials) > 0 {
+		text += fmt.Sprintf(", audit %d", f.Serials[0])
+		for _, serial := range f.Serials[1:] {
+			text += fmt.Sprintf(" %d", serial)
+		}
+	}
+	return clean(text)
+}
+
+// clean takes what could end a comment, or deceive the reader of one, out of text that comes from containers.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// Use says in a few lines how the module is used.
+func (m *Module) Use() []string {
+	return []string{
+		fmt.Sprintf("Put this file at /etc/selinux-provision/modules/%s.cil, then: selinux-provision apply", m.Name),
+		fmt.Sprintf("Docker:      docker run --security-opt label=type:%s ...", m.Domain),
+		"Kubernetes:  securityContext:",
+		"               seLinuxOptions:",
+		"                 type: " + m.Domain,
+		fmt.Sprintf("Then run the workload, and look again: selinux-provision denials --source %s", m.Domain),
+		fmt.Sprintf("To see all that it needs in one run, add (typepermissive %s) for as long as that takes.", m.Domain),
+	}
+}
