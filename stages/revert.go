@@ -128,7 +128,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 				if err := h.DisableUnits(ctx, Units()...); err != nil {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
 				}
-				return "disabled; to provision again: systemctl enable --now selinux-provision.target", nil
+				return "disabled; to provision again: systemctl unmask selinux-provision.target && systemctl enable --now selinux-provision.target", nil
 			},
 		})
 	}

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
@@ -76,7 +78,8 @@ func job(ctx context.Context, verb string, call func(ctx context.Context, unit, 
 }
 
 // DisableUnits takes units out of every boot target that wants them and makes systemd see that. It does not stop them. A unit
-// that does not exist is disabled already.
+// that does not exist is disabled already. One that could be disabled and is wanted all the same, because a file below /usr says so
+// as that of a system extension image does, is masked.
 func DisableUnits(ctx context.Context, units ...string) error {
 	if len(units) == 0 {
 		return nil
@@ -93,10 +96,45 @@ func DisableUnits(ctx context.Context, units ...string) error {
 			failures = append(failures, fmt.Errorf("cannot disable %s: %w", unit, ended(ctx, err)))
 		}
 	}
-	if err := conn.ReloadContext(ctx); err != nil {
-		failures = append(failures, fmt.Errorf("cannot make systemd read its units again: %w", ended(ctx, err)))
+	reload := func() {
+		if err := conn.ReloadContext(ctx); err != nil {
+			failures = append(failures, fmt.Errorf("cannot make systemd read its units again: %w", ended(ctx, err)))
+		}
+	}
+	reload()
+	wanted, err := stillWanted(ctx, conn, units)
+	if err != nil {
+		failures = append(failures, fmt.Errorf("cannot see what still wants the units: %w", ended(ctx, err)))
+	}
+	if len(wanted) > 0 {
+		if _, err := conn.MaskUnitFilesContext(ctx, wanted, false, false); err != nil {
+			failures = append(failures, fmt.Errorf("cannot mask %s: %w", strings.Join(wanted, ", "), ended(ctx, err)))
+		}
+		reload()
 	}
 	return errors.Join(failures...)
+}
+
+// stillWanted gives the units that have an [Install] section, are not enabled by it, and are wanted by another unit.
+func stillWanted(ctx context.Context, conn *systemd.Conn, units []string) (wanted []string, err error) {
+	files, err := conn.ListUnitFilesByPatternsContext(ctx, []string{"disabled"}, units)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		unit := path.Base(file.Path)
+		properties, err := conn.GetUnitPropertiesContext(ctx, unit)
+		if err != nil {
+			return nil, err
+		}
+		for _, by := range []string{"UpheldBy", "WantedBy", "RequiredBy"} {
+			if others, ok := properties[by].([]string); ok && len(others) > 0 {
+				wanted = append(wanted, unit)
+				break
+			}
+		}
+	}
+	return wanted, nil
 }
 
 func noSuchUnit(err error) bool {
