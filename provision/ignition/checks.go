@@ -32,9 +32,6 @@ type situation struct {
 	enforcing bool
 }
 
-// rule gives the name of the volume rule for what is mounted at a directory, "" if there is none.
-func (s *situation) rule(string) string { return "" }
-
 // machine looks at the machine that the file makes.
 func (c *checker) machine(m *machine) {
 	s := &situation{}

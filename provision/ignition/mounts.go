@@ -9,6 +9,7 @@ import (
 	"github.com/coreos/go-systemd/v22/unit"
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
+	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -130,9 +131,10 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 	all := m.mounts()
 	for _, one := range all {
 		c.mountOptions(one)
-		c.btrfs(one.fstype, one.where, one.at, one.key, s)
+		c.btrfs(one, s)
+		c.volume(m, one, s)
 	}
-	c.twoLabels(all)
+	c.twoLabels(all, s)
 	for _, f := range m.config.Storage.Filesystems {
 		node, l := m.find("filesystems", f.Device)
 		at := l.place(lineOf(node))
@@ -142,8 +144,9 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 		}
 		// What a mount unit mounts was looked at with the unit.
 		if !slices.ContainsFunc(all, func(m mount) bool { return m.what == f.Device || m.where == where }) {
-			c.btrfs(value(f.Format), where, at, l.inside, s)
-			c.mountOptions(mount{what: f.Device, where: where, fstype: value(f.Format), options: joined(f.MountOptions), at: at, key: l.inside})
+			one := mount{what: f.Device, where: where, fstype: value(f.Format), options: joined(f.MountOptions), at: at, key: l.inside}
+			c.btrfs(one, s)
+			c.mountOptions(one)
 		}
 	}
 }
@@ -208,21 +211,21 @@ func containerData() []string {
 }
 
 // btrfs finds Btrfs where an enforcing machine has containers or volumes.
-func (c *checker) btrfs(fstype, where string, at provision.Position, key string, s *situation) {
-	if fstype != "btrfs" || where == "" {
+func (c *checker) btrfs(m mount, s *situation) {
+	if m.fstype != "btrfs" || m.where == "" {
 		return
 	}
 	const reason = "Btrfs has one label for all its subvolumes, and a snapshot comes without one"
-	if rule := s.rule(where); rule != "" {
-		c.add(at, key, fmt.Sprintf("cannot label %s for the volume rule %q: %s", where, rule, reason), "format it with ext4 or xfs, or remove the rule")
+	if rule := s.rule(m); rule != nil {
+		c.add(m.at, m.key, fmt.Sprintf("cannot label %s for the volume %q: %s", m.where, rule.Name, reason), "format it with ext4 or xfs, or remove the volume")
 		return
 	}
 	if !s.enforcing {
 		return
 	}
 	for _, dir := range containerData() {
-		if where == "/" || dir == where || strings.HasPrefix(dir, where+"/") || strings.HasPrefix(where, dir+"/") {
-			c.add(at, key, fmt.Sprintf("cannot enforce with %s on Btrfs: %s", dir, reason),
+		if m.where == "/" || dir == m.where || strings.HasPrefix(dir, m.where+"/") || strings.HasPrefix(m.where, dir+"/") {
+			c.add(m.at, m.key, fmt.Sprintf("cannot enforce with %s on Btrfs: %s", dir, reason),
 				"format it with ext4 or xfs, or declare mode: permissive")
 			return
 		}
@@ -230,7 +233,7 @@ func (c *checker) btrfs(fstype, where string, at provision.Position, key string,
 }
 
 // twoLabels finds mounts of one superblock with different contexts: the second one fails.
-func (c *checker) twoLabels(all []mount) {
+func (c *checker) twoLabels(all []mount, s *situation) {
 	first := map[string]mount{}
 	for _, one := range all {
 		id, remedy := one.superblock()
@@ -242,18 +245,92 @@ func (c *checker) twoLabels(all []mount) {
 			first[id] = one
 			continue
 		}
-		if x, y := before.context(), one.context(); x != y {
+		if x, y := s.label(before), s.label(one); x != y {
 			c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with %s: %s has %s, and the label belongs to the file system, not to the mount",
-				one.where, orWithout(y), before.where, orWithout(x)), remedy)
+				one.where, y, before.where, x), remedy)
 		}
 	}
 }
 
-func orWithout(context string) string {
-	if context == "" {
-		return "no context"
+// label says which label a mount gets, from its options or from the volume that it is.
+func (s *situation) label(m mount) string {
+	if context := m.context(); context != "" {
+		return "the context " + context
 	}
-	return "the context " + context
+	if rule := s.rule(m); rule != nil {
+		return "the label of the volume " + quote(rule.Name)
+	}
+	return "no context"
+}
+
+// rule gives the declared volume that a mount is, nil if it is none. What a mount does not tell here, such as the UUID of a device
+// that is named by its label, fits no pattern.
+func (s *situation) rule(m mount) *provision.Volume {
+	if s.declared == nil {
+		return nil
+	}
+	from := func(dir string) string {
+		if v, ok := strings.CutPrefix(device(m.what), "/dev/disk/"+dir+"/"); ok {
+			return v
+		}
+		return ""
+	}
+	for i, v := range s.declared.Volumes {
+		if fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
+			fits(v.Match.Label, from("by-label")) && fits(v.Match.UUID, from("by-uuid")) {
+			return &s.declared.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// fits says whether a name has a pattern; an empty pattern asks for nothing.
+func fits(pattern, name string) bool {
+	if pattern == "" {
+		return true
+	}
+	p, err := glob.Compile(pattern)
+	return err == nil && name != "" && p.Match(name)
+}
+
+// onlyOption are file systems whose files have no labels of their own (policy: genfscon), so that only context= labels them.
+func onlyOption() []string {
+	return []string{"vfat", "exfat", "msdos", "ntfs", "iso9660", "udf", "fuse", "cifs", "smb3", "nfs", "nfs4", "squashfs", "erofs"}
+}
+
+// volume finds a mount that its declared volume does not get along with.
+func (c *checker) volume(m *machine, one mount, s *situation) {
+	rule := s.rule(one)
+	if rule == nil || one.fstype == "btrfs" {
+		return
+	}
+	have := one.context()
+	switch {
+	case have != "" && rule.Context != "" && have != rule.Context:
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the context %s: the volume %q declares %s", one.where, have, rule.Name, rule.Context),
+			"remove one of the two")
+	case rule.Strategy == provision.RelabelFiles && slices.Contains(onlyOption(), one.fstype):
+		c.add(one.at, one.key, fmt.Sprintf("cannot relabel %s for the volume %q: the files of %s have no labels of their own", one.where, rule.Name, one.fstype),
+			"write \"strategy: context\", or remove the key")
+	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && !m.generator():
+		context := rule.Context
+		if context == "" {
+			context = "USER:ROLE:TYPE:LEVEL"
+		}
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %q at once: nothing here gives the unit its context=, so the watcher would have to unmount it and mount it again",
+			one.where, rule.Name), fmt.Sprintf(`write Options=context="%s", or add the link %s to %s`, context, generatorPath, binary))
+	}
+}
+
+// generatorPath is where systemd finds the generator that gives mount units the label of their volume. It has to be there before
+// anything is mounted: a system extension image comes too late.
+const generatorPath = "/etc/systemd/system-generators/selinux-provision-generator"
+
+// generator says whether the file brings the generator.
+func (m *machine) generator() bool {
+	_, file := m.files[generatorPath]
+	_, link := m.links()[generatorPath]
+	return file || link
 }
 
 // superblock gives what two mounts have in common that share their labels, "" if they never do.
