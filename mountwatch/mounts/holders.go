@@ -21,7 +21,8 @@ type Holder struct {
 	ID         int
 	// Optional are its tags of propagation, as those of a Mount.
 	Optional string
-	// Namespace is the inode of the mount namespace, as in "mnt:[4026531841]".
+	// Namespace is the inode of the mount namespace, as in "mnt:[4026531841]"; 0 if the kernel tells this process only what is mounted
+	// there.
 	Namespace uint64
 	// PID is a process in that namespace; 0 if there is none and the namespace is kept by a handle.
 	PID int
@@ -36,7 +37,7 @@ type Holder struct {
 // place. So this is for telling whether it makes sense to try, and who is in the way. That a superblock really is new is known
 // only to FSCONFIG_CMD_CREATE_EXCL, or from what the table shows after mounting.
 func Holders(ctx context.Context, d Device) ([]Holder, error) {
-	f := holderFinder{device: d, roots: map[rootOfProcess]bool{}, found: map[holderKey]Holder{}, namespaces: map[uint64]bool{}}
+	f := holderFinder{device: d, roots: map[rootOfProcess]bool{}, found: map[int]Holder{}, namespaces: map[uint64]bool{}}
 	var err error
 	if f.own, err = inodeOf("/proc/self/ns/mnt"); err != nil {
 		return nil, fmt.Errorf("cannot tell the mount namespace of this process: %w", err)
@@ -84,16 +85,11 @@ type holderFinder struct {
 	own        uint64
 	roots      map[rootOfProcess]bool
 	namespaces map[uint64]bool
-	found      map[holderKey]Holder
+	found      map[int]Holder // by the ID of the mount, of which no two live ones have the same, in whatever namespace
 }
 
 // rootOfProcess is what decides which mounts the table of a process shows: those of its namespace that can be reached from its root.
 type rootOfProcess struct{ namespace, device, inode uint64 }
-
-type holderKey struct {
-	namespace uint64
-	id        int
-}
 
 func (f *holderFinder) process(pid int, dir string) error {
 	err := f.tableOf(pid, dir)
@@ -104,15 +100,19 @@ func (f *holderFinder) process(pid int, dir string) error {
 }
 
 func (f *holderFinder) tableOf(pid int, dir string) error {
-	namespace, err := inodeOf(dir + "/ns/mnt")
-	if err != nil {
-		return err
-	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir+"/root", &st); err != nil {
-		return err
+	namespace, err := inodeOf(dir + "/ns/mnt")
+	if err == nil {
+		err = unix.Stat(dir+"/root", &st)
 	}
 	key := rootOfProcess{namespace: namespace, device: uint64(st.Dev), inode: st.Ino}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		// A process that is better protected than this one. Its table can be read all the same.
+		key, namespace = rootOfProcess{device: uint64(pid)}, 0
+	case err != nil:
+		return err
+	}
 	if f.roots[key] {
 		return nil
 	}
@@ -128,9 +128,8 @@ func (f *holderFinder) tableOf(pid int, dir string) error {
 	f.roots[key] = true
 	f.namespaces[namespace] = true
 	for _, m := range all {
-		key := holderKey{namespace, m.ID}
-		if _, known := f.found[key]; !known && m.Device == f.device {
-			f.found[key] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Optional: m.Optional, Namespace: namespace, PID: pid, Own: namespace == f.own}
+		if _, known := f.found[m.ID]; !known && m.Device == f.device {
+			f.found[m.ID] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Optional: m.Optional, Namespace: namespace, PID: pid, Own: namespace == f.own}
 		}
 	}
 	return nil
@@ -210,8 +209,9 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 		if err != nil {
 			return err
 		}
-		if (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
-			f.found[holderKey{st.Ino, int(stat.oldID)}] = Holder{Mountpoint: point, ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
+		_, known := f.found[int(stat.oldID)]
+		if !known && (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
+			f.found[int(stat.oldID)] = Holder{Mountpoint: point, ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
 		}
 	}
 	return nil

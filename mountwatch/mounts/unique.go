@@ -44,12 +44,12 @@ type mountStat struct {
 	_, _                     uint32 // flags of the superblock, type
 	id, parent               uint64
 	oldID, oldParent         uint32
-	_, _                     uint64 // attributes, propagation
-	peerGroup, master        uint64 // 0: none
-	_                        uint64 // where it comes from
-	_, mountpoint            uint32 // root; where the string is
-	_                        uint64 // ID of the namespace
-	_                        [48]uint64
+	_, _                     uint64     // attributes, propagation
+	peerGroup, master        uint64     // 0: none
+	_                        uint64     // where it comes from
+	_, mountpoint            uint32     // root; where the string is
+	_                        uint64     // ID of the namespace
+	_                        [49]uint64 // what is newer than Linux 6.8, and room: 512 bytes in all
 }
 
 // optional writes the peer groups as mountinfo does.

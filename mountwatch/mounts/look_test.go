@@ -1,0 +1,212 @@
+package mounts
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// mounted gives the mount at a place from a new look at the table.
+func mounted(t *testing.T, point string) *Mount {
+	t.Helper()
+	table, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	all, err := Parse(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range slices.Backward(all) {
+		if m.Mountpoint == point {
+			return m
+		}
+	}
+	t.Fatalf("nothing is mounted at %s", point)
+	return nil
+}
+
+// The names that are read from a device are those that blkid reads.
+func TestNamesAgreeWithBlkid(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		for _, c := range []struct {
+			kind, label string
+			args        []string
+		}{
+			{"ext4", "My Data", []string{"-q", "-L", "My Data"}},
+			{"ext2", "", []string{"-q"}},
+			{"xfs", "xfs-data", []string{"-q", "-L", "xfs-data"}},
+			{"btrfs", "lots of data", []string{"-q", "-L", "lots of data"}},
+			{"vfat", "FAT DATA", []string{"-n", "FAT DATA"}},
+			{"vfat", "FAT32", []string{"-F", "32", "-n", "FAT32"}},
+			{"vfat", "", nil},
+		} {
+			t.Run(c.kind+" "+c.label, func(t *testing.T) {
+				device := loop(t, dir, c.kind, c.args...)
+				var st unix.Stat_t
+				if err := unix.Stat(device, &st); err != nil {
+					t.Fatal(err)
+				}
+				// Not mounted: the kernel that the test runs on need not know the type.
+				m := &Mount{Device: Device{unix.Major(st.Rdev), unix.Minor(st.Rdev)}, FSType: c.kind, Source: device, Root: "/", Mountpoint: "/x"}
+				names, err := m.Names()
+				if err != nil {
+					t.Fatal(err)
+				}
+				ask := func(tag string) string {
+					out, err := exec.Command("blkid", "-p", "-o", "value", "-s", tag, device).Output()
+					if err != nil {
+						t.Fatalf("blkid: %v", err)
+					}
+					return strings.TrimRight(string(out), "\n")
+				}
+				if got := strings.Join(names.Labels, "|"); got != ask("LABEL") || got != c.label {
+					t.Errorf("label %q, blkid says %q, made with %q", got, ask("LABEL"), c.label)
+				}
+				if got := strings.Join(names.UUIDs, "|"); got != ask("UUID") || got == "" {
+					t.Errorf("UUID %q, blkid says %q", got, ask("UUID"))
+				}
+				if !slices.Contains(names.Paths, device) {
+					t.Errorf("%q is not among %q", device, names.Paths)
+				}
+			})
+		}
+		// A file system of several devices has a number of its own.
+		device, point := loop(t, dir, "btrfs", "-q", "-f", "-L", "one"), filepath.Join(dir, "m")
+		mount(t, device, point, "btrfs", 0, "")
+		defer umount(t, point)
+		m := mounted(t, point)
+		if names, err := m.Names(); err != nil || m.Device.Major != 0 || !slices.Equal(names.Labels, []string{"one"}) {
+			t.Errorf("%s has the names %+v, %v", m.Device, names, err)
+		}
+		if names, err := mounted(t, dir).Names(); err != nil || !reflect.DeepEqual(names, Names{}) {
+			t.Errorf("a tmpfs has the names %+v, %v", names, err)
+		}
+	})
+}
+
+func TestIdentityFromBytes(t *testing.T) {
+	image := func(size int, parts map[int]string) *bytes.Reader {
+		b := make([]byte, size)
+		for at, part := range parts {
+			copy(b[at:], part)
+		}
+		return bytes.NewReader(b)
+	}
+	const id = "\x8e\x55\xd0\x11\x9c\x83\x47\x3e\x99\xc9\xc7\x16\xb1\xe5\x08\xe6"
+	const uuid = "8e55d011-9c83-473e-99c9-c716b1e508e6"
+	for _, c := range []struct {
+		fstype, label, uuid string
+		image               *bytes.Reader
+		fails               bool
+	}{
+		{fstype: "iso9660", label: "ISO VOL", uuid: "2026-11-22-02-53-00-00", image: image(0x9000, map[int]string{
+			0x8001: "CD001", 0x8000 + 40: "ISO VOL                         ", 0x8000 + 813: "2026112202530000", 0x8000 + 830: "0000000000000000",
+		})},
+		{fstype: "iso9660", label: "", uuid: "2025-01-01-00-00-00-07", image: image(0x9000, map[int]string{
+			0x8001: "CD001", 0x8000 + 813: "2026112202530000", 0x8000 + 830: "2025010100000007",
+		})},
+		{fstype: "f2fs", label: "fläsh", uuid: uuid, image: image(4096, map[int]string{
+			1024: "\x10\x20\xf5\xf2", 1024 + 0x6c: id, 1024 + 0x7c: "f\x00l\x00\xe4\x00s\x00h\x00",
+		})},
+		{fstype: "erofs", label: "image", uuid: uuid, image: image(4096, map[int]string{1024: "\xe2\xe1\xf5\xe0", 1024 + 48: id, 1024 + 64: "image"})},
+		{fstype: "ext4", image: image(4096, nil), fails: true},
+		{fstype: "xfs", image: image(100, map[int]string{0: "XFSB"}), fails: true},
+		{fstype: "ntfs", image: image(0, nil)},
+	} {
+		label, id, err := Identity(c.image, c.fstype)
+		if label != c.label || id != c.uuid || (err != nil) != c.fails {
+			t.Errorf("%s: %q, %q, %v", c.fstype, label, id, err)
+		}
+	}
+}
+
+func FuzzIdentity(f *testing.F) {
+	for _, kind := range []string{"ext4", "xfs", "btrfs", "f2fs", "vfat", "iso9660", "erofs"} {
+		f.Add(kind, 1024, []byte("\x00\x01"))
+	}
+	f.Fuzz(func(t *testing.T, kind string, at int, part []byte) {
+		b := make([]byte, 0x11000)
+		if at >= 0 && at < len(b) {
+			copy(b[at:], part)
+		}
+		_, _, _ = Identity(bytes.NewReader(b), kind)
+	})
+}
+
+func TestParseUdev(t *testing.T) {
+	names, err := parseUdev(strings.NewReader(`S:disk/by-uuid/AB-CD
+S:disk/by-label/My\x20Data
+L:0
+I:123
+E:ID_FS_LABEL=My_Data
+E:ID_FS_LABEL_ENC=My\x20Data\x2f\x5c
+E:ID_FS_UUID_ENC=AB-CD
+E:ID_FS_TYPE=vfat
+V:1
+`))
+	want := Names{
+		Paths: []string{"/dev/disk/by-uuid/AB-CD", `/dev/disk/by-label/My\x20Data`}, Labels: []string{`My Data/\`}, UUIDs: []string{"AB-CD"},
+	}
+	if err != nil || !reflect.DeepEqual(names, want) {
+		t.Errorf("%+v, %v", names, err)
+	}
+	for in, want := range map[string]string{`\x2`: `\x2`, `\xzz`: `\xzz`, `\\x20`: `\ `, `a\x41`: "aA"} {
+		if got := unhex(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzParseUdev(f *testing.F) {
+	f.Add("S:disk/by-uuid/AB-CD\nE:ID_FS_LABEL_ENC=My\\x20Data\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = parseUdev(strings.NewReader(text))
+	})
+}
+
+func TestRootLabel(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		const label = "system_u:object_r:container_file_t:s0"
+		device, point := loop(t, dir, "ext4", "-q"), filepath.Join(dir, "m")
+		mount(t, device, point, "ext4", 0, "")
+		defer umount(t, point)
+		if got, err := mounted(t, point).RootLabel(); err != nil || got == label {
+			t.Errorf("%q, %v", got, err)
+		}
+		if err := unix.Setxattr(point, "security.selinux", []byte(label+"\x00"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := mounted(t, point).RootLabel(); err != nil || got != label {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// A link on the way to the mountpoint is somebody's trick: the kernel's table has none.
+func TestOpenRootFollowsNoLinks(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		point := filepath.Join(dir, "a", "b")
+		mount(t, "x", point, "tmpfs", 0, "")
+		m := mounted(t, point)
+		if err := os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "c")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("c", filepath.Join(dir, "a")); err != nil {
+			t.Fatal(err)
+		}
+		if root, err := m.OpenRoot(); err == nil {
+			root.Close()
+			t.Error("opened through a link")
+		}
+		umount(t, filepath.Join(dir, "c", "b"))
+	})
+}
