@@ -4,6 +4,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -193,6 +194,9 @@ func (r *Reader) add(record *Record) {
 	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
 		d := r.denial()
 		if !d.parse(record) {
+			if strings.Contains(record.Text, "avc:") && strings.Contains(record.Text, "denied") || record.Type == TypeSELinuxErr {
+				r.stats.Malformed++ // cut off before what matters
+			}
 			r.free = append(r.free, d)
 			return
 		}

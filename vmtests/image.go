@@ -56,7 +56,7 @@ func packages() []string {
 		"linux-image-cloud-amd64", "dracut-core", "ignition",
 		"policycoreutils", "selinux-policy-default", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
 		"e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk",
-		"docker.io", "busybox-static", "strace", "attr",
+		"docker.io", "docker-cli", "busybox-static", "strace", "attr",
 		// For volumes of every kind: NFS and SMB are served by the kernel, on the loopback interface.
 		"lvm2", "xorriso", "nfs-kernel-server", "nfs-common", "ksmbd-tools", "cifs-utils", "bindfs",
 	}

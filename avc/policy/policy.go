@@ -205,12 +205,38 @@ func (p *Policy) similar(name string) []string {
 	var near []string
 	stem := strings.TrimSuffix(name, "_t")
 	for _, t := range p.types {
-		if len(stem) > 2 && (strings.Contains(t.name, stem) || strings.HasPrefix(stem, strings.TrimSuffix(t.name, "_t")) && len(t.name) > 4) && !generated(t.name) {
+		if !generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name, name) <= 2) {
 			near = append(near, t.name)
 		}
 	}
-	slices.SortFunc(near, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	slices.SortFunc(near, func(a, b string) int {
+		return cmp.Or(cmp.Compare(distance(a, name), distance(b, name)), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
 	return near[:min(5, len(near))]
+}
+
+// distance counts the letters to change, add or leave out between two names, if they are at most 2; otherwise it gives 3.
+func distance(a, b string) int {
+	if len(a)-len(b) > 2 || len(b)-len(a) > 2 {
+		return 3
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, diagonal+1, row[j]+1)
+		}
+	}
+	return min(row[len(b)], 3)
 }
 
 // generated tells the names that the compiler made for expressions in rules.

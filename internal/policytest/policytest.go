@@ -1,0 +1,52 @@
+// Package policytest builds a small binary policy with containers in it, for tests of what reads policies. The real semodule builds it.
+package policytest
+
+import (
+	_ "embed"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+)
+
+//go:embed containers.cil
+var containers string
+
+// Build gives the file of a policy: the base of package flatcartest, containers.cil, and more modules.
+func Build(t testing.TB, modules map[string]string) string {
+	t.Helper()
+	tree := flatcartest.New(t, flatcartest.Today)
+	AddTo(t, tree, modules)
+	return File(t, tree)
+}
+
+// AddTo installs containers.cil, and more modules, in the store of a tree, which becomes a writable one.
+func AddTo(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
+	t.Helper()
+	store := filepath.Join(tree.Dir, "var/lib/selinux")
+	if info, err := os.Lstat(store); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		if err := os.Remove(store); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(store, os.DirFS(filepath.Join(tree.Dir, "usr/lib/selinux/policy"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := map[string]string{"containers": containers}
+	for name, text := range modules {
+		all[name] = text
+	}
+	tree.Semodule(tree.Dir, 400, all)
+}
+
+// File gives the file of the policy that a tree would load.
+func File(t testing.TB, tree *flatcartest.Tree) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(tree.Dir, "etc/selinux/mcs/policy/policy.*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("policies: %q, %v", strings.Join(found, " "), err)
+	}
+	return found[0]
+}
