@@ -201,8 +201,9 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 	if err != nil {
 		return err
 	}
+	var describe describer
 	for _, mount := range all {
-		stat, point, err := statMount(id, mount)
+		stat, err := describe.stat(id, mount, statmountMntBasic|statmountSBBasic|statmountMntPoint)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -211,7 +212,7 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 		}
 		_, known := f.found[int(stat.oldID)]
 		if !known && (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
-			f.found[int(stat.oldID)] = Holder{Mountpoint: point, ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
+			f.found[int(stat.oldID)] = Holder{Mountpoint: string(describe.text(stat, stat.mountpoint)), ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
 		}
 	}
 	return nil

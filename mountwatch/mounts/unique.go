@@ -1,11 +1,10 @@
 package mounts
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +12,16 @@ import (
 
 // The interface of listmount(2) and statmount(2), from include/uapi/linux/mount.h; x/sys has the numbers of the calls only.
 const (
-	statmountSBBasic  = 0x1
-	statmountMntBasic = 0x2
-	statmountMntPoint = 0x10
+	statmountSBBasic    = 0x1
+	statmountMntBasic   = 0x2
+	statmountFrom       = 0x4
+	statmountMntRoot    = 0x8
+	statmountMntPoint   = 0x10
+	statmountFSType     = 0x20
+	statmountMntOptions = 0x80
+	statmountFSSubtype  = 0x100
+	statmountSBSource   = 0x200
+	statmountSupported  = 0x1000
 
 	listRoot = ^uint64(0) // LSMT_ROOT: every mount beneath the root of the calling process
 )
@@ -34,34 +40,24 @@ const (
 	requestSize611 = 32
 )
 
-// mountStat is the fixed part of struct statmount. Strings follow it.
+// mountStat is the fixed part of struct statmount. Strings follow it, and a field of one says where.
 type mountStat struct {
-	size                     uint32
-	_                        uint32
+	size, options            uint32
 	mask                     uint64
 	deviceMajor, deviceMinor uint32
 	_                        uint64 // magic
-	_, _                     uint32 // flags of the superblock, type
+	superFlags, fstype       uint32
 	id, parent               uint64
 	oldID, oldParent         uint32
-	_, _                     uint64     // attributes, propagation
-	peerGroup, master        uint64     // 0: none
-	_                        uint64     // where it comes from
-	_, mountpoint            uint32     // root; where the string is
-	_                        uint64     // ID of the namespace
-	_                        [49]uint64 // what is newer than Linux 6.8, and room: 512 bytes in all
-}
-
-// optional writes the peer groups as mountinfo does.
-func (s *mountStat) optional() string {
-	var tags []string
-	if s.peerGroup != 0 {
-		tags = append(tags, "shared:"+strconv.FormatUint(s.peerGroup, 10))
-	}
-	if s.master != 0 {
-		tags = append(tags, "master:"+strconv.FormatUint(s.master, 10))
-	}
-	return strings.Join(tags, " ")
+	attributes, propagation  uint64
+	peerGroup, master        uint64 // 0: none
+	from                     uint64
+	root, mountpoint         uint32
+	_                        uint64 // ID of the namespace
+	subtype, source          uint32
+	_                        [2]uint64 // lists of options
+	supported                uint64
+	_                        [45]uint64 // room: 512 bytes in all
 }
 
 // listMounts gives the unique IDs of all mounts of a namespace, in ascending order: oldest first. Namespace 0 is that of the process.
@@ -85,29 +81,42 @@ func listMounts(namespace uint64) ([]uint64, error) {
 	}
 }
 
-// statMount describes one mount by its unique ID, with its mountpoint as a process at the root of its namespace sees it. ENOENT says
-// that it is gone.
-func statMount(namespace, id uint64) (st mountStat, point string, err error) {
-	buf := make([]byte, int(unsafe.Sizeof(st))+unix.PathMax)
-	req := mountIDRequest{size: requestSize68, id: id, param: statmountMntBasic | statmountSBBasic | statmountMntPoint, namespaceID: namespace}
+// describer asks for single mounts. What it gives holds until it is asked again.
+type describer struct{ buf []byte }
+
+// stat describes one mount by its unique ID, as far as mask says and the kernel can. ENOENT says that it is gone.
+func (d *describer) stat(namespace, id, mask uint64) (*mountStat, error) {
+	const fixed = int(unsafe.Sizeof(mountStat{}))
+	if d.buf == nil {
+		d.buf = make([]byte, 8<<10)
+	}
+	req := mountIDRequest{size: requestSize68, id: id, param: mask, namespaceID: namespace}
 	if namespace != 0 {
 		req.size = requestSize611
 	}
 	for {
-		_, err := call(unix.SYS_STATMOUNT, &req, unsafe.Pointer(&buf[0]), len(buf))
-		if errors.Is(err, unix.EOVERFLOW) && len(buf) < 1<<20 {
-			buf = make([]byte, 4*len(buf))
-			continue
+		_, err := call(unix.SYS_STATMOUNT, &req, unsafe.Pointer(&d.buf[0]), len(d.buf))
+		switch {
+		case errors.Is(err, unix.EOVERFLOW) && len(d.buf) < 4<<20:
+			d.buf = make([]byte, 4*len(d.buf))
+		case err != nil:
+			return nil, err
+		default:
+			st := (*mountStat)(unsafe.Pointer(&d.buf[0]))
+			st.size = min(st.size, uint32(len(d.buf)))
+			if int(st.size) < fixed {
+				return nil, errors.New("statmount(2) gives less than its structure")
+			}
+			return st, nil
 		}
-		if err != nil {
-			return st, "", err
-		}
-		st = *(*mountStat)(unsafe.Pointer(&buf[0]))
-		if at := int(unsafe.Sizeof(st)) + int(st.mountpoint); st.mask&statmountMntPoint != 0 && at < len(buf) {
-			point, _, _ = strings.Cut(string(buf[at:]), "\x00")
-		}
-		return st, point, nil
 	}
+}
+
+// text gives a string of the last answer.
+func (d *describer) text(st *mountStat, at uint32) []byte {
+	rest := d.buf[unsafe.Sizeof(*st):st.size]
+	text, _, _ := bytes.Cut(rest[min(int(at), len(rest)):], []byte{0})
+	return text
 }
 
 func call(number uintptr, req *mountIDRequest, buf unsafe.Pointer, size int) (int, error) {
@@ -126,7 +135,8 @@ func call(number uintptr, req *mountIDRequest, buf unsafe.Pointer, size int) (in
 
 // uniqueIDs maps the IDs that mountinfo shows to those that are not used again.
 type uniqueIDs struct {
-	old map[uint64]int // by unique ID, from the last look
+	old      map[uint64]int // by unique ID, from the last look
+	describe describer
 }
 
 // newUniqueIDs gives nil if the kernel has none, or a filter of system calls keeps them away.
@@ -148,7 +158,7 @@ func (u *uniqueIDs) look() (map[int]uint64, error) {
 	for _, id := range list {
 		old, known := u.old[id]
 		if !known {
-			st, _, err := statMount(0, id)
+			st, err := u.describe.stat(0, id, statmountMntBasic)
 			if errors.Is(err, unix.ENOENT) {
 				continue // gone since the list was made
 			}

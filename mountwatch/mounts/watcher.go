@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -42,42 +43,53 @@ const (
 	// until rest*D have passed since: at most a fifth of one processor's time is spent, and what comes meanwhile is seen together.
 	// A mount that comes alone is never kept waiting.
 	rest = 4
-	// longestRest bounds how much later than the mount its verdict can be for this reason.
+	// longestRest bounds how much later than the mount its verdict can be for this reason, and how long after a change that was taken from
+	// the kernel's notices the table is looked at.
 	longestRest = 100 * time.Millisecond
+	// noticeDelay is how long a notice may come after the change of the table that it is about: the kernel counts the change first.
+	noticeDelay = time.Millisecond
 )
 
 // Watcher watches the mount namespace that the process was in when it was opened. Nothing runs between two calls of Next, and nothing
 // is missed there either.
 type Watcher struct {
 	table *atomic.Pointer[Table]
-	poll  int // /proc/self/mountinfo
+	info  int // /proc/self/mountinfo
 	wake  int // an eventfd that ends a poll
 
-	seed   maphash.Seed
-	lines  map[int]line // of the last look, by the ID of the mount
-	unique *uniqueIDs   // nil where the kernel has none
-	ends   *superblocks // nil where there are unique IDs
-	rested time.Time    // when the next look may be
+	seed    maphash.Seed
+	lines   map[int]line // of the last look, by the ID of the mount
+	unique  *uniqueIDs   // nil where the kernel has none
+	ends    *superblocks // nil where there are unique IDs
+	notices *notices     // nil where the kernel gives none
+	rested  time.Time    // when the next look may be
+	due     time.Time    // when the table must be looked at, because only notices were; zero if it need not be
 }
 
 // line is a mount and the text that it was read from.
 type line struct {
-	hash  uint64
+	hash  uint64 // 0 if it is known from a notice only
 	mount *Mount
 }
 
 // Open begins to watch. Nothing is missed from here on.
-func Open() (*Watcher, error) { return open(newUniqueIDs()) }
+func Open() (*Watcher, error) {
+	unique := newUniqueIDs()
+	if unique == nil {
+		return open(nil, nil)
+	}
+	return open(unique, newNotices())
+}
 
-func open(unique *uniqueIDs) (_ *Watcher, err error) {
-	w := &Watcher{poll: -1, wake: -1, seed: maphash.MakeSeed(), unique: unique, table: &atomic.Pointer[Table]{}}
+func open(unique *uniqueIDs, notices *notices) (_ *Watcher, err error) {
+	w := &Watcher{info: -1, wake: -1, seed: maphash.MakeSeed(), unique: unique, notices: notices, table: &atomic.Pointer[Table]{}}
 	defer func() {
 		if err != nil {
 			_ = w.Close()
 		}
 	}()
 	// Not os.Open: its file would be registered with the runtime's own poller, whose look at the file takes the kernel's event away.
-	if w.poll, err = unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+	if w.info, err = unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("cannot watch the mount table: %w", err)
 	}
 	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -91,18 +103,29 @@ func open(unique *uniqueIDs) (_ *Watcher, err error) {
 	return w, nil
 }
 
-// Unique tells whether the kernel's unique IDs are used. Without them, the end of superblocks is watched by other means.
-func (w *Watcher) Unique() bool { return w.unique != nil }
+// Means says by what the watcher goes, for the journal.
+func (w *Watcher) Means() string {
+	switch {
+	case w.notices != nil:
+		return "unique mount IDs and the kernel's notices"
+	case w.unique != nil:
+		return "unique mount IDs"
+	}
+	return "the mount table and the ends of file systems"
+}
 
 // Close gives all handles back. It must not be called while Next runs: end that one with its context first.
 func (w *Watcher) Close() error {
-	for _, fd := range []int{w.poll, w.wake} {
+	for _, fd := range []int{w.info, w.wake} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
 	if w.ends != nil {
 		w.ends.close()
+	}
+	if w.notices != nil {
+		w.notices.close()
 	}
 	return nil
 }
@@ -120,9 +143,10 @@ func (w *Watcher) Next(ctx context.Context) (Change, error) {
 	})
 	defer stop()
 	for {
-		first := w.table.Load() == nil
+		first, noticed := w.table.Load() == nil, false
 		if !first {
-			if err := w.wait(ctx); err != nil {
+			var err error
+			if noticed, err = w.wait(ctx); err != nil {
 				return Change{}, err
 			}
 		}
@@ -130,7 +154,15 @@ func (w *Watcher) Next(ctx context.Context) (Change, error) {
 			return Change{}, err
 		}
 		began := time.Now()
-		change, err := w.look()
+		var change Change
+		understood, err := false, error(nil)
+		if noticed {
+			change, understood = w.heed()
+		}
+		if !understood {
+			w.due = time.Time{}
+			change, err = w.look()
+		}
 		if err != nil {
 			return Change{}, err
 		}
@@ -141,46 +173,132 @@ func (w *Watcher) Next(ctx context.Context) (Change, error) {
 	}
 }
 
-// wait returns when the table has changed since it was called last, but not before the rest after the last look is over.
-func (w *Watcher) wait(ctx context.Context) error {
-	if err := w.sleep(ctx, w.rested); err != nil {
-		return err
+// wait returns when the table has changed since it was called last, but not before the rest after the last look is over. It tells
+// whether the kernel's notices may say all that there is to know.
+func (w *Watcher) wait(ctx context.Context) (noticed bool, err error) {
+	if _, err := w.poll(ctx, nil, w.rested); err != nil {
+		return false, err
 	}
+	// The kernel compares a count of changes with the one that it noted at the last poll (fs/namespace.c, mounts_poll): a change between two
+	// polls is never lost, and one that came before the last look gives a look too many at worst.
+	changed, err := w.poll(ctx, w.sources(true), w.due)
+	if err != nil || w.notices == nil || changed == nil || !w.due.IsZero() && !time.Now().Before(w.due) {
+		return false, err
+	}
+	if slices.Contains(changed, w.notices.fd) {
+		return true, nil
+	}
+	notice, err := w.poll(ctx, w.sources(false), time.Now().Add(noticeDelay))
+	return len(notice) > 0, err
+}
+
+// sources are what a change is told by.
+func (w *Watcher) sources(table bool) []unix.PollFd {
+	var fds []unix.PollFd
+	if table {
+		fds = append(fds, unix.PollFd{Fd: int32(w.info), Events: unix.POLLPRI})
+	}
+	if w.notices != nil {
+		fds = append(fds, unix.PollFd{Fd: int32(w.notices.fd), Events: unix.POLLIN})
+	}
+	return fds
+}
+
+// poll waits for one of the descriptors, until a time if that is not zero, and gives those that are ready: none if the time has
+// come. It ends with the context's error.
+func (w *Watcher) poll(ctx context.Context, fds []unix.PollFd, until time.Time) (ready []int, err error) {
+	fds = append(fds, unix.PollFd{Fd: int32(w.wake), Events: unix.POLLIN})
 	for {
-		// The kernel compares a count of changes with the one that it noted at the last poll (fs/namespace.c, mounts_poll): a change
-		// between two polls is never lost, and one that came before the last look gives a look too many at worst.
-		fds := []unix.PollFd{{Fd: int32(w.poll), Events: unix.POLLPRI}, {Fd: int32(w.wake), Events: unix.POLLIN}}
-		_, err := unix.Poll(fds, -1)
+		var timeout *unix.Timespec
+		if len(fds) == 1 || !until.IsZero() {
+			left := time.Until(until)
+			if left <= 0 && len(fds) == 1 {
+				return nil, ctx.Err()
+			}
+			t := unix.NsecToTimespec(max(left, 0).Nanoseconds())
+			timeout = &t
+		}
+		n, err := unix.Ppoll(fds, timeout, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return fmt.Errorf("cannot wait for a change of the mount table: %w", err)
-		case fds[1].Revents != 0:
-			return ctx.Err()
-		case fds[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0:
-			return nil
+			return nil, fmt.Errorf("cannot wait for a change of the mount table: %w", err)
+		case n == 0:
+			return nil, ctx.Err()
 		}
+		for _, fd := range fds[:len(fds)-1] {
+			if fd.Revents != 0 {
+				ready = append(ready, int(fd.Fd))
+			}
+		}
+		return ready, ctx.Err()
 	}
 }
 
-func (w *Watcher) sleep(ctx context.Context, until time.Time) error {
-	for {
-		left := time.Until(until)
-		if left <= 0 {
-			return ctx.Err()
+// heed goes by the kernel's notices, and is false if they leave anything open.
+func (w *Watcher) heed() (Change, bool) {
+	came, gone, understood := w.notices.read()
+	if !understood {
+		return Change{}, false
+	}
+	went := make(map[uint64]bool, len(gone))
+	for _, id := range gone {
+		went[id] = true
+	}
+	var change Change
+	for _, id := range came {
+		if _, known := w.unique.old[id]; known {
+			return Change{}, false // it was moved
 		}
-		t := unix.NsecToTimespec(left.Nanoseconds())
-		n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}}, &t, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("cannot wait: %w", err)
-		case n > 0:
-			return ctx.Err()
+		if went[id] {
+			continue
+		}
+		m := w.notices.mount(id)
+		if m == nil {
+			return Change{}, false
+		}
+		if before, used := w.lines[m.ID]; used && !went[before.mount.Unique] {
+			return Change{}, false // the notice that the one before it has gone is still to come
+		}
+		change.Appeared = append(change.Appeared, m)
+	}
+	for _, id := range gone {
+		before, known := w.lines[w.unique.old[id]]
+		if known && before.mount.Unique == id {
+			change.Vanished = append(change.Vanished, before.mount)
 		}
 	}
+	// All of it is understood: from here on, it is taken over.
+	for _, m := range change.Vanished {
+		delete(w.lines, m.ID)
+		delete(w.unique.old, m.Unique)
+	}
+	for _, m := range change.Appeared {
+		w.lines[m.ID] = line{mount: m}
+		w.unique.old[m.Unique] = m.ID
+	}
+	if w.due.IsZero() {
+		w.due = time.Now().Add(longestRest)
+	}
+	if change.Empty() {
+		return change, true
+	}
+	all := make([]*Mount, 0, len(w.lines))
+	for _, m := range w.table.Load().All() {
+		if w.lines[m.ID].mount == m {
+			all = append(all, m)
+		}
+	}
+	all = append(all, change.Appeared...)
+	slices.SortFunc(all, byAge)
+	slices.SortFunc(change.Appeared, byAge)
+	w.table.Store(NewTable(all))
+	return change, true
 }
+
+// byAge compares mounts with unique IDs, which the kernel gives in ascending order.
+func byAge(a, b *Mount) int { return cmp.Compare(a.Unique, b.Unique) }
 
 // descriptor reads a descriptor that the runtime's poller must not know.
 type descriptor int
@@ -215,13 +333,13 @@ func (w *Watcher) look() (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if _, err := unix.Seek(w.poll, 0, io.SeekStart); err != nil {
+	if _, err := unix.Seek(w.info, 0, io.SeekStart); err != nil {
 		return Change{}, fmt.Errorf("cannot read the mount table: %w", err)
 	}
 	lines := make(map[int]line, len(w.lines))
 	all := make([]*Mount, 0, len(w.lines))
 	var change Change
-	err = eachLine(descriptor(w.poll), func(text []byte, cut bool) error {
+	err = eachLine(descriptor(w.info), func(text []byte, cut bool) error {
 		id := leadingNumber(text)
 		name := unique[id]
 		if w.unique != nil && name == 0 {
@@ -243,6 +361,12 @@ func (w *Watcher) look() (Change, error) {
 			return fmt.Errorf("cannot use a line of the mount table: %w: %q", err, clip(string(text)))
 		}
 		m.Unique = name
+		if same && before.hash == 0 && *before.mount == *m {
+			m = before.mount // it was known from a notice, and that was right
+			lines[id] = line{hash, m}
+			all = append(all, m)
+			return nil
+		}
 		lines[id] = line{hash, m}
 		all = append(all, m)
 		if same && (name != 0 || sameFileSystem(before.mount, m)) {
@@ -266,12 +390,6 @@ func (w *Watcher) look() (Change, error) {
 		}
 	}
 	if w.unique != nil {
-		byAge := func(a, b *Mount) int {
-			if a.Unique < b.Unique {
-				return -1
-			}
-			return 1
-		}
 		slices.SortFunc(all, byAge)
 		slices.SortFunc(change.Appeared, byAge)
 	}

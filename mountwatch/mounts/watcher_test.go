@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,15 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchers gives a name to each way in which a Watcher can know mounts: the kernel's unique IDs, and what there was before them.
+// watchers gives a name to each way in which a Watcher can know mounts that this kernel has: its notices, its unique IDs, and what there
+// was before them.
 func watchers(t *testing.T) map[string]func() (*Watcher, error) {
 	t.Helper()
-	all := map[string]func() (*Watcher, error){"without unique IDs": func() (*Watcher, error) { return open(nil) }}
+	all := map[string]func() (*Watcher, error){"without unique IDs": func() (*Watcher, error) { return open(nil, nil) }}
 	if newUniqueIDs() != nil {
-		all["with unique IDs"] = Open
-	} else if os.Getenv("CI") != "" {
-		t.Log("this kernel has no listmount(2): unique IDs are not tested")
+		all["with unique IDs"] = func() (*Watcher, error) { return open(newUniqueIDs(), nil) }
 	}
+	if n := newNotices(); n != nil {
+		n.close()
+		all["with notices"] = Open
+	}
+	t.Logf("this kernel can do %d ways", len(all))
 	return all
 }
 
@@ -283,7 +286,7 @@ func TestWatcherStorm(t *testing.T) {
 				defer tick.Stop()
 				for i := range count {
 					<-tick.C
-					mount(t, "storm", fmt.Sprintf("%s/%d", storm, i), "tmpfs", 0, "")
+					mount(t, "storm", fmt.Sprintf("%s/%d", storm, i), "tmpfs", 0, "size=1m")
 				}
 				took = time.Since(began)
 				close(stop)
@@ -358,7 +361,7 @@ func TestWatcherGapBetweenCalls(t *testing.T) {
 			next(t, w)
 			for i := range 100 {
 				point := fmt.Sprintf("%s/%d", dir, i)
-				mount(t, "x", point, "tmpfs", 0, "")
+				mount(t, "x", point, "tmpfs", 0, "size=1m")
 				time.Sleep(2 * time.Millisecond)
 				if c := next(t, w); describe(c) != "+"+point {
 					t.Fatal(describe(c))
