@@ -5,7 +5,7 @@
 GO_WANTED    := $(shell sed -n 's/^go //p' go.mod)
 PACKAGES     := policycoreutils semodule-utils selinux-utils setools strace gcc libc6-dev procps util-linux xfsprogs squashfs-tools \
                 $(shell sed 's/\#.*//' vmtests/packages.txt)
-BENCH_POLICY := selinux-policy-default
+BENCH_POLICY := selinux-policy-default auditd policycoreutils-python-utils
 SUDO         := $(if $(filter 0,$(shell id -u)),,sudo)
 # Git refuses to tell the commit of somebody else's directory, and go build then fails.
 VCS          := $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)

@@ -75,6 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 		{"first copy of the store", b.copies},
 		{"first provisioning", b.provisioning},
 		{"a boot with nothing to do", b.idle},
+		{"reading denials", b.denials},
 		{"the binary", b.size},
 	} {
 		fmt.Fprintf(out, "== %s\n", part.what)

@@ -70,7 +70,7 @@ func (p *Policy) Like(name string) (Likeness, error) {
 	slices.Sort(l.Roles)
 	add := func(list []rule, condition string) {
 		for i := range list {
-			p.addLike(&l, &list[i], own, base, condition)
+			p.addLike(&l, &list[i], own, condition)
 		}
 	}
 	add(p.rules, "")
@@ -83,7 +83,7 @@ func (p *Policy) Like(name string) (Likeness, error) {
 	return l, nil
 }
 
-func (p *Policy) addLike(l *Likeness, r *rule, own map[uint16]bool, base uint16, condition string) {
+func (p *Policy) addLike(l *Likeness, r *rule, own map[uint16]bool, condition string) {
 	if !own[r.source] && !own[r.target] || r.kind == ruleAuditDeny {
 		return
 	}

@@ -35,6 +35,7 @@ labelled; a boolean allows it; another domain may do it already; the categories 
 
   denials --module NAME       prints CIL for a new domain NAME_t that has what the container domain has, and what was denied
   denials --may D --on T      what may domain D do to type T, and under which booleans
+  denials --may D --beyond E  what domain D may do that domain E may not
   denials --types NAME        the attributes of a type, or the types of an attribute
 
 No denial does not mean that nothing would be denied: dontaudit rules of the policy, and audit rules, keep denials from the log.
@@ -48,7 +49,7 @@ type denialOptions struct {
 	only                    []string
 	module, domain          string
 	dangerous               []string
-	may, on, types          string
+	may, on, beyond, types  string
 	sinceTime               time.Time
 }
 
@@ -66,6 +67,7 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringSliceVar(&o.only, "only", nil, "only the findings with these `IDs`")
 	flags.StringVar(&o.may, "may", "", "tell what this `domain` may do, with --on")
 	flags.StringVar(&o.on, "on", "", "the `type` for --may")
+	flags.StringVar(&o.beyond, "beyond", "", "for --may: tell all that it may and this `domain` may not")
 	flags.StringVar(&o.types, "types", "", "tell the attributes of a type or the types of an attribute with this `name`")
 	flags.StringVar(&o.module, "module", "", "print CIL for a new domain: the module of this `name`")
 	flags.StringVar(&o.domain, "domain", "", "with --module: add to this existing `domain`; every process in it gets the rules")
@@ -89,8 +91,13 @@ func (a *app) denialsCommand() *cobra.Command {
 }
 
 func (o *denialOptions) check(now time.Time) (err error) {
-	if (o.may == "") != (o.on == "") {
-		return errors.New("cannot answer with one of --may and --on: give the domain with --may and the type with --on")
+	switch {
+	case o.may != "" && o.on == "" && o.beyond == "":
+		return errors.New("cannot answer --may alone: name a type with --on, or a domain to compare with with --beyond")
+	case o.may != "" && o.on != "" && o.beyond != "":
+		return errors.New("cannot answer --on and --beyond at once")
+	case o.may == "" && (o.on != "" || o.beyond != ""):
+		return errors.New("cannot answer --on or --beyond alone: name the domain with --may")
 	}
 	if o.may != "" && o.types != "" {
 		return errors.New("cannot answer --may and --types at once")
@@ -490,6 +497,7 @@ func clock(t time.Time) string {
 
 // printable takes from text, which may be an attacker's, what would move the cursor or hide something on a terminal.
 func printable(text string) string {
+	text = strings.ToValidUTF8(text, "\ufffd") // a single byte beyond ASCII can be a control character too
 	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return text
 	}
@@ -659,6 +667,9 @@ func (a *app) may(ctx context.Context, o *denialOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.beyond != "" {
+		return a.beyond(p, o)
+	}
 	list, err := p.May(o.may, o.on)
 	if err != nil {
 		return usageError{fmt.Errorf("cannot answer: %w", err)}
@@ -683,5 +694,27 @@ func (a *app) may(ctx context.Context, o *denialOptions) error {
 		fmt.Fprintf(a.stdout, "%s: %s%s\n", access.Class, strings.Join(access.Permissions, " "), when)
 	}
 	fmt.Fprintln(a.stdout, "Categories and other constraints can still forbid it.")
+	return nil
+}
+
+func (a *app) beyond(p *policy.Policy, o *denialOptions) error {
+	list, err := p.Beyond(o.may, o.beyond)
+	if err != nil {
+		return usageError{fmt.Errorf("cannot answer: %w", err)}
+	}
+	if a.answer(struct {
+		header
+		Domain string              `json:"domain"`
+		Other  string              `json:"other"`
+		Beyond []policy.Difference `json:"beyond"`
+	}{a.header(), o.may, o.beyond, append([]policy.Difference{}, list...)}) {
+		return nil
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(a.stdout, "%s may nothing that %s may not.\n", o.may, o.beyond)
+	}
+	for _, d := range list {
+		fmt.Fprintf(a.stdout, "%s %s: %s\n", d.Target, d.Class, strings.Join(d.Permissions, " "))
+	}
 	return nil
 }

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/policytest"
+)
+
+const (
+	denialOf  = "type=AVC msg=audit(1700000000.%MS:%N): avc:  denied  { read } for  pid=7 comm=\"cat\" path=\"/logs/%N.log\" dev=\"vda\" ino=9 scontext=system_u:system_r:container_t:s0:c1,c2 "
+	logDenial = denialOf + "tcontext=system_u:object_r:container_log_t:s0 tclass=lnk_file permissive=0\n"
+	nfsDenial = denialOf + "tcontext=system_u:object_r:nfs_t:s0 tclass=file permissive=1\n"
+)
+
+func numbered(form, serial string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(form, "%MS", ("00" + serial)[len(serial)-1:]), "%N", serial)
+}
+
+// denialTree is a host with the policy of package policytest, and an audit log.
+func denialTree(t *testing.T, log string) *flatcartest.Tree {
+	t.Helper()
+	tree := flatcartest.New(t, flatcartest.Today)
+	policytest.AddTo(t, tree, nil)
+	tree.Write("var/log/audit/audit.log.1", numbered(logDenial, "1")+numbered(logDenial, "2"))
+	tree.Write("var/log/audit/audit.log", log)
+	return tree
+}
+
+type denialReply struct {
+	Command, Error, CIL string
+	Exit                *int
+	Sources             []string
+	Dontaudits          *int
+	Stats               struct{ Denials, Duplicates, Missing uint64 }
+	Findings            []struct {
+		ID, Domain, Target, Class string
+		Count                     uint64
+		PathCount                 int `json:"path_count"`
+		Fix                       struct{ Kind string }
+	}
+	HeldBack []struct{ Danger string } `json:"held_back"`
+	Notes    []string
+	Access   []struct{ Class string }
+	Types    []string
+}
+
+func (a answer) denials(t *testing.T) (r denialReply) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(a.stdout), &r); err != nil || r.Exit == nil || *r.Exit != a.code || a.stderr != "" {
+		t.Fatalf("%v, exit code %d\n%s%s", err, a.code, a.stdout, a.stderr)
+	}
+	return r
+}
+
+func TestDenials(t *testing.T) {
+	tree := denialTree(t, numbered(logDenial, "3")+numbered(nfsDenial, "4")+numbered(nfsDenial, "7"))
+	got := call(t, "--root", tree.Dir, "denials")
+	if got.code != exitDone || got.stderr != "" {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+	reads(t, "denials", got.stdout, "5 denials in /var/log/audit/audit.log.1 and /var/log/audit/audit.log: 3 stopped something, 2 only reported.",
+		"lnk_file read  container_log_t /logs/1.log and 2 more (vda)", "rule: no rule lets container_t do this", "denials --module NAME --only ",
+		"booleans: {container_use_nfs: true}", "! 2 dontaudit rules of the policy hide denials", "! 2 audit events between the first and the last are missing")
+
+	r := call(t, "--root", tree.Dir, "--json", "denials").denials(t)
+	if len(r.Findings) != 2 || r.Findings[0].Count != 3 || r.Findings[0].PathCount != 3 || r.Findings[0].Fix.Kind != "rule" || r.Findings[1].Fix.Kind != "boolean" ||
+		r.Dontaudits == nil || *r.Dontaudits != 2 || r.Stats.Denials != 5 || r.Stats.Missing != 2 {
+		t.Errorf("got %+v", r)
+	}
+
+	one := call(t, "--root", tree.Dir, "--json", "denials", "--only", r.Findings[1].ID).denials(t)
+	if len(one.Findings) != 1 || one.Findings[0].Target != "nfs_t" {
+		t.Errorf("--only: got %+v", one.Findings)
+	}
+	if got := call(t, "--root", tree.Dir, "denials", "--since", "2023-11-15"); got.code != exitDone || !strings.HasPrefix(got.stdout, "No denials in ") {
+		t.Errorf("--since: %+v", got)
+	}
+	for _, args := range [][]string{{"--source", "sshd_t"}, {"--container", "web"}, {"--unit", "x"}} {
+		if got := call(t, append([]string{"--root", tree.Dir, "--json", "denials"}, args...)...).denials(t); len(got.Findings) != 0 {
+			t.Errorf("%v: got %+v", args, got.Findings)
+		}
+	}
+}
+
+// An empty answer says whether it proves anything.
+func TestNoDenials(t *testing.T) {
+	tree := denialTree(t, "")
+	if err := os.Remove(filepath.Join(tree.Dir, "var/log/audit/audit.log.1")); err != nil {
+		t.Fatal(err)
+	}
+	got := call(t, "--root", tree.Dir, "denials")
+	reads(t, "no denials", got.stdout, "No denials in /var/log/audit/audit.log.\n", "2 dontaudit rules of the policy hide denials", "audit: {dontaudit: strip}")
+	if got.code != exitDone {
+		t.Errorf("exit code %d", got.code)
+	}
+	if err := os.RemoveAll(filepath.Join(tree.Dir, "var/log/audit")); err != nil {
+		t.Fatal(err)
+	}
+	got = call(t, "--root", tree.Dir, "denials")
+	if got.code != exitFailed {
+		t.Errorf("exit code %d", got.code)
+	}
+	reads(t, "nothing to read", got.stderr, "cannot read denials: there is neither a journal nor an audit log: give a file with --input")
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("hello\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got = call(t, "--root", tree.Dir, "denials", "--input", empty)
+	reads(t, "another file", got.stdout, "No denials in "+empty, "has no audit record in it: wanted is audit.log")
+}
+
+// The text is policy that builds, the same each time, and what is to be done with it is said beside it.
+func TestDenialsModule(t *testing.T) {
+	shadow := strings.ReplaceAll(strings.ReplaceAll(logDenial, "container_log_t", "shadow_t"), "lnk_file", "file")
+	tree := denialTree(t, numbered(nfsDenial, "4")+numbered(shadow, "5"))
+	args := []string{"--root", tree.Dir, "denials", "--module", "kube_logreader"}
+	got := call(t, args...)
+	if got.code != exitPartly {
+		t.Errorf("exit code %d", got.code)
+	}
+	reads(t, "CIL", got.stdout, "(type kube_logreader_t)\n", "(allow kube_logreader_t container_log_t (lnk_file (read)))\n", "; shadow (password hashes): read on shadow_t")
+	reads(t, "what to do", got.stderr, "Put this file at /etc/selinux-provision/modules/kube_logreader.cil", "--security-opt label=type:kube_logreader_t",
+		"! held back, as it is dangerous: read on shadow_t, class file (password hashes). To put it in: --allow-dangerous shadow", "left out: ", "boolean helps: ")
+	if again := call(t, args...); again != got {
+		t.Error("a second run says something else")
+	}
+	tree.Semodule(tree.Dir, 400, map[string]string{"kube_logreader": got.stdout})
+
+	if got := call(t, args...); got.code != exitUsage || !strings.Contains(got.stderr, "the policy has it already") {
+		t.Errorf("a domain that is there: %+v", got)
+	}
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", got.stdout)
+	if got := call(t, args...); got.code != exitPartly || !strings.Contains(got.stdout, "(allow kube_logreader_t container_log_t (lnk_file (read)))\n") {
+		t.Errorf("made again: %+v", got)
+	}
+	beyond := call(t, "--root", tree.Dir, "denials", "--may", "kube_logreader_t", "--beyond", "container_t")
+	if beyond.stdout != "container_log_t lnk_file: read\n" {
+		t.Errorf("beyond container_t it may %q", beyond.stdout)
+	}
+
+	all := call(t, append([]string{"--json"}, append(args, "--allow-dangerous", "shadow")...)...)
+	if r := all.denials(t); all.code != exitDone || !strings.Contains(r.CIL, "shadow_t (file (read))") {
+		t.Errorf("named: %+v", all)
+	}
+	existing := call(t, append(args, "--domain", "container_t")...)
+	reads(t, "an existing domain", existing.stderr, "! Every process in container_t gets these rules")
+	reads(t, "an existing domain", existing.stdout, "(allow container_t container_log_t (lnk_file (read)))")
+
+	none := call(t, "--root", tree.Dir, "denials", "--module", "other", "--source", "spc_t")
+	if none.code != exitFailed {
+		t.Errorf("exit code %d", none.code)
+	}
+	reads(t, "no denials", none.stderr, "cannot make a module: there are no such denials")
+}
+
+func TestPolicyQuestions(t *testing.T) {
+	file := policytest.Build(t, nil)
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		{[]string{"--may", "container_t", "--on", "nfs_t"}, exitDone, []string{"chr_file: ioctl\n", "file: getattr open read  if container_use_nfs (it is not so now)\n"}},
+		{[]string{"--may", "container_t", "--on", "shadow_t"}, exitDone, []string{"container_t may do nothing to shadow_t, whatever the booleans say.\n"}},
+		{[]string{"--types", "container_domain"}, exitDone, []string{"container_domain is an attribute of 3 types:\n  container_reader_t\n"}},
+		{[]string{"--types", "container_t"}, exitDone, []string{"container_t is a type (also called svirt_lxc_net_t) with 2 attributes:\n"}},
+		{[]string{"--types", "contaner_t"}, exitUsage, []string{"did you mean container_t?"}},
+		{[]string{"--may", "x_t", "--on", "nfs_t"}, exitUsage, []string{`no domain "x_t"`}},
+		{[]string{"--may", "container_t"}, exitUsage, []string{"name a type with --on"}},
+		{[]string{"--on", "nfs_t"}, exitUsage, []string{"name the domain with --may"}},
+		{[]string{"--domain", "x_t"}, exitUsage, []string{"without --module"}},
+		{[]string{"--module", "Bad-Name"}, exitUsage, []string{"cannot name a module"}},
+		{[]string{"--since", "soon"}, exitUsage, []string{"cannot use --since soon: write 2h"}},
+		{[]string{"--input", "/no/such/file"}, exitUsage, []string{"cannot use --input: open /no/such/file"}},
+		{[]string{"--input", "/dev/null", "--only", "abcdef"}, exitUsage, []string{"there is no finding abcdef"}},
+	} {
+		got := call(t, append([]string{"denials", "--policy", file}, c.args...)...)
+		if got.code != c.code {
+			t.Errorf("%v: exit code %d, want %d", c.args, got.code, c.code)
+		}
+		reads(t, strings.Join(c.args, " "), got.stdout+got.stderr, c.want...)
+	}
+	if got := call(t, "denials", "--policy", "/etc/passwd", "--types", "x"); got.code != exitUsage || !strings.Contains(got.stderr, "it is no binary policy") {
+		t.Errorf("no policy: %+v", got)
+	}
+	r := call(t, "--json", "denials", "--policy", file, "--may", "container_t", "--on", "nfs_t").denials(t)
+	if len(r.Access) != 2 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 3, 10, 12, 30, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"2h": "2026-03-10 10:30:00", "-2h": "2026-03-10 10:30:00", "90m ago": "2026-03-10 11:00:00", "3d": "2026-03-07 12:30:00", "today": "2026-03-10 00:00:00",
+		"yesterday": "2026-03-09 00:00:00", "08:15": "2026-03-10 08:15:00", "2026-03-01": "2026-03-01 00:00:00", "2026-03-01 01:02": "2026-03-01 01:02:00",
+		"2026-03-01T01:02:03Z": "2026-03-01 01:02:03", "@1700000000": "2023-11-14 22:13:20", "soon": "", "": "", "5": "",
+	} {
+		got, err := parseTime(text, now)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q is %v", text, got)
+			}
+		} else if said := got.UTC().Format(time.DateTime); err != nil || said != want {
+			t.Errorf("%q is %s, want %s (%v)", text, said, want, err)
+		}
+	}
+}
+
+// Nothing from a record reaches the terminal as it is.
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{"a b/ü": "a b/ü", "a\x1b[2Jb": `a\x1b[2Jb`, "a\nb": `a\nb`, "a\u202eb": `a\u202eb`, "\xff": "\ufffd"} {
+		if got := printable(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	var out bytes.Buffer
+	hostile := strings.ReplaceAll(numbered(nfsDenial, "1"), `path="/logs/1.log"`, "path=2F1B5B324A0A78")
+	file := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, []byte(hostile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString(call(t, "denials", "-v", "--input", file).stdout)
+	if strings.ContainsRune(out.String(), '\x1b') || !strings.Contains(out.String(), `/\x1b[2J\nx`) {
+		t.Errorf("printed: %q", out.String())
+	}
+}
