@@ -32,6 +32,8 @@ type Readiness struct {
 	Window time.Duration
 	// Units and Containers are the workloads that have to be seen running. Sorted.
 	Units, Containers []string
+	// Accept are the IDs of findings of denials that may go on to be denied. Sorted.
+	Accept []string
 	// Source is where it was declared last.
 	Source Position
 }
@@ -57,6 +59,9 @@ var (
 	validContainer = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,2}$`)
 )
 
+// validFinding is what package avc makes of who, what and on what.
+var validFinding = regexp.MustCompile(`^[0-9a-f]{6,64}$`)
+
 // guardKeys is what one file says about the guard.
 type guardKeys struct {
 	off        bool
@@ -68,9 +73,9 @@ type guardKeys struct {
 
 // readinessKeys is what one file says about readiness.
 type readinessKeys struct {
-	window            *time.Duration
-	units, containers []string
-	source            Position
+	window                    *time.Duration
+	units, containers, accept []string
+	source                    Position
 }
 
 func (p *parser) enforce(key string, n *yaml.Node) {
@@ -107,6 +112,7 @@ func (p *parser) readiness(key string, n *yaml.Node) {
 		"window":     func(key string, n *yaml.Node) { r.window = p.duration(key, n, maxReadiness) },
 		"units":      func(key string, n *yaml.Node) { r.units = p.names(key, n, checkUnit) },
 		"containers": func(key string, n *yaml.Node) { r.containers = p.names(key, n, checkContainer) },
+		"accept":     func(key string, n *yaml.Node) { r.accept = p.names(key, n, checkFinding) },
 	}); ok {
 		p.doc.readiness = r
 	}
@@ -172,6 +178,9 @@ func (p *parser) names(key string, n *yaml.Node, check func(string) (problem, re
 	}
 	for i, item := range items {
 		key := fmt.Sprintf("%s[%d]", key, i)
+		if item.Kind == yaml.ScalarNode && (item.Tag == "!!int" || item.Tag == "!!float") && validFinding.MatchString(item.Value) {
+			item.Tag = "!!str" // an ID of a finding may have no letter in it
+		}
 		if name, ok := p.text(key, item, "a name"); ok {
 			if problem, remedy := check(name); problem != "" {
 				p.complain(item.Line, key, problem, remedy)
@@ -198,6 +207,13 @@ func checkContainer(name string) (problem, remedy string) {
 		return "", ""
 	}
 	return "cannot use " + quote(name) + " as the name of a container", `write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`
+}
+
+func checkFinding(id string) (problem, remedy string) {
+	if validFinding.MatchString(id) {
+		return "", ""
+	}
+	return "cannot use " + quote(id) + " as the ID of a finding", `write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c`
 }
 
 // mergeGuard lets a later file win key by key; lists add up. "guard: off" takes back everything that was said before.
@@ -230,6 +246,7 @@ func (s *State) mergeReadiness(r *readinessKeys) {
 	set(&s.Readiness.Window, r.window)
 	s.Readiness.Units = union(s.Readiness.Units, r.units)
 	s.Readiness.Containers = union(s.Readiness.Containers, r.containers)
+	s.Readiness.Accept = union(s.Readiness.Accept, r.accept)
 	s.Readiness.Source = r.source
 }
 

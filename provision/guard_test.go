@@ -29,11 +29,11 @@ enforce:
     max_denials: 0
     on_failure: revert
   require_readiness: true
-readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-system/flannel-x, ns/pod/box]}
+readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-system/flannel-x, ns/pod/box], accept: [0a1b2c, 123456, "000001", 12e345]}
 `},
 			guard: &Guard{Window: 90 * time.Second, Units: []string{"containerd.service", "docker.service"}, MaxDenials: new(0), Source: Position{dir + "config.yaml", 4}},
 			readiness: &Readiness{Window: 7 * 24 * time.Hour, Units: []string{"getty@tty1.service"},
-				Containers: []string{"kube-system/flannel-x", "ns/pod/box", "web"}, Source: Position{dir + "config.yaml", 9}},
+				Containers: []string{"kube-system/flannel-x", "ns/pod/box", "web"}, Accept: []string{"000001", "0a1b2c", "123456", "12e345"}, Source: Position{dir + "config.yaml", 9}},
 			require: true},
 		{name: "merged", files: map[string]string{
 			"config.yaml":     "version: 1\nenforce: {guard: {window: 1m, units: [a.service], max_denials: 3}, require_readiness: true}\nreadiness: {window: 1h, containers: [a]}",
@@ -85,6 +85,7 @@ func TestGuardMessages(t *testing.T) {
 		{"readiness key", ready("{container: [a]}"), `c.yaml:2: readiness.container: cannot use an unknown key: did you mean "containers"?`},
 		{"readiness window", ready("{window: 2y}"), `c.yaml:2: readiness.window: cannot use "2y" as a window: ` + windowRemedy},
 		{"container", ready("{containers: [a b]}"), `c.yaml:2: readiness.containers[0]: cannot use "a b" as the name of a container: write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`},
+		{"finding", ready("{accept: [x]}"), `c.yaml:2: readiness.accept[0]: cannot use "x" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c`},
 		{"container number", ready("{containers: [1]}"), `c.yaml:2: readiness.containers[0]: cannot use "1" as a name: write it as text, in quotes if need be`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -118,6 +119,7 @@ func TestFingerprint(t *testing.T) {
 		"denials":    func(s *State) { s.Guard.MaxDenials = new(0) },
 		"require":    func(s *State) { s.RequireReadiness = true },
 		"readiness":  func(s *State) { s.Readiness = nil },
+		"accept":     func(s *State) { s.Readiness.Accept = []string{"0a1b2c"} },
 		"containers": func(s *State) { s.Readiness.Units, s.Readiness.Containers = s.Readiness.Containers, nil },
 	} {
 		s := base()

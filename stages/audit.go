@@ -144,7 +144,7 @@ func (h *Host) HidingRules(ctx context.Context) ([]string, error) {
 }
 
 // The kernel's record type for a denial (include/uapi/linux/audit.h), and the names near it that auditctl prints for numbers.
-const avc = 1400
+const typeAVC = 1400
 
 func messageType(name string) (int, bool) {
 	if n, err := strconv.Atoi(name); err == nil {
@@ -152,7 +152,7 @@ func messageType(name string) (int, bool) {
 	}
 	switch name {
 	case "AVC":
-		return avc, true
+		return typeAVC, true
 	case "SELINUX_ERR":
 		return 1401, true
 	case "AVC_PATH":
@@ -204,17 +204,17 @@ func matchesDenial(condition string) bool {
 	case !known:
 		return operator != "="
 	case operator == "=":
-		return avc == value
+		return typeAVC == value
 	case operator == "!=":
-		return avc != value
+		return typeAVC != value
 	case operator == "<":
-		return avc < value
+		return typeAVC < value
 	case operator == "<=":
-		return avc <= value
+		return typeAVC <= value
 	case operator == ">":
-		return avc > value
+		return typeAVC > value
 	case operator == ">=":
-		return avc >= value
+		return typeAVC >= value
 	}
 	return true
 }

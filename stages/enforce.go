@@ -20,10 +20,13 @@ import (
 
 func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	want := r.declared.Mode
-	if want == provision.Unmanaged {
-		return r.forgetTrial(nil), nil
-	}
 	content, configured, err := readConfig(r.Root)
+	if want == provision.Unmanaged {
+		if err != nil || !configured.Trial {
+			return r.forgetTrial(nil), nil
+		}
+		return append(r.forgetTrial(nil), r.configure(content, configured, configured.Mode, false)...), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -32,9 +35,6 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 		return nil, err
 	}
 	on := want == provision.Enforcing
-	if on && r.declared.RequireReadiness && !live {
-		return nil, errors.New("cannot enforce: enforce.require_readiness is true, and this version cannot tell whether the host is ready: remove it")
-	}
 	if on {
 		if err := r.preflight(configured.Type); err != nil {
 			return nil, fmt.Errorf("cannot enforce: %w", err)
@@ -46,11 +46,32 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 			return r.planGuarded(ctx, content, configured, live)
 		}
 	}
+	if on && (!live || configured.Mode != string(want)) {
+		if held, err := r.heldBack(ctx); held || err != nil {
+			return nil, err
+		}
+	}
 	var steps plan.Plan
 	if r.Kernel != nil && live != on && r.contradiction() == nil {
 		steps = append(steps, r.switchMode(on))
 	}
 	return append(r.forgetTrial(steps), r.configure(content, configured, string(want), false)...), nil
+}
+
+// heldBack tells whether the mode is to wait until the host is ready. An image is judged when it runs.
+func (r *run) heldBack(ctx context.Context) (bool, error) {
+	if !r.declared.RequireReadiness || r.Kernel == nil {
+		return r.declared.RequireReadiness, nil
+	}
+	ready, err := r.readiness(ctx)
+	if err != nil {
+		return false, fmt.Errorf("cannot enforce: %w", err)
+	}
+	if ready.Verdict == Ready {
+		return false, nil
+	}
+	r.held = ready
+	return true, nil
 }
 
 // configure is the step that makes /etc/selinux/config say a mode, with or without the mark of a trial; none if it does.
@@ -128,6 +149,11 @@ func (r *run) contradiction() *Problem {
 
 func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
 	problems := r.checkTrial()
+	if r.held != nil {
+		for _, c := range r.held.Against() {
+			problems = append(problems, Problem{"enforce.require_readiness holds the mode back: " + string(c.Verdict) + ": " + c.Found, c.Remedy})
+		}
+	}
 	if p := r.contradiction(); p != nil {
 		problems = append(problems, *p)
 	}

@@ -21,20 +21,14 @@ const WatchUnit = "selinux-provision-guard.service"
 // lookInterval is how often the watch looks at the host.
 const lookInterval = 2 * time.Second
 
-// Evidence is what others saw on the running host: package avc of denials and containers. A nil function saw nothing.
-type Evidence struct {
-	// Stopped gives the denials that enforcing stopped in this boot since a time after its beginning: the newest of them, one
-	// line each, and how many there are.
-	Stopped func(ctx context.Context, since time.Duration) (newest []string, count int, err error)
-	// Containers gives the names of the containers that run.
-	Containers func(ctx context.Context) ([]string, error)
-}
-
 // planGuarded brings the trial to its next phase, and the host to what that phase wants.
 func (r *run) planGuarded(ctx context.Context, content []byte, configured seconfig.Config, live bool) (plan.Plan, error) {
 	if r.Kernel == nil || r.contradiction() != nil {
 		// An image, where nothing can be tried: its first boot begins the trial. Or a kernel whose mode is not ours.
 		return nil, nil
+	}
+	if r.StartUnit == nil || r.Units == nil {
+		return nil, errors.New("cannot put enforcing on trial: systemd does not run here, so nobody could watch: declare guard: off")
 	}
 	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
 	s.fingerprint, s.policy = r.fingerprints()
@@ -43,8 +37,13 @@ func (r *run) planGuarded(ctx context.Context, content []byte, configured seconf
 	if err != nil {
 		return nil, err
 	}
+	if move.to == TrialWatched && next != s.trial && !live {
+		if held, err := r.heldBack(ctx); held || err != nil {
+			return nil, err
+		}
+	}
 	opens := next.underWay(r.Boot) && (s.trial == nil || next.Since != s.trial.Since || next.Boot != s.trial.Boot)
-	if opens && r.Units != nil {
+	if opens {
 		units, err := r.Units(ctx, next.Units...)
 		if err != nil {
 			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
@@ -142,9 +141,6 @@ func (r *run) forgetTrial(steps plan.Plan) plan.Plan { return append(steps, r.re
 
 // startWatch is the step that starts the watch, none if it runs.
 func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
-	if r.StartUnit == nil || r.Units == nil {
-		return nil, nil
-	}
 	units, err := r.Units(ctx, WatchUnit)
 	if err != nil {
 		return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
@@ -219,6 +215,16 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 		}
 		if phase, reason := t.judge(v); phase != t.Phase {
 			told("the window is over")
+			if phase == TrialFailed { // cure first, and then write down what happened
+				if err := h.Kernel.SetEnforcing(false); err != nil {
+					return err
+				}
+			}
+			limited, cancel := context.WithTimeout(ctx, 10*lookInterval)
+			if err := w.count(limited, &v); err != nil {
+				w.denials, v.denials = []string{"not known: " + err.Error()}, 0
+			}
+			cancel()
 			for {
 				err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
 				var locked *hostfs.LockedError
@@ -284,12 +290,20 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 			return err
 		}
 	}
-	if w.Evidence.Stopped != nil {
-		if w.denials, v.denials, err = w.Evidence.Stopped(ctx, t.Since); err != nil {
+	if t.MaxDenials != nil {
+		if err := w.count(ctx, v); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// count reads the denials of the window.
+func (w *watcher) count(ctx context.Context, v *view) (err error) {
+	if w.Evidence.Stopped != nil {
+		w.denials, v.denials, err = w.Evidence.Stopped(ctx, time.Now().Add(-v.elapsed))
+	}
+	return err
 }
 
 // conclude ends the phase that is under way. A sick host is made permissive before anything else.

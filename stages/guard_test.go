@@ -39,7 +39,8 @@ func hostWithKernel(t *testing.T, dir string) *Host {
 	if h.Kernel, err = kernel.OpenAt(filepath.Join(dir, kernelDir)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Kernel.Close() })
+	opened := h.Kernel
+	t.Cleanup(func() { opened.Close() })
 	boot, err := os.ReadFile(filepath.Join(dir, bootFile))
 	if err != nil {
 		t.Fatal(err)
@@ -236,6 +237,14 @@ func TestGuardPasses(t *testing.T) {
 		c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "enforcing", "permissive", 1))
 		c.enforce()
 		c.is("permissive is declared", none, false, "permissive")
+
+		c.tree.Write("etc/selinux-provision/config.yaml", guarded)
+		c.enforce()
+		c.watch(t.Context())
+		c.is("again", TrialArmed, true, "enforcing*")
+		c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "enforcing", "unmanaged", 1))
+		c.enforce()
+		c.is("nothing is declared", none, true, "enforcing")
 	})
 }
 
@@ -579,6 +588,13 @@ func guardStep(t *testing.T, dir, step string) {
 	var err error
 	switch step {
 	case "stage":
+		h.StartUnit = func(context.Context, string) error { return nil }
+		h.Units = func(_ context.Context, names ...string) (states []systemd.UnitState, err error) {
+			for _, name := range names {
+				states = append(states, systemd.UnitState{Name: name, Load: "loaded", Active: "inactive"})
+			}
+			return states, nil
+		}
 		var results []Result
 		if results, err = h.Run(ctx, []string{"enforce"}, false); err == nil {
 			err = results[0].Err

@@ -64,7 +64,7 @@ type Host struct {
 	// running host.
 	Boot   string
 	Uptime func() (time.Duration, error)
-	// Evidence is what others saw on the host.
+	// Evidence is how the running host is looked at; nothing beneath a root that is not it.
 	Evidence Evidence
 	// RetryGuard asks for another trial of enforcing where one has failed.
 	RetryGuard bool
@@ -125,6 +125,7 @@ type run struct {
 	state    *State
 	unclean  bool // an earlier run was cut off while it worked on the store
 	dry      bool
+	held     *Readiness // why the mode was not switched, if enforce.require_readiness holds it back
 }
 
 // Run carries out the named stages, or only plans them, under the lock. The results come in order, also when some failed. An error means that

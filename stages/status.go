@@ -80,9 +80,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 		s.NextImage = state.Check
 	}
 
-	quiet := *h
-	quiet.Reporter = nil
-	r := quiet.newRun(declared, state, true)
+	r := h.quiet().newRun(declared, state, true)
 	for _, stage := range Order() {
 		result := r.stage(ctx, stage)
 		if result.Outcome == Unchanged && stage.check != nil { // else the check would find what the plan has

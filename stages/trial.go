@@ -256,8 +256,13 @@ func sickness(u systemd.UnitState, restarts uint32) string {
 	return ""
 }
 
-// healthy tells whether a unit is as one wants it: active, or a oneshot service that has done its work.
+// healthy tells whether a unit is as one wants it: up, or waiting for the socket that starts it.
 func healthy(u systemd.UnitState) bool {
+	return up(u) || u.Triggered && u.Active == "inactive" && u.Result == "success"
+}
+
+// up tells whether a unit is active, or a oneshot service that has done its work.
+func up(u systemd.UnitState) bool {
 	return u.Active == "active" || u.Active == "reloading" || u.Type == "oneshot" && u.Active == "inactive" && u.Result == "success"
 }
 

@@ -159,6 +159,11 @@ func TestTrialVerdict(t *testing.T) {
 		{"still starting", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Sub = "activating", "start" })}, TrialFailed,
 			"a.service is not running at the end of the window: it is activating (start)"},
 		{"oneshot that is done", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Type = "inactive", "oneshot" })}, TrialArmed, ""},
+		{"waiting for its socket", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Triggered = "inactive", true })}, TrialArmed, ""},
+		{"died, and waiting for its socket", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) {
+			u.Active, u.Sub, u.Triggered, u.Result = "inactive", "dead", true, "signal"
+		})}, TrialFailed,
+			"a.service is not running at the end of the window: it is inactive (dead)"},
 		{"oneshot that failed before", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) {
 			u.Active, u.Sub, u.Type, u.Result = "inactive", "dead", "oneshot", "signal"
 		})}, TrialFailed,

@@ -3,7 +3,6 @@ package vmtests
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // victim is a unit that lives in the permissive mode and in the enforcing one, until /run/vmtest-break is there: then it does what
@@ -16,13 +15,13 @@ ExecStart=/bin/sh -c 'until test -e /run/vmtest-break && ! ` + transition + `; d
 WantedBy=multi-user.target
 `
 
-// startOnTrial gives a machine at the end of its first boot, which declares the guard through Ignition: enforcing is on trial.
-func startOnTrial(t *testing.T, window time.Duration) *Machine {
+// startOnTrial gives a machine at the end of its first boot, which declares the guard through Ignition: enforcing is on trial, for longer
+// than any test takes.
+func startOnTrial(t *testing.T) *Machine {
 	t.Helper()
 	Require(t)
-	config, err := addToIgnition(example(t, "enforcing.bu"), map[string][]byte{
-		"/etc/selinux-provision/config.d/guard.yaml": fmt.Appendf(nil, "version: 1\nenforce:\n  guard: {window: %s, units: [docker.service, vmtest-victim.service]}\n", window),
-	}, map[string]string{"docker.service": "", "vmtest-victim.service": victim})
+	config, err := addToIgnition(example(t, "enforcing.bu"), map[string][]byte{guardFile: []byte(guardFor("1h"))},
+		map[string]string{"docker.service": "", "vmtest-victim.service": victim})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,8 +32,17 @@ func startOnTrial(t *testing.T, window time.Duration) *Machine {
 	}})
 }
 
+const guardFile = "/etc/selinux-provision/config.d/guard.yaml"
+
+func guardFor(window string) string {
+	return "version: 1\nenforce:\n  guard: {window: " + window + ", units: [docker.service, vmtest-victim.service]}\n"
+}
+
 // trialFailed is the MESSAGE_ID of a trial that failed.
 const trialFailed = "07df4a63f14b426ba14cbb0bdff88a5b"
+
+// trialDenial is that of one of its denials.
+const trialDenial = "a520c1622bf04baf9c88aa97bffecf30"
 
 // waitGuard waits until the trial has come to a phase.
 func (m *Machine) waitGuard(t *testing.T, phase string) {
@@ -69,8 +77,7 @@ func (m *Machine) givenUp(t *testing.T, when, reason string) {
 // one that breaks a required unit, one that passes; then the boot that is to prove itself, in the same three ways.
 func TestGuardedEnforcing(t *testing.T) {
 	t.Parallel()
-	const window = 30 * time.Second
-	m := startOnTrial(t, window)
+	m := startOnTrial(t)
 	m.mode(t, "at the first boot", "Enforcing", "permissive", 0)
 	if got := m.status(t, 3).problems(); !contains(got, "enforcing is on trial") || !contains(got, "left") {
 		t.Errorf("status does not say that enforcing is on trial:\n%s", got)
@@ -88,26 +95,46 @@ func TestGuardedEnforcing(t *testing.T) {
 	m.restore(t, "trial")
 	m.Must(t, "touch /run/vmtest-break")
 	m.waitGuard(t, "failed")
-	m.givenUp(t, "after the trial broke a unit", "vmtest-victim.service failed (exit-code)")
+	m.givenUp(t, "after the trial broke a unit", "vmtest-victim.service failed (exit-code); ")
 	log := m.Must(t, "journalctl -b --no-pager -o cat MESSAGE_ID="+trialFailed)
 	if !contains(log, "vmtest-victim.service failed (exit-code)") {
 		t.Errorf("the journal says of the failure:\n%s", log)
+	}
+	log = m.Must(t, "journalctl -b --no-pager -o cat MESSAGE_ID="+trialDenial)
+	if !contains(log, "container_t") || !contains(log, "[entrypoint] on file") {
+		t.Errorf("the journal says of the denials:\n%s", log)
 	}
 
 	// The cause is gone, and the operator says so.
 	m.Must(t, "rm /run/vmtest-break && systemctl reset-failed vmtest-victim.service && systemctl start vmtest-victim.service")
 	t.Log(m.Must(t, "/opt/bin/selinux-provision apply --retry-guard"))
 	m.mode(t, "tried again", "Enforcing", "permissive", 0)
+	m.put(t, guardFile, guardFor("10s"))
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 	m.waitGuard(t, "armed")
 	m.mode(t, "after the window", "Enforcing", "enforcing", 1)
 	m.status(t, 0)
 
+	m.put(t, guardFile, guardFor("1h"))
 	m.reboot(t)
 	m.mode(t, "at the boot that is to prove itself", "Enforcing", "permissive", 1)
 	m.expect(t, "enforcing from the first instant", "journalctl -b -k --no-pager | grep -c 'permissive=1\\| enforcing=0 ' || true", "0")
+	m.Must(t, `test "$(systemctl show -P ExecMainExitTimestampMonotonic selinux-provision-trial.service)" -lt "$(systemctl show -P ActiveEnterTimestampMonotonic sysinit.target)"`)
 	if err := m.Snapshot("proving"); err != nil {
 		t.Fatal(err)
 	}
+	m.Must(t, "touch /run/vmtest-break")
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after the boot on trial broke a unit", "vmtest-victim.service failed (exit-code)")
+
+	m.restore(t, "proving")
+	m.PowerCut()
+	m.powerOn(t)
+	m.givenUp(t, "after a power cut in the boot that is to prove itself", "by a crash, a reset or a power cut")
+
+	m.restore(t, "proving")
+	m.put(t, guardFile, guardFor("5s"))
+	m.Must(t, "/opt/bin/selinux-provision apply")
 	m.waitGuard(t, "settled")
 	m.mode(t, "proven", "Enforcing", "enforcing", 0)
 	m.status(t, 0)
@@ -117,16 +144,6 @@ func TestGuardedEnforcing(t *testing.T) {
 	m.mode(t, "after one more boot", "Enforcing", "enforcing", 0)
 	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service || true", "inactive")
 	m.status(t, 0)
-
-	m.restore(t, "proving")
-	m.Must(t, "touch /run/vmtest-break")
-	m.waitGuard(t, "failed")
-	m.givenUp(t, "after the boot on trial broke a unit", "vmtest-victim.service failed (exit-code)")
-
-	m.restore(t, "proving")
-	m.PowerCut()
-	m.powerOn(t)
-	m.givenUp(t, "after a power cut in the boot that is to prove itself", "by a crash, a reset or a power cut")
 }
 
 // powerOn is PowerOn for tests.

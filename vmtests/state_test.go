@@ -75,7 +75,7 @@ func (m *Machine) install(t *testing.T) {
 	}
 	root := RepositoryRoot()
 	files := map[string]string{binary: "/opt/bin/selinux-provision"}
-	for _, pattern := range []string{"*.service", "*.target", "*.path", "*.d/*.conf"} {
+	for _, pattern := range []string{"*.service", "*.target", "*.path", "*.timer", "*.d/*.conf"} {
 		found, err := filepath.Glob(filepath.Join(root, "units", pattern))
 		if err != nil {
 			t.Fatal(err)

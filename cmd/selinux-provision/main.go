@@ -215,6 +215,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.denialsCommand())
 	root.AddCommand(a.guardCommand())
 	root.AddCommand(a.relabelCommand())
+	root.AddCommand(a.readinessCommand())
 	return root
 }
 
@@ -278,6 +279,9 @@ func (a *app) host() (*stages.Host, func(), error) {
 	if systemd.IsRunning() {
 		h.RestartUnit, h.StartUnit, h.DisableUnits = systemd.RestartUnit, systemd.StartUnit, systemd.DisableUnits
 		h.Units, h.Stopping = systemd.Units, systemd.Stopping
+	}
+	if h.Kernel != nil {
+		h.Evidence = h.Observe()
 	}
 	return h, closeHost, nil
 }

@@ -26,9 +26,16 @@ const (
 	auditEnabledAt, auditLostAt = 4, 24
 )
 
+// ErrNoAudit says that the kernel has no audit system, or that audit=0 on its command line switched it off for good: no denial is
+// logged then. That it is not enabled (AuditStatus.Enabled) is no such thing: denials are logged all the same.
+var ErrNoAudit = errors.New("the kernel's audit system is off")
+
 // Audit asks the kernel for the state of its audit system. It needs CAP_AUDIT_CONTROL and the initial user and pid namespaces.
 func Audit() (AuditStatus, error) {
 	status, err := askAudit()
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return AuditStatus{}, fmt.Errorf("%w: %w", ErrNoAudit, err)
+	}
 	if err != nil {
 		return AuditStatus{}, fmt.Errorf("cannot ask the kernel for the state of its audit system: %w", err)
 	}

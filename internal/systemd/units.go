@@ -18,6 +18,8 @@ type UnitState struct {
 	Type   string // of a service: simple, notify, oneshot, ...; "" for others
 	// Restarts counts how often systemd has restarted a service by itself since somebody started it.
 	Restarts uint32
+	// Triggered says that another unit starts this one when it is needed, as a socket does: being inactive is then no fault.
+	Triggered bool
 }
 
 // Units asks how units fare, in the order of their names in the call. A unit that does not exist has Load "not-found".
@@ -57,6 +59,12 @@ func service(ctx context.Context, conn *systemd.Conn, to *UnitState) error {
 	to.Result, _ = properties["Result"].(string)
 	to.Type, _ = properties["Type"].(string)
 	to.Restarts, _ = properties["NRestarts"].(uint32)
+	triggers, err := conn.GetUnitPropertyContext(ctx, to.Name, "TriggeredBy")
+	if err != nil {
+		return fmt.Errorf("cannot ask for the state of %s: %w", to.Name, ended(ctx, err))
+	}
+	names, _ := triggers.Value.Value().([]string)
+	to.Triggered = len(names) > 0
 	return nil
 }
 

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+const readinessHelp = `Tell whether the host may enforce: ready, not ready, or not enough evidence, with the reasons.
+
+What is asked: was the host observed long enough and over a reboot, with nothing that hides denials and no record lost; did every
+declared workload run; was anything denied that enforcing would stop; is a volume without a label; do containers use Btrfs; is the
+policy store as declared. Evidence is collected by selinux-provision-evidence.timer where the configuration has readiness.
+
+Exit code 0: ready; 3: not ready, or not enough evidence.`
+
+func (a *app) readinessCommand() *cobra.Command {
+	c := &cobra.Command{Use: "readiness", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp, Args: noArguments}
+	metrics := c.Flags().String("metrics", "", "write the answer for Prometheus to this `file`, for the textfile collector of node_exporter; - is standard output")
+	restart := c.Flags().Bool("restart", false, "begin the evidence anew")
+	sample := c.Flags().Bool("sample", false, "look at the host and add to the evidence")
+	_ = c.Flags().MarkHidden("sample") // for the timer
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		a.command = "readiness"
+		if *sample && *restart {
+			return usageError{errors.New("cannot use --sample and --restart at once: --restart takes the first sample")}
+		}
+		return a.readiness(cmd.Context(), *sample, *restart, *metrics)
+	}
+	return c
+}
+
+func (a *app) readiness(ctx context.Context, sample, restart bool, metrics string) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	if sample || restart {
+		taken, err := h.TakeSample(ctx, restart)
+		switch {
+		case err != nil:
+			return err
+		case !taken && restart:
+			return usageError{errors.New("cannot begin the evidence anew: none is collected: declare readiness, and run: selinux-provision apply")}
+		case sample && metrics == "":
+			a.answer(struct {
+				header
+				Taken bool `json:"taken"`
+			}{a.header(), taken})
+			return nil
+		}
+	}
+	r, err := h.Readiness(ctx)
+	if err != nil {
+		return err
+	}
+	if metrics != "" {
+		if err := a.writeMetrics(metrics, r); err != nil {
+			return err
+		}
+	}
+	if r.Verdict != stages.Ready {
+		a.code = exitPartly
+	}
+	if metrics == "-" || sample {
+		return nil
+	}
+	if !a.answer(struct {
+		header
+		*stages.Readiness
+	}{a.header(), r}) {
+		printReadiness(a.stdout, r)
+	}
+	return nil
+}
+
+func printReadiness(w io.Writer, r *stages.Readiness) {
+	headline := map[stages.Verdict]string{
+		stages.Ready: "Ready to enforce.", stages.NotReady: "NOT ready to enforce.", stages.NotEnough: "Not enough evidence to enforce.",
+	}[r.Verdict]
+	if r.Enforcing {
+		headline += " The kernel enforces already."
+	}
+	fmt.Fprintln(w, headline)
+	for _, c := range r.Against() {
+		fmt.Fprintf(w, "  - %s: %s\n    %s\n", c.Verdict, c.Found, c.Remedy)
+	}
+	for _, c := range r.Checks {
+		if c.Verdict == stages.Ready {
+			fmt.Fprintf(w, "%-12s %s\n", c.Name, c.Found)
+		}
+	}
+	for _, s := range r.Apart {
+		fmt.Fprintf(w, "%-12s %s [%s]\n", "set apart", stages.Describe(s.Finding), s.Why)
+	}
+}
+
+// writeMetrics puts the file in place in one rename, as the textfile collector wants it.
+func (a *app) writeMetrics(name string, r *stages.Readiness) error {
+	var b strings.Builder
+	metricsText(&b, r, time.Now())
+	if name == "-" {
+		_, err := io.WriteString(a.stdout, b.String())
+		return err
+	}
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return fmt.Errorf("cannot write metrics: %w", err)
+	}
+	root, err := hostfs.Open("/")
+	if err != nil {
+		return fmt.Errorf("cannot write metrics: %w", err)
+	}
+	defer root.Close()
+	if err := root.WriteFile(abs, []byte(b.String()), hostfs.Attributes{Mode: 0o644}); err != nil {
+		return fmt.Errorf("cannot write metrics: %w: make the directory, or name another file", err)
+	}
+	return nil
+}
+
+// metricsText writes the text format of Prometheus (version 0.0.4).
+func metricsText(w io.Writer, r *stages.Readiness, now time.Time) {
+	number := func(yes bool) int {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	metric := func(name, help string, lines ...string) {
+		fmt.Fprintf(w, "# HELP selinux_provision_%s %s\n# TYPE selinux_provision_%s gauge\n", name, help, name)
+		for _, line := range lines {
+			fmt.Fprintf(w, "selinux_provision_%s%s\n", name, line)
+		}
+	}
+	value := func(v any) string { return fmt.Sprintf(" %v", v) }
+	var verdicts, checks []string
+	for _, v := range []stages.Verdict{stages.Ready, stages.NotEnough, stages.NotReady} {
+		verdicts = append(verdicts, fmt.Sprintf("{verdict=%q} %d", v, number(r.Verdict == v)))
+	}
+	for _, c := range r.Checks {
+		checks = append(checks, fmt.Sprintf("{check=%q} %d", c.Name, number(c.Verdict == stages.Ready)))
+	}
+	metric("readiness", "Whether the host may enforce: 1 for the verdict that holds.", verdicts...)
+	metric("readiness_check", "1 if a check speaks for enforcing, 0 if it speaks against it.", checks...)
+	metric("enforcing", "1 if the kernel enforces now.", value(number(r.Enforcing)))
+	metric("evidence_seconds", "Time for which the host was observed without a gap.", value(r.Covered.Seconds()))
+	metric("evidence_window_seconds", "Time for which it has to be observed.", value(r.Window.Seconds()))
+	metric("evidence_boots", "Boots in that time.", value(r.Boots))
+	metric("evidence_lost_records", "Audit records that were lost in that time.", value(r.Lost))
+	metric("denied_accesses", "Accesses in that time that enforcing would stop.", value(r.DenialCount()))
+	metric("denied_findings", "Kinds of such accesses, as selinux-provision denials shows them.", value(len(r.Denials)))
+	metric("readiness_timestamp_seconds", "When this was found out.", value(now.Unix()))
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+func someReadiness() *stages.Readiness {
+	denial := &judge.Finding{ID: "0a1b2c", Group: avc.Group{Domain: "container_t", Target: "etc_t", Class: "file", Count: 3, Permissions: map[string]uint64{"read": 3}}}
+	return &stages.Readiness{
+		Verdict: stages.NotReady, Covered: 90 * time.Minute, Window: 24 * time.Hour, Boots: 1, Lost: 2,
+		Checks: []stages.Check{
+			{Name: "window", Verdict: stages.NotEnough, Found: "observed for 1h30m0s of 24h0m0s", Remedy: "wait"},
+			{Name: "denials", Verdict: stages.NotReady, Found: "enforcing would stop 3 accesses", Remedy: "look"},
+			{Name: "store", Verdict: stages.Ready, Found: "the policy store is as declared"},
+		},
+		Denials: []*judge.Finding{denial},
+		Apart:   []stages.SetApart{{Why: "readiness.accept has it", Finding: denial}},
+	}
+}
+
+func TestReadinessInWords(t *testing.T) {
+	var out bytes.Buffer
+	printReadiness(&out, someReadiness())
+	want := `NOT ready to enforce.
+  - not ready: enforcing would stop 3 accesses
+    look
+  - not enough evidence: observed for 1h30m0s of 24h0m0s
+    wait
+store        the policy store is as declared
+set apart    0a1b2c: container_t, read on file of type etc_t, 3 times [readiness.accept has it]
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	a := &app{}
+	name := filepath.Join(t.TempDir(), "selinux.prom")
+	if err := os.WriteFile(name, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.writeMetrics(name, someReadiness()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("node_exporter cannot read it: %v, %v", info.Mode(), err)
+	}
+	types := map[string]bool{}
+	for line := range strings.Lines(string(got)) {
+		fields := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "# TYPE "):
+			types[fields[2]] = true
+		case strings.HasPrefix(line, "# HELP "):
+		default: // the label's value may have blanks
+			metric, _, _ := strings.Cut(line, "{")
+			if metric, _, _ = strings.Cut(metric, " "); !types[metric] {
+				t.Errorf("%q has no type before it", line)
+			}
+		}
+	}
+	for _, want := range []string{
+		`selinux_provision_readiness{verdict="ready"} 0`, `selinux_provision_readiness{verdict="not ready"} 1`, `selinux_provision_readiness_check{check="store"} 1`,
+		`selinux_provision_readiness_check{check="window"} 0`, "selinux_provision_evidence_seconds 5400", "selinux_provision_evidence_window_seconds 86400",
+		"selinux_provision_evidence_boots 1", "selinux_provision_evidence_lost_records 2", "selinux_provision_denied_accesses 3", "selinux_provision_denied_findings 1",
+		"selinux_provision_enforcing 0",
+	} {
+		if !strings.Contains(string(got), want+"\n") {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if err := a.writeMetrics(filepath.Join(t.TempDir(), "none", "x.prom"), someReadiness()); err == nil || !strings.Contains(err.Error(), "make the directory") {
+		t.Error(err)
+	}
+}

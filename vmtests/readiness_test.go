@@ -1,0 +1,163 @@
+package vmtests
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// worker is a unit that runs.
+const worker = "[Unit]\nDescription=A workload\n[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+
+// verdict is what the test reads of readiness --json.
+type verdict struct {
+	Verdict string
+	Checks  []struct{ Check, Verdict, Found string }
+	Denials []struct{ ID string }
+	Apart   []struct{ ID, Why string } `json:"set_apart"`
+	Boots   int
+	Lost    int
+}
+
+// readiness asks, and checks which checks speak against enforcing: their names, in the order in which they are made.
+func (m *Machine) readiness(t *testing.T, when, want string, against ...string) verdict {
+	t.Helper()
+	out, err := m.Run(t.Context(), "/opt/bin/selinux-provision readiness --json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v verdict
+	if err := json.Unmarshal([]byte(out.Stdout), &v); err != nil {
+		t.Fatalf("%s: readiness --json: %v\n%s%s", when, err, out.Stdout, out.Stderr)
+	}
+	var got, found []string
+	for _, c := range v.Checks {
+		if c.Verdict != "ready" {
+			got = append(got, c.Check)
+		}
+		found = append(found, fmt.Sprintf("%s: %s: %s", c.Check, c.Verdict, c.Found))
+	}
+	exit := 3
+	if want == "ready" {
+		exit = 0
+	}
+	if v.Verdict != want || strings.Join(got, " ") != strings.Join(against, " ") || out.Exit != exit {
+		t.Errorf("%s: %s (exit code %d), against it %v; want %s, %v\n%s", when, v.Verdict, out.Exit, got, want, against, strings.Join(found, "\n"))
+	}
+	return v
+}
+
+func observe(extra string) string {
+	return "version: 1\nmode: permissive\n" + extra + "readiness: {window: 20s, units: [docker.service, vmtest-work.service], containers: [web]}\n"
+}
+
+// TestReadiness flips the verdict for each reason, on a host that collects evidence from its first boot on, and ends with a mode that was held back until
+// the host was ready.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	Require(t)
+	const file = "/etc/selinux-provision/config.d/observe.yaml"
+	config, err := addToIgnition(example(t, "enforcing.bu"), map[string][]byte{file: []byte(observe(""))},
+		map[string]string{"docker.service": "", "vmtest-work.service": worker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := StartCopy(t, "observed", Options{Ignition: config, Allowed: []Allowed{
+		transitionDenied(),
+		{`selinux-provision-stage-enforce\.service|Failed to start selinux-provision-…`, "the mode is held back"},
+	}})
+	sample := func() {
+		t.Helper()
+		m.Must(t, "systemctl start selinux-provision-evidence.service")
+	}
+	m.expect(t, "the timer", "systemctl is-active selinux-provision-evidence.timer", "active")
+	m.readiness(t, "at first", "not enough evidence", "window", "reboot", "workloads")
+	sample()
+	m.Must(t, `mkdir -p /tmp/image && cd /tmp/image && cp --parents -L /usr/bin/sleep $(ldd /usr/bin/sleep | grep -o '/[^ ]*') . && tar -c . | docker import - sleep &&
+docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/sleep infinity && sleep 20`)
+	sample()
+	m.readiness(t, "with everything running", "not enough evidence", "reboot")
+
+	m.reboot(t)
+	m.Must(t, "until docker ps | grep -q web; do sleep 1; done")
+	sample()
+	if v := m.readiness(t, "after a reboot", "ready"); v.Boots != 2 || v.Lost != 0 {
+		t.Errorf("%+v", v)
+	}
+	t.Log(m.Must(t, "/opt/bin/selinux-provision readiness --metrics /var/tmp/s.prom; cat /var/tmp/s.prom; stat -c %a /var/tmp/s.prom"))
+	m.expect(t, "metrics", `grep -c 'selinux_provision_readiness{verdict="ready"} 1\|selinux_provision_readiness_check{check="lost"} 1\|selinux_provision_evidence_boots 2' /var/tmp/s.prom`, "3")
+	if err := m.Snapshot("ready"); err != nil {
+		t.Fatal(err)
+	}
+
+	// What is found now, and is gone when its cause is.
+	m.Must(t, "truncate -s 20M /var/tmp/ext4 && mkfs.ext4 -q /var/tmp/ext4 && mkdir -p /srv/volume && mount -o loop /var/tmp/ext4 /srv/volume")
+	if v := m.readiness(t, "with a volume without a label", "not ready", "volumes"); !strings.Contains(fmt.Sprint(v.Checks), "/srv/volume") {
+		t.Errorf("%+v", v)
+	}
+	m.Must(t, "chcon system_u:object_r:container_file_t:s0 /srv/volume")
+	m.readiness(t, "with a volume that has one", "ready")
+	m.Must(t, "umount /srv/volume && truncate -s 120M /var/tmp/btrfs && mkfs.btrfs -q /var/tmp/btrfs && mount -o loop,context=system_u:object_r:container_file_t:s0 /var/tmp/btrfs /srv/volume")
+	m.readiness(t, "with a volume on Btrfs", "not ready", "btrfs")
+	m.Must(t, "umount /srv/volume")
+	m.put(t, modulesDir+"vmtest_good.cil", goodModule)
+	m.readiness(t, "with a module that is not built", "not ready", "evidence", "window", "reboot", "workloads", "store")
+	m.Must(t, "rm "+modulesDir+"vmtest_good.cil")
+
+	// What stays in the evidence.
+	m.Must(t, transition)
+	v := m.readiness(t, "with a denial", "not ready", "denials")
+	if len(v.Denials) == 0 {
+		t.Fatalf("%+v", v)
+	}
+	var ids []string
+	for _, d := range v.Denials {
+		ids = append(ids, d.ID)
+	}
+	if err := m.Snapshot("denied"); err != nil {
+		t.Fatal(err)
+	}
+	m.Must(t, "auditctl -r 1 >/dev/null; for i in 1 2 3 4 5 6; do "+transition+"; done; auditctl -r 0 >/dev/null")
+	if v := m.readiness(t, "with lost records", "not ready", "lost", "denials"); v.Lost == 0 {
+		t.Errorf("%+v", v)
+	}
+	m.Must(t, "auditctl -a always,exclude -F msgtype=AVC")
+	m.readiness(t, "with an audit rule that hides denials", "not enough evidence", "evidence", "window", "reboot", "workloads")
+	m.Must(t, "auditctl -D >/dev/null")
+	// The vendor's policy has dontaudit rules.
+	m.Must(t, "cat $(ls /usr/lib/selinux/mcs/policy/policy.* | tail -1) > /run/vendor && dd if=/run/vendor of=/sys/fs/selinux/load bs=64M 2>/dev/null")
+	v = m.readiness(t, "with dontaudit rules", "not enough evidence", "evidence", "window", "reboot", "workloads")
+	if !strings.Contains(fmt.Sprint(v.Checks), "dontaudit rules of the policy hide denials") {
+		t.Errorf("%+v", v)
+	}
+	sample()
+	m.Must(t, "load_policy")
+	v = m.readiness(t, "without them again", "not enough evidence", "window", "reboot")
+	if !strings.Contains(fmt.Sprint(v.Checks), "it begins there because") {
+		t.Errorf("%+v", v)
+	}
+	m.restore(t, "ready")
+	m.Must(t, "/opt/bin/selinux-provision readiness --restart || true")
+	m.readiness(t, "begun anew", "not enough evidence", "window", "reboot")
+
+	// The mode waits for the verdict.
+	m.restore(t, "denied")
+	enforce := strings.Replace(observe("enforce: {require_readiness: true}\n"), "permissive", "enforcing", 1)
+	m.put(t, file, enforce)
+	if got := m.fails(t, "/opt/bin/selinux-provision apply", 3); !contains(got, "holds the mode back: not ready: enforcing would stop") {
+		t.Errorf("apply says\n%s", got)
+	}
+	m.fails(t, "systemctl restart selinux-provision-stage-enforce.service", 1)
+	m.expect(t, "held back", "getenforce; grep ^SELINUX= /etc/selinux/config", "Permissive\nSELINUX=permissive")
+	if got := m.status(t, 3).problems(); !contains(got, "holds the mode back") {
+		t.Errorf("status says\n%s", got)
+	}
+	m.put(t, file, strings.Replace(enforce, "[web]", "[web], accept: ["+strings.Join(ids, ", ")+"]", 1))
+	if v := m.readiness(t, "with the denial accepted", "ready"); len(v.Apart) != len(ids) {
+		t.Errorf("%+v", v)
+	}
+	m.Must(t, "systemctl restart selinux-provision-stage-enforce.service")
+	m.expect(t, "ready", "getenforce; grep ^SELINUX= /etc/selinux/config; docker ps --format '{{.Names}}'", "Enforcing\nSELINUX=enforcing\nweb")
+	m.status(t, 0)
+}
