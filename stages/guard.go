@@ -172,7 +172,7 @@ func (r *run) checkTrial() []Problem {
 }
 
 func (t *Trial) denied() string {
-	if t.DenialCount == 0 {
+	if t.DenialCount == 0 || len(t.Denials) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("; %d accesses were denied, the last: %s", t.DenialCount, t.Denials[len(t.Denials)-1])
@@ -221,8 +221,8 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 				}
 			}
 			limited, cancel := context.WithTimeout(ctx, 10*lookInterval)
-			if err := w.count(limited, &v); err != nil {
-				w.denials, v.denials = []string{"not known: " + err.Error()}, 0
+			if err := w.count(limited, &v); err != nil && phase == TrialFailed {
+				reason += fmt.Sprintf("; what was denied is not known: %v", err)
 			}
 			cancel()
 			for {

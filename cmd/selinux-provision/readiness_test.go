@@ -10,6 +10,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -85,5 +86,25 @@ func TestMetrics(t *testing.T) {
 	}
 	if err := a.writeMetrics(filepath.Join(t.TempDir(), "none", "x.prom"), someReadiness()); err == nil || !strings.Contains(err.Error(), "make the directory") {
 		t.Error(err)
+	}
+}
+
+// A tree cannot be ready: nothing runs in it.
+func TestReadinessOfATree(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	got := call(t, "--root", tree.Dir, "readiness")
+	if got.code != exitNotApplicable || !strings.Contains(got.stderr, "not applicable here: only a host that runs can be observed") {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "--root", tree.Dir, "--json", "readiness"); got.code != exitNotApplicable {
+		t.Errorf("%+v", got)
+	} else {
+		got.object(t)
+	}
+	if got := call(t, "readiness", "--sample", "--restart"); got.code != exitUsage {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "guard", "watch", "now"); got.code != exitUsage {
+		t.Errorf("%+v", got)
 	}
 }
