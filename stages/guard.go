@@ -42,8 +42,8 @@ func (r *run) planGuarded(ctx context.Context, content []byte, configured seconf
 			return nil, err
 		}
 	}
-	opens := next.underWay(r.Boot) && (s.trial == nil || next.Since != s.trial.Since || next.Boot != s.trial.Boot)
-	if opens {
+	// A boot that enforces on trial is watched whatever its units are like: one that failed by now is what the watch is for.
+	if opens := next.underWay(r.Boot) && next != s.trial; opens && (next.Phase == TrialWatched || s.kept()) {
 		units, err := r.Units(ctx, next.Units...)
 		if err != nil {
 			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)

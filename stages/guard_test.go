@@ -360,6 +360,25 @@ func TestGuardDoesNotBegin(t *testing.T) {
 	}
 }
 
+// TestGuardSeesAnEarlyFailure: in the boot that is to prove itself, a unit has failed before the stage and the watch come.
+func TestGuardSeesAnEarlyFailure(t *testing.T) {
+	c := newComputer(t, guarded)
+	synctest.Test(t, func(t *testing.T) {
+		c.boot()
+		c.watch(t.Context())
+		c.is("armed", TrialArmed, true, "enforcing*")
+		c.on()
+		if _, err := BeginBoot(c.host.Root); err != nil {
+			t.Fatal(err)
+		}
+		c.docker.Active, c.docker.Result = "failed", "exit-code"
+		c.enforce()
+		c.is("the stage", TrialProving, true, "permissive*")
+		c.watch(t.Context())
+		c.is("the watch", TrialFailed, false, "permissive")
+	})
+}
+
 // TestGuardEnds is the watch that ends without a verdict: at a shutdown the next boot tries again, but not for ever; else the host is
 // permissive at once.
 func TestGuardEnds(t *testing.T) {
