@@ -266,7 +266,7 @@ func (r *Reader) first(record *Record, id eventID) bool {
 	text := record.Text
 	if len(text) > compared {
 		text = text[:compared]
-	} else if end := indexEnriched(text); end >= 0 {
+	} else if end := strings.IndexByte(text, '\x1d'); end >= 0 {
 		text = text[:end]
 	}
 	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
@@ -315,13 +315,4 @@ func (r *Reader) start(record *Record) {
 	r.stats.Boots++
 	r.high, r.highTime, r.firstSer, r.distinct = record.Serial, record.Time, record.Serial, 0
 	r.boot = record.Boot
-}
-
-func indexEnriched(text string) int {
-	for i := range len(text) {
-		if text[i] == '\x1d' {
-			return i
-		}
-	}
-	return -1
 }

@@ -218,7 +218,8 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	allowed := false
 	if e.Policy != nil {
 		forbidden, known = e.Policy.Constraints(string(c.Source), string(c.Object), c.Class, c.PermissionList())
-		allowed = e.Policy.Allowed(c.question())
+		missing, _ := e.Policy.Ioctl(c.question(), c.Ioctl)
+		allowed = e.Policy.Allowed(c.question()) && len(missing) == 0
 	} else if c.Outside {
 		known, forbidden.Forbidden, forbidden.ByLevel = true, c.PermissionList(), true
 	}
@@ -244,11 +245,16 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if allowed && blocked || e.Policy == nil && c.Outside {
 		return constraintFix(c, forbidden)
 	}
-	return Fix{Kind: Rule, Text: ruleText(c.Group), Command: "selinux-provision denials --module NAME", Also: also}
-}
-
-func ruleText(g *avc.Group) string {
-	return fmt.Sprintf("no rule lets %s do this; a domain of its own can have one, without giving it to others", g.Domain)
+	if !e.confined(c.Group) {
+		return Fix{
+			Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this", c.Domain),
+			Command: fmt.Sprintf("selinux-provision denials --module NAME --source %s --domain %s", c.Domain, c.Domain), Also: also,
+		}
+	}
+	return Fix{
+		Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this; a domain of its own can have one, without giving it to others", c.Domain),
+		Command: "selinux-provision denials --module NAME", Also: also,
+	}
 }
 
 func (e *Evidence) mislabelled(c *oneCase) (Fix, bool) {

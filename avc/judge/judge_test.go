@@ -84,6 +84,10 @@ func denial(text string) *avc.Denial {
 			d.Source = avc.Context("system_u:system_r:" + value)
 		case "self":
 			d.Target = d.Source
+		case "ioctl":
+			command := 0
+			_, _ = fmt.Sscanf(value, "%x", &command)
+			d.Ioctl = []uint16{uint16(command)}
 		case "ino":
 			_, _ = fmt.Sscan(value, &d.Ino)
 		case "serial":
@@ -133,11 +137,13 @@ func TestFixes(t *testing.T) {
 		{"what the system owns is no volume", "web read container_log_t:s0 file path=/logs/x.log", judge.Rule, []string{"no rule lets container_t", "container_reader_t may do this, but not"}},
 		{"a volume that nobody knows", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=sdz", judge.Volume, []string{"a volume that nobody labelled", "find it on the host"}},
 		{"a volume known by its device", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=vdc", judge.Volume, []string{"/mnt/other has no label", "mountpoint: /mnt/other"}},
-		{"the host's own", "- read unlabeled_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t"}},
+		{"the host's own", "- read unlabeled_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t do this", "--source kernel_t --domain kernel_t"}},
 		{"a boolean", "web read,open nfs_t:s0 file path=/nfs/x dev=nfs", judge.Boolean, []string{"container_use_nfs on", "booleans: {container_use_nfs: true}"}},
 		{"two booleans", "web read sysctl_t:s0 file", judge.Boolean, []string{"container_read_sysctl: true, container_safe: false"}},
 		{"categories", "web read container_file_t:s0:c3 file path=/other", judge.Categories, []string{"no allow rule helps", "s0:c1,c2 is asked for s0:c3", "label=level:s0:c3"}},
 		{"another constraint", "- relabelto etc_t:s0 file domain=kernel_t:s0", judge.Rule, []string{"no rule"}},
+		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
+		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
 		{"allowed by now", "web read container_file_t:s0 file path=/x", judge.Nothing, []string{"allows this by now"}},
 	} {

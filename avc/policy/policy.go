@@ -434,3 +434,34 @@ func (p *Policy) Hidden(q Question) []string {
 	}
 	return p.permissions(c, hidden&mask)
 }
+
+// Ioctl gives those ioctl commands that the rules do not allow although they allow ioctl: rules can limit it to some commands. limited says
+// that there are such rules for this domain, type and class.
+func (p *Policy) Ioctl(q Question, commands []uint16) (missing []uint16, limited bool) {
+	d, t, c, _, ok := p.resolve(Question{q.Domain, q.Target, q.Class, nil})
+	if !ok {
+		return nil, false
+	}
+	targets := p.spread(t)
+	var allowed []Range
+	collect := func(list []rule) {
+		for i := range list {
+			r := &list[i]
+			if r.kind == ruleXAllow && r.x.kind != xpermNlmsg && r.class == c && slices.Contains(p.spread(d), r.source) && slices.Contains(targets, r.target) {
+				allowed, limited = append(allowed, r.x.ranges()...), true
+			}
+		}
+	}
+	for _, source := range p.spread(d) {
+		collect(p.from(source))
+	}
+	for i := range p.conds {
+		collect(p.conds[i].rules(p.holds(&p.conds[i])))
+	}
+	for _, command := range commands {
+		if limited && !slices.ContainsFunc(allowed, func(r Range) bool { return r.Low <= command && command <= r.High }) {
+			missing = append(missing, command)
+		}
+	}
+	return missing, limited
+}

@@ -42,6 +42,7 @@ type Rule struct {
 	Class       string   `json:"class"`
 	Permissions []string `json:"permissions"`
 	Findings    []string `json:"findings"`
+	Ioctl       []uint16 `json:"ioctl,omitempty"` // commands, where the policy limits the domain to some
 	from        []source
 }
 
@@ -110,7 +111,7 @@ func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, e
 		return nil, fmt.Errorf("cannot make the domain %s: the policy has it already: choose another name, or add to it with --domain %s", domain, domain)
 	}
 	chosen := m.choose(req, findings)
-	m.rules(req, chosen)
+	m.rules(p, req, chosen)
 	var kept []policy.Rule
 	var like policy.Likeness
 	if req.Existing == "" {
@@ -158,7 +159,7 @@ func (m *Module) choose(req Request, findings []*judge.Finding) (chosen []*judge
 }
 
 // rules makes one rule for each target and class, and holds back what is dangerous.
-func (m *Module) rules(req Request, chosen []*judge.Finding) {
+func (m *Module) rules(p *policy.Policy, req Request, chosen []*judge.Finding) {
 	type key struct{ target, class string }
 	byKey := map[key]*Rule{}
 	for _, f := range chosen {
@@ -186,6 +187,14 @@ func (m *Module) rules(req Request, chosen []*judge.Finding) {
 		}
 		r.Findings = append(r.Findings, f.ID)
 		r.from = append(r.from, source{f, fine})
+		if slices.Contains(fine, "ioctl") {
+			missing, _ := p.Ioctl(policy.Question{Domain: f.Domain, Target: f.Target, Class: f.Class}, f.Ioctl)
+			for _, command := range missing {
+				if at, found := slices.BinarySearch(r.Ioctl, command); !found {
+					r.Ioctl = slices.Insert(r.Ioctl, at, command)
+				}
+			}
+		}
 		for _, permission := range fine {
 			if at, found := slices.BinarySearch(r.Permissions, permission); !found {
 				r.Permissions = slices.Insert(r.Permissions, at, permission)
@@ -240,6 +249,13 @@ func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) st
 			line("; %s", provenance(s))
 		}
 		line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Permissions, " "))
+		if len(r.Ioctl) > 0 {
+			limited := policy.Rule{Statement: "allowx", Source: m.Domain, Target: r.Target, Class: r.Class}
+			for _, command := range r.Ioctl {
+				limited.Commands = append(limited.Commands, policy.Range{Low: command, High: command})
+			}
+			line("%s", limited.CIL(m.Domain))
+		}
 	}
 	if len(kept) > 0 {
 		line("")

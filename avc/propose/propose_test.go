@@ -254,6 +254,21 @@ func TestExistingDomain(t *testing.T) {
 	}
 }
 
+// Where rules limit a domain to some ioctl commands, the new one is added to them, and no other.
+func TestIoctl(t *testing.T) {
+	p := open(t, nil)
+	f := finding("aaaaaa", "nfs_t", "chr_file", "ioctl", func(f *judge.Finding) { f.Ioctl = []uint16{0x5402, 0x5401} })
+	m, err := propose.Write(p, request(), []*judge.Finding{f})
+	if err != nil || !strings.Contains(m.CIL, "(allowx kube_logreader_t nfs_t (ioctl chr_file (0x5402)))\n") {
+		t.Fatalf("%v\n%s", err, m.CIL)
+	}
+	with := open(t, map[string]string{"kube_logreader": m.CIL})
+	q := policy.Question{Domain: "kube_logreader_t", Target: "nfs_t", Class: "chr_file"}
+	if missing, limited := with.Ioctl(q, []uint16{0x5401, 0x5402, 0x5403, 0x8910}); !limited || !slices.Equal(missing, []uint16{0x5403}) {
+		t.Errorf("missing %#x, limited %v", missing, limited)
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	for name, want := range map[string]string{"kube_logreader": "kube_logreader_t", "my_t": "my_t", "a": "a_t"} {
 		if got, err := propose.CheckName(name); got != want || err != nil {
