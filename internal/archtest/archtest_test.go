@@ -37,7 +37,7 @@ func arrows() map[string][]string {
 		"internal":          {},
 		"units":             {},
 		"ignition-examples": {},
-		"bench":             {},
+		"bench":             {"mountwatch"},
 		"packaging":         {},
 		"vmtests":           append([]string{"cmd", "stages", "internal", "units", "ignition-examples"}, work...),
 	}

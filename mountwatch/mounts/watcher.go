@@ -39,13 +39,14 @@ type Change struct {
 func (c Change) Empty() bool { return len(c.Appeared)+len(c.Vanished)+len(c.Changed) == 0 }
 
 const (
-	// A look takes time, and in a storm of mounts the kernel asks for one after each. So after a look that took D, the next one waits
-	// until rest*D have passed since: at most a fifth of one processor's time is spent, and what comes meanwhile is seen together.
-	// A mount that comes alone is never kept waiting.
-	rest = 4
-	// longestRest bounds how much later than the mount its verdict can be for this reason, and how long after a change that was taken from
+	// A look takes time, and in a storm of mounts the kernel asks for one after each. So looks are paid from a credit, which grows by a
+	// share-th of the time that passes, up to burst: if it is used up, the next look waits until it is not, and what comes meanwhile is
+	// seen together. A mount that comes alone is never kept waiting, and a storm costs a fifth of one processor.
+	share = 5
+	burst = 50 * time.Millisecond
+	// longestWait bounds how much later than the mount its verdict can be for this reason, and how long after a change that was taken from
 	// the kernel's notices the table is looked at.
-	longestRest = 100 * time.Millisecond
+	longestWait = 100 * time.Millisecond
 	// noticeDelay is how long a notice may come after the change of the table that it is about: the kernel counts the change first.
 	noticeDelay = time.Millisecond
 )
@@ -58,12 +59,13 @@ type Watcher struct {
 	wake  int // an eventfd that ends a poll
 
 	seed    maphash.Seed
-	lines   map[int]line // of the last look, by the ID of the mount
-	unique  *uniqueIDs   // nil where the kernel has none
-	ends    *superblocks // nil where there are unique IDs
-	notices *notices     // nil where the kernel gives none
-	rested  time.Time    // when the next look may be
-	due     time.Time    // when the table must be looked at, because only notices were; zero if it need not be
+	lines   map[int]line  // of the last look, by the ID of the mount
+	unique  *uniqueIDs    // nil where the kernel has none
+	ends    *superblocks  // nil where there are unique IDs
+	notices *notices      // nil where the kernel gives none
+	credit  time.Duration // for looks; as of counted
+	counted time.Time
+	due     time.Time // when the table must be looked at, because only notices were; zero if it need not be
 }
 
 // line is a mount and the text that it was read from.
@@ -166,18 +168,30 @@ func (w *Watcher) Next(ctx context.Context) (Change, error) {
 		if err != nil {
 			return Change{}, err
 		}
-		w.rested = time.Now().Add(min(rest*time.Since(began), longestRest))
+		w.pay(began)
 		if first || !change.Empty() {
 			return change, nil
 		}
 	}
 }
 
-// wait returns when the table has changed since it was called last, but not before the rest after the last look is over. It tells
-// whether the kernel's notices may say all that there is to know.
+// pay takes a look that began then from the credit.
+func (w *Watcher) pay(began time.Time) {
+	now := time.Now()
+	if !w.counted.IsZero() {
+		w.credit = min(burst, w.credit+now.Sub(w.counted)/share)
+	}
+	w.credit -= now.Sub(began)
+	w.counted = now
+}
+
+// wait returns when the table has changed since it was called last, but not before there is credit for a look. It tells whether the
+// kernel's notices may say all that there is to know.
 func (w *Watcher) wait(ctx context.Context) (noticed bool, err error) {
-	if _, err := w.poll(ctx, nil, w.rested); err != nil {
-		return false, err
+	if w.credit < 0 {
+		if _, err := w.poll(ctx, nil, w.counted.Add(min(-w.credit*share, longestWait))); err != nil {
+			return false, err
+		}
 	}
 	// The kernel compares a count of changes with the one that it noted at the last poll (fs/namespace.c, mounts_poll): a change between two
 	// polls is never lost, and one that came before the last look gives a look too many at worst.
@@ -279,7 +293,7 @@ func (w *Watcher) heed() (Change, bool) {
 		w.unique.old[m.Unique] = m.ID
 	}
 	if w.due.IsZero() {
-		w.due = time.Now().Add(longestRest)
+		w.due = time.Now().Add(longestWait)
 	}
 	if change.Empty() {
 		return change, true
