@@ -11,9 +11,12 @@ import (
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
+// MountwatchUnit labels volumes. It runs all the time, so revert stops it as well; the generator does nothing where it is not enabled.
+const MountwatchUnit = "selinux-provision-mountwatch.service"
+
 // Units are what revert disables, so that the next boot does not provision the host again.
 func Units() []string {
-	units := []string{"selinux-provision.target", "selinux-provision-check.path"}
+	units := []string{"selinux-provision.target", "selinux-provision-check.path", MountwatchUnit}
 	for _, s := range Order() {
 		units = append(units, "selinux-provision-stage-"+s.Name+".service")
 	}
@@ -128,7 +131,12 @@ func (h *Host) planRevert() (plan.Plan, error) {
 				if err := h.DisableUnits(ctx, Units()...); err != nil {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
 				}
-				return "disabled; to provision again: systemctl unmask selinux-provision.target && systemctl enable --now selinux-provision.target", nil
+				if h.StopUnit != nil {
+					if err := h.StopUnit(ctx, MountwatchUnit); err != nil {
+						return "", err
+					}
+				}
+				return "disabled; to provision again: systemctl unmask selinux-provision.target && systemctl enable --now selinux-provision.target " + MountwatchUnit, nil
 			},
 		})
 	}

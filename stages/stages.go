@@ -52,9 +52,10 @@ type Host struct {
 	Kernel      *kernel.SELinux // nil: the root is not the running host, or SELinux is off in it
 	CommandLine kernel.CommandLine
 	Tools       command.Tools
-	// RestartUnit and DisableUnits talk to systemd; nil beneath a root that is not the running host.
+	// RestartUnit and those below it talk to systemd; nil beneath a root that is not the running host.
 	RestartUnit  func(ctx context.Context, unit string) error
 	DisableUnits func(ctx context.Context, units ...string) error
+	StopUnit     func(ctx context.Context, unit string) error
 	// StartUnit starts a unit and waits until it is ready, Units asks how units fare, Stopping whether the host goes down; nil as
 	// those above.
 	StartUnit func(ctx context.Context, unit string) error

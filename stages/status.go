@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
@@ -16,6 +17,8 @@ type Status struct {
 	Stages     []Result                  `json:"stages"`
 	Modules    []string                  `json:"modules"` // declared and in the built policy
 	Quarantine []policystore.Quarantined `json:"quarantine"`
+	// Volumes are the mounts that a rule is meant for, and the rules that no mount matches now.
+	Volumes []mountwatch.Volume `json:"volumes"`
 	// InProgress names the stage that was cut off, or is at work right now.
 	InProgress string `json:"in_progress,omitempty"`
 	// Guard is the trial of enforcing, nil if there is none. What is under way is no fault of the host, but not as declared yet.
@@ -102,6 +105,9 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
 	if s.InProgress != "" && s.InProgress != cleaning {
 		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is at work or was cut off", "wait for it, or run: selinux-provision apply"})
+	}
+	if err := h.volumeStatus(ctx, s, declared); err != nil {
+		return nil, err
 	}
 	s.AsDeclared = len(s.Problems) == 0
 	return s, nil

@@ -51,7 +51,15 @@ Exit codes: 0 done; 1 failed, the host is as it was unless the message says othe
 holds the lock; 6 failed, and undoing what was done failed too.`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if isGenerator(os.Args) {
+		kmsg, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+		if err != nil {
+			kmsg = os.Stderr
+		}
+		generate(os.Args[1], kmsg)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -155,6 +163,13 @@ func (a *app) commands() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	// The terminal going away ends a command; to the watcher its signal means something else.
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Name() != "watch" {
+			ctx, _ := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			cmd.SetContext(ctx)
+		}
+	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.root, "root", "/", "work on the tree in this `directory`, which is not the running host")
 	flags.StringVar(&a.config, "config", "", "read this `file` alone instead of /etc/selinux-provision/config.yaml and config.d")
@@ -185,7 +200,11 @@ func (a *app) commands() *cobra.Command {
 	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
 		a.command = "apply"
-		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
+		if err := a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry); err != nil || *applyDry {
+			return err
+		}
+		a.reloadWatcher(cmd.Context())
+		return nil
 	}
 
 	revert := &cobra.Command{Use: "revert", Short: "Bring back the vendor's machine", Args: noArguments,
@@ -216,6 +235,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.guardCommand())
 	root.AddCommand(a.relabelCommand())
 	root.AddCommand(a.readinessCommand())
+	root.AddCommand(a.watchCommand())
 	return root
 }
 
@@ -278,6 +298,7 @@ func (a *app) host() (*stages.Host, func(), error) {
 	h.Uptime = kernel.Uptime
 	if systemd.IsRunning() {
 		h.RestartUnit, h.StartUnit, h.DisableUnits = systemd.RestartUnit, systemd.StartUnit, systemd.DisableUnits
+		h.StopUnit = systemd.StopUnit
 		h.Units, h.Stopping = systemd.Units, systemd.Stopping
 	}
 	if h.Kernel != nil {
@@ -321,6 +342,17 @@ func (a *app) runStages(ctx context.Context, names []string, dry bool) error {
 	}
 	a.finish(results)
 	return nil
+}
+
+// reloadWatcher has the mount watcher, if it runs, read the configuration that was just applied.
+func (a *app) reloadWatcher(ctx context.Context) {
+	if a.root != "/" || !systemd.IsRunning() {
+		return
+	}
+	if err := systemd.ReloadUnit(ctx, stages.MountwatchUnit); err != nil {
+		fmt.Fprintf(a.stderr, "selinux-provision: volumes may not be labelled as declared: %v\n", err)
+		a.code = worse(a.code, exitPartly)
+	}
 }
 
 func (a *app) revert(ctx context.Context, dry bool) error {

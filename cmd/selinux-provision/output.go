@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -266,10 +268,31 @@ func printStatus(w io.Writer, s *stages.Status) {
 		}
 		row("next OS", "vendor policy %s: %s", short(next.Vendor), text)
 	}
+	for _, v := range s.Volumes {
+		row("volume", "%s", volumeLine(v))
+	}
 	for _, r := range s.Stages {
 		text := map[stages.Outcome]string{stages.Unchanged: "as declared", stages.Planned: "would change something", stages.Partly: "in part", stages.Failed: "fails"}[r.Outcome]
 		row("stage", "%-12s %s", r.Stage, text)
 	}
+}
+
+func volumeLine(v mountwatch.Volume) string {
+	where := v.Mountpoint
+	if where == "" {
+		where = v.Source
+	}
+	line := fmt.Sprintf("%-12s %s: %s", v.Rule, where, v.State)
+	switch v.State {
+	case mountwatch.Labelled:
+		line += fmt.Sprintf(" %s (%s, %s)", v.Context, v.How, v.When.Local().Format(time.DateTime))
+	case mountwatch.NotMounted:
+	default:
+		if v.Code != "" {
+			line += " (" + string(v.Code) + ")"
+		}
+	}
+	return line
 }
 
 func short(fingerprint string) string {

@@ -90,7 +90,7 @@ func rules() []rule {
 		{"test packages", testPackageRule},
 		{"processes", onlyIn("os/exec", "internal/command")},
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
-			"mountwatch/mounts", "mountwatch/relabel")},
+			"mountwatch/mounts", "mountwatch/relabel", "mountwatch/remount")},
 		{"names", nameRule},
 		{"no init", initRule},
 		{"no mutable variables", variableRule},

@@ -91,30 +91,18 @@ func (m *Mounts) Unit(ctx context.Context, point string) (MountUnit, error) {
 
 // Stop unmounts a unit, and nothing else: no unit is stopped because it needs this one. See MountUnit.NeededBy before.
 func (m *Mounts) Stop(ctx context.Context, name string) error {
-	return m.job(ctx, "stop", name, m.conn.StopUnitContext)
+	return m.job(ctx, "stop", m.conn.StopUnitContext, name)
 }
 
 // Start mounts a unit, and nothing else: what it needs was started when it was mounted before.
 func (m *Mounts) Start(ctx context.Context, name string) error {
-	return m.job(ctx, "start", name, m.conn.StartUnitContext)
+	return m.job(ctx, "start", m.conn.StartUnitContext, name)
 }
 
-func (m *Mounts) job(ctx context.Context, verb, name string, call func(context.Context, string, string, chan<- string) (int, error)) error {
+func (m *Mounts) job(ctx context.Context, verb string, call func(context.Context, string, string, chan<- string) (int, error), name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not end within %s", jobLimit))
 	defer cancel()
-	result := make(chan string, 1)
-	if _, err := call(ctx, name, "ignore-dependencies", result); err != nil {
-		return fmt.Errorf("cannot %s %s: %w", verb, name, ended(ctx, err))
-	}
-	select {
-	case r := <-result:
-		if r != "done" {
-			return fmt.Errorf("cannot %s %s: systemd ended the job with the result %q: see \"systemctl status %s\"", verb, name, r, name)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("cannot see the %s of %s to its end: %w", verb, name, context.Cause(ctx))
-	}
+	return job(ctx, verb, "ignore-dependencies", call, name)
 }
 
 // Reload makes systemd run its generators and read all units again.

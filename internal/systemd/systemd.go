@@ -43,7 +43,7 @@ func RestartUnit(ctx context.Context, unit string) error {
 		return fmt.Errorf("cannot restart %s: %w", unit, err)
 	}
 	defer conn.Close()
-	return job(ctx, "restart", conn.RestartUnitContext, unit)
+	return job(ctx, "restart", "replace", conn.RestartUnitContext, unit)
 }
 
 // StartUnit starts a unit and waits until systemd says how that ended. Only the result "done" is no error: for a service of type
@@ -56,14 +56,14 @@ func StartUnit(ctx context.Context, unit string) error {
 		return fmt.Errorf("cannot start %s: %w", unit, err)
 	}
 	defer conn.Close()
-	return job(ctx, "start", conn.StartUnitContext, unit)
+	return job(ctx, "start", "replace", conn.StartUnitContext, unit)
 }
 
-// job orders something and waits for its end. The verb is for messages.
-func job(ctx context.Context, verb string, call func(ctx context.Context, unit, mode string, result chan<- string) (int, error), unit string) error {
+// job orders something and waits for its end. The verb is for messages; mode says what becomes of other units, systemctl(1) --job-mode.
+func job(ctx context.Context, verb, mode string, call func(ctx context.Context, unit, mode string, result chan<- string) (int, error), unit string) error {
 	// The channel has room for the one result, or else the connection would wait for a reader that may have left.
 	result := make(chan string, 1)
-	if _, err := call(ctx, unit, "replace", result); err != nil {
+	if _, err := call(ctx, unit, mode, result); err != nil {
 		return fmt.Errorf("cannot %s %s: %w", verb, unit, ended(ctx, err))
 	}
 	select {
@@ -75,6 +75,38 @@ func job(ctx context.Context, verb string, call func(ctx context.Context, unit, 
 	case <-ctx.Done():
 		return fmt.Errorf("cannot see the %s of %s to its end: %w", verb, unit, context.Cause(ctx))
 	}
+}
+
+// ReloadUnit has a unit that runs read its configuration again, and waits until systemd says how that ended. One that does not run, or
+// does not exist, has nothing to read.
+func ReloadUnit(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not end within %s", jobLimit))
+	defer cancel()
+	conn, err := connect(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot reload %s: %w", unit, err)
+	}
+	defer conn.Close()
+	if err := job(ctx, "reload", "replace", conn.ReloadOrTryRestartUnitContext, unit); !noSuchUnit(err) {
+		return err
+	}
+	return nil
+}
+
+// StopUnit stops a unit, and what cannot be without it, and waits until systemd says how that ended. A unit that does not exist is
+// stopped already.
+func StopUnit(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not end within %s", jobLimit))
+	defer cancel()
+	conn, err := connect(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot stop %s: %w", unit, err)
+	}
+	defer conn.Close()
+	if err := job(ctx, "stop", "replace", conn.StopUnitContext, unit); !noSuchUnit(err) {
+		return err
+	}
+	return nil
 }
 
 // DisableUnits takes units out of every boot target that wants them and makes systemd see that. It does not stop them. A unit

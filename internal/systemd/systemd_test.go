@@ -41,12 +41,12 @@ func TestRestartResults(t *testing.T) {
 			return 7, nil
 		}
 	}
-	if err := job(t.Context(), "restart", ends("done"), "a.service"); err != nil {
+	if err := job(t.Context(), "restart", "replace", ends("done"), "a.service"); err != nil {
 		t.Error(err)
 	}
 	for _, result := range []string{"failed", "canceled", "timeout", "dependency", "skipped", ""} {
 		want := fmt.Sprintf(`cannot restart a.service: systemd ended the job with the result %q: see "systemctl status a.service"`, result)
-		if err := job(t.Context(), "restart", ends(result), "a.service"); err == nil || err.Error() != want {
+		if err := job(t.Context(), "restart", "replace", ends(result), "a.service"); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
@@ -54,7 +54,7 @@ func TestRestartResults(t *testing.T) {
 	refused := func(context.Context, string, string, chan<- string) (int, error) {
 		return 0, dbus.Error{Name: "org.freedesktop.systemd1.NoSuchUnit", Body: []any{"Unit a.service not found."}}
 	}
-	if err := job(t.Context(), "restart", refused, "a.service"); err == nil || err.Error() != "cannot restart a.service: Unit a.service not found." {
+	if err := job(t.Context(), "restart", "replace", refused, "a.service"); err == nil || err.Error() != "cannot restart a.service: Unit a.service not found." {
 		t.Error(err)
 	}
 }
@@ -66,7 +66,7 @@ func TestRestartEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, late)
 		defer cancel()
 		silent := func(context.Context, string, string, chan<- string) (int, error) { return 7, nil }
-		err := job(ctx, "restart", silent, "a.service")
+		err := job(ctx, "restart", "replace", silent, "a.service")
 		if want := "cannot see the restart of a.service to its end: the stage took too long"; !errors.Is(err, late) || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}

@@ -51,22 +51,41 @@ func (m *Mount) isAt(fd int, path string) (bool, error) {
 	return st.Mask&uint32(mask) != 0 && st.Mnt_id == want, nil
 }
 
-// RootLabel reads the label of the root directory of the mount; "" if it has none. On a kernel with SELinux it is the one that the
-// kernel goes by, which is made up where the file system has none.
-func (m *Mount) RootLabel() (string, error) {
+// OpenTree gives an O_PATH handle of a directory of the mount; "." is its root. No link is followed and no other mount entered: what is in the
+// volume may be an attacker's.
+func (m *Mount) OpenTree(path string) (*os.File, error) {
 	root, err := m.OpenRoot()
+	if err != nil || path == "." {
+		return root, err
+	}
+	defer root.Close()
+	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s in %s: %w", path, m.Mountpoint, err)
+	}
+	return os.NewFile(uintptr(fd), m.Mountpoint+"/"+path), nil
+}
+
+// Label reads the label of the root of a tree of the mount; "" if it has none. On a kernel with SELinux it is the one that the kernel
+// goes by, which is made up where the file system has none.
+func (m *Mount) Label(path string) (string, error) {
+	tree, err := m.OpenTree(path)
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
+	defer tree.Close()
 	buf := make([]byte, 4096) // the longest label: security/selinux/selinuxfs.c, SIMPLE_TRANSACTION_LIMIT
 	// fgetxattr(2) refuses a handle of O_PATH.
-	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", root.Fd()), "security.selinux", buf)
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", tree.Fd()), "security.selinux", buf)
 	switch {
 	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("cannot read the label of %s: %w", m.Mountpoint, err)
+		return "", fmt.Errorf("cannot read the label of %s: %w", tree.Name(), err)
 	}
 	return strings.TrimRight(string(buf[:n]), "\x00"), nil
 }
+
+// RootLabel reads the label of the root directory of the mount.
+func (m *Mount) RootLabel() (string, error) { return m.Label(".") }

@@ -70,8 +70,15 @@ func Render(d Delivery) ([]byte, error) {
 		}
 		files = append(files, dropins...)
 	}
+	storage := mapping()
 	if len(files) > 0 {
-		add(top, "storage", mapping(pair{"files", sequence(files)}))
+		add(storage, "files", sequence(files))
+	}
+	if d.Units != nil {
+		add(storage, "links", sequence([]*yaml.Node{mapping(pair{"path", scalar(generatorPath)}, pair{"target", scalar(binary)})}))
+	}
+	if len(storage.Content) > 0 {
+		add(top, "storage", storage)
 	}
 	if len(units) > 0 {
 		add(top, "systemd", mapping(pair{"units", sequence(units)}))

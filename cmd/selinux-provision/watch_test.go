@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+)
+
+// Each kind of event has a MESSAGE_ID of its own, which is in the operator guide.
+func TestVolumeMessages(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/operator-guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := []mountwatch.Event{
+		{Kind: mountwatch.VolumeRefused}, {Kind: mountwatch.VolumeLabelled}, {Kind: mountwatch.Remounted}, {Kind: mountwatch.Recovered},
+		{Kind: mountwatch.RelabelStarted}, {Kind: mountwatch.RelabelDone}, {Kind: mountwatch.NotShared}, {Kind: mountwatch.Declared},
+		{Kind: mountwatch.NotDeclared}, {Kind: mountwatch.ConfigRead}, {Kind: mountwatch.ConfigBad}, {Kind: mountwatch.CannotRemember},
+	}
+	for _, code := range []judge.Code{
+		judge.CodeSELinuxOff, judge.CodeTie, judge.CodeTwoLabels, judge.CodeProhibited, judge.CodeBtrfs, judge.CodeBind, judge.CodeReadOnly, judge.CodeNoWay,
+		judge.CodeNoContext, judge.CodeNoRelabel, judge.CodeOtherContext, judge.CodeSeveralMounts, judge.CodeNoDefault, judge.CodeCovered,
+		mountwatch.CodeUnknownContext, mountwatch.CodeBusy, mountwatch.CodeNoRemount, mountwatch.CodeRemountFailed, mountwatch.CodeLost, mountwatch.CodeRelabelFailed,
+	} {
+		events = append(events, mountwatch.Event{Kind: mountwatch.VolumeRefused, Volume: mountwatch.Volume{Code: code}})
+	}
+	seen := map[string]bool{}
+	for _, e := range events {
+		id := volumeMessage(e)
+		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(id) || seen[id] || !strings.Contains(string(guide), "| `"+id+"` |") {
+			t.Errorf("%s %s: %q is no MESSAGE_ID, has another meaning too, or is not in the guide", e.Kind, e.Volume.Code, id)
+		}
+		seen[id] = true
+	}
+}
+
+// What a tired person reads in the journal.
+func TestVolumeTexts(t *testing.T) {
+	v := mountwatch.Volume{Rule: "data", Mountpoint: "/srv/data", Context: "u:r:t:s0", How: "labelled files",
+		Files: &mountwatch.Files{Seen: 10, Set: 7, Already: 2, Resumed: 1, Millis: 1500}}
+	refused := v
+	refused.State, refused.Code, refused.Reason, refused.Remedy = mountwatch.Refused, judge.CodeBtrfs, "it is on Btrfs", "use ext4 or xfs"
+	lost := refused
+	lost.State, lost.Code = mountwatch.Failed, mountwatch.CodeLost
+	for _, c := range []struct {
+		event mountwatch.Event
+		level slog.Level
+		want  string
+	}{
+		{mountwatch.Event{Kind: mountwatch.VolumeLabelled, Volume: v}, slog.LevelInfo, "volume data at /srv/data has its label u:r:t:s0 (labelled files)"},
+		{mountwatch.Event{Kind: mountwatch.VolumeRefused, Volume: refused}, slog.LevelWarn, "data: cannot label /srv/data: it is on Btrfs: use ext4 or xfs"},
+		{mountwatch.Event{Kind: mountwatch.VolumeLost, Volume: lost}, slog.LevelError + 4, "data: cannot label /srv/data: it is on Btrfs: use ext4 or xfs"},
+		{mountwatch.Event{Kind: mountwatch.Remounted, Volume: v, Took: 12 * time.Millisecond}, slog.LevelInfo,
+			"volume data at /srv/data was mounted again with the option context= [0.012 s]"},
+		{mountwatch.Event{Kind: mountwatch.RelabelDone, Volume: v}, slog.LevelInfo, "volume data at /srv/data: 10 files, 7 got the label, 3 had it [1.5 s]"},
+		{mountwatch.Event{Kind: mountwatch.NotDeclared, Volume: v, Text: "no"}, slog.LevelInfo, "volume data at /srv/data: no"},
+		{mountwatch.Event{Kind: mountwatch.NotDeclared, Text: "no", Err: errors.New("why")}, slog.LevelWarn, "no: why"},
+		{mountwatch.Event{Kind: mountwatch.ConfigBad, Err: errors.New("a.yaml:3: x")}, slog.LevelError,
+			"the configuration is wrong, the one before still counts: a.yaml:3: x"},
+	} {
+		level, text := eventText(c.event)
+		if level != c.level || text != c.want {
+			t.Errorf("%s: %v %q\nwant %v %q", c.event.Kind, level, text, c.level, c.want)
+		}
+	}
+}
+
+func TestIsGenerator(t *testing.T) {
+	for line, want := range map[string]bool{
+		"/etc/systemd/system-generators/selinux-provision-generator /a /b /c": true,
+		"selinux-provision-generator /a":                                      false,
+		"/opt/bin/selinux-provision stage policy --dry-run":                   false,
+		"/opt/bin/selinux-provision":                                          false,
+	} {
+		if got := isGenerator(strings.Fields(line)); got != want {
+			t.Errorf("%q: %v", line, got)
+		}
+	}
+}
+
+func TestWatchBeneathRoot(t *testing.T) {
+	if got := call(t, "--root", t.TempDir(), "watch"); got.code != exitUsage || !strings.Contains(got.stderr, "cannot watch beneath --root") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,245 @@
+package declared
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+const (
+	image   = "system_u:object_r:container_file_t:s0:c1.c5"
+	shared  = "system_u:object_r:container_file_t:s0"
+	private = "system_u:object_r:container_file_t:s0:c10,c20"
+)
+
+func tree(t *testing.T, files map[string]string) *hostfs.Root {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if target, link := strings.CutPrefix(content, "-> "); link {
+			err = os.Symlink(target, name)
+		} else {
+			err = os.WriteFile(name, []byte(content), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+func TestFind(t *testing.T) {
+	root := tree(t, map[string]string{
+		"etc/fstab": `# a comment
+
+LABEL=data	/srv/data	ext4	noatime,x-systemd.automount,context="u:r:t:s0:c1,c2"	0 2
+/dev/vdb /srv/with\040space xfs
+server:/export%1 /srv/nfs nfs4 vers=4.2
+UUID=1 none swap sw
+/dev/vdc relative ext4 defaults
+/dev/vdd /srv/overridden ext4 noatime
+/dev/vde /srv/masked ext4 noatime
+/dev/vdf /srv/data ext4 the,second,does,not,count
+broken
+/dev/vdg /srv/trailing/ vfat uid=7
+`,
+		"etc/systemd/system/srv-overridden.mount":                 "[Unit]\nDescription=x\n[Mount]\nWhat=/dev/disk/by-label/o\nWhere=/srv/overridden\nType=xfs\nOptions=nodev\n",
+		"etc/systemd/system/srv-overridden.mount.d/50-a.conf":     "[Mount]\nOptions=nodev,noexec\n",
+		"etc/systemd/system/srv-overridden.mount.d/10-b.conf":     "[Mount]\nOptions=lost\n",
+		"run/systemd/system/srv-overridden.mount.d/50-a.conf":     "[Mount]\nOptions=hidden\n",
+		"run/systemd/system/srv-overridden.mount.d/" + DropInName: "[Mount]\nOptions=ours\n",
+		"etc/systemd/system/srv-masked.mount":                     "-> /dev/null",
+		"usr/lib/systemd/system/srv-vendor.mount":                 "[Mount]\nWhat=tmpfs\nType=tmpfs\nOptions=mode=1777,\\\n  size=50%%\n",
+		"usr/lib/systemd/system/wrong-name.mount":                 "[Mount]\nWhat=tmpfs\nWhere=/srv/else\n",
+		"etc/systemd/system/no-what.mount":                        "[Mount]\nWhere=/no/what\n",
+		"etc/systemd/system/a.service":                            "[Service]\nExecStart=/bin/true\n",
+	})
+	all, err := Find(root)
+	if err == nil || err.Error() != "cannot use /etc/fstab:11: it has only one field" {
+		t.Error(err)
+	}
+	var got []string
+	for _, m := range all {
+		got = append(got, fmt.Sprintf("%s %s %s %s [%s] %s", m.Unit, m.Where, m.What, m.Type, m.Options, m.Source))
+	}
+	want := []string{
+		`srv-data.mount /srv/data LABEL=data ext4 [noatime,x-systemd.automount,context="u:r:t:s0:c1,c2"] /etc/fstab:3`,
+		`srv-nfs.mount /srv/nfs server:/export%%1 nfs4 [vers=4.2] /etc/fstab:5`,
+		`srv-overridden.mount /srv/overridden /dev/disk/by-label/o xfs [nodev,noexec] /etc/systemd/system/srv-overridden.mount`,
+		`srv-trailing.mount /srv/trailing /dev/vdg vfat [uid=7] /etc/fstab:12`,
+		`srv-vendor.mount /srv/vendor tmpfs tmpfs [mode=1777,   size=50%%] /usr/lib/systemd/system/srv-vendor.mount`,
+		`srv-with\x20space.mount /srv/with space /dev/vdb xfs [] /etc/fstab:4`,
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if none, err := Find(tree(t, nil)); err != nil || len(none) != 0 {
+		t.Error(none, err)
+	}
+}
+
+func rules(t *testing.T, list ...judge.Rule) *judge.Rules {
+	t.Helper()
+	r, err := judge.NewRules(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func host() Host {
+	return Host{DefaultContext: image, Valid: func(c string) bool { return !strings.Contains(c, "no_such_t") },
+		Mounted: func(what string) (string, bool) {
+			switch what {
+			case "/dev/mounted":
+				return "", true
+			case "/dev/right":
+				return shared, true
+			}
+			return "", false
+		}}
+}
+
+func TestPlan(t *testing.T) {
+	rule := func(match judge.Match) judge.Rule {
+		return judge.Rule{Name: "data", Source: "config.yaml:3", Match: match, Strategy: judge.Auto}
+	}
+	at := func(point string) judge.Rule { return rule(judge.Match{Mountpoint: point}) }
+	with := func(r judge.Rule, change func(*judge.Rule)) judge.Rule { change(&r); return r }
+	disk := Mount{Where: "/srv/data", What: "/dev/disk/by-label/data", Type: "ext4", Options: "noatime,nodev"}
+	as := func(change func(*Mount)) Mount { m := disk; change(&m); return m }
+	for _, c := range []struct {
+		name    string
+		rules   []judge.Rule
+		mount   Mount
+		options string // "" for none
+		skipped string
+	}{
+		{"by mountpoint", []judge.Rule{at("/srv/*")}, disk, `noatime,nodev,context="` + shared + `"`, ""},
+		{"no rule", []judge.Rule{at("/srv/else")}, disk, "", ""},
+		{"two rules", []judge.Rule{at("/srv/data"), with(at("/srv/data"), func(r *judge.Rule) { r.Name = "b" })}, disk, "", ""},
+		{"categories", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Level = "s0:c10,c20" })}, disk, `noatime,nodev,context="` + private + `"`, ""},
+		{"no options", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "" }), `context="` + shared + `"`, ""},
+		{"by label", []judge.Rule{rule(judge.Match{Label: "data"})}, disk, `noatime,nodev,context="` + shared + `"`, ""},
+		{"by label in fstab", []judge.Rule{rule(judge.Match{Label: "my data"})}, as(func(m *Mount) { m.What = `LABEL="my data"` }), `noatime,nodev,context="` + shared + `"`, ""},
+		{"by escaped label", []judge.Rule{rule(judge.Match{Label: "my data"})}, as(func(m *Mount) { m.What = `/dev/disk/by-label/my\x20data` }), `noatime,nodev,context="` + shared + `"`, ""},
+		{"by UUID", []judge.Rule{rule(judge.Match{UUID: "ABC-1"})}, as(func(m *Mount) { m.What = `UUID=abc-1` }), `noatime,nodev,context="` + shared + `"`, ""},
+		{"by UUID of another", []judge.Rule{rule(judge.Match{UUID: "ABC-2"})}, as(func(m *Mount) { m.What = `UUID=abc-1` }), "", ""},
+		{"by source", []judge.Rule{rule(judge.Match{Source: "/dev/disk/by-label/*"})}, as(func(m *Mount) { m.What = "LABEL=data" }), `noatime,nodev,context="` + shared + `"`, ""},
+		{"NFS", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What, m.Type, m.Options = "s:/x%%", "nfs4", "vers=4.2" }),
+			`vers=4.2,nosharecache,context="` + shared + `"`, ""},
+		{"SMB", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What, m.Type, m.Options = "//s/x", "cifs", "nosharesock,guest" }),
+			`nosharesock,guest,context="` + shared + `"`, ""},
+		{"percent", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "size=50%%" }), `size=50%%,context="` + shared + `"`, ""},
+		{"its own", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = `context="` + private + `",nodev` }), "", "it has a context= of its own"},
+		{"bind", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "bind" }), "", "it is a bind mount"},
+		{"rbind", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "rbind,ro" }), "", "it is a bind mount"},
+		{"relabel", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Strategy = judge.Relabel })}, disk, "", "its files are to be labelled"},
+		{"paths", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Paths = []string{"a"} })}, disk, "", "its files are to be labelled"},
+		{"system", []judge.Rule{at("/var")}, as(func(m *Mount) { m.Where = "/var" }), "", "it is a directory of the operating system"},
+		{"runtime", []judge.Rule{at("/var/lib/docker/x")}, as(func(m *Mount) { m.Where = "/var/lib/docker/x" }), "", "it is docker's"},
+		{"Btrfs", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Type = "btrfs" }), "", "it is Btrfs"},
+		{"no type", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Type = "auto" }), "", "its type is not declared, and it might be Btrfs: write the type"},
+		{"FUSE", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Type = "fuse.x" }), "",
+			"it is not known whether a fuse.x takes the option: write strategy: context if it does"},
+		{"FUSE, context", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Strategy = judge.Context })}, as(func(m *Mount) { m.Type = "fuse.x" }),
+			`noatime,nodev,context="` + shared + `"`, ""},
+		{"unknown to the policy", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Context = "u:r:no_such_t:s0" })}, disk, "",
+			"the policy in the kernel does not know u:r:no_such_t:s0"},
+		{"mounted already", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What = "/dev/mounted" }), "", "the device is mounted already, with another label"},
+		{"mounted already, right", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What = "/dev/right" }), `noatime,nodev,context="` + shared + `"`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plan, skipped := Plan(rules(t, c.rules...), host(), []Mount{c.mount})
+			var options, why string
+			if len(plan) == 1 {
+				options = Options(&plan[0].Mount, plan[0].Context)
+			}
+			if len(skipped) == 1 {
+				why = skipped[0].Reason
+			}
+			if options != c.options || why != c.skipped || len(plan) > 1 || len(skipped) > 1 {
+				t.Errorf("options %s, skipped %q\nwant    %s, skipped %q", options, why, c.options, c.skipped)
+			}
+		})
+	}
+}
+
+// Two mounts of one device have one superblock, and so one context: unless both want the same, neither gets it before they are mounted.
+func TestPlanOneDeviceTwice(t *testing.T) {
+	a := Mount{Where: "/srv/a", What: "LABEL=data", Type: "ext4"}
+	b := Mount{Where: "/srv/b", What: "/dev/disk/by-label/data", Type: "ext4"}
+	for _, c := range []struct {
+		name string
+		b    judge.Rule
+		want int
+	}{
+		{"the same", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}}, 2},
+		{"another level", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}, Level: "s0:c1"}, 0},
+		{"none", judge.Rule{Match: judge.Match{Mountpoint: "/srv/c"}}, 0},
+		{"files", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}, Strategy: judge.Relabel}, 0},
+	} {
+		plan, skipped := Plan(rules(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "/srv/a"}}, c.b), host(), []Mount{a, b})
+		if len(plan) != c.want || c.want == 0 && (len(skipped) == 0 || skipped[0].Reason != "the same device is declared twice, and not with one label") {
+			t.Errorf("%s: %v, %v", c.name, plan, skipped)
+		}
+	}
+}
+
+// What is written is what systemd reads back, and our own drop-in is not taken for the operator's options.
+func TestDropIn(t *testing.T) {
+	m := Mount{Unit: `srv-a\x20b.mount`, Where: "/srv/a b", What: "/dev/vdb", Type: "ext4", Options: "nodev", Source: "/etc/fstab:3"}
+	d := DropIn{Mount: m, Rule: &judge.Rule{Name: "a\nb", Source: "config.yaml:3"}, Context: private}
+	if got := d.Path("/run/systemd/system"); got != `/run/systemd/system/srv-a\x20b.mount.d/90-selinux-provision.conf` {
+		t.Error(got)
+	}
+	options, err := unit.DeserializeOptions(strings.NewReader(string(d.Content())))
+	if err != nil || len(options) != 1 || options[0].Section != "Mount" || options[0].Name != "Options" || options[0].Value != `nodev,context="`+private+`"` {
+		t.Errorf("%v %v\n%s", options, err, d.Content())
+	}
+	if got := Options(&m, ""); got != "nodev" {
+		t.Error(got)
+	}
+	mounted := &mounts.Mount{Source: "/dev/vdb"}
+	if !m.Names(mounted) || m.Names(&mounts.Mount{Source: "/dev/vdc", Device: mounts.Device{Major: 4095, Minor: 77}}) {
+		t.Error("a unit is taken for another mount's")
+	}
+}
+
+func FuzzParseFstab(f *testing.F) {
+	f.Add("LABEL=data\t/srv/data\text4\tnoatime 0 2\n# x\n/dev/x /a\\040b auto\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		all, _ := ParseFstab(strings.NewReader(text))
+		for _, m := range all {
+			if !strings.HasPrefix(m.Where, "/") || m.Unit == "" {
+				t.Errorf("%+v", m)
+			}
+			// Whatever is in a line, it stays in one line of a unit file.
+			all := judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "**"}, Strategy: judge.Context}
+			plan, _ := Plan(rules(t, all), host(), []Mount{m})
+			for _, d := range plan {
+				if lines := strings.Count(string(d.Content()), "\n"); lines != 4 {
+					t.Errorf("%d lines: %q", lines, d.Content())
+				}
+			}
+		}
+	})
+}

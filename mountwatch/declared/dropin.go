@@ -1,0 +1,263 @@
+package declared
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// DropInName is the file name of every drop-in of ours. It sorts behind those that people write, so that it counts.
+const DropInName = "90-selinux-provision.conf"
+
+// DropIn is a file that gives a mount unit its options.
+type DropIn struct {
+	Mount   Mount
+	Rule    *judge.Rule
+	Context string
+}
+
+// Path gives where the drop-in belongs below a directory of units.
+func (d *DropIn) Path(dir string) string { return path.Join(dir, d.Mount.Unit+".d", DropInName) }
+
+// Content gives the drop-in as a file.
+func (d *DropIn) Content() []byte {
+	return []byte("# Written by selinux-provision at every boot, for the volume " + oneLine(d.Rule.Name) + " of " + oneLine(d.Rule.Source) + ".\n" +
+		"# These are the options of " + oneLine(d.Mount.Source) + " and the label.\n" +
+		"[Mount]\nOptions=" + Options(&d.Mount, d.Context) + "\n")
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// Options gives the options of a mount with this context in place of any that it has, as a unit file has them. With an empty context they are
+// the mount's own, without any context.
+//
+// A context with categories has a comma and is quoted, or else mount(8) would take "c2" for an option of its own. Two mounts of one
+// NFS or SMB server share a superblock, and so a context, unless they are told not to: nfs(5) "nosharecache", mount.cifs(8) "nosharesock".
+func Options(m *Mount, context string) string {
+	var options []string
+	for o := range mounts.SplitOptions(m.Options) {
+		if key, _, _ := strings.Cut(o, "="); key != "context" {
+			options = append(options, o)
+		}
+	}
+	if context != "" {
+		for _, more := range alone(m.Type) {
+			if !slices.Contains(options, more) {
+				options = append(options, more)
+			}
+		}
+		options = append(options, `context="`+doubled(context)+`"`)
+	}
+	return strings.Join(options, ",")
+}
+
+// alone gives the options that keep a mount's superblock to itself.
+func alone(fsType string) []string {
+	switch fsType {
+	case "nfs", "nfs4":
+		return []string{"nosharecache"}
+	case "cifs", "smb3":
+		return []string{"nosharesock"}
+	}
+	return nil
+}
+
+// Host is what Plan needs to know besides the files.
+type Host struct {
+	// DefaultContext is the image's: "file" in its lxc_contexts.
+	DefaultContext string
+	// Valid says whether the kernel's policy knows a context. One that it does not know would keep the volume from being mounted, and with
+	// it the boot from getting on.
+	Valid func(context string) bool
+	// Mounted gives the context of the superblock of a device that is mounted already, "" for none; ok says whether it is mounted. A
+	// second mount with another context fails.
+	Mounted func(what string) (context string, ok bool)
+}
+
+// Skipped is a declared mount that a rule is meant for and that gets no drop-in. The watcher sees to it once it is mounted.
+type Skipped struct {
+	Mount  Mount
+	Rule   *judge.Rule
+	Reason string
+}
+
+// Plan gives the drop-ins that the rules ask for. A mount gets one only if nothing else about it is in doubt: the option must not be
+// what keeps a volume from being mounted.
+func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []Skipped) {
+	contexts := map[string][]string{} // wanted, by device; "" for one that gets no option
+	type candidate struct {
+		DropIn
+		device, reason string
+	}
+	var candidates []candidate
+	for _, m := range all {
+		c := candidate{DropIn: DropIn{Mount: m}, device: device(m.What)}
+		matching := rules.Matching(m.asMounted())
+		if len(matching) == 1 {
+			c.Rule = matching[0]
+			c.Context, c.reason = wants(c.Rule, host, &m)
+		}
+		if len(matching) == 0 || c.reason != "" {
+			contexts[c.device] = append(contexts[c.device], "")
+		} else {
+			contexts[c.device] = append(contexts[c.device], c.Context)
+		}
+		if len(matching) == 1 {
+			candidates = append(candidates, c)
+		}
+	}
+	for _, c := range candidates {
+		if c.reason == "" {
+			c.reason = conflict(host, c.Mount.What, c.Context, contexts[c.device])
+		}
+		if c.reason != "" {
+			skipped = append(skipped, Skipped{c.Mount, c.Rule, c.reason})
+			continue
+		}
+		plan = append(plan, c.DropIn)
+	}
+	return plan, skipped
+}
+
+// conflict says why a context would keep this or another mount of the device from being made.
+func conflict(host Host, what, context string, wanted []string) string {
+	for _, other := range wanted {
+		if other != context {
+			return "the same device is declared twice, and not with one label"
+		}
+	}
+	if host.Mounted != nil {
+		if now, mounted := host.Mounted(single(what)); mounted && now != context {
+			return "the device is mounted already, with another label"
+		}
+	}
+	return ""
+}
+
+// wants gives the context for a mount, or why there is none.
+func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
+	if _, set := m.Option("context"); set {
+		return "", "it has a context= of its own"
+	}
+	if _, bind := m.Option("bind"); bind {
+		return "", "it is a bind mount"
+	}
+	if _, bind := m.Option("rbind"); bind {
+		return "", "it is a bind mount"
+	}
+	if strings.ContainsFunc(m.Options, unicode.IsControl) {
+		return "", "its options have a line break or the like"
+	}
+	if r.Strategy == judge.Relabel || len(r.Paths) > 0 {
+		return "", "its files are to be labelled"
+	}
+	if protected.Path(m.Where) {
+		return "", "it is a directory of the operating system"
+	}
+	if owner := protected.Owner(m.Where); owner != "" {
+		return "", "it is " + owner + "'s"
+	}
+	if reason := cannotTake(m.Type, r.Strategy); reason != "" {
+		return "", reason
+	}
+	context, err := r.Want(host.DefaultContext)
+	if err != nil {
+		return "", err.Error()
+	}
+	if !host.Valid(context) {
+		return "", fmt.Sprintf("the policy in the kernel does not know %s", context)
+	}
+	return context, ""
+}
+
+// cannotTake says why a type of file system gets no context= before anybody has looked at what is mounted.
+func cannotTake(fsType string, strategy judge.Strategy) string {
+	switch fsType {
+	case "ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "msdos", "exfat", "ntfs3", "iso9660", "udf", "squashfs", "erofs", "tmpfs", "overlay",
+		"nfs", "nfs4", "cifs", "smb3":
+		return ""
+	case "", "auto":
+		return "its type is not declared, and it might be Btrfs: write the type"
+	case "btrfs":
+		return "it is Btrfs"
+	}
+	if strategy == judge.Context {
+		return "" // the operator says that its helper knows the option
+	}
+	return "it is not known whether a " + fsType + " takes the option: write strategy: context if it does"
+}
+
+// asMounted gives what the rules are matched with: as much of the line in mountinfo as can be told before.
+func (m *Mount) asMounted() (*mounts.Mount, mounts.Names) {
+	what := single(m.What)
+	mounted := &mounts.Mount{Root: "/", Mountpoint: m.Where, FSType: m.Type, Source: what, Options: "rw", SuperOptions: "rw"}
+	var names mounts.Names
+	key, value, _ := strings.Cut(what, "=")
+	value = strings.Trim(value, `"`)
+	by, name := path.Split(what)
+	switch {
+	case key == "LABEL", key == "UUID":
+		names.Paths = append(names.Paths, "/dev/disk/by-"+strings.ToLower(key)+"/"+escaped(value))
+	case by == "/dev/disk/by-label/", by == "/dev/disk/by-uuid/":
+		key, value = strings.ToUpper(strings.TrimSuffix(strings.TrimPrefix(by, "/dev/disk/by-"), "/")), unescapedName(name)
+	case key == "PARTUUID", key == "PARTLABEL":
+		names.Paths = append(names.Paths, "/dev/disk/by-"+strings.ToLower(key)+"/"+escaped(value))
+	}
+	if strings.HasPrefix(what, "/dev/") {
+		names.Paths = append(names.Paths, what)
+	}
+	switch key {
+	case "LABEL":
+		names.Labels = []string{value}
+	case "UUID":
+		names.UUIDs = []string{value}
+	}
+	return mounted, names
+}
+
+// device gives one name for the ways to write the same device.
+func device(what string) string {
+	what = single(what)
+	key, value, tagged := strings.Cut(what, "=")
+	if tagged && slices.Contains([]string{"LABEL", "UUID", "PARTUUID", "PARTLABEL"}, key) {
+		return "/dev/disk/by-" + strings.ToLower(key) + "/" + escaped(strings.Trim(value, `"`))
+	}
+	return what
+}
+
+// escaped writes a name as udev does in /dev/disk/by-label.
+func escaped(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 0x80, c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', strings.IndexByte("#+-.:=@_", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		}
+	}
+	return b.String()
+}
+
+// unescapedName takes the escapes of escaped back.
+func unescapedName(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		var c byte
+		if strings.HasPrefix(s[i:], `\x`) && i+4 <= len(s) {
+			if n, err := fmt.Sscanf(s[i+2:i+4], "%02x", &c); err == nil && n == 1 {
+				b.WriteByte(c)
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

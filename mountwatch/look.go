@@ -1,0 +1,168 @@
+package mountwatch
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// How a volume has its label.
+const (
+	byOption = "context option"
+	byFiles  = "labelled files"
+)
+
+// looker judges mounts. It changes nothing.
+type looker struct {
+	host   judge.Host
+	rules  *judge.Rules
+	table  *mounts.Table
+	record *Record
+	names  map[mounts.Device]mounts.Names // of devices that were looked at already
+}
+
+func (w *Watcher) look() looker {
+	return looker{w.Host, w.rules, w.table, w.record, w.names}
+}
+
+// judge finds out what the rules need to know about a mount, and no more, and gives the verdict.
+func (l looker) judge(m *mounts.Mount) (judge.Verdict, mounts.Names) {
+	var facts judge.Facts
+	if l.rules.NeedNames(m) {
+		facts.Names = l.namesOf(m)
+	}
+	if rules := l.rules.Matching(m, facts.Names); len(rules) == 1 && m.Seclabel() {
+		facts.Names = l.namesOf(m) // also the name under which a finished relabelling is remembered
+		facts.RootLabel, _ = m.RootLabel()
+		facts.Labelled = l.labelled(rules[0], m, facts.Names)
+	}
+	return l.rules.Judge(l.host, l.table, m, facts), facts.Names
+}
+
+// namesOf reads the names of a mount's device, once for as long as it is mounted.
+func (l looker) namesOf(m *mounts.Mount) mounts.Names {
+	names, known := l.names[m.Device]
+	if !known {
+		var err error
+		if names, err = m.Names(); err != nil {
+			return names // what could be found; asked again the next time
+		}
+		l.names[m.Device] = names
+	}
+	return names
+}
+
+// labelled gives the context that a finished relabelling gave to all that the rule covers. The record is believed only if each root still
+// has the label: it was given last, and a copy of a disk from before, or one that was made anew, does not have it.
+func (l looker) labelled(rule *judge.Rule, m *mounts.Mount, names mounts.Names) string {
+	want, err := rule.Want(l.host.DefaultContext)
+	if err != nil || l.record.finished(identity(m, names), want, rule.Paths) == nil {
+		return ""
+	}
+	for _, path := range pathsOf(rule) {
+		label, err := m.Label(path)
+		if err != nil || !judge.SameContext(label, want) {
+			return ""
+		}
+	}
+	return want
+}
+
+// pathsOf gives the trees that a rule covers, relative to the root of the volume.
+func pathsOf(rule *judge.Rule) []string {
+	if len(rule.Paths) == 0 {
+		return []string{"."}
+	}
+	return rule.Paths
+}
+
+// describe turns a verdict into what is shown and remembered.
+func describe(v judge.Verdict) Volume {
+	m := v.Mount
+	out := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String(), MountID: mountID(m),
+		Context: v.Want, Shared: atS0(v.Want), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
+	var names []string
+	for _, r := range v.Rules {
+		names = append(names, r.Name)
+	}
+	if v.Rule != nil {
+		names = []string{v.Rule.Name}
+	}
+	slices.Sort(names)
+	out.Rule = strings.Join(names, ", ")
+	switch v.Outcome {
+	case judge.Right:
+		out.State, out.How = Labelled, byFiles
+		if m.Context() != "" {
+			out.How = byOption
+		}
+	case judge.WantsContext:
+		out.State = Remounting
+	case judge.WantsRelabel:
+		out.State = Relabelling
+	case judge.Refused:
+		out.State = Refused
+	}
+	return out
+}
+
+// atS0 tells whether a context is at the level that every container may use.
+func atS0(context string) bool {
+	fields := strings.SplitN(context, ":", 4)
+	return len(fields) == 4 && fields[3] == "s0"
+}
+
+// Look gives every mount that a rule is meant for, and every rule that no mount matches, as they are now. It changes nothing.
+func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config) ([]Volume, error) {
+	source, err := mounts.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = source.Close() }()
+	if _, err := source.Next(ctx); err != nil {
+		return nil, err
+	}
+	return lookAt(root, host, config, source.Table())
+}
+
+func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Table) ([]Volume, error) {
+	rules, err := judge.NewRules(config.Rules)
+	if err != nil {
+		return nil, err
+	}
+	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}}
+	var volumes []Volume
+	met := map[string]bool{}
+	for _, m := range table.All() {
+		verdict, _ := l.judge(m)
+		if verdict.Outcome == judge.Undeclared || verdict.Outcome == judge.LeftAlone {
+			continue
+		}
+		now := describe(verdict)
+		for _, name := range strings.Split(now.Rule, ", ") {
+			met[name] = true
+		}
+		if known := l.record.volume(m); known != nil && known.Rule == now.Rule && known.Context == now.Context {
+			switch {
+			case known.State == now.State:
+				now.When, now.Files = known.When, known.Files
+			case now.State == Remounting || now.State == Relabelling:
+				now = *known // tried, with what came of it; or at work
+			}
+		} else if now.State == Remounting || now.State == Relabelling {
+			now.State, now.Reason, now.Remedy = Pending, "the watcher has not seen to it", "look at: systemctl status selinux-provision-mountwatch"
+		}
+		volumes = append(volumes, now)
+	}
+	for _, r := range config.Rules {
+		if !met[r.Name] {
+			want, _ := r.Want(host.DefaultContext)
+			volumes = append(volumes, Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: atS0(want), State: NotMounted})
+		}
+	}
+	return volumes, nil
+}

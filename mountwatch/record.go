@@ -1,0 +1,277 @@
+package mountwatch
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+)
+
+const (
+	// Dir is where the watcher remembers what it did to file systems. It is its own, so that nobody sweeps what it is writing.
+	Dir = "/var/lib/selinux-provision/volumes"
+	// RunDir is where it remembers the mounts of this boot. A boot that finds everything right writes nothing to the disk.
+	RunDir = "/run/selinux-provision/volumes"
+
+	doneFile   = Dir + "/labelled.json"
+	mountsFile = RunDir + "/mounts.json"
+)
+
+// State is what became of a volume.
+type State string
+
+// The states.
+const (
+	Labelled    State = "labelled"    // the label was read back
+	Remounting  State = "remounting"  // about to be unmounted and mounted again
+	Relabelling State = "relabelling" // its files are being labelled, or wait for their turn
+	Refused     State = "refused"     // it stays as it is, for the reason given
+	Failed      State = "failed"      // it was tried, and something went wrong
+	Pending     State = "pending"     // nobody has seen to it: the watcher does not run
+	NotMounted  State = "not mounted" // a rule that no mount matches now
+)
+
+// Final tells whether the watcher is done with a volume in this state.
+func (s State) Final() bool { return s == Labelled || s == Refused || s == Failed }
+
+// Volume is one mount that a rule is meant for, and what became of it.
+type Volume struct {
+	// Rule is the name of the rule; with two that are in each other's way both, "a, b". Written by the watcher, read by status and Wait.
+	Rule       string `json:"rule"`
+	Mountpoint string `json:"mountpoint"`
+	Source     string `json:"source,omitempty"`
+	FSType     string `json:"fstype,omitempty"`
+	// Device is MAJOR:MINOR. With MountID, the kernel's unique ID or where it has none the one that is used again, it tells whether
+	// the mount is still the one that was judged.
+	Device  string `json:"device,omitempty"`
+	MountID uint64 `json:"mount_id,omitempty"`
+	// Context is what the rule asks for.
+	Context string `json:"context,omitempty"`
+	Shared  bool   `json:"shared,omitempty"` // the context is at level s0: every container may use it
+	State   State  `json:"state"`
+	// How is by what means it has its label: "context option" or "labelled files". When is the moment at which that was seen.
+	How  string    `json:"how,omitempty"`
+	When time.Time `json:"when,omitzero"`
+	// Code, Reason and Remedy say why, where the state is no good one.
+	Code   judge.Code `json:"code,omitempty"`
+	Reason string     `json:"reason,omitempty"`
+	Remedy string     `json:"remedy,omitempty"`
+	// Files are the counts of the last relabelling.
+	Files *Files `json:"files,omitempty"`
+}
+
+// Files says what a relabelling did.
+type Files struct {
+	Seen    int64 `json:"seen"`
+	Set     int64 `json:"set"`
+	Already int64 `json:"already"`
+	Resumed int64 `json:"resumed,omitempty"`
+	Skipped int64 `json:"skipped,omitempty"`
+	Failed  int64 `json:"failed,omitempty"`
+	Millis  int64 `json:"ms"`
+}
+
+// Done is a relabelling that came to its end with every label read back.
+type Done struct {
+	// FileSystem is the UUID of the file system, or what stands for it where there is none; see identity.
+	FileSystem string    `json:"filesystem"`
+	Context    string    `json:"context"`
+	Paths      []string  `json:"paths,omitempty"` // those of the rule; none: all of it
+	When       time.Time `json:"when"`
+	Files      Files     `json:"files"`
+}
+
+// Record is what the watcher remembers. It is never believed against what the host shows: a volume counts only for the very mount that
+// it was written for, and a finished relabelling only if the label of each root is still there.
+type Record struct {
+	// Version is the format's, 1. A file of another version counts as missing.
+	Version int `json:"version"`
+	// Volumes are the mounts of this boot, in the order of their mountpoints; in RunDir. Written by the watcher when something about them
+	// changes, read by it at its next start, by status, and by Wait.
+	Volumes []Volume `json:"volumes,omitempty"`
+	// Done are finished relabellings; in Dir, those of file systems without a UUID in RunDir. Written by the watcher at the end of each, read
+	// when the file system is mounted the next time.
+	Done []Done `json:"done,omitempty"`
+}
+
+// LoadRecord reads the record. Anything that is wrong with a file makes it an empty one.
+func LoadRecord(root *hostfs.Root) *Record {
+	lasting, mounted := loadFile(root, doneFile), loadFile(root, mountsFile)
+	return &Record{Version: 1, Volumes: mounted.Volumes, Done: append(lasting.Done, mounted.Done...)}
+}
+
+func loadFile(root *hostfs.Root, name string) (r Record) {
+	content, err := root.ReadFile(name)
+	if err != nil || json.Unmarshal(content, &r) != nil || r.Version != 1 {
+		return Record{}
+	}
+	return r
+}
+
+// save writes what is not as the files say.
+func (r *Record) save(root *hostfs.Root) error {
+	lasting, mounted := Record{Version: 1}, Record{Version: 1, Volumes: r.Volumes}
+	for _, d := range r.Done {
+		to := &lasting
+		if strings.HasPrefix(d.FileSystem, nameless) {
+			to = &mounted
+		}
+		to.Done = append(to.Done, d)
+	}
+	return errors.Join(lasting.saveFile(root, Dir, doneFile), mounted.saveFile(root, RunDir, mountsFile))
+}
+
+func (r *Record) saveFile(root *hostfs.Root, dir, name string) error {
+	content, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	content = append(content, '\n')
+	old, err := root.ReadFile(name)
+	if err == nil && bytes.Equal(old, content) || err != nil && len(r.Volumes)+len(r.Done) == 0 {
+		return nil
+	}
+	if err := root.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("cannot remember what was done: %w", err)
+	}
+	if err := root.WriteFile(name, content, hostfs.Attributes{Mode: 0o644}); err != nil {
+		return fmt.Errorf("cannot remember what was done: %w", err)
+	}
+	return nil
+}
+
+// volume finds what is remembered of a mount.
+func (r *Record) volume(m *mounts.Mount) *Volume {
+	i := slices.IndexFunc(r.Volumes, func(v Volume) bool { return v.is(m) })
+	if i < 0 {
+		return nil
+	}
+	return &r.Volumes[i]
+}
+
+func (v *Volume) is(m *mounts.Mount) bool {
+	return v.MountID == mountID(m) && v.Device == m.Device.String() && v.Mountpoint == m.Mountpoint
+}
+
+// NotShared tells whether the volume is for all containers, but a file that one of them makes will be its own: in a volume whose files
+// have labels of their own, a new one gets the level of the process that makes it, unless the policy says otherwise.
+func (v *Volume) NotShared(c Config) bool {
+	return v.State == Labelled && v.Shared && v.How == byFiles && !c.SharedVolumes
+}
+
+// device reads Device.
+func (v *Volume) device() (d mounts.Device) {
+	if _, err := fmt.Sscanf(v.Device, "%d:%d", &d.Major, &d.Minor); err != nil {
+		return mounts.Device{}
+	}
+	return d
+}
+
+// sameFate tells whether two looks at a volume found the same, whenever that was.
+func (v *Volume) sameFate(other *Volume) bool {
+	a, b := *v, *other
+	a.When, b.When, a.Files, b.Files = time.Time{}, time.Time{}, nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
+func mountID(m *mounts.Mount) uint64 {
+	if m.Unique != 0 {
+		return m.Unique
+	}
+	return uint64(m.ID)
+}
+
+// finished gives the relabelling of this file system that did what the rule asks for.
+func (r *Record) finished(fileSystem, context string, paths []string) *Done {
+	i := slices.IndexFunc(r.Done, func(d Done) bool {
+		return d.FileSystem == fileSystem && d.Context == context && slices.Equal(d.Paths, paths)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &r.Done[i]
+}
+
+// maxDone bounds what is remembered of file systems that may never come back.
+const maxDone = 4096
+
+// finish remembers a relabelling. What was known of the same files before is not true any more.
+func (r *Record) finish(d Done) {
+	r.forget(d.FileSystem, d.Paths)
+	r.Done = append(r.Done, d)
+	if more := len(r.Done) - maxDone; more > 0 {
+		r.Done = slices.Delete(r.Done, 0, more)
+	}
+}
+
+// forget drops what is known of files that are about to get other labels.
+func (r *Record) forget(fileSystem string, paths []string) {
+	r.Done = slices.DeleteFunc(r.Done, func(d Done) bool {
+		return d.FileSystem == fileSystem && (len(paths) == 0 || len(d.Paths) == 0 || slices.ContainsFunc(d.Paths, func(a string) bool {
+			return slices.ContainsFunc(paths, func(b string) bool { return overlap(a, b) })
+		}))
+	})
+}
+
+func overlap(a, b string) bool {
+	return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
+}
+
+// nameless begins the identity of a file system that has no UUID, so that it is known only as long as it stays mounted.
+const nameless = "mount "
+
+// identity names a file system so that it is known again when it is mounted the next time.
+func identity(m *mounts.Mount, names mounts.Names) string {
+	if m.Device.Major != 0 && len(names.UUIDs) > 0 {
+		return m.FSType + " " + names.UUIDs[0]
+	}
+	return nameless + strconv.FormatUint(mountID(m), 10) + " of device " + m.Device.String()
+}
+
+// progressFile keeps what one relabelling has done so far, so that the next one goes on from there.
+type progressFile struct {
+	root      *hostfs.Root
+	dir, name string
+}
+
+func progressOf(root *hostfs.Root, fileSystem, context, path string) relabel.State {
+	sum := sha256.Sum256([]byte(fileSystem + "\x00" + context + "\x00" + path))
+	dir := Dir
+	if strings.HasPrefix(fileSystem, nameless) {
+		dir = RunDir
+	}
+	return progressFile{root, dir, dir + "/progress-" + hex.EncodeToString(sum[:12])}
+}
+
+// Load gives what was saved last, nil if nothing was.
+func (p progressFile) Load() ([]byte, error) {
+	content, err := p.root.ReadFile(p.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
+}
+
+// Save replaces what was saved.
+func (p progressFile) Save(record []byte) error {
+	if err := p.root.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	return p.root.WriteFile(p.name, record, hostfs.Attributes{Mode: 0o600})
+}
+
+// Remove forgets it.
+func (p progressFile) Remove() error { return p.root.Remove(p.name) }

@@ -1,0 +1,263 @@
+package mountwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+)
+
+// relabels labels the files of volumes, one volume at a time on each disk: two would only take the disk from each other.
+type relabels struct {
+	jobs  map[key]*relabelJob
+	queue []*relabelJob // in the order in which they came, those at work included
+	busy  map[string]bool
+	done  chan relabelResult
+	group sync.WaitGroup
+}
+
+// relabelJob is one volume whose files are to be labelled.
+type relabelJob struct {
+	*volume
+	want       string
+	paths      []string // those of the rule
+	fileSystem string   // see identity
+	disks      []string
+	stop       context.CancelFunc // nil while it waits for its turn
+	cancelled  bool
+	limits     relabel.Limits
+	workers    int
+	state      func(path string) relabel.State
+}
+
+type relabelResult struct {
+	job   *relabelJob
+	files Files
+	err   error // why not everything has its label
+}
+
+func (r *relabels) results() <-chan relabelResult { return r.done }
+func (r *relabels) wait()                         { r.group.Wait() }
+
+// same tells whether the files of a mount are being labelled already as the verdict wants it.
+func (r *relabels) same(k key, v judge.Verdict) bool {
+	job := r.jobs[k]
+	return job != nil && v.Rule != nil && job.want == v.Want && slices.Equal(job.paths, v.Rule.Paths)
+}
+
+// cancel breaks a relabelling off. What it did stays, and is known to the next one.
+func (r *relabels) cancel(k key) {
+	job := r.jobs[k]
+	if job == nil {
+		return
+	}
+	delete(r.jobs, k)
+	job.cancelled = true
+	if job.stop != nil {
+		job.stop()
+		return
+	}
+	r.queue = slices.DeleteFunc(r.queue, func(j *relabelJob) bool { return j == job })
+}
+
+// relabel puts a volume in the queue, unless it is there.
+func (w *Watcher) relabel(ctx context.Context, v *volume, verdict judge.Verdict) {
+	v.State, v.Code, v.Reason, v.Remedy = Relabelling, "", "", ""
+	k := keyOf(v.mount)
+	if given := w.failed[k]; given != nil && given.Context == v.Context && given.Rule == v.Rule {
+		v.Volume = *given // it was tried, with what came of it
+		return
+	}
+	if w.relabels.jobs[k] != nil {
+		return
+	}
+	job := &relabelJob{volume: v, want: verdict.Want, paths: verdict.Rule.Paths, fileSystem: identity(v.mount, v.names),
+		disks: disksOf(v.mount.Device), limits: w.config.Limits, workers: w.config.Workers}
+	job.limits.Background = !verdict.Rule.Required
+	job.state = func(path string) relabel.State { return progressOf(w.Root, job.fileSystem, job.want, path) }
+	w.relabels.jobs[k] = job
+	at := len(w.relabels.queue)
+	if verdict.Rule.Required { // somebody waits for it: before those that nobody waits for
+		at = slices.IndexFunc(w.relabels.queue, func(j *relabelJob) bool { return j.limits.Background })
+		if at < 0 {
+			at = len(w.relabels.queue)
+		}
+	}
+	w.relabels.queue = slices.Insert(w.relabels.queue, at, job)
+	w.startRelabels(ctx)
+}
+
+// startRelabels begins with every waiting job whose disks are free.
+func (w *Watcher) startRelabels(ctx context.Context) {
+	r := &w.relabels
+	for _, job := range r.queue {
+		if job.stop != nil || slices.ContainsFunc(job.disks, func(d string) bool { return r.busy[d] }) {
+			continue
+		}
+		for _, d := range job.disks {
+			r.busy[d] = true
+		}
+		var each context.Context
+		each, job.stop = context.WithCancel(ctx)
+		// From the first label on, what is known of these files is not true any more.
+		w.record.forget(job.fileSystem, job.paths)
+		w.Report(Event{Kind: RelabelStarted, Volume: job.Volume})
+		r.group.Go(func() {
+			files, err := job.run(each)
+			select {
+			case r.done <- relabelResult{job, files, err}:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// run labels each tree of the volume. It runs beside the loop and touches nothing of the watcher's.
+func (j *relabelJob) run(ctx context.Context) (files Files, err error) {
+	begin := time.Now()
+	defer func() { files.Millis = time.Since(begin).Milliseconds() }()
+	paths := j.paths
+	if len(paths) == 0 {
+		paths = []string{"."}
+	}
+	var failures []error
+	for _, path := range paths {
+		result, err := j.tree(ctx, path)
+		files.add(&result)
+		if ctx.Err() != nil {
+			return files, ctx.Err()
+		}
+		if err == nil {
+			err = incomplete(&result)
+		}
+		if err != nil {
+			if path != "." {
+				err = fmt.Errorf("%s: %w", path, err)
+			}
+			failures = append(failures, err)
+		}
+	}
+	return files, errors.Join(failures...)
+}
+
+func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, error) {
+	handle, err := j.mount.OpenTree(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return relabel.Result{}, errors.New("there is no such directory in the volume")
+	}
+	if err != nil {
+		return relabel.Result{}, err
+	}
+	target, err := relabel.OpenHandle(handle)
+	handle.Close()
+	if err != nil {
+		return relabel.Result{}, err
+	}
+	defer target.Close()
+	return target.Run(ctx, relabel.Options{
+		Labels: relabel.Fixed(j.want),
+		Verify: true,
+		Limits: j.limits, Workers: j.workers,
+		State: j.state(path),
+	})
+}
+
+func (f *Files) add(r *relabel.Result) {
+	f.Seen += r.Seen
+	f.Set += r.Set
+	f.Already += r.Already
+	f.Resumed += r.Resumed
+	f.Failed += r.FailedCount()
+	for _, n := range r.Skipped {
+		f.Skipped += n
+	}
+}
+
+// incomplete says what keeps a tree from being labelled in full.
+func incomplete(r *relabel.Result) error {
+	if r.Complete() {
+		return nil
+	}
+	if len(r.Failed) > 0 {
+		f := r.Failed[0]
+		return fmt.Errorf("%d files could not be labelled, such as %s: %s", r.FailedCount(), strings.Join(f.Paths[:min(1, len(f.Paths))], ""), f.Message)
+	}
+	if n := r.Skipped[relabel.Links]; n > 0 {
+		return fmt.Errorf("%d files have another name, maybe outside of this directory, and were left alone", n)
+	}
+	return fmt.Errorf("%d directories have something else mounted on them, and were left alone", r.Skipped[relabel.Mounted])
+}
+
+// relabelled takes note of how a relabelling ended.
+func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
+	job := r.job
+	job.stop()
+	for _, d := range job.disks {
+		delete(w.relabels.busy, d)
+	}
+	w.relabels.queue = slices.DeleteFunc(w.relabels.queue, func(j *relabelJob) bool { return j == job })
+	k := keyOf(job.mount)
+	if !job.cancelled {
+		delete(w.relabels.jobs, k)
+		v := w.volumes[k]
+		switch {
+		case v == nil || ctx.Err() != nil:
+		case r.err != nil:
+			v.Files = &r.files
+			v.refuse(Failed, CodeRelabelFailed, r.err.Error(), "see the journal; when the cause is gone: systemctl reload selinux-provision-mountwatch")
+			w.failed[k] = &v.Volume
+			w.settle(v)
+		default:
+			w.record.finish(Done{FileSystem: job.fileSystem, Context: job.want, Paths: job.paths, When: time.Now().UTC().Truncate(time.Second), Files: r.files})
+			v.Files = &r.files
+			w.Report(Event{Kind: RelabelDone, Volume: v.Volume})
+			w.consider(ctx, job.mount) // which reads the labels of the roots back
+			if now := w.volumes[k]; now != nil {
+				now.Files = &r.files
+			}
+		}
+	}
+	w.startRelabels(ctx)
+}
+
+// disksOf gives the disks that a device lies on, so that two partitions of one disk are known to share it. What is on no disk, such as a
+// tmpfs or a server's export, is its own.
+func disksOf(d mounts.Device) []string {
+	const dev = "/sys/dev/block/"
+	if d.Major == 0 {
+		return []string{d.String()}
+	}
+	var disks []string
+	var follow func(dir string, depth int)
+	follow = func(dir string, depth int) {
+		resolved, err := filepath.EvalSymlinks(dir)
+		if err != nil || depth > 8 {
+			disks = append(disks, dir)
+			return
+		}
+		if _, err := os.Stat(filepath.Join(resolved, "partition")); err == nil {
+			resolved = filepath.Dir(resolved)
+		}
+		slaves, _ := filepath.Glob(filepath.Join(resolved, "slaves/*")) // device mapper, RAID
+		if len(slaves) == 0 && !slices.Contains(disks, resolved) {
+			disks = append(disks, resolved)
+		}
+		for _, s := range slaves {
+			follow(s, depth+1)
+		}
+	}
+	follow(dev+strconv.FormatUint(uint64(d.Major), 10)+":"+strconv.FormatUint(uint64(d.Minor), 10), 0)
+	slices.Sort(disks)
+	return slices.Compact(disks)
+}

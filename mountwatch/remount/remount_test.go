@@ -1,0 +1,396 @@
+package remount
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// inNamespace is set in the copy of this test program that has a mount namespace of its own.
+const inNamespace = "REMOUNT_TEST_IN_NAMESPACE"
+
+// The tests mount real file systems on loop devices. They run in a mount namespace of their own, so that nothing of it is seen outside.
+func TestMain(m *testing.M) {
+	if os.Getenv(inNamespace) == "" && os.Geteuid() == 0 {
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), inNamespace+"=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			os.Exit(exit.ExitCode())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func needRoot(t *testing.T, programs ...string) {
+	t.Helper()
+	var lacking []string
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			lacking = append(lacking, p)
+		}
+	}
+	switch {
+	case os.Getenv(inNamespace) == "":
+		lacking = append(lacking, "root")
+	case unix.Access("/dev/loop-control", unix.W_OK) != nil:
+		lacking = append(lacking, "loop devices")
+	}
+	if len(lacking) == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this test needs %s", strings.Join(lacking, ", "))
+	}
+	t.Skipf("this test needs %s", strings.Join(lacking, ", "))
+}
+
+// fixture is a file system on a loop device that goes away with its last mount.
+type fixture struct {
+	image, point string
+}
+
+func makeFS(t *testing.T, fsType, options string, shared bool) fixture {
+	t.Helper()
+	needRoot(t, "mkfs."+fsType, "mount")
+	dir := t.TempDir()
+	f := fixture{filepath.Join(dir, "image"), filepath.Join(dir, "with space")}
+	must(t, "truncate", "-s", "320M", f.image)
+	must(t, "mkfs."+fsType, f.image)
+	if err := os.Mkdir(f.point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Its parent decides whether a mount is shared.
+	must(t, "mount", "--bind", dir, dir)
+	if shared {
+		must(t, "mount", "--make-shared", dir)
+	} else {
+		must(t, "mount", "--make-private", dir)
+	}
+	t.Cleanup(func() {
+		for unix.Unmount(f.point, 0) == nil { // until nothing is mounted there
+		}
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("cannot clean up: %v", err)
+		}
+	})
+	must(t, "mount", "-o", "loop,"+options, f.image, f.point)
+	if err := os.WriteFile(filepath.Join(f.point, "file"), []byte("content"), 0o644); err != nil && !strings.Contains(options, "ro") {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func must(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+func (f fixture) mount(t *testing.T) *mounts.Mount {
+	t.Helper()
+	m := Mounted(f.point)
+	if m == nil {
+		t.Fatalf("nothing is mounted at %s", f.point)
+	}
+	return m
+}
+
+// options is all that makes a mount what it is, but for the numbers that the kernel gives.
+func options(m *mounts.Mount) string {
+	shared := "private"
+	if strings.Contains(m.Optional, "shared:") {
+		shared = "shared"
+	}
+	return strings.Join([]string{m.FSType, m.Options, m.SuperOptions, shared, m.Root, m.Device.String()}, " | ")
+}
+
+func nothing(*mounts.Mount) error { return nil }
+
+// extra is an option that stands for context=, which a kernel without SELinux does not take.
+func extra(fsType string) Option {
+	return map[string]Option{"ext4": {"commit", "77"}, "xfs": {"logbsize", "256k"}}[fsType]
+}
+
+func TestRemount(t *testing.T) {
+	for _, c := range []struct {
+		fsType, options string
+		shared          bool
+	}{
+		{"ext4", "noatime,nosuid,nodev,errors=continue", true},
+		{"ext4", "ro,noexec,nodiratime", false},
+		{"ext4", "strictatime,nosymfollow,data=journal,discard", false},
+		{"xfs", "nodev,noquota,largeio", true},
+	} {
+		t.Run(c.fsType+" "+c.options, func(t *testing.T) {
+			f := makeFS(t, c.fsType, c.options, c.shared)
+			before := f.mount(t)
+			option := extra(c.fsType)
+			kept := 0
+			r, err := prepare(before, []Option{option})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if err := r.Do(t.Context(), func(m *mounts.Mount) error { kept++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			after := f.mount(t)
+			if v, ok := after.SuperOption(option.Key); kept != 1 || !r.Unmounted() || !ok || v != option.Value {
+				t.Errorf("written down %d times; the options are %s", kept, after.SuperOptions)
+			}
+			if after.ID == before.ID && after.Unique == before.Unique && before.Unique != 0 {
+				t.Error("it was never unmounted")
+			}
+			want := strings.Fields(options(before))
+			got := strings.Fields(options(after))
+			// Everything but the new option is as it was.
+			for i := range want {
+				if i != 4 && want[i] != got[i] {
+					t.Errorf("got  %s\nwant %s", options(after), options(before))
+					break
+				}
+			}
+			for o := range mounts.SplitOptions(before.SuperOptions) {
+				if key, _, _ := strings.Cut(o, "="); key != option.Key && !strings.Contains(","+after.SuperOptions+",", ","+o+",") {
+					t.Errorf("the option %s is gone: %s", o, after.SuperOptions)
+				}
+			}
+			if !strings.Contains(c.options, "ro") {
+				if content, err := os.ReadFile(filepath.Join(f.point, "file")); err != nil || string(content) != "content" {
+					t.Errorf("%q, %v", content, err)
+				}
+			}
+		})
+	}
+}
+
+// What uses the file system keeps it, and nothing changes.
+func TestRemountBusy(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", true)
+	before := f.mount(t)
+	for name, use := range map[string]func(*testing.T) func(){
+		"an open file": func(t *testing.T) func() {
+			file, err := os.Open(filepath.Join(f.point, "file"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { file.Close() }
+		},
+		"a mount below": func(t *testing.T) func() {
+			below := filepath.Join(f.point, "below")
+			if err := os.MkdirAll(below, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			must(t, "mount", "-t", "tmpfs", "none", below)
+			return func() { unix.Unmount(below, 0) }
+		},
+		"a loop device on one of its files": func(t *testing.T) func() {
+			image := filepath.Join(f.point, "image")
+			must(t, "truncate", "-s", "1M", image)
+			out, err := exec.Command("losetup", "--find", "--show", image).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { must(t, "losetup", "-d", strings.TrimSpace(string(out))) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			free := use(t)
+			r, err := prepare(before, []Option{extra("ext4")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if err := r.Do(t.Context(), nothing); !errors.Is(err, ErrBusy) || r.Unmounted() {
+				t.Errorf("%v, unmounted %v", err, r.Unmounted())
+			}
+			if err := idle(before); !errors.Is(err, ErrBusy) {
+				t.Error(err)
+			}
+			if after := f.mount(t); options(after) != options(before) || after.ID != before.ID {
+				t.Errorf("got  %s\nwant %s", options(after), options(before))
+			}
+			free()
+		})
+	}
+	// Asking does not unmount, however often.
+	for range 3 {
+		if err := idle(before); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := f.mount(t); after.ID != before.ID {
+		t.Error("it was unmounted by asking")
+	}
+}
+
+// A second mount that fails leaves the first as it was.
+func TestRemountFails(t *testing.T) {
+	for _, c := range []struct{ fsType, options string }{
+		{"ext4", "noatime,nosuid,errors=continue,data=journal"}, {"xfs", "nodev,largeio"},
+	} {
+		t.Run(c.fsType, func(t *testing.T) {
+			f := makeFS(t, c.fsType, c.options, true)
+			before := f.mount(t)
+			refused := errors.New("the label is not there")
+			r, err := prepare(before, []Option{extra(c.fsType)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			r.Check = func(root *os.File) error { return refused }
+			if err := r.Do(t.Context(), nothing); !errors.Is(err, refused) || !r.Unmounted() {
+				t.Error(err)
+			}
+			if after := f.mount(t); options(after) != options(before) {
+				t.Errorf("got  %s\nwant %s", options(after), options(before))
+			}
+			if content, err := os.ReadFile(filepath.Join(f.point, "file")); err != nil || string(content) != "content" {
+				t.Errorf("%q, %v", content, err)
+			}
+		})
+	}
+}
+
+// Whatever cannot be written down is not unmounted, and an option that the kernel does not know is found out before.
+func TestRemountNotBegun(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", true)
+	before := f.mount(t)
+	full := errors.New("no space")
+	r, err := prepare(before, []Option{extra("ext4")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Do(t.Context(), func(*mounts.Mount) error { return full }); !errors.Is(err, full) || r.Unmounted() {
+		t.Error(err)
+	}
+	if _, err := prepare(before, []Option{{"no_such_option", "1"}}); err == nil || !strings.Contains(err.Error(), "the kernel does not take the option no_such_option=1") {
+		t.Error(err)
+	}
+	if after := f.mount(t); after.ID != before.ID {
+		t.Error("it was unmounted")
+	}
+}
+
+// Where another namespace keeps the superblock, the mount comes back and says so.
+func TestRemountElsewhere(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", false)
+	other := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec cat")
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := new(bytes.Buffer)
+	ready := make(chan struct{})
+	other.Stdout = writer(func(p []byte) (int, error) {
+		if out.Len() == 0 {
+			close(ready)
+		}
+		return out.Write(p)
+	})
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-ready
+	before := f.mount(t)
+	r, err := prepare(before, []Option{extra("ext4")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Do(t.Context(), nothing); !errors.Is(err, unix.EBUSY) {
+		t.Error(err)
+	}
+	if after := f.mount(t); options(after) != options(before) {
+		t.Errorf("got  %s\nwant %s", options(after), options(before))
+	}
+	in.Close()
+	if err := other.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// A process that was killed in between has left a note, and the mount comes back from it; the loop device that went away with the last
+// mount cannot, and that is said.
+func TestRestore(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime,nosuid,errors=continue", true)
+	before := f.mount(t)
+	device, err := os.Open(before.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(f.point, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(before); err != nil {
+		t.Fatal(err)
+	}
+	if after := f.mount(t); options(after) != options(before) {
+		t.Errorf("got  %s\nwant %s", options(after), options(before))
+	}
+	device.Close()
+	if err := unix.Unmount(f.point, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(before); err == nil {
+		t.Error("a device without a file was mounted")
+	}
+}
+
+func TestImpossible(t *testing.T) {
+	good := mounts.Mount{Device: mounts.Device{Major: 8, Minor: 1}, Root: "/", Mountpoint: "/x", Options: "rw,relatime", FSType: "ext4", Source: "/dev/sda1", SuperOptions: "rw"}
+	for name, change := range map[string]func(*mounts.Mount){
+		"what is in a tmpfs is lost when it is unmounted":                                  func(m *mounts.Mount) { m.FSType = "tmpfs" },
+		"only a unit of systemd or a line in /etc/fstab says how to mount a nfs4 again":    func(m *mounts.Mount) { m.FSType = "nfs4" },
+		"only a part of the file system is mounted there":                                  func(m *mounts.Mount) { m.Root = "/sub" },
+		"its options are too long to be repeated":                                          func(m *mounts.Mount) { m.Shortened = true },
+		`nobody could bring back its option "idmapped"`:                                    func(m *mounts.Mount) { m.Options = "rw,relatime,idmapped" },
+		"it follows what is mounted elsewhere (master:3), which could not be brought back": func(m *mounts.Mount) { m.Optional = "shared:1 master:3" },
+		"it is on no block device":                                                         func(m *mounts.Mount) { m.Device.Major = 0 },
+		"a path in its options has a comma, a colon or a backslash":                        func(m *mounts.Mount) { m.FSType, m.SuperOptions = "overlay", `rw,lowerdir=/a\054b` },
+	} {
+		m := good
+		change(&m)
+		_, err := Prepare(&m, "u:r:t:s0")
+		var impossible *ImpossibleError
+		if !errors.As(err, &impossible) || err.Error() != name {
+			t.Errorf("got  %v\nwant %s", err, name)
+		}
+	}
+	r := Remount{mount: &mounts.Mount{Device: good.Device, Root: "/", Options: "ro,nosuid,noatime,nodiratime", Optional: "unbindable", FSType: "ext4",
+		SuperOptions: `rw,seclabel,context="u:r:t:s0:c1,c2",errors=remount-ro,x=a\040b`}}
+	if err := r.describe(); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(r.options, r.selinux); got != "[rw errors=remount-ro x=a b] [context=u:r:t:s0:c1,c2]" {
+		t.Error(got)
+	}
+	if r.attributes != unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOATIME|unix.MOUNT_ATTR_NODIRATIME || r.propagation != unix.MS_UNBINDABLE {
+		t.Errorf("%#x %#x", r.attributes, r.propagation)
+	}
+}

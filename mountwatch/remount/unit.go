@@ -1,0 +1,192 @@
+package remount
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+// RuntimeUnits is where drop-ins go that systemd's next reload is to see, and that the next boot does not have.
+const RuntimeUnits = "/run/systemd/system"
+
+// Unit is a mount that systemd knows how to make. Through it also file systems can be mounted again that need a helper.
+type Unit struct {
+	systemd  *systemd.Mounts
+	root     *hostfs.Root
+	unit     systemd.MountUnit
+	declared declared.Mount
+	mount    *mounts.Mount
+}
+
+// FindUnit gives the unit of a mount; nil if systemd has none that would mount the same again.
+func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *mounts.Mount) (*Unit, error) {
+	unit, err := s.Unit(ctx, m.Mountpoint)
+	if err != nil || len(unit.Files) == 0 || !unit.Active {
+		return nil, err
+	}
+	d, err := declared.FromFiles(root, unit.Name, unit.Files)
+	if err != nil {
+		return nil, err
+	}
+	if d.Where != m.Mountpoint || !d.Names(m) {
+		return nil, nil // somebody has mounted something else there by hand
+	}
+	return &Unit{s, root, unit, d, m}, nil
+}
+
+// Do unmounts and mounts again through systemd, with the context in the unit's options, or none if it is "". It tells whether it got as far as
+// unmounting. After ErrBusy nothing was changed but for the unit's options, which count the next time; after a *LostError it is not
+// mounted; after any other error it is mounted as before.
+func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep func(*mounts.Mount) error) (unmounted bool, err error) {
+	if len(u.unit.NeededBy) > 0 {
+		return false, fmt.Errorf("%w: %s needs it", ErrBusy, strings.Join(u.unit.NeededBy, ", "))
+	}
+	if u.unit.Forces {
+		return false, impossible("its unit %s unmounts lazily or by force", u.unit.Name)
+	}
+	if err := idle(u.mount); err != nil {
+		return false, err
+	}
+	back, err := u.setOptions(ctx, rule, context)
+	if err != nil {
+		return false, err
+	}
+	if err := keep(u.mount); err != nil {
+		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
+	}
+	if err := u.systemd.Stop(ctx, u.unit.Name); err != nil {
+		if Mounted(u.mount.Mountpoint) == nil {
+			err = errors.Join(err, u.systemd.Start(ctx, u.unit.Name))
+		} else {
+			err = errors.Join(ErrBusy, err)
+		}
+		return false, err
+	}
+	failed := u.systemd.Start(ctx, u.unit.Name)
+	if failed == nil {
+		now := Mounted(u.mount.Mountpoint)
+		switch {
+		case now == nil:
+			failed = errors.New("systemd says that it is mounted, and the kernel does not")
+		case !judge.SameContext(now.Context(), context):
+			// util-linux drops the option without a word where it thinks that SELinux is off.
+			return true, fmt.Errorf("it was mounted again, and does not have the option context=%s: is /etc/selinux/config there?", context)
+		default:
+			return true, nil
+		}
+	}
+	if err := errors.Join(back(), u.systemd.Reload(ctx)); err != nil {
+		failed = errors.Join(failed, err)
+	}
+	if err := u.systemd.Start(ctx, u.unit.Name); err != nil {
+		if err := Restore(u.mount); err != nil {
+			return true, &LostError{u.mount, errors.Join(failed, err)}
+		}
+	}
+	return true, failed
+}
+
+// setOptions makes systemd know the options with the context, and gives the way back to what was there.
+func (u *Unit) setOptions(ctx context.Context, rule *judge.Rule, context string) (back func() error, err error) {
+	dropIn := declared.DropIn{Mount: u.declared, Rule: rule, Context: context}
+	name := dropIn.Path(RuntimeUnits)
+	old, _ := u.root.ReadFile(name)
+	back = func() error {
+		if old == nil {
+			return u.root.Remove(name)
+		}
+		return u.root.WriteFile(name, old, hostfs.Attributes{})
+	}
+	content := dropIn.Content()
+	for _, file := range slices.Backward(u.unit.Files) {
+		if path.Base(file) != declared.DropInName {
+			continue
+		}
+		if now, err := u.root.ReadFile(file); err == nil && bytes.Equal(now, content) {
+			return back, nil // the generator's, or ours from an earlier try
+		}
+		break
+	}
+	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return back, fmt.Errorf("cannot give %s its options: %w", u.unit.Name, err)
+	}
+	if err := u.root.WriteFile(name, content, hostfs.Attributes{}); err != nil {
+		return back, fmt.Errorf("cannot give %s its options: %w", u.unit.Name, err)
+	}
+	return back, u.systemd.Reload(ctx)
+}
+
+// idle tells whether a mount could be unmounted now, without doing so.
+func idle(m *mounts.Mount) error {
+	// The first call with MNT_EXPIRE only marks a mount, and only one that nobody uses; the second one would unmount it, unless it was
+	// used in between (umount(2)).
+	err := unix.Unmount(m.Mountpoint, unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW)
+	root, oerr := m.OpenRoot() // takes the mark away
+	if oerr == nil {
+		root.Close()
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return ErrBusy
+	case err != nil:
+		return fmt.Errorf("cannot tell whether it is in use: %w", err)
+	}
+	return errors.New("somebody else was about to unmount it")
+}
+
+// Mounted gives what a path leads to if something is mounted there, else nil: the last line of the kernel's table that has it.
+func Mounted(point string) *mounts.Mount {
+	all, err := table()
+	if err != nil {
+		return nil
+	}
+	for _, m := range slices.Backward(all) {
+		if m.Mountpoint == point {
+			return m
+		}
+	}
+	return nil
+}
+
+// MountedDevice gives a mount of a block device, nil if there is none.
+func MountedDevice(node string) *mounts.Mount {
+	var st unix.Stat_t
+	if unix.Stat(node, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil
+	}
+	device := mounts.Device{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
+	all, err := table()
+	if err != nil {
+		return nil
+	}
+	for _, m := range all {
+		if m.Device == device {
+			return m
+		}
+	}
+	return nil
+}
+
+func table() ([]*mounts.Mount, error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return mounts.Parse(f)
+}

@@ -1,0 +1,249 @@
+package mountwatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
+)
+
+// unmountedDir holds a note for each file system that is unmounted at this moment, to be mounted again. It does not outlive the boot,
+// which makes all mounts anew.
+const unmountedDir = "/run/selinux-provision/unmounted"
+
+// remounts makes mounts again, one at a time: systemd reads the whole mount table at each change.
+type remounts struct {
+	queue []*volume
+	busy  bool
+	late  bool // READY does not wait any more
+	done  chan remountResult
+	group sync.WaitGroup
+}
+
+type remountResult struct {
+	volume    *volume
+	unmounted bool
+	err       error
+	took      time.Duration
+}
+
+func (r *remounts) running() bool                 { return r.busy }
+func (r *remounts) results() <-chan remountResult { return r.done }
+func (r *remounts) wait()                         { r.group.Wait() }
+
+// start puts a mount in the queue, unless it is there.
+func (r *remounts) start(ctx context.Context, w *Watcher, v *volume) {
+	for _, other := range r.queue {
+		if other.Mountpoint == v.Mountpoint {
+			return
+		}
+	}
+	r.queue = append(r.queue, v)
+	r.next(ctx, w)
+}
+
+// next begins with the first of the queue. It stays in the queue while it is at work.
+func (r *remounts) next(ctx context.Context, w *Watcher) {
+	if r.busy || len(r.queue) == 0 {
+		return
+	}
+	r.busy = true
+	v := r.queue[0]
+	r.group.Go(func() {
+		begin := time.Now()
+		unmounted, err := w.remount(ctx, v)
+		select {
+		case r.done <- remountResult{v, unmounted, err, time.Since(begin)}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// remount gives a mount the context that it is to have. It runs beside the loop and touches nothing of the watcher's.
+func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err error) {
+	if err := elsewhere(ctx, v.mount); err != nil {
+		return false, err
+	}
+	if err := w.Root.MkdirAll(unmountedDir, 0o700); err != nil {
+		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
+	}
+	note := path.Join(unmountedDir, systemd.MountUnitName(v.Mountpoint)+".json")
+	keep := func(m *mounts.Mount) error {
+		content, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		return w.Root.WriteFile(note, content, hostfs.Attributes{Mode: 0o600})
+	}
+	defer func() {
+		var lost *remount.LostError
+		if !errors.As(err, &lost) {
+			err = errors.Join(err, w.Root.Remove(note))
+		}
+	}()
+	if w.Systemd != nil {
+		s, err := w.Systemd(ctx)
+		if err != nil {
+			return false, err
+		}
+		defer s.Close()
+		unit, err := remount.FindUnit(ctx, w.Root, s, v.mount)
+		if err != nil {
+			return false, err
+		}
+		if unit != nil {
+			return unit.Do(ctx, v.rule, v.Context, keep)
+		}
+	}
+	again, err := remount.Prepare(v.mount, v.Context)
+	if err != nil {
+		return false, err
+	}
+	defer again.Close()
+	err = again.Do(ctx, keep)
+	return again.Unmounted(), err
+}
+
+// elsewhere says who else has the superblock mounted, so that it would stay when this mount goes. Copies that follow this mount go with
+// it: a service with a namespace of its own has one of each mount of the host.
+func elsewhere(ctx context.Context, m *mounts.Mount) error {
+	holders, err := mounts.Holders(ctx, m.Device)
+	if err != nil {
+		return fmt.Errorf("cannot tell who else has it mounted: %w", err)
+	}
+	group := ""
+	for _, tag := range strings.Fields(m.Optional) {
+		if id, shared := strings.CutPrefix(tag, "shared:"); shared {
+			group = id
+		}
+	}
+	for _, h := range holders {
+		follows := group != "" && (tagged(h.Optional, "master:"+group) || tagged(h.Optional, "shared:"+group))
+		switch {
+		case h.Own && h.ID == m.ID, !h.Own && follows:
+		case h.Own:
+			return fmt.Errorf("%w: it is mounted at %s as well", remount.ErrBusy, h.Mountpoint)
+		case h.PID != 0:
+			return fmt.Errorf("%w: process %d has it mounted in a namespace of its own", remount.ErrBusy, h.PID)
+		default:
+			return fmt.Errorf("%w: it is mounted in another mount namespace", remount.ErrBusy)
+		}
+	}
+	return nil
+}
+
+func tagged(optional, tag string) bool {
+	for _, each := range strings.Fields(optional) {
+		if each == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// remounted takes note of how a remount ended.
+func (w *Watcher) remounted(ctx context.Context, r remountResult) {
+	w.remounts.busy = false
+	w.remounts.queue = w.remounts.queue[1:]
+	v := r.volume
+	old := keyOf(v.mount)
+	if r.err == nil {
+		w.Report(Event{Kind: Remounted, Volume: v.Volume, Took: r.took})
+	} else if ctx.Err() == nil {
+		given := &refusal{mount: old, Volume: v.Volume}
+		given.State, given.Code, given.Reason, given.Remedy = whyNot(v, r.err)
+		if r.unmounted {
+			given.mount = key{}
+			if now := remount.Mounted(v.Mountpoint); now != nil {
+				given.mountID = now.ID
+			}
+		}
+		w.gaveUp[attempt{v.Mountpoint, v.Context}] = given
+		var lost *remount.LostError
+		if errors.As(r.err, &lost) {
+			w.lost[v.Mountpoint] = given.Volume
+			w.Report(Event{Kind: VolumeLost, Volume: given.Volume})
+		}
+	}
+	// What the table told of meanwhile was put off.
+	for _, m := range w.table.All() {
+		if m.Mountpoint == v.Mountpoint && (!r.unmounted || keyOf(m) != old) {
+			w.consider(ctx, m)
+		}
+	}
+	w.remounts.next(ctx, w)
+}
+
+func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy string) {
+	const again = "then: systemctl reload selinux-provision-mountwatch"
+	var (
+		impossible *remount.ImpossibleError
+		lost       *remount.LostError
+	)
+	switch {
+	case errors.As(err, &lost):
+		return Failed, CodeLost, err.Error(), "mount it by hand; see the journal and \"dmesg\""
+	case errors.Is(err, remount.ErrBusy):
+		return Refused, CodeBusy, "it needs the option context=, and so to be mounted again, and " + err.Error(),
+			"stop what uses it (fuser -vm " + v.Mountpoint + "), " + again + "; or reboot"
+	case errors.As(err, &impossible):
+		return Refused, CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
+			"unmount it and mount it with -o context='\"" + v.Context + "\"'"
+	}
+	return Failed, CodeRemountFailed, "it could not be mounted with the option context=, and is mounted as before: " + err.Error(),
+		"see \"dmesg\" for what the kernel says; " + again
+}
+
+// recover mounts what a watcher that was killed had unmounted, and not mounted again.
+func (w *Watcher) recover(ctx context.Context) {
+	entries, err := w.Root.ReadDir(unmountedDir)
+	if err != nil {
+		return // there is none: nothing was ever unmounted in this boot
+	}
+	for _, e := range entries {
+		note := path.Join(unmountedDir, e.Name())
+		var m mounts.Mount
+		content, err := w.Root.ReadFile(note)
+		if err != nil || json.Unmarshal(content, &m) != nil || m.Mountpoint == "" {
+			continue // cut off while it was written, before anything was unmounted
+		}
+		v := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String()}
+		if remount.Mounted(m.Mountpoint) == nil {
+			if err := w.mountAgain(ctx, &m); err != nil {
+				lost := &remount.LostError{Mount: &m, Err: err}
+				v.State, v.Code, v.Reason, v.Remedy = Failed, CodeLost, lost.Error(), "mount it by hand; see the journal and \"dmesg\""
+				w.lost[v.Mountpoint] = v
+				w.Report(Event{Kind: VolumeLost, Volume: v})
+				continue
+			}
+			w.Report(Event{Kind: Recovered, Volume: v})
+		}
+		if err := w.Root.Remove(note); err != nil {
+			w.Report(Event{Kind: CannotRemember, Err: err})
+		}
+	}
+}
+
+func (w *Watcher) mountAgain(ctx context.Context, m *mounts.Mount) error {
+	if w.Systemd != nil {
+		s, err := w.Systemd(ctx)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		if err := s.Start(ctx, systemd.MountUnitName(m.Mountpoint)); err == nil {
+			return nil
+		}
+	}
+	return remount.Restore(m)
+}

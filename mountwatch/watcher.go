@@ -1,0 +1,425 @@
+// Package mountwatch gives every file system that appears the label that its rule wants, or says why not.
+//
+// One loop sees each change of the mount table, asks package judge for a verdict on each mount, acts on it, reads the result back and
+// writes it down. What takes long goes on beside it: a mount is made again by package remount, one at a time; files are labelled by
+// package relabel, one volume at a time on each disk. Whatever those do shows in the mount table, and is judged again like anything
+// else, so the loop never has to believe that something worked.
+//
+// Do not use it to mount volumes, nor to label files while a container runs that uses them under another label. Look gives the same
+// verdicts without changing anything.
+package mountwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+)
+
+// Config is what the operator declared.
+type Config struct {
+	Rules []judge.Rule
+	// SharedVolumes tells whether the policy gives new files the level of their directory, without which a relabelled volume cannot be
+	// shared between containers.
+	SharedVolumes bool
+	// Limits bound what labelling files takes from the host, and Workers how many system calls of it wait for the disk at once; 0: as
+	// many as the disk needs.
+	Limits  relabel.Limits
+	Workers int
+}
+
+// Watcher is the mount watcher of a host.
+type Watcher struct {
+	Root *hostfs.Root
+	Host judge.Host
+	// ValidContext says whether the kernel's policy knows a context.
+	ValidContext func(context string) (bool, error)
+	// Load reads the configuration.
+	Load func() (Config, error)
+	// Source tells what is mounted.
+	Source mounts.Source
+	// Systemd connects to systemd; nil: mount units are not looked at.
+	Systemd func(context.Context) (*systemd.Mounts, error)
+	Report  func(Event)
+	Notify  systemd.Notifier
+	// Watchdog is how often systemd wants to hear of the watcher; 0 is never.
+	Watchdog time.Duration
+
+	config  Config
+	rules   *judge.Rules
+	table   *mounts.Table
+	record  *Record
+	names   map[mounts.Device]mounts.Names
+	volumes map[key]*volume
+	gaveUp  map[attempt]*refusal
+	failed  map[key]*Volume   // relabellings that did not give every file its label
+	lost    map[string]Volume // by mountpoint: unmounted, and could not be mounted again
+
+	remounts remounts
+	relabels relabels
+}
+
+// key tells mounts apart, also where IDs are used again.
+type key struct {
+	id     uint64
+	device mounts.Device
+}
+
+func keyOf(m *mounts.Mount) key { return key{mountID(m), m.Device} }
+
+// volume is a mount that a rule is meant for.
+type volume struct {
+	Volume
+	mount *mounts.Mount
+	names mounts.Names
+	rule  *judge.Rule
+	told  *Volume // what the operator was told last, maybe by an earlier run; nil: nothing
+}
+
+// attempt names a try to get a context option.
+type attempt struct{ mountpoint, context string }
+
+// refusal is why a try was given up. It holds for one mount: the one that was left as it was, or, once it is seen, the one that was
+// made in its place.
+type refusal struct {
+	mount   key // zero until the mount is seen that it is for
+	mountID int // of that mount, as it was right afterwards
+	Volume
+}
+
+// Run watches until the context ends. Each signal on reload makes it read the configuration again.
+func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	// Whatever runs beside the loop ends before Run does; what was broken off goes on at the next start.
+	ctx, cancel := context.WithCancel(ctx)
+	var source sync.WaitGroup
+	defer func() {
+		cancel()
+		source.Wait()
+		w.remounts.wait()
+		w.relabels.wait()
+	}()
+
+	seen := make(chan look)
+	failed := make(chan error, 1)
+	source.Go(func() { failed <- watch(ctx, w.Source, seen) })
+
+	var watchdog <-chan time.Time
+	if w.Watchdog > 0 {
+		ticker := time.NewTicker(w.Watchdog)
+		defer ticker.Stop()
+		watchdog = ticker.C
+	}
+	ready := false
+	// A mount whose server does not answer must not keep the boot waiting.
+	patience := time.NewTimer(time.Hour)
+	defer patience.Stop()
+	for {
+		select {
+		case l := <-seen:
+			w.table = l.table
+			w.changed(ctx, l.change)
+			if !ready && w.remounts.running() {
+				patience.Reset(readyPatience)
+			}
+		case done := <-w.remounts.results():
+			w.remounted(ctx, done)
+		case done := <-w.relabels.results():
+			w.relabelled(ctx, done)
+		case <-reload:
+			w.reload(ctx)
+		case <-watchdog:
+			w.Notify.Alive()
+		case <-patience.C:
+			w.remounts.late = true
+		case err := <-failed:
+			if ctx.Err() == nil {
+				return err
+			}
+		case <-ctx.Done():
+			w.Notify.Stopping()
+			return nil
+		}
+		if w.table != nil { // else nothing is known that could be written down
+			w.save()
+		}
+		if !ready && w.table != nil && (!w.remounts.running() || w.remounts.late) {
+			ready = true
+			patience.Stop()
+			w.Notify.Ready(w.summary())
+		} else if ready {
+			w.Notify.Status(w.summary())
+		}
+	}
+}
+
+// readyPatience is how long the start of the service waits for mounts that are being made again, so that containers find them ready.
+const readyPatience = 30 * time.Second
+
+// look is what the source has told.
+type look struct {
+	change mounts.Change
+	table  *mounts.Table
+}
+
+func watch(ctx context.Context, source mounts.Source, to chan<- look) error {
+	for {
+		change, err := source.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("cannot watch the mount table: %w", err)
+		}
+		select {
+		case to <- look{change, source.Table()}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// begin reads the configuration and what an earlier run has left.
+func (w *Watcher) begin(ctx context.Context) error {
+	if err := w.configure(); err != nil {
+		return err
+	}
+	w.names, w.volumes = map[mounts.Device]mounts.Names{}, map[key]*volume{}
+	w.gaveUp, w.failed, w.lost = map[attempt]*refusal{}, map[key]*Volume{}, map[string]Volume{}
+	w.remounts.done, w.relabels.done = make(chan remountResult), make(chan relabelResult)
+	w.relabels.jobs, w.relabels.busy = map[key]*relabelJob{}, map[string]bool{}
+	for _, dir := range []string{Dir, RunDir, unmountedDir} {
+		if _, err := w.Root.Sweep(dir); err != nil {
+			return fmt.Errorf("cannot remove what an earlier run left behind: %w", err)
+		}
+	}
+	w.record = LoadRecord(w.Root)
+	for i := range w.record.Volumes {
+		// It was unmounted for a try that failed, and would fail again. Whoever wants another try asks for it with a reload.
+		if v := &w.record.Volumes[i]; v.Code == CodeRemountFailed {
+			w.gaveUp[attempt{v.Mountpoint, v.Context}] = &refusal{mount: key{v.MountID, v.device()}, Volume: *v}
+		}
+	}
+	w.recover(ctx)
+	w.declare(ctx)
+	return nil
+}
+
+func (w *Watcher) configure() error {
+	config, err := w.Load()
+	if err != nil {
+		return err
+	}
+	rules, err := judge.NewRules(config.Rules)
+	if err != nil {
+		return err
+	}
+	w.config, w.rules = config, rules
+	return nil
+}
+
+// reload reads the configuration again. One that is wrong changes nothing.
+func (w *Watcher) reload(ctx context.Context) {
+	w.Notify.Reloading()
+	defer func() { w.Notify.Ready(w.summary()) }()
+	if err := w.configure(); err != nil {
+		w.Report(Event{Kind: ConfigBad, Err: err})
+		return
+	}
+	w.Report(Event{Kind: ConfigRead, Text: fmt.Sprintf("%d rules for volumes", len(w.config.Rules))})
+	w.gaveUp, w.failed = map[attempt]*refusal{}, map[key]*Volume{} // what was in the way may be gone
+	w.declare(ctx)
+	if w.table != nil {
+		for _, m := range w.table.All() {
+			w.consider(ctx, m)
+		}
+	}
+}
+
+// changed looks at what has appeared or changed, and again at every other mount of the same superblocks: what one may get depends on
+// all of them.
+func (w *Watcher) changed(ctx context.Context, c mounts.Change) {
+	touched := map[mounts.Device]bool{}
+	for _, m := range c.Vanished {
+		touched[m.Device] = true
+		w.relabels.cancel(keyOf(m))
+		delete(w.volumes, keyOf(m))
+		delete(w.failed, keyOf(m))
+		if len(w.table.Superblock(m.Device)) == 0 {
+			delete(w.names, m.Device) // the number may be given to another device
+		}
+	}
+	fresh := map[key]bool{}
+	for _, list := range [][]*mounts.Mount{c.Appeared, c.Changed} {
+		for _, m := range list {
+			touched[m.Device], fresh[keyOf(m)] = true, true
+			delete(w.lost, m.Mountpoint)
+			w.consider(ctx, m)
+		}
+	}
+	for device := range touched {
+		for _, m := range w.table.Superblock(device) {
+			if w.volumes[keyOf(m)] != nil && !fresh[keyOf(m)] {
+				w.consider(ctx, m)
+			}
+		}
+	}
+}
+
+// consider judges one mount and does what the verdict says.
+func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) {
+	verdict, names := w.look().judge(m)
+	v := &volume{Volume: describe(verdict), mount: m, names: names, rule: verdict.Rule}
+	if verdict.Outcome != judge.WantsRelabel || !w.relabels.same(keyOf(m), verdict) {
+		w.relabels.cancel(keyOf(m))
+	}
+	switch verdict.Outcome {
+	case judge.Undeclared, judge.LeftAlone:
+		delete(w.volumes, keyOf(m))
+		return
+	case judge.Right, judge.Refused:
+	case judge.WantsContext:
+		if w.unknown(v) {
+			break
+		}
+		if given := w.givenUp(v); given != nil {
+			if verdict.OrRelabel && given.Code != CodeLost {
+				w.relabel(ctx, v, verdict)
+			} else {
+				v.Volume = given.Volume
+				v.MountID = mountID(m)
+			}
+			break
+		}
+		w.remounts.start(ctx, w, v)
+	case judge.WantsRelabel:
+		if !w.unknown(v) {
+			w.relabel(ctx, v, verdict)
+		}
+	}
+	w.settle(v)
+}
+
+// unknown refuses a context that the kernel's policy does not know. Files could get it all the same, and nobody could use them.
+func (w *Watcher) unknown(v *volume) bool {
+	valid, err := w.ValidContext(v.Context)
+	switch {
+	case err != nil:
+		v.refuse(Failed, CodeUnknownContext, fmt.Sprintf("cannot ask the kernel about %s: %v", v.Context, err), "see \"dmesg\"")
+	case !valid:
+		v.refuse(Refused, CodeUnknownContext, "the policy in the kernel does not know "+v.Context,
+			"correct the rule "+v.Rule+", or declare the module that has this type; then: systemctl reload selinux-provision-mountwatch")
+	}
+	return err != nil || !valid
+}
+
+// Codes of refusals that are not the judge's: they are found out by trying.
+const (
+	CodeUnknownContext judge.Code = "unknown-context" // the policy does not know it
+	CodeBusy           judge.Code = "busy"            // context= would need it unmounted, and it is in use
+	CodeNoRemount      judge.Code = "no-remount"      // context= would need it unmounted, and nobody could bring it back as it is
+	CodeRemountFailed  judge.Code = "remount-failed"  // it could not be mounted with context=, and is as it was
+	CodeLost           judge.Code = "lost"            // it could not be mounted again
+	CodeRelabelFailed  judge.Code = "relabel-failed"  // some files did not get the label
+)
+
+func (v *volume) refuse(state State, code judge.Code, reason, remedy string) {
+	v.State, v.Code, v.Reason, v.Remedy = state, code, reason, remedy
+}
+
+// givenUp gives the end of an earlier try for the same mount, or for the one that it was made from.
+func (w *Watcher) givenUp(v *volume) *refusal {
+	a := attempt{v.Mountpoint, v.Context}
+	r := w.gaveUp[a]
+	if r == nil {
+		return nil
+	}
+	if r.mount == (key{}) && r.mountID == v.mount.ID {
+		r.mount = keyOf(v.mount)
+	}
+	if r.mount != keyOf(v.mount) {
+		delete(w.gaveUp, a) // somebody has mounted it anew
+		return nil
+	}
+	return r
+}
+
+// settle remembers what became of a volume, and tells if that is news.
+func (w *Watcher) settle(v *volume) {
+	v.When = time.Now().UTC().Truncate(time.Millisecond)
+	if v.told = w.record.volume(v.mount); v.told != nil {
+		told := *v.told
+		v.told = &told
+	}
+	if old := w.volumes[keyOf(v.mount)]; old != nil {
+		v.told = old.told
+	}
+	w.volumes[keyOf(v.mount)] = v
+	if !v.State.Final() {
+		return
+	}
+	if v.told != nil && v.told.sameFate(&v.Volume) {
+		v.When = v.told.When
+		if v.Files == nil {
+			v.Files = v.told.Files
+		}
+		return
+	}
+	told := v.Volume
+	v.told = &told
+	switch v.State {
+	case Labelled:
+		w.Report(Event{Kind: VolumeLabelled, Volume: v.Volume})
+		if v.NotShared(w.config) {
+			w.Report(Event{Kind: NotShared, Volume: v.Volume})
+		}
+	case Refused, Failed:
+		w.Report(Event{Kind: VolumeRefused, Volume: v.Volume})
+	}
+}
+
+// save writes the record down. Where it cannot be written the watcher goes on: a record saves work and is never needed.
+func (w *Watcher) save() {
+	w.record.Volumes = w.record.Volumes[:0:0]
+	for _, v := range w.volumes {
+		w.record.Volumes = append(w.record.Volumes, v.Volume)
+	}
+	for _, v := range w.lost {
+		w.record.Volumes = append(w.record.Volumes, v)
+	}
+	slices.SortFunc(w.record.Volumes, func(a, b Volume) int {
+		return strings.Compare(fmt.Sprintf("%s\x00%020d", a.Mountpoint, a.MountID), fmt.Sprintf("%s\x00%020d", b.Mountpoint, b.MountID))
+	})
+	if err := w.record.save(w.Root); err != nil {
+		w.Report(Event{Kind: CannotRemember, Err: err})
+	}
+}
+
+func (w *Watcher) summary() string {
+	counts := map[State]int{}
+	for _, v := range w.volumes {
+		counts[v.State]++
+	}
+	if len(w.volumes) == 0 {
+		return fmt.Sprintf("%d rules for volumes, none of them mounted", len(w.config.Rules))
+	}
+	var parts []string
+	for _, s := range []State{Labelled, Remounting, Relabelling, Refused, Failed} {
+		if counts[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+		}
+	}
+	return "volumes: " + strings.Join(parts, ", ")
+}
+
+// ErrOtherNamespace says that the process does not see the host's mounts.
+var ErrOtherNamespace = errors.New("this process is not in the mount namespace of PID 1, and would see its own mounts only: " +
+	"remove ProtectSystem=, PrivateTmp= and the like from the unit")

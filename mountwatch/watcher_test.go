@@ -1,0 +1,605 @@
+package mountwatch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+)
+
+const (
+	inNamespace = "MOUNTWATCH_TEST_IN_NAMESPACE"
+
+	shared  = "system_u:object_r:container_file_t:s0"
+	private = "system_u:object_r:container_file_t:s0:c10,c20"
+)
+
+// The tests mount real file systems. They run in a mount namespace of their own, so that nothing of it is seen outside.
+func TestMain(m *testing.M) {
+	if os.Getenv(inNamespace) == "" && os.Geteuid() == 0 {
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), inNamespace+"=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			os.Exit(exit.ExitCode())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// host is a root directory with a watcher that sees the mounts in it, as on a kernel with SELinux: it says "seclabel".
+type host struct {
+	t      *testing.T
+	dir    string // where volumes are mounted
+	root   *hostfs.Root
+	source *labelled
+
+	mu     sync.Mutex
+	config Config
+	broken error // of the next reading of the config
+	events []Event
+
+	reload chan struct{}
+	stop   func()
+}
+
+type labelled struct {
+	*mounts.Watcher
+	dir   string
+	table *mounts.Table
+}
+
+// Next shows only the mounts of the test.
+func (l *labelled) Next(ctx context.Context) (mounts.Change, error) {
+	for first := l.table == nil; ; {
+		c, err := l.Watcher.Next(ctx)
+		if err != nil {
+			return c, err
+		}
+		l.table = mounts.NewTable(l.pick(l.Watcher.Table().All()))
+		c = mounts.Change{Appeared: l.pick(c.Appeared), Vanished: l.pick(c.Vanished), Changed: l.pick(c.Changed)}
+		if first || !c.Empty() {
+			return c, nil
+		}
+	}
+}
+
+func (l *labelled) Table() *mounts.Table { return l.table }
+
+func (l *labelled) pick(all []*mounts.Mount) (ours []*mounts.Mount) {
+	for _, m := range all {
+		if strings.HasPrefix(m.Mountpoint, l.dir+"/") {
+			copied := *m
+			copied.SuperOptions += ",seclabel"
+			ours = append(ours, &copied)
+		}
+	}
+	return ours
+}
+
+func newHost(t *testing.T, rules ...judge.Rule) *host {
+	t.Helper()
+	var lacking []string
+	for _, p := range []string{"mkfs.ext4", "mount"} {
+		if _, err := exec.LookPath(p); err != nil {
+			lacking = append(lacking, p)
+		}
+	}
+	switch {
+	case os.Getenv(inNamespace) == "":
+		lacking = append(lacking, "root")
+	case unix.Access("/dev/loop-control", unix.W_OK) != nil:
+		lacking = append(lacking, "loop devices")
+	}
+	if len(lacking) > 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("this test needs %s", strings.Join(lacking, ", "))
+		}
+		t.Skipf("this test needs %s", strings.Join(lacking, ", "))
+	}
+	h := &host{t: t, dir: filepath.Join(t.TempDir(), "v"), reload: make(chan struct{})}
+	if err := os.Mkdir(h.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.root, err = hostfs.Open(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	h.rules(rules...)
+	t.Cleanup(func() {
+		h.halt()
+		points, _ := filepath.Glob(h.dir + "/*")
+		for _, p := range points {
+			for unix.Unmount(p, 0) == nil { // until nothing is mounted there
+			}
+		}
+		h.root.Close()
+	})
+	return h
+}
+
+// rules are those of the config, with mountpoints relative to the host's directory.
+func (h *host) rules(rules ...judge.Rule) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.config = Config{}
+	for _, r := range rules {
+		r.Match.Mountpoint = filepath.Join(h.dir, r.Match.Mountpoint)
+		r.Source = "config.yaml:1"
+		h.config.Rules = append(h.config.Rules, r)
+	}
+}
+
+// start runs a watcher, and returns when it has said that it is ready.
+func (h *host) start() {
+	h.t.Helper()
+	dir, err := os.MkdirTemp("", "notify") // the name of a socket has room for 107 bytes only
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/s", Net: "unixgram"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Setenv("NOTIFY_SOCKET", dir+"/s")
+	watcher, err := mounts.Open()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.source = &labelled{Watcher: watcher, dir: h.dir}
+	w := &Watcher{
+		Root: h.root, Host: judge.Host{SELinux: true, DefaultContext: shared},
+		ValidContext: func(c string) (bool, error) { return !strings.Contains(c, "no_such_t"), nil },
+		Load: func() (Config, error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.config, h.broken
+		},
+		Source: h.source,
+		Report: func(e Event) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.events = append(h.events, e)
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, h.reload) }()
+	h.stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.t.Error(err)
+		}
+		watcher.Close()
+		socket.Close()
+		h.stop = nil
+	}
+	buf := make([]byte, 4096)
+	if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+	n, err := socket.Read(buf)
+	if err != nil || !bytes.HasPrefix(buf[:n], []byte("READY=1\n")) {
+		h.t.Fatalf("%q, %v", buf[:n], err)
+	}
+}
+
+func (h *host) halt() {
+	if h.stop != nil {
+		h.stop()
+	}
+}
+
+// mount makes an ext4 and mounts it.
+func (h *host) mount(name string) string {
+	h.t.Helper()
+	image, point := filepath.Join(h.t.TempDir(), name), filepath.Join(h.dir, name)
+	h.run("truncate", "-s", "64M", image)
+	h.run("mkfs.ext4", "-q", "-N", "20000", image)
+	h.mountImage(image, point)
+	return point
+}
+
+func (h *host) mountImage(image, point string) {
+	h.t.Helper()
+	if err := os.MkdirAll(point, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	h.run("mount", "-o", "loop", image, point)
+}
+
+func (h *host) run(name string, args ...string) {
+	h.t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		h.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+// fill makes files in a directory.
+func (h *host) fill(dir string, n int) {
+	h.t.Helper()
+	for i := range n {
+		sub := filepath.Join(dir, fmt.Sprintf("d%02d", i%50))
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("f%d", i)), nil, 0o644); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// eventually waits for a volume to get into a state, as it is written down.
+func (h *host) eventually(point string, want State) Volume {
+	h.t.Helper()
+	var all []Volume
+	for range 1500 {
+		all = LoadRecord(h.root).Volumes
+		for _, v := range all {
+			if v.Mountpoint == point && v.State == want {
+				return v
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.t.Fatalf("%s is not %s: %+v", point, want, all)
+	return Volume{}
+}
+
+// kinds are the events so far that are not about the configuration.
+func (h *host) kinds() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var kinds []string
+	for _, e := range h.events {
+		kinds = append(kinds, string(e.Kind))
+	}
+	h.events = nil
+	return strings.Join(kinds, " ")
+}
+
+// labels gives the different labels below a path.
+func (h *host) labels(path string) []string {
+	h.t.Helper()
+	var all []string
+	err := filepath.WalkDir(path, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.Name() == "lost+found" {
+			return err
+		}
+		buf := make([]byte, 256)
+		n, err := unix.Lgetxattr(name, "security.selinux", buf)
+		if err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+		all = append(all, strings.TrimRight(string(buf[:max(n, 0)]), "\x00"))
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func relabelRule(name string) judge.Rule {
+	return judge.Rule{Name: name, Match: judge.Match{Mountpoint: name}, Strategy: judge.Relabel}
+}
+
+// A volume is labelled once: not again when the watcher starts again, nor when it is mounted again; but it is if it was made anew.
+func TestRelabelOnce(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	point := h.mount("data")
+	h.fill(point, 300)
+	h.start()
+	v := h.eventually(point, Labelled)
+	if got := h.labels(point); !slices.Equal(got, []string{shared}) {
+		t.Errorf("the labels are %q", got)
+	}
+	if v.How != byFiles || v.Context != shared || v.Files == nil || v.Files.Set < 300 || v.Files.Failed != 0 || v.When.IsZero() {
+		t.Errorf("%+v %+v", v, v.Files)
+	}
+	if got := h.kinds(); got != "relabel-started relabel-done labelled not-shared" {
+		t.Error(got)
+	}
+
+	h.halt()
+	h.start()
+	if again := h.eventually(point, Labelled); !again.When.Equal(v.When) {
+		t.Errorf("%+v, was %+v", again, v)
+	}
+	if got := h.kinds(); got != "" {
+		t.Errorf("a new start: %s", got)
+	}
+
+	device, err := exec.Command("findmnt", "-no", "SOURCE", point).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile("/sys/block/" + filepath.Base(strings.TrimSpace(string(device))) + "/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := strings.TrimSpace(string(image))
+	h.run("umount", point)
+	h.gone(point)
+	h.mountImage(file, point)
+	h.eventually(point, Labelled)
+	if got := h.kinds(); got != "labelled not-shared" {
+		t.Errorf("mounted again: %s", got)
+	}
+
+	h.run("umount", point)
+	h.gone(point)
+	for range 1000 { // the loop device goes away in its own time, and would keep what it has read of the file
+		if out, err := exec.Command("losetup", "-j", file).Output(); err == nil && len(out) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.run("mkfs.ext4", "-q", "-F", file)
+	h.mountImage(file, point)
+	h.eventually(point, Labelled)
+	if got := h.kinds(); got != "relabel-started relabel-done labelled not-shared" {
+		t.Errorf("made anew: %s", got)
+	}
+}
+
+func (h *host) gone(point string) {
+	h.t.Helper()
+	for range 1000 {
+		if !slices.ContainsFunc(LoadRecord(h.root).Volumes, func(v Volume) bool { return v.Mountpoint == point }) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.t.Fatalf("%s is still in the record", point)
+}
+
+// A relabelling that is broken off goes on where it was.
+func TestRelabelBrokenOff(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	h.config.Limits.EntriesPerSecond = 2000
+	point := h.mount("data")
+	h.fill(point, 6000)
+	h.start()
+	h.eventually(point, Relabelling)
+	time.Sleep(1500 * time.Millisecond)
+	h.halt()
+	if got := h.labels(point); len(got) != 2 {
+		t.Fatalf("it was not in the middle: %q", got)
+	}
+	if v := h.eventually(point, Relabelling); v.State.Final() {
+		t.Error(v)
+	}
+	h.config.Limits.EntriesPerSecond = 0
+	h.start()
+	v := h.eventually(point, Labelled)
+	if got := h.labels(point); !slices.Equal(got, []string{shared}) {
+		t.Errorf("the labels are %q", got)
+	}
+	if v.Files == nil || v.Files.Resumed+v.Files.Already == 0 {
+		t.Errorf("it began anew: %+v", v.Files)
+	}
+	if left, _ := filepath.Glob(h.root.Path(Dir + "/progress-*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// The configuration is read again on request. A wrong one changes nothing, a new label is given.
+func TestReload(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	point := h.mount("data")
+	h.fill(point, 20)
+	h.start()
+	h.eventually(point, Labelled)
+	h.kinds()
+
+	h.mu.Lock()
+	h.broken = errors.New("config.yaml:3: mood: cannot use an unknown key")
+	h.mu.Unlock()
+	h.reload <- struct{}{}
+	h.reload <- struct{}{} // the first is done with
+	if got := h.kinds(); !strings.HasPrefix(got, "config-bad") {
+		t.Error(got)
+	}
+	h.eventually(point, Labelled)
+
+	h.mu.Lock()
+	h.broken = nil
+	h.mu.Unlock()
+	rule := relabelRule("data")
+	rule.Level = "s0:c10,c20"
+	h.rules(rule)
+	h.reload <- struct{}{}
+	for h.eventually(point, Labelled).Context != private {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := h.labels(point); !slices.Equal(got, []string{private}) {
+		t.Errorf("the labels are %q", got)
+	}
+	h.rules()
+	h.reload <- struct{}{}
+	h.gone(point)
+	if got := h.labels(point); !slices.Equal(got, []string{private}) {
+		t.Errorf("a volume that is declared no more was touched: %q", got)
+	}
+}
+
+// Each sub-path is labelled and nothing beside it, and one that is missing is said.
+func TestPaths(t *testing.T) {
+	rule := relabelRule("data")
+	rule.Paths = []string{"pvc-1", "deep/pvc-2"}
+	h := newHost(t, rule)
+	point := h.mount("data")
+	h.fill(filepath.Join(point, "pvc-1"), 10)
+	h.fill(filepath.Join(point, "beside"), 10)
+	h.start()
+	v := h.eventually(point, Failed)
+	if v.Code != CodeRelabelFailed || !strings.Contains(v.Reason, "deep/pvc-2: there is no such directory in the volume") || v.Remedy == "" {
+		t.Errorf("%+v", v)
+	}
+	h.fill(filepath.Join(point, "deep/pvc-2"), 10)
+	h.reload <- struct{}{}
+	h.eventually(point, Labelled)
+	for path, want := range map[string]string{"pvc-1": shared, "deep/pvc-2": shared, "beside": ""} {
+		if got := h.labels(filepath.Join(point, path)); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	// A link in place of a sub-path leads nowhere.
+	h.run("mv", filepath.Join(point, "pvc-1"), filepath.Join(point, "moved"))
+	h.run("ln", "-s", "beside", filepath.Join(point, "pvc-1"))
+	h.reload <- struct{}{}
+	if v := h.eventually(point, Failed); v.Code != CodeRelabelFailed {
+		t.Errorf("%+v", v)
+	}
+	if got := h.labels(filepath.Join(point, "beside")); !slices.Equal(got, []string{""}) {
+		t.Errorf("a link was followed: %q", got)
+	}
+}
+
+// What cannot be had is said once, with the reason, and the volume is as it was.
+func TestRefusals(t *testing.T) {
+	unknown := relabelRule("unknown")
+	unknown.Context = "system_u:object_r:no_such_t:s0"
+	context := judge.Rule{Name: "context", Match: judge.Match{Mountpoint: "context"}, Strategy: judge.Context}
+	busy := judge.Rule{Name: "busy", Match: judge.Match{Mountpoint: "busy"}, Strategy: judge.Auto}
+	tied := relabelRule("tied")
+	tied2 := tied
+	tied2.Name = "tied-2"
+	h := newHost(t, unknown, context, busy, tied, tied2)
+	h.start()
+	points := map[string]string{}
+	for _, name := range []string{"unknown", "context", "tied", "nobody's", "busy"} {
+		points[name] = h.mount(name)
+	}
+	before, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		state State
+		code  judge.Code
+	}{
+		"unknown": {Refused, CodeUnknownContext},
+		"context": {Failed, CodeRemountFailed}, // this kernel does not know the option
+		"tied":    {Refused, judge.CodeTie},
+	} {
+		v := h.eventually(points[name], want.state)
+		if v.Code != want.code || v.Reason == "" || v.Remedy == "" {
+			t.Errorf("%s: %+v", name, v)
+		}
+		if got := h.labels(points[name]); !slices.Equal(got, []string{""}) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	// The option cannot be had, the files can be labelled.
+	h.eventually(points["busy"], Labelled)
+	after, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || string(before) != string(after) {
+		t.Errorf("%v\n%s\nbefore\n%s", err, after, before)
+	}
+	h.kinds()
+	h.halt()
+	h.start()
+	h.eventually(points["context"], Failed)
+	if got := h.kinds(); got != "" {
+		t.Errorf("said again after a new start: %s", got)
+	}
+}
+
+// Whoever needs a volume can wait for its label, and hears of a refusal at once.
+func TestWait(t *testing.T) {
+	bad := relabelRule("bad")
+	bad.Context = "system_u:object_r:no_such_t:s0"
+	h := newHost(t, relabelRule("data"), bad)
+	h.start()
+	if _, done, err := settled(LoadRecord(h.root).Volumes, "data"); done || err != nil {
+		t.Error(done, err)
+	}
+	changes, err := h.root.WatchDir(t.Context(), "/run")
+	if err == nil {
+		t.Error("a directory that is not there is watched", changes)
+	}
+	if err := h.root.MkdirAll(RunDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	changes, err = h.root.WatchDir(t.Context(), RunDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mount("data")
+	for deadline := time.After(20 * time.Second); ; {
+		volumes, done, err := settled(LoadRecord(h.root).Volumes, "data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			if len(volumes) != 1 || volumes[0].Context != shared {
+				t.Errorf("%+v", volumes)
+			}
+			break
+		}
+		select {
+		case <-changes:
+		case <-deadline:
+			t.Fatal("nobody told")
+		}
+	}
+	h.eventually(h.mount("bad"), Refused)
+	if _, _, err := settled(LoadRecord(h.root).Volumes, "bad"); err == nil || !strings.Contains(err.Error(), "the policy in the kernel does not know") {
+		t.Error(err)
+	}
+	if _, err := Wait(t.Context(), h.root, judge.Host{}, h.config, "dta"); err == nil || err.Error() != `cannot wait for volume "dta": there is no such rule: the rules are data, bad` {
+		t.Error(err)
+	}
+}
+
+// Damaged records are no records.
+func TestDamagedRecord(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	for _, content := range []string{"", "{", `{"version": 2, "done": [{}]}`, "null", `{"version": 1, "volumes": 3}`} {
+		for _, file := range []string{doneFile, mountsFile} {
+			if err := h.root.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.root.WriteFile(file, []byte(content), hostfs.Attributes{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := LoadRecord(h.root); len(r.Volumes)+len(r.Done) != 0 {
+			t.Errorf("%q: %+v", content, r)
+		}
+	}
+	point := h.mount("data")
+	h.start()
+	h.eventually(point, Labelled)
+	if err := os.Mkdir(h.root.Path("/x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,81 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/mountwatch"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+// WatchConfig gives what the mount watcher needs to know of the declared state.
+func WatchConfig(declared *provision.State) mountwatch.Config {
+	c := mountwatch.Config{SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
+		Limits: relabel.Limits{EntriesPerSecond: declared.Relabel.EntriesPerSecond, CPUPercent: declared.Relabel.CPUPercent}}
+	for _, v := range declared.Volumes {
+		c.Rules = append(c.Rules, judge.Rule{
+			Name: v.Name, Source: v.Source.String(),
+			Match:   judge.Match{Mountpoint: v.Match.Mountpoint, Source: v.Match.Source, FSType: v.Match.FSType, Label: v.Match.Label, UUID: v.Match.UUID},
+			Context: v.Context, Level: v.Level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required,
+		})
+	}
+	return c
+}
+
+// MountHost gives what the verdicts on all mounts depend on.
+func (h *Host) MountHost() (judge.Host, error) {
+	host := judge.Host{SELinux: h.Kernel != nil}
+	policyType, err := policystore.FindType(h.Root)
+	if err != nil {
+		return host, err
+	}
+	f, err := h.Root.OpenFile(seconfig.ContainerContexts(policyType))
+	if err != nil {
+		return host, nil // a policy without containers: each rule names its context
+	}
+	defer f.Close()
+	contexts, err := seconfig.ParseContainerContexts(f)
+	host.DefaultContext = contexts["file"]
+	return host, err
+}
+
+// volumeStatus adds the volumes and what is wrong with them.
+func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.State) error {
+	s.Volumes = []mountwatch.Volume{}
+	config := WatchConfig(declared)
+	if !h.Root.IsHost() || len(config.Rules) == 0 {
+		return nil
+	}
+	host, err := h.MountHost()
+	if err != nil {
+		return err
+	}
+	volumes, err := mountwatch.Look(ctx, h.Root, host, config)
+	if err != nil {
+		return fmt.Errorf("cannot tell the labels of volumes: %w", err)
+	}
+	s.Volumes = append(s.Volumes, volumes...)
+	for _, v := range volumes {
+		name := fmt.Sprintf("volume %s at %s", v.Rule, v.Mountpoint)
+		switch v.State {
+		case mountwatch.Labelled:
+			if v.NotShared(config) {
+				s.Problems = append(s.Problems, Problem{name + " is for all containers, but a file that one of them makes will be its own",
+					"set policy.shared_volumes: true, or strategy: context for this volume"})
+			}
+		case mountwatch.NotMounted: // it may come
+		case mountwatch.Remounting, mountwatch.Relabelling:
+			s.Problems = append(s.Problems, Problem{fmt.Sprintf("%s does not have its label yet (%s)", name, v.State), "wait for it"})
+		default:
+			s.Problems = append(s.Problems, Problem{fmt.Sprintf("%s is not labelled: %s", name, v.Reason), v.Remedy})
+		}
+	}
+	return nil
+}
+
+// Applicable says why there is nothing to provision on this host, or why this process cannot.
+func (h *Host) Applicable() error { return h.applicable() }

@@ -1,0 +1,409 @@
+package vmtests
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	watchUnit = "selinux-provision-mountwatch.service"
+
+	// shared is the label that the image has for volumes, private one with categories, other one that no rule asks for.
+	shared  = "system_u:object_r:container_file_t:s0"
+	private = "system_u:object_r:container_file_t:s0:c10,c20"
+	other   = "system_u:object_r:container_ro_file_t:s0"
+)
+
+// volume is what the tests read of a volume in status --json.
+type volume struct {
+	Rule, Mountpoint, Context, State, How, Code, Reason, Remedy string
+
+	FSType string                                      `json:"fstype"`
+	When   time.Time                                   `json:"when"`
+	Files  struct{ Seen, Set, Already, Resumed int64 } `json:"files"`
+}
+
+// fate is what a test wants to see of a volume, in one line.
+func (v volume) fate() string {
+	return strings.Join(strings.Fields(v.State+" "+v.How+" "+v.Code), " ")
+}
+
+// volumes asks selinux-provision, by the name of the rule. Of two with one rule the one with the later mountpoint is given.
+func (m *Machine) volumes(t *testing.T) map[string]volume {
+	t.Helper()
+	out, err := m.Run(t.Context(), "/opt/bin/selinux-provision status --json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct{ Volumes []volume }
+	if err := json.Unmarshal([]byte(out.Stdout), &r); err != nil {
+		t.Fatalf("status --json: %v\n%s%s", err, out.Stdout, out.Stderr)
+	}
+	by := map[string]volume{}
+	for _, v := range r.Volumes {
+		by[v.Rule] = v
+	}
+	return by
+}
+
+// settle waits until the watcher is done with everything that is mounted, and gives it.
+func (m *Machine) settle(t *testing.T) map[string]volume {
+	t.Helper()
+	for range 120 {
+		by := m.volumes(t)
+		if !slices.ContainsFunc(slices.Collect(maps.Values(by)), func(v volume) bool {
+			return slices.Contains([]string{"remounting", "relabelling", "pending"}, v.State)
+		}) {
+			return by
+		}
+		time.Sleep(time.Second)
+	}
+	t.Fatalf("the watcher does not get done:\n%+v\n%s", m.volumes(t), m.watchLog(t))
+	return nil
+}
+
+func (m *Machine) watchLog(t *testing.T) string {
+	t.Helper()
+	return m.Must(t, "journalctl -b --no-pager -o short-monotonic --no-hostname -u "+watchUnit)
+}
+
+// scenario is one volume, made and mounted in the guest while the watcher runs.
+type scenario struct {
+	name string
+	// mount makes the volume and mounts it at $v; $i is a file for an image.
+	mount string
+	// rule is the rest of the rule for it, beside its name and its mountpoint; "none": there is no rule.
+	rule string
+	// want is the fate, label the label that its files then have, shared if it is "".
+	want, label string
+}
+
+// makers of file systems in a file, mounted through a loop device that goes away with the mount.
+func ext4(options string) string { return "truncate -s 32M $i; mkfs.ext4 -q $i; " + loop(options) }
+func xfs(options string) string  { return "truncate -s 320M $i; mkfs.xfs -q $i; " + loop(options) }
+func vfat(options string) string {
+	return "truncate -s 8M $i; mkfs.vfat $i >/dev/null; " + loop(options)
+}
+func btrfs(options string) string { return "truncate -s 128M $i; mkfs.btrfs -q $i; " + loop(options) }
+func loop(options string) string  { return "mount -o " + strings.Trim("loop,"+options, ",") + " $i $v" }
+func iso(options string) string {
+	return "mkdir $i.d; echo x > $i.d/file; xorrisofs -quiet -R -o $i $i.d 2>/dev/null; " + loop(strings.Trim("ro,"+options, ","))
+}
+func overlay(options string) string {
+	return "mkdir -p $i.d/lower/sub $i.d/upper $i.d/work; echo x > $i.d/lower/sub/file; mount -t overlay none -o " +
+		strings.Trim("lowerdir=$i.d/lower,upperdir=$i.d/upper,workdir=$i.d/work,"+options, ",") + " $v"
+}
+
+const (
+	fill   = "; mkdir -p $v/dir/sub; echo x > $v/dir/sub/file; ln -s /etc/passwd $v/dir/link"
+	option = "labelled context option"
+	files  = "labelled labelled files"
+)
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "ext4-auto", mount: ext4("noatime,nosuid") + fill, want: option},
+		{name: "ext4-context", mount: ext4("") + fill, rule: "strategy: context", want: option},
+		{name: "ext4-relabel", mount: ext4("") + fill, rule: "strategy: relabel", want: files},
+		{name: "ext4-right", mount: ext4(`context="` + shared + `"`), want: option},
+		{name: "ext4-wrong", mount: ext4(`context="` + other + `"`), want: option},
+		{name: "ext4-relabel-wrong", mount: ext4(`context="` + other + `"`), rule: "strategy: relabel", want: "refused other-context", label: other},
+		{name: "ext4-categories", mount: ext4("") + fill, rule: "level: 's0:c10,c20'", want: option, label: private},
+		{name: "ext4-relabel-categories", mount: ext4("") + fill, rule: "strategy: relabel, level: 's0:c10,c20'", want: files, label: private},
+		{name: "ext4-readonly", mount: ext4("ro"), rule: "strategy: relabel", want: "refused read-only", label: "-"},
+		{name: "ext4-paths", mount: "mkdir -p $i.d/pvc-1/x $i.d/pvc-2 $i.d/beside; truncate -s 32M $i; mkfs.ext4 -q -d $i.d $i; " + loop(""), rule: "paths: [pvc-1, pvc-2]", want: files, label: "-"},
+		{name: "ext4-no-path", mount: ext4(""), rule: "paths: [pvc-1]", want: "failed relabel-failed", label: "-"},
+		{name: "ext4-busy-auto", mount: ext4("") + fill + "; (cd $v/dir && exec sleep 3600 >/dev/null 2>&1 </dev/null) &", want: files},
+		{name: "ext4-busy-context", mount: ext4("") + fill + "; (cd $v/dir && exec sleep 3600 >/dev/null 2>&1 </dev/null) &", rule: "strategy: context",
+			want: "refused busy", label: "-"},
+		{name: "ext4-unknown", mount: ext4(""), rule: "context: 'system_u:object_r:no_such_t:s0'", want: "refused unknown-context", label: "-"},
+		{name: "xfs-auto", mount: xfs("") + fill, want: option},
+		{name: "xfs-context", mount: xfs("nodev,largeio") + fill, rule: "strategy: context, level: 's0:c10,c20'", want: option, label: private},
+		{name: "xfs-relabel", mount: xfs("") + fill, rule: "strategy: relabel", want: files},
+		{name: "vfat-auto", mount: vfat("noexec,uid=7,umask=0027") + "; echo x > $v/file", want: option},
+		{name: "vfat-context", mount: vfat(""), rule: "strategy: context, level: 's0:c10,c20'", want: option, label: private},
+		{name: "vfat-relabel", mount: vfat(""), rule: "strategy: relabel", want: "refused no-relabel", label: "-"},
+		{name: "iso-auto", mount: iso(""), want: option},
+		{name: "iso-context", mount: iso(""), rule: "strategy: context", want: option},
+		{name: "iso-relabel", mount: iso(""), rule: "strategy: relabel", want: "refused no-relabel", label: "-"},
+		{name: "tmpfs-auto", mount: "mount -t tmpfs none $v" + fill, want: files},
+		{name: "tmpfs-context", mount: "mount -t tmpfs none $v" + fill, rule: "strategy: context", want: "refused no-remount", label: "-"},
+		{name: "tmpfs-relabel", mount: "mount -t tmpfs none $v" + fill, rule: "strategy: relabel", want: files},
+		{name: "overlay-auto", mount: overlay(""), want: option},
+		{name: "overlay-context", mount: overlay("") + fill, rule: "strategy: context, level: 's0:c10,c20'", want: option, label: private},
+		{name: "overlay-relabel", mount: overlay(""), rule: "strategy: relabel", want: files},
+		{name: "btrfs-auto", mount: btrfs(""), want: "refused btrfs", label: "-"},
+		{name: "btrfs-context", mount: btrfs(""), rule: "strategy: context", want: "refused btrfs", label: "-"},
+		{name: "btrfs-relabel", mount: btrfs(""), rule: "strategy: relabel", want: "refused btrfs", label: "-"},
+		{name: "btrfs-subvolume", mount: btrfs("") + "; btrfs -q subvolume create $v/sub; umount $v; " + loop("subvol=sub"), want: "refused btrfs", label: "-"},
+		{name: "dm-auto", mount: "truncate -s 32M $i; d=$(losetup --find --show $i); dmsetup create v-dm --table \"0 65536 linear $d 0\"; udevadm settle; " +
+			"mkfs.ext4 -q /dev/mapper/v-dm; mount /dev/mapper/v-dm $v" + fill, want: option},
+		{name: "fuse-auto", mount: "mkdir $i.d; bindfs $i.d $v", want: "refused no-remount", label: "-"},
+		{name: "fuse-context", mount: "mkdir $i.d; bindfs $i.d $v", rule: "strategy: context", want: "refused no-remount", label: "-"},
+		{name: "fuse-relabel", mount: "mkdir $i.d; bindfs $i.d $v", rule: "strategy: relabel", want: "refused no-relabel", label: "-"},
+		{name: "bind", mount: "mkdir -p $i.d/sub; mount --bind $i.d/sub $v", want: "refused bind-mount", label: "-"},
+		{name: "twice", mount: ext4("") + "; mkdir -p $v-again; mount $(findmnt -no SOURCE $v) $v-again", rule: "strategy: context", want: "refused several-mounts", label: "-"},
+		{name: "tied", mount: ext4(""), rule: "none", want: "refused tie", label: "-"},
+		{name: "undeclared", mount: ext4(""), rule: "none", label: "-"},
+	}
+}
+
+// config writes the rules of scenarios.
+func (s scenario) config() string {
+	if s.rule == "none" {
+		return ""
+	}
+	rule := fmt.Sprintf("  - {name: %s, match: {mountpoint: /v/%s}", s.name, s.name)
+	if s.rule != "" {
+		rule += ", " + s.rule
+	}
+	return rule + "}\n"
+}
+
+// TestVolumes mounts a volume of every kind in every way while the watcher runs, and sees what becomes of it: it has its label, read back
+// from the mount table or from each file, or it is as it was, with the reason.
+func TestVolumes(t *testing.T) {
+	t.Parallel()
+	m := startProvisioned(t)
+	m.expect(t, "the watcher", "systemctl is-active "+watchUnit, "active")
+
+	all := scenarios()
+	var rules, script strings.Builder
+	rules.WriteString("version: 1\nvolumes:\n")
+	script.WriteString("set -e; mkdir -p /var/images\n")
+	for _, s := range all {
+		rules.WriteString(s.config())
+		fmt.Fprintf(&script, "v=/v/%s i=/var/images/%s; mkdir -p $v; %s\n", s.name, s.name, s.mount)
+	}
+	rules.WriteString("  - {name: tied-1, match: {mountpoint: '/v/tie*'}}\n  - {name: tied-2, match: {mountpoint: '/v/tie?'}}\n")
+	m.put(t, "/etc/selinux-provision/config.d/50-volumes.yaml", rules.String())
+	m.Must(t, "systemctl reload "+watchUnit)
+	if log := m.watchLog(t); contains(log, "the configuration is wrong") {
+		t.Fatal(log)
+	}
+	m.put(t, "/root/mount", script.String())
+	begin := time.Now()
+	m.Must(t, "bash /root/mount 2>&1")
+	t.Logf("%d volumes mounted in %s", len(all), time.Since(begin))
+	got := m.settle(t)
+	t.Logf("settled after %s\n%s", time.Since(begin), m.watchLog(t))
+	for _, s := range all {
+		t.Run(s.name, func(t *testing.T) { m.checkVolume(t, s, got) })
+	}
+}
+
+// TestVolumesLive is the life of declared volumes on one machine: mounted by systemd with the label from the start, on a disk, an NFS and an SMB
+// server; declared while they are mounted; given another label; the watcher killed; the machine rebooted; shared by containers.
+func TestVolumesLive(t *testing.T) {
+	t.Parallel()
+	m := startProvisioned(t)
+	m.Must(t, "mkdir -p /var/images /v; cd /var/images; for n in fstab unit live many; do truncate -s 64M $n; mkfs.ext4 -q -N 12000 $n; mkdir -p /v/$n; done")
+	m.Must(t, `cat >> /etc/fstab <<'END'
+/var/images/fstab /v/fstab ext4 loop,noatime,nofail,x-systemd.device-timeout=9%% 0 0
+localhost:/srv /v/nfs nfs4 noauto 0 0
+//localhost/share /v/smb cifs noauto,guest 0 0
+END
+cat > /etc/systemd/system/v-unit.mount <<'END'
+[Mount]
+What=/var/images/unit
+Where=/v/unit
+Type=ext4
+Options=loop,nodev
+[Install]
+WantedBy=multi-user.target
+END
+systemctl daemon-reload; systemctl -q enable v-unit.mount; systemctl start v-fstab.mount v-unit.mount
+mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
+	rules := "version: 1\nvolumes:\n" +
+		"  - {name: fstab, match: {mountpoint: /v/fstab}}\n" +
+		"  - {name: unit, match: {mountpoint: /v/unit}, level: 's0:c10,c20'}\n" +
+		"  - {name: nfs, match: {mountpoint: /v/nfs}}\n" +
+		"  - {name: smb, match: {mountpoint: /v/smb}}\n" +
+		"  - {name: live, match: {mountpoint: /v/live}}\n" +
+		"  - {name: many, match: {mountpoint: /v/many}, strategy: relabel}\n"
+	const volumesFile = "/etc/selinux-provision/config.d/50-volumes.yaml"
+	m.put(t, volumesFile, rules)
+	m.Must(t, "systemctl reload "+watchUnit)
+	const contexts = `findmnt -rno TARGET,OPTIONS | tr -d '"' | sed -n 's|^\(/v/[a-z]*\) .*context=\([^ ]*:s0\(:c[0-9]*\(,c[0-9]*\)*\)*\).*|\1 \2|p' | sort`
+	got := m.settle(t)
+	t.Log(m.watchLog(t))
+	if got["fstab"].fate() != option || got["unit"].fate() != option {
+		t.Errorf("%+v", got)
+	}
+	m.expect(t, "mounted again through systemd", contexts+"; findmnt -no OPTIONS /v/fstab | grep -c noatime; findmnt -no OPTIONS /v/unit | grep -c nodev; cat /v/fstab/dir/file; systemctl is-active v-fstab.mount v-unit.mount",
+		"/v/fstab "+shared+"\n/v/unit "+private+"\n1\n1\nx\nactive\nactive")
+	m.status(t, 0)
+
+	t.Run("servers", func(t *testing.T) {
+		m.Must(t, servers)
+		m.Must(t, "mkdir -p /v/nfs /v/smb; systemctl start v-nfs.mount v-smb.mount")
+		got := m.settle(t)
+		if got["nfs"].fate() != option || got["smb"].fate() != option {
+			t.Errorf("%+v\n%s", got, m.watchLog(t))
+		}
+		m.expect(t, "options", "systemctl cat v-nfs.mount v-smb.mount | grep -c 'nosharecache,context\\|nosharesock,context'; stat -c %C /v/nfs /v/smb", "2\n"+shared+"\n"+shared)
+		m.Must(t, "systemctl stop v-nfs.mount v-smb.mount; mount -t nfs4 localhost:/srv /v/nfs")
+		if got := m.settle(t)["nfs"]; got.fate() != option {
+			t.Errorf("mounted by hand: %+v\n%s", got, m.watchLog(t))
+		}
+		m.Must(t, "umount /v/nfs")
+	})
+	t.Run("another label", func(t *testing.T) {
+		m.put(t, volumesFile, strings.Replace(rules, "{mountpoint: /v/fstab}", "{mountpoint: /v/fstab}, level: 's0:c10,c20'", 1))
+		m.Must(t, "systemctl reload "+watchUnit)
+		m.settle(t)
+		m.expect(t, "the label", contexts, "/v/fstab "+private+"\n/v/unit "+private)
+		m.put(t, volumesFile, "version: 1\nvolumes:\n  - {nome: x}\n")
+		m.Must(t, "systemctl reload "+watchUnit)
+		if log := m.watchLog(t); !contains(log, "the configuration is wrong, the one before still counts") || !contains(log, "50-volumes.yaml:3: volumes[0].nome") {
+			t.Errorf("a wrong configuration:\n%s", log)
+		}
+		m.expect(t, "the label", contexts, "/v/fstab "+private+"\n/v/unit "+private)
+		m.put(t, volumesFile, rules)
+		m.Must(t, "/opt/bin/selinux-provision apply") // which tells the watcher
+		m.settle(t)
+		m.expect(t, "the label", contexts, "/v/fstab "+shared+"\n/v/unit "+private)
+	})
+	t.Run("needed", func(t *testing.T) {
+		m.Must(t, `systemd-run --quiet --unit=needs-it -p RequiresMountsFor=/v/fstab sleep 1000`)
+		m.put(t, volumesFile, strings.Replace(rules, "{mountpoint: /v/fstab}", "{mountpoint: /v/fstab}, level: 's0:c10,c20'", 1))
+		m.Must(t, "systemctl reload "+watchUnit)
+		if got := m.settle(t)["fstab"]; got.fate() != "refused busy" || !contains(got.Reason, "needs-it.service") {
+			t.Errorf("%+v", got)
+		}
+		m.expect(t, "the service", "systemctl is-active needs-it.service", "active")
+		m.Must(t, "systemctl stop needs-it.service")
+		m.put(t, volumesFile, rules)
+		m.Must(t, "systemctl reload "+watchUnit)
+		m.settle(t)
+	})
+	t.Run("killed", func(t *testing.T) {
+		m.Must(t, "cd /var/images && mount -o loop many /v/many && cd /v/many && mkdir d{0..9} && for d in d*; do (cd $d; touch f{0..999}); done; cd /; umount /v/many")
+		m.put(t, "/etc/selinux-provision/config.d/60-slow.yaml", "version: 1\nrelabel: {entries_per_second: 2000}\n")
+		m.Must(t, "systemctl reload "+watchUnit+"; mount -o loop /var/images/many /v/many")
+		m.Must(t, `for i in $(seq 100); do n=$(find /v/many -context '*container_file_t*' | wc -l); test $n -gt 1000 && break; sleep 0.1; done; systemctl kill -s KILL `+watchUnit)
+		m.Must(t, "rm /etc/selinux-provision/config.d/60-slow.yaml; for i in $(seq 100); do systemctl -q is-active "+watchUnit+" && break; sleep 0.1; done")
+		before := m.Must(t, "find /v/many ! -context '*container_file_t*' | wc -l")
+		got := m.settle(t)["many"]
+		t.Logf("%s files were left when it was killed: %+v", before, got)
+		if got.fate() != files || before == "0" || got.Files.Resumed+got.Files.Already == 0 {
+			t.Errorf("%s left; %+v\n%s", before, got, m.watchLog(t))
+		}
+		m.expect(t, "files with another label", "find /v/many ! -context '"+shared+"'", "")
+	})
+	t.Run("containers", m.shareVolumes)
+	t.Run("required", func(t *testing.T) {
+		m.Must(t, "systemd-run --quiet --unit=waits -p Requires=selinux-provision-volume@live.service -p After=selinux-provision-volume@live.service --no-block sleep 1000; sleep 2")
+		m.expect(t, "it waits", "systemctl is-active waits.service || true", "inactive")
+		m.Must(t, "mount -o loop /var/images/live /v/live")
+		m.Must(t, "for i in $(seq 50); do systemctl -q is-active waits.service && exit; sleep 0.2; done; exit 1")
+		m.expect(t, "the label", "stat -c %C /v/live", shared)
+		m.Must(t, "systemctl stop waits.service")
+	})
+
+	m.Must(t, "umount /v/many; sync")
+	m.reboot(t)
+	t.Log(m.Must(t, "journalctl -b -k -o cat --no-pager | grep selinux-provision-generator"), "\n", m.watchLog(t))
+	m.expect(t, "after a reboot", contexts, "/v/fstab "+shared+"\n/v/unit "+private)
+	if log := m.watchLog(t); contains(log, "mounted again") {
+		t.Errorf("something was mounted without its label at first:\n%s", log)
+	}
+	m.Must(t, "mount -o loop /var/images/many /v/many")
+	if got := m.settle(t)["many"]; got.fate() != files || contains(m.watchLog(t), "being labelled") {
+		t.Errorf("labelled again: %+v\n%s", got, m.watchLog(t))
+	}
+	m.unchanged(t)
+	m.idle(t)
+}
+
+// servers serve a directory of the machine to itself, over NFS 4 and SMB.
+const servers = `set -e; ip link set lo up; mkdir -p /srv/share; echo x > /srv/file; chmod 777 /srv/share
+modprobe nfsd; mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
+exportfs -o rw,no_root_squash,insecure,fsid=0 localhost:/srv; rpc.mountd -N 3 2>/dev/null || true; rpc.nfsd -N 3 -H 127.0.0.1 1
+mkdir -p /etc/ksmbd; printf '[global]\nmap to guest = bad user\n[share]\npath = /srv/share\nguest ok = yes\nwriteable = yes\n' > /etc/ksmbd/ksmbd.conf
+modprobe ksmbd; ksmbd.mountd`
+
+// shareVolumes proves that two containers with different labels share a volume, written by one, appended to by the other, read by the
+// first; and that neither they nor the owner of another private volume see into a private one.
+func (m *Machine) shareVolumes(t *testing.T) {
+	m.Must(t, `mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin/ && for a in sh cat; do ln -sf busybox /tmp/image/bin/$a; done
+tar -C /tmp/image -c . | docker import - vmtest >/dev/null; mount -o loop /var/images/live /v/live`)
+	m.settle(t)
+	run := func(options, command string) Output {
+		out, err := m.Run(t.Context(), "docker run --rm --network none "+options+" vmtest /bin/sh -c '"+command+"'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	const sharedVolume, privateVolume = "-v /v/live:/d ", "-v /v/unit:/d "
+	own := "--security-opt label=level:s0:c10,c20 "
+	for _, step := range []struct{ who, options, command, want string }{
+		{"A writes", sharedVolume, "echo a > /d/f", ""},
+		{"B appends", sharedVolume, "echo b >> /d/f", ""},
+		{"A reads back", sharedVolume, "cat /d/f", "a\nb\n"},
+		{"C writes into its own", own + privateVolume, "echo c > /d/f; cat /d/f", "c\n"},
+	} {
+		if out := run(step.options, step.command); out.Exit != 0 || out.Stdout != step.want {
+			t.Errorf("%s: %d %q\n%s", step.who, out.Exit, out.Stdout, out.Stderr)
+		}
+	}
+	for _, options := range []string{privateVolume, "--security-opt label=level:s0:c30,c40 " + privateVolume} {
+		if out := run(options, "cat /d/f"); out.Exit == 0 || !contains(out.Stderr, "Permission denied") {
+			t.Errorf("another container reads a private volume: %+v", out)
+		}
+	}
+	m.Must(t, "umount /v/live")
+}
+
+// idle checks that a watcher that has nothing to do does nothing: what its threads did in a minute was no more than the Go runtime's own
+// look around.
+func (m *Machine) idle(t *testing.T) {
+	t.Helper()
+	const count = `cat /proc/$(systemctl show -P MainPID ` + watchUnit + `)/task/*/status | awk '/ctxt_switches/ {n += $2} END {print n}'`
+	before := m.Must(t, count)
+	m.Must(t, "sleep 60")
+	after := m.Must(t, count)
+	t.Logf("context switches of the idle watcher: %s, a minute later %s; memory: %s", before, after, m.Must(t, "systemctl show -P MemoryCurrent "+watchUnit+"; grep VmRSS /proc/$(systemctl show -P MainPID "+watchUnit+")/status"))
+	var a, b int
+	fmt.Sscan(before, &a)
+	fmt.Sscan(after, &b)
+	if b-a > 4 {
+		t.Errorf("the idle watcher woke up: %d context switches in a minute", b-a)
+	}
+}
+
+func (m *Machine) checkVolume(t *testing.T, s scenario, got map[string]volume) {
+	t.Helper()
+	v, found := got[s.name]
+	if s.name == "tied" {
+		v, found = got["tied-1, tied-2"]
+	}
+	if !found && s.want != "" || v.fate() != s.want {
+		t.Errorf("%q, want %q: %+v", v.fate(), s.want, v)
+	}
+	if v.State != "labelled" && s.want != "" && (v.Reason == "" || v.Remedy == "") {
+		t.Errorf("nobody knows why, or what to do: %+v", v)
+	}
+	point, label := "/v/"+s.name, s.label
+	if label == "" {
+		label = shared
+	}
+	switch {
+	case label == "-":
+	case v.How == "labelled files":
+		m.expect(t, "files with another label", "find "+point+" ! -context '"+label+"'", "")
+		fallthrough
+	default:
+		m.expect(t, "the labels of its files", "find "+point+" -exec stat -c %C {} + | sort -u", label)
+	}
+	if v.How == "context option" {
+		m.expect(t, "the option", "findmnt -no OPTIONS "+point+" | grep -o 'context=[^ ]*:s0\\(:c[0-9]*\\(,c[0-9]*\\)*\\)*' | tr -d '\"'; findmnt -no OPTIONS "+point+" | grep -c seclabel || true",
+			"context="+label+"\n0")
+	}
+}
