@@ -231,11 +231,13 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if blocked && forbidden.ByLevel {
 		also = "the categories forbid it too: " + levelAdvice(c)
 	}
-	if f, ok := e.mislabelled(c); ok {
+	if f, ok := e.mislabelled(c, allowed); ok {
 		return f
 	}
-	if f, ok := e.volume(c); ok {
-		return f
+	if !allowed {
+		if f, ok := e.volume(c); ok {
+			return f
+		}
 	}
 	if e.Policy != nil && !allowed {
 		if answers := e.Policy.Booleans(c.question()); len(answers) > 0 {
@@ -257,9 +259,28 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	}
 }
 
-func (e *Evidence) mislabelled(c *oneCase) (Fix, bool) {
+// mislabelled recognises a target whose label is not the one of its path, if with that one the access is allowed. allowed says that the rules
+// allow it with the label that it has: then only the level can be wrong.
+func (e *Evidence) mislabelled(c *oneCase, allowed bool) (Fix, bool) {
 	want := avc.Context(c.expected).Type()
-	if want == "" || want == c.Target || c.expected == "<<none>>" {
+	if want == "" {
+		return Fix{}, false
+	}
+	command := "restorecon -RFv " + quote(c.host)
+	if allowed {
+		level := avc.Context(c.expected).Level()
+		if want != c.Target || level == c.Object.Level() {
+			return Fix{}, false
+		}
+		if v, known := e.Policy.Constraints(string(c.Source), c.expected, c.Class, c.PermissionList()); !known || len(v.Forbidden) > 0 {
+			return Fix{}, false
+		}
+		return Fix{
+			Kind: Relabel, Text: fmt.Sprintf("%s has the level %s, and by the policy's file contexts a path like this has %s, with which it is allowed", c.host, c.Object.Level(), level),
+			Command: command,
+		}, true
+	}
+	if want == c.Target {
 		return Fix{}, false
 	}
 	if e.Policy != nil {
@@ -271,7 +292,7 @@ func (e *Evidence) mislabelled(c *oneCase) (Fix, bool) {
 	}
 	return Fix{
 		Kind: Relabel, Text: fmt.Sprintf("%s has the type %s, and by the policy's file contexts a path like this has %s, which %s may use", c.host, c.Target, want, c.Domain),
-		Command: "restorecon -RFv " + quote(c.host),
+		Command: command,
 	}, true
 }
 
@@ -284,17 +305,18 @@ func quote(name string) string {
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
-// systemPath tells whether a directory belongs to the system, so that it must not become a container's.
+// systemPath tells whether a directory belongs to the system, so that it must not become a container's. What lies below /etc can be made for
+// one.
 func systemPath(name string) bool {
 	for _, dir := range []string{
-		"/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/oem", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var/lib/docker", "/var/lib/containerd",
+		"/bin", "/boot", "/dev", "/etc/selinux", "/etc/selinux-provision", "/etc/ssl", "/home", "/lib", "/lib64", "/oem", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var/lib/docker", "/var/lib/containerd",
 		"/var/lib/containers", "/var/lib/kubelet", "/var/lib/selinux", "/var/log", "/var/run", "/var/spool",
 	} {
 		if name == dir || strings.HasPrefix(name, dir+"/") {
 			return true
 		}
 	}
-	return slices.Contains([]string{"/", "/opt", "/srv", "/mnt", "/media", "/var", "/var/lib", "/var/opt"}, name)
+	return slices.Contains([]string{"/", "/etc", "/opt", "/srv", "/mnt", "/media", "/var", "/var/lib", "/var/opt"}, name)
 }
 
 // volume recognises a target that is the host's and that no container could use: without a label, or with that of what the host has
@@ -341,6 +363,10 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 		}, true
 	}
 	f := Fix{Kind: Volume, Text: fmt.Sprintf("%s %s", dir, state), Also: "or start the container with the volume option :z (shared) or :Z (its own)"}
+	if strings.HasPrefix(dir, "/etc/") {
+		f.Also = "it lies in /etc: if nothing but the container uses it, start the container with the volume option :z (shared) or :Z (its own); otherwise give it a directory of its own"
+		return f, true
+	}
 	if c.mount != nil && c.mount.Path == dir && dir != "/" {
 		f.Config = fmt.Sprintf("volumes:\n  - name: %s\n    match: {mountpoint: %s}\n    context: %s", path.Base(dir), dir, e.VolumeContext)
 	} else {

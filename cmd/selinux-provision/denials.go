@@ -461,7 +461,7 @@ func onWhat(f *judge.Finding) string {
 		text = cmp.Or(f.Invalid, text)
 	}
 	if len(f.Paths) > 0 {
-		text += " " + f.Paths[0].Path
+		text += " " + shorten(f.Paths[0].Path)
 		if f.PathCount > 1 {
 			text += fmt.Sprintf(" and %d more", f.PathCount-1)
 		}
@@ -472,6 +472,15 @@ func onWhat(f *judge.Finding) string {
 		text += " (" + f.Dev + ")"
 	}
 	return printable(text)
+}
+
+// shorten keeps the end of a long path: -v shows all of it.
+func shorten(name string) string {
+	const longest = 48
+	if runes := []rune(name); len(runes) > longest {
+		return "…" + string(runes[len(runes)-longest+1:])
+	}
+	return name
 }
 
 func enforcedWord(f *judge.Finding) string {
