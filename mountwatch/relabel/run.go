@@ -110,6 +110,9 @@ func (r *run) do(ctx context.Context) error {
 	if err := r.loadRecord(); err != nil {
 		return err
 	}
+	if r.disk = newPrefetch(r); r.disk != nil {
+		defer r.disk.end()
+	}
 	if err := r.walk(ctx); err != nil {
 		return errors.Join(err, r.saveRecord(ctx))
 	}
