@@ -3,10 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,6 +24,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 const relabelHelp = `Give every file and directory below PATH an SELinux label. Only what differs is written. The root of the tree gets its label
@@ -82,7 +87,7 @@ func (a *app) relabelCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) relabel(ctx context.Context, path string, f relabelFlags) error {
+func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 	root, err := a.openRoot()
 	if err != nil {
 		return err
@@ -93,11 +98,11 @@ func (a *app) relabel(ctx context.Context, path string, f relabelFlags) error {
 		return err
 	}
 	if root.IsHost() {
-		if path, err = filepath.Abs(path); err != nil {
+		if name, err = filepath.Abs(name); err != nil {
 			return err
 		}
 	}
-	target, err := relabel.OpenIn(root, path, scope)
+	target, err := relabel.OpenIn(root, name, scope)
 	if err != nil {
 		return err
 	}
@@ -105,6 +110,9 @@ func (a *app) relabel(ctx context.Context, path string, f relabelFlags) error {
 	o := relabel.Options{
 		Labels: labels, DryRun: f.dry, Workers: f.workers, TrustLinks: f.trustLinks, CopyUp: f.copyUp, Verify: f.verify,
 		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
+	}
+	if root.IsHost() && !f.fresh {
+		o.State = newRelabelState(root, target.Path(), labels.String())
 	}
 	show := a.relabelReporter(target.Path())
 	o.Progress, o.Interval = show.progress, show.interval
@@ -230,6 +238,37 @@ func knownToKernel(label string) error {
 	return nil
 }
 
+// relabelState keeps what a run that was broken off has done, one file for each tree and label. It may be removed at any time.
+type relabelState struct {
+	root *hostfs.Root
+	name string
+}
+
+func newRelabelState(root *hostfs.Root, path, labels string) *relabelState {
+	sum := sha256.Sum256([]byte(path + "\x00" + labels))
+	return &relabelState{root, stages.StateDir + "/relabel/" + hex.EncodeToString(sum[:8]) + ".json"}
+}
+
+// Load reads it, nil if there is none.
+func (s *relabelState) Load() ([]byte, error) {
+	content, err := s.root.ReadFile(s.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
+}
+
+// Save writes it in one step.
+func (s *relabelState) Save(record []byte) error {
+	if err := s.root.MkdirAll(path.Dir(s.name), 0o755); err != nil {
+		return err
+	}
+	return s.root.WriteFile(s.name, record, hostfs.Attributes{Mode: 0o600})
+}
+
+// Remove removes it.
+func (s *relabelState) Remove() error { return s.root.Remove(s.name) }
+
 // relabelReporter tells how a run goes: a bar on a terminal, lines in the journal, nothing in a pipe and with --json.
 type relabelReporter struct {
 	app      *app
@@ -337,8 +376,8 @@ func relabelLines(r relabel.Result) (lines, problems []string) {
 	}
 	for _, f := range r.Failed {
 		problem("%d failed with %s: %s", f.Count, f.Errno, f.Message)
-		for _, path := range f.Paths {
-			problem("  %s: %s", f.Errno, path)
+		for _, name := range f.Paths {
+			problem("  %s: %s", f.Errno, name)
 		}
 		if left := f.Count - int64(len(f.Paths)); left > 0 {
 			problem("  and %d more", left)

@@ -34,9 +34,11 @@ type node struct {
 	offset int64
 
 	// For the record of a run that may be broken off.
-	open atomic.Int64 // parts that are not done: the listing, parts of the files, directories with all that is in them
-	seen atomic.Int64 // entries done in all of it
-	bad  atomic.Bool  // something in it was not labelled
+	handle   string
+	recorded []string     // what is recorded of directories below, guarded by the record
+	open     atomic.Int64 // parts that are not done: the listing, parts of the files, directories with all that is in them
+	seen     atomic.Int64 // entries done in all of it
+	bad      atomic.Bool  // something in it was not labelled
 }
 
 // path gives the path of a directory below the root, or of an entry in it, with the root's in front.
@@ -200,7 +202,7 @@ func (r *run) begun(n *node, parts int64) {
 }
 
 func (r *run) ended(n *node) {
-	if r.record == nil {
+	if r.record == nil || r.stopped.Load() { // what was in hands when a run was broken off is not done
 		return
 	}
 	for n != nil && n.open.Add(-1) == 0 {

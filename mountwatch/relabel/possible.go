@@ -1,5 +1,123 @@
 package relabel
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
 
-func (r *run) possible(context.Context) error { return nil }
+	"golang.org/x/sys/unix"
+)
+
+// CopyUpError says that the labels would copy files to the upper layer of an overlay, and what that takes.
+type CopyUpError struct {
+	Path  string
+	Files int64 // that would be copied, at most: those that are in the upper layer already cost nothing
+	Bytes int64 // that they have, at most
+	Free  int64 // bytes in the upper layer
+}
+
+func (e *CopyUpError) Error() string {
+	text := fmt.Sprintf("cannot relabel %s: it is an overlay, and %d entries with up to %.1f MB would be copied to its upper layer, which has %.1f MB free",
+		e.Path, e.Files, float64(e.Bytes)/1e6, float64(e.Free)/1e6)
+	if e.Bytes > e.Free {
+		return text + ": make room, or relabel what the overlay is made of"
+	}
+	return text + ": give --copy-up to do that"
+}
+
+// possible refuses what cannot end well, before anything is changed.
+func (r *run) possible(ctx context.Context) error {
+	refuse := func(reason string) error { return &RefusedError{r.target.path, reason} }
+	if err := r.takesLabels(); err != "" {
+		return refuse(err)
+	}
+	if r.options.DryRun {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(r.target.fd, &fs); err != nil {
+		return fmt.Errorf("cannot relabel %s: %w", r.target.path, err)
+	}
+	if fs.Flags&unix.ST_RDONLY != 0 {
+		return refuse("it is mounted read-only: mount it writable, or mount it with context=")
+	}
+	if fs.Type == unix.EXT4_SUPER_MAGIC {
+		if need, free := r.labelBlocks(&fs); need > free {
+			return refuse(fmt.Sprintf("its inodes have no room for labels, which therefore take about %d blocks, and %d are free: free some space", need, free))
+		}
+	}
+	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return r.copyUp(ctx, int64(fs.Bavail)*fs.Bsize)
+	}
+	return nil
+}
+
+// takesLabels says why the mount takes no labels; "" if it does.
+func (r *run) takesLabels() string {
+	if strings.Contains(r.place.superOp+",", "context=") && !strings.Contains(r.place.superOp, "seclabel") {
+		return "it is mounted with context=, which gives everything on it one label: mount it with another one, or without"
+	}
+	var value [maxContext]byte
+	h := &worker{run: r, sys: r.target.sys}
+	if _, errno := h.get(handle{fd: r.target.fd, pinned: true}, value[:]); errno == unix.EOPNOTSUPP {
+		return "its file system (" + r.place.fstype + ") keeps no labels: mount it with context= instead"
+	}
+	if r.place.known && !strings.Contains(r.place.superOp, "seclabel") && enforcesLabels() {
+		return "its file system (" + r.place.fstype + ") keeps no labels of its own here, as the policy says: mount it with context= instead"
+	}
+	return ""
+}
+
+// enforcesLabels tells whether the kernel has SELinux with a policy: then it marks the mounts that take labels.
+func enforcesLabels() bool {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	return err == nil && strings.Contains(string(table), "seclabel")
+}
+
+// labelBlocks gives how many blocks the labels take on an ext4 whose inodes are too small for them, and how many are free. Files with one
+// label share a block, up to 1024 of them (fs/ext4/xattr.h, EXT4_XATTR_REFCOUNT_MAX).
+func (r *run) labelBlocks(fs *unix.Statfs_t) (need, free int64) {
+	device := openDevice(uint64(r.target.stat.Dev))
+	if device == nil {
+		return 0, 0
+	}
+	defer device.Close()
+	size, err := device.Seek(0, 2)
+	if err != nil {
+		return 0, 0
+	}
+	layout, err := readExt4(device, size)
+	if err != nil || layout.inode > 128 {
+		return 0, 0
+	}
+	// ext4 keeps some blocks for itself, which not even root gets (fs/ext4/super.c, ext4_calculate_resv_clusters).
+	kept := min(size/layout.block/50, 4096)
+	return int64(fs.Files-fs.Ffree)/1024 + 1, max(int64(fs.Bfree)-kept, 0)
+}
+
+// copyUp measures what labelling an overlay takes, with a walk that changes nothing.
+func (r *run) copyUp(ctx context.Context, free int64) error {
+	var files, size atomic.Int64
+	o := r.options
+	o.DryRun, o.Verify, o.State, o.Changed, o.Progress = true, false, nil, nil, nil
+	dry, err := r.target.newRun(o)
+	if err != nil {
+		return err
+	}
+	dry.measured = func(st *unix.Stat_t) {
+		files.Add(1)
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			size.Add(st.Size)
+		}
+	}
+	if err := dry.do(ctx); err != nil {
+		return err
+	}
+	cost := &CopyUpError{Path: r.target.path, Files: files.Load(), Bytes: size.Load(), Free: free}
+	if cost.Files == 0 || r.options.CopyUp && cost.Bytes <= cost.Free {
+		return nil
+	}
+	return cost
+}

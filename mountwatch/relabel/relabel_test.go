@@ -131,7 +131,7 @@ func adds(t *testing.T, r Result) {
 }
 
 // grow makes a tree and gives the number of its entries, the root included.
-func grow(t *testing.T, dir string) int64 {
+func growTree(t *testing.T, dir string) int64 {
 	t.Helper()
 	n := int64(1)
 	do := func(err error) {
@@ -174,7 +174,7 @@ func TestTree(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
 			dir := filesystem(t, kind)
-			n := grow(t, dir)
+			n := growTree(t, dir)
 			if kind == "ext4" {
 				n++ // lost+found
 			}

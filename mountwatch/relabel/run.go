@@ -46,7 +46,8 @@ type run struct {
 
 	disk       *prefetch // nil if there is nothing to read ahead
 	prefetched atomic.Int64
-	most       int // workers at once
+	measured   func(*unix.Stat_t) // is told of what would be changed, in a dry run on an overlay
+	most       int                // workers at once
 }
 
 type failures struct {
@@ -114,7 +115,7 @@ func (r *run) do(ctx context.Context) error {
 		defer r.disk.end()
 	}
 	if err := r.walk(ctx); err != nil {
-		return errors.Join(err, r.saveRecord(ctx))
+		return errors.Join(err, r.saveRecord())
 	}
 	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 {
 		if err := r.verify(ctx); err != nil {
@@ -128,7 +129,10 @@ func (r *run) do(ctx context.Context) error {
 // privateMount gives the tree in a mount of its own that is nowhere in the mount table: what is mounted below the tree is not in it, and
 // nobody can mount anything into it. Without the right to make one, the tree itself is given, and every entry has to be looked at.
 func (t *Target) privateMount() (fd int, private bool, err error) {
-	fd, err = unix.OpenTree(t.fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	err = unix.EPERM
+	if !t.noCopy {
+		fd, err = unix.OpenTree(t.fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	}
 	if err == nil {
 		// Reading directories must not write their times. It is no matter if it cannot be had.
 		_ = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME})
@@ -156,6 +160,10 @@ func (r *run) walk(ctx context.Context) error {
 	first := r.options.Workers
 	if first <= 0 {
 		first = min(runtime.NumCPU(), mostWorkers)
+	}
+	if r.record != nil {
+		r.record.keep()
+		defer r.record.close()
 	}
 	r.grow(first)
 	go func() {

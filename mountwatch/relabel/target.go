@@ -25,6 +25,8 @@ type Target struct {
 	stat  unix.Stat_t
 	sys   system
 	limit bounds
+	// noCopy makes no private copy of the mount, as where the right to it is missing.
+	noCopy bool
 }
 
 // RefusedError says that a tree must not be labelled.

@@ -224,9 +224,12 @@ func (w *worker) enter(n *node) {
 	}
 	r.handles.Add(1)
 	n.fd, n.uses = fd, 1
+	// A directory has one name: what the handle is, is in the tree.
+	w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
 	if r.record != nil {
 		n.open.Store(1)
-		if entries, done := r.record.known(fd); done {
+		n.handle = handleOf(fd)
+		if entries, done := r.record.known(n.handle); done {
 			w.counts.seen.Add(entries)
 			w.counts.resumed.Add(entries)
 			n.seen.Add(entries)
@@ -235,8 +238,6 @@ func (w *worker) enter(n *node) {
 			return
 		}
 	}
-	// A directory has one name: what the handle is, is in the tree.
-	w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
 	w.pace(1)
 	w.list(n)
 }
@@ -279,6 +280,8 @@ func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed fun
 		if errno = w.set(h, want); errno == 0 {
 			errno = w.kept(h, want)
 		}
+	} else if w.run.measured != nil {
+		w.run.measured(&unix.Stat_t{Mode: unix.S_IFDIR})
 	}
 	w.written(n, name, got, want, errno)
 }
@@ -518,6 +521,12 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 		errno = 0
 	default:
 		errno = w.sys.set(first, want, 0)
+	}
+	if measured := w.run.measured; measured != nil && errno == 0 {
+		var st unix.Stat_t
+		if w.sys.stat(first, &st) == 0 {
+			measured(&st)
+		}
 	}
 	w.writtenName(n, name, got, want, errno)
 }
