@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -49,8 +50,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (missed int, err error) {
-	if len(args) != 2 {
-		return 0, errors.New("usage: bench BINARY PAGE")
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", "", "measure this alone, \"policy\" or \"relabel\", and keep the rest of the page")
+	if err := flags.Parse(args); err != nil {
+		return 0, err
+	}
+	if args = flags.Args(); len(args) != 2 || *only != "" && *only != "policy" && *only != "relabel" {
+		return 0, errors.New("usage: bench [-only policy|relabel] BINARY PAGE")
 	}
 	binary, err := filepath.Abs(args[0])
 	if err != nil {
@@ -73,32 +79,50 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 
 	b := bench{binary: binary, scratch: scratch, out: out}
 	for _, part := range []struct {
-		what string
-		do   func(context.Context) error
+		section, what string
+		do            func(context.Context) error
 	}{
-		{"first copy of the store", b.copies},
-		{"first provisioning", b.provisioning},
-		{"a boot with nothing to do", b.idle},
-		{"reading denials", b.denials},
-		{"the eyes of the mount watcher", b.mounts},
-		{"the binary", b.size},
+		{"policy", "first copy of the store", b.copies},
+		{"policy", "first provisioning", b.provisioning},
+		{"policy", "a boot with nothing to do", b.idle},
+		{"policy", "reading denials", b.denials},
+		{"policy", "the eyes of the mount watcher", b.mounts},
+		{"policy", "the binary", b.size},
+		{"relabel", "relabelling", b.relabel},
 	} {
+		if *only != "" && part.section != *only {
+			continue
+		}
 		fmt.Fprintf(out, "== %s\n", part.what)
 		if err := part.do(ctx); err != nil {
 			return 0, fmt.Errorf("cannot measure %s: %w", part.what, err)
 		}
 	}
-	page, err := b.page(ctx)
-	if err != nil {
+	// What was not measured stays as the page has it.
+	before, err := os.ReadFile(args[1])
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
-	fmt.Fprintf(out, "\n%s", b.table())
+	head, tail, _ := strings.Cut(string(before), "\n"+relabelHeading)
+	tail = relabelHeading + tail
+	if *only != "relabel" {
+		page, err := b.page(ctx)
+		if err != nil {
+			return 0, err
+		}
+		head = string(page)
+		fmt.Fprintf(out, "\n%s", b.table())
+	}
+	if *only != "policy" {
+		tail, missed = b.relabelPage()
+		fmt.Fprintf(out, "\n%s", tail)
+	}
 	for _, r := range b.rows {
 		if !r.met {
 			missed++
 		}
 	}
-	return missed, os.WriteFile(args[1], page, 0o644)
+	return missed, os.WriteFile(args[1], []byte(head+"\n"+tail), 0o644)
 }
 
 type bench struct {
@@ -106,6 +130,9 @@ type bench struct {
 	out             io.Writer
 	store           string // what the store holds
 	rows            []row
+	labelling       []relabelRow
+	scaling         [][2]string
+	missedScale     bool
 }
 
 // row is a line of the table.

@@ -59,8 +59,11 @@ func (b *bench) executions(ctx context.Context, program string, host *host, args
 // peakMemory gives the most resident memory in bytes that selinux-provision itself had. What wait4(2) says includes what this process
 // had when it forked, so the kernel's mark is read while strace holds the process at its exit.
 func (b *bench) peakMemory(ctx context.Context, host *host, args ...string) (int64, error) {
-	argv := append([]string{"-f", "-qq", "-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=500000", "-o", "/dev/null",
-		b.binary, "--root", host.dir}, args...)
+	return b.peak(ctx, append([]string{b.binary, "--root", host.dir}, args...)...)
+}
+
+func (b *bench) peak(ctx context.Context, run ...string) (int64, error) {
+	argv := append([]string{"-f", "-qq", "-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=500000", "-o", "/dev/null"}, run...)
 	cmd := exec.CommandContext(ctx, "strace", argv...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

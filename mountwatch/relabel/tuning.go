@@ -12,7 +12,8 @@ const (
 	tick    = 4 * time.Millisecond
 	hold    = 64 // ticks before it is tried again whether more workers help
 	busy    = 0.7
-	gain    = 1.15 // what twice the workers must bring to be kept
+	growth  = 4    // times as many workers are tried
+	gain    = 1.15 // what they must bring to be kept
 	settled = 2    // ticks until the workers that were added show
 )
 
@@ -69,14 +70,14 @@ func used() usage {
 }
 
 // tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
-// that compute only get in each other's way. So when the processors are not busy, the workers are doubled, and stay if that helped.
+// that compute only get in each other's way. So when the processors are not busy, workers are added, and stay if that helped.
 type tuner struct {
 	workers, most int
 	fixed         bool
 	before        usage
 	seen          int64
 	rate          float64 // of the last tick in which nothing was changed
-	tried         int     // ticks since the workers were doubled, 0: not on trial
+	tried         int     // ticks since workers were added, 0: not on trial
 	rest          int     // ticks to wait
 	waits         bool    // for a disk
 }
@@ -99,7 +100,7 @@ func (t *tuner) step(now usage, seen int64) int {
 		if rate < t.rate*gain {
 			t.rest = hold
 			t.rate = rate
-			return max(t.workers/2, 1)
+			return max(t.workers/growth, 1)
 		}
 	}
 	t.rate = rate
@@ -109,7 +110,7 @@ func (t *tuner) step(now usage, seen int64) int {
 	}
 	if share < busy && t.workers < t.most {
 		t.tried = 1
-		return min(t.workers*2, t.most)
+		return min(t.workers*growth, t.most)
 	}
 	return t.workers
 }
