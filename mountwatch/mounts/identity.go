@@ -11,8 +11,11 @@ import (
 	"unicode/utf8"
 )
 
+// ErrUnknownType says that nothing here can read the superblock of this type of file system.
+var ErrUnknownType = errors.New("cannot read the superblocks of this type")
+
 // Identity reads the label and the UUID of a file system of the given type from its device, as blkid(8) shows them; "" for what it has
-// not. The types are ext2, ext3, ext4, xfs, btrfs, f2fs, vfat, iso9660 and erofs; any other gives nothing, and no error. An error says
+// not. The types are ext2, ext3, ext4, xfs, btrfs, f2fs, vfat, iso9660 and erofs; any other gives ErrUnknownType. Another error says
 // that the device could not be read or does not hold that type.
 func Identity(r io.ReaderAt, fstype string) (label, uuid string, err error) {
 	// The places are those of the kernel's headers: fs/ext4/ext4.h, fs/xfs/libxfs/xfs_format.h, uapi/linux/btrfs_tree.h,
@@ -65,7 +68,7 @@ func Identity(r io.ReaderAt, fstype string) (label, uuid string, err error) {
 		label = strings.TrimRight(text(sb[40:72]), " ")
 		uuid = isoUUID(sb)
 	default:
-		return "", "", nil
+		return "", "", ErrUnknownType
 	}
 	switch {
 	case err != nil:

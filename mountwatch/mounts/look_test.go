@@ -120,7 +120,7 @@ func TestIdentityFromBytes(t *testing.T) {
 		{fstype: "erofs", label: "image", uuid: uuid, image: image(4096, map[int]string{1024: "\xe2\xe1\xf5\xe0", 1024 + 48: id, 1024 + 64: "image"})},
 		{fstype: "ext4", image: image(4096, nil), fails: true},
 		{fstype: "xfs", image: image(100, map[int]string{0: "XFSB"}), fails: true},
-		{fstype: "ntfs", image: image(0, nil)},
+		{fstype: "ntfs", image: image(0, nil), fails: true},
 	} {
 		label, id, err := Identity(c.image, c.fstype)
 		if label != c.label || id != c.uuid || (err != nil) != c.fails {
@@ -162,6 +162,17 @@ V:1
 	for in, want := range map[string]string{`\x2`: `\x2`, `\xzz`: `\xzz`, `\\x20`: `\ `, `a\x41`: "aA"} {
 		if got := unhex(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestOutdated(t *testing.T) {
+	for link, want := range map[string]bool{
+		`/dev/disk/by-label/My\x20Data`: false, "/dev/disk/by-label/old": true, "/dev/disk/by-uuid/AB-CD": false, "/dev/disk/by-uuid/x": true,
+		"/dev/disk/by-id/x": false, "/dev/sda1": false,
+	} {
+		if outdated(link, "My Data", "AB-CD") != want {
+			t.Error(link)
 		}
 	}
 }

@@ -19,14 +19,15 @@ import (
 type Names struct {
 	// Paths are the device's names: /dev/sda1, /dev/disk/by-id/..., /dev/mapper/...
 	Paths []string
-	// Labels and UUIDs are those of the file system on it, the UUIDs as blkid(8) writes them. There is usually one of each; there are more
-	// while what udev found before and what the device holds now differ.
+	// Labels and UUIDs are those of the file system on it, the UUIDs as blkid(8) writes them: one of each, or none.
 	Labels, UUIDs []string
 }
 
-// Names gives the other names of what is mounted. The label and the UUID are read from the device itself for the common types, because
-// udev may be slower than mount(2) and the kernel tells nobody when udev is done; what udev knows is added. What is not mounted from
-// a block device has no other names. Reading is all that is done to the device, and an error of one source does not hide the other.
+// Names gives the other names of what is mounted. What is not mounted from a block device has none. Reading is all that is done to the
+// device, and an error of one source does not hide what another gives.
+//
+// For the common types, the label and the UUID are those that the device holds now. What udev says counts for other types only: it is
+// often slower than mount(2), and nobody is told when it is done; until then a loop device has the names of what it held before.
 func (m *Mount) Names() (Names, error) {
 	device, found := m.blockDevice()
 	if !found {
@@ -39,9 +40,29 @@ func (m *Mount) Names() (Names, error) {
 	}
 	add(&names.Paths, node)
 	label, uuid, readErr := readIdentity(node, device, m.FSType)
-	add(&names.Labels, label)
-	add(&names.UUIDs, uuid)
-	return names, errors.Join(err, readErr)
+	switch {
+	case errors.Is(readErr, ErrUnknownType):
+	case readErr != nil:
+		err = errors.Join(err, readErr)
+	default:
+		names.Labels, names.UUIDs = nil, nil
+		add(&names.Labels, label)
+		add(&names.UUIDs, uuid)
+		names.Paths = slices.DeleteFunc(names.Paths, func(p string) bool { return outdated(p, label, uuid) })
+	}
+	return names, err
+}
+
+// outdated tells whether a link of udev's is named after what the device does not hold.
+func outdated(link, label, uuid string) bool {
+	name := unhex(path.Base(link))
+	switch path.Dir(link) {
+	case "/dev/disk/by-label":
+		return name != label
+	case "/dev/disk/by-uuid":
+		return name != uuid
+	}
+	return false
 }
 
 // blockDevice gives the device that is mounted, if there is one.
