@@ -87,6 +87,7 @@ func run(ctx context.Context, args []string, out io.Writer) (missed int, err err
 		{"policy", "a boot with nothing to do", b.idle},
 		{"policy", "reading denials", b.denials},
 		{"policy", "the eyes of the mount watcher", b.mounts},
+		{"policy", "the hands of the mount watcher", b.volumes},
 		{"policy", "the binary", b.size},
 		{"relabel", "relabelling", b.relabel},
 	} {

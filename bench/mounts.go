@@ -86,6 +86,8 @@ func asRole(ctx context.Context, args []string) (ran bool, err error) {
 	switch args[0] {
 	case driveRole:
 		return true, drive(ctx, args[1])
+	case labelRole:
+		return true, label(ctx, args[1])
 	case watchRole:
 		return true, watch(ctx, args[1], args[2])
 	}

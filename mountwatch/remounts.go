@@ -74,6 +74,8 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 	if err := elsewhere(ctx, v.mount); err != nil {
 		return false, err
 	}
+	// A watcher that is being stopped finishes this: nobody else would mount the volume again before its next start.
+	ctx = context.WithoutCancel(ctx)
 	if err := w.Root.MkdirAll(unmountedDir, 0o700); err != nil {
 		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
 	}

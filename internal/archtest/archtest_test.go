@@ -37,7 +37,7 @@ func arrows() map[string][]string {
 		"internal":          {},
 		"units":             {},
 		"ignition-examples": {},
-		"bench":             {"mountwatch"},
+		"bench":             {"mountwatch", "internal"},
 		"packaging":         {},
 		"vmtests":           append([]string{"cmd", "stages", "internal", "units", "ignition-examples"}, work...),
 	}

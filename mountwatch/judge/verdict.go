@@ -141,18 +141,8 @@ func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, f
 
 // wanted gives the context that a rule asks for, and false if that needs a default which the image does not have.
 func (h Host) wanted(rule *Rule) (string, bool) {
-	if rule.Context != "" {
-		return rule.Context, true
-	}
-	fields := strings.SplitN(h.DefaultContext, ":", 4)
-	if len(fields) < 3 || slices.Contains(fields[:3], "") {
-		return "", false
-	}
-	level := rule.Level
-	if level == "" {
-		level = "s0" // shared: a volume that is nobody's has no categories, whatever the image says
-	}
-	return strings.Join(fields[:3], ":") + ":" + level, true
+	context, err := rule.Want(h.DefaultContext)
+	return context, err == nil
 }
 
 // systemsOwn tells whether a mount is one of those that a host has without any volume, such as those of users and of credentials in /run.

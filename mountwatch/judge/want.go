@@ -2,6 +2,7 @@ package judge
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -15,12 +16,12 @@ func (r *Rule) Want(defaultContext string) (string, error) {
 		return r.Context, nil
 	}
 	fields := strings.SplitN(defaultContext, ":", 4)
-	if len(fields) < 3 {
+	if len(fields) < 3 || slices.Contains(fields[:3], "") {
 		return "", ErrNoDefault
 	}
 	level := r.Level
 	if level == "" {
-		level = "s0"
+		level = "s0" // shared: a volume that is nobody's has no categories, whatever the image says
 	}
 	return strings.Join(append(fields[:3:3], level), ":"), nil
 }

@@ -80,10 +80,11 @@ func Prepare(m *mounts.Mount, context string) (*Remount, error) {
 	if context != "" {
 		set = []Option{{"context", context}}
 	}
-	return prepare(m, set)
+	return PrepareOptions(m, set)
 }
 
-func prepare(m *mounts.Mount, set []Option) (*Remount, error) {
+// PrepareOptions is Prepare for any options in the place of those of SELinux: a kernel without SELinux takes none of those.
+func PrepareOptions(m *mounts.Mount, set []Option) (*Remount, error) {
 	r := &Remount{mount: m, set: set, device: -1, wanted: -1}
 	if err := r.describe(); err != nil {
 		return nil, err

@@ -146,7 +146,7 @@ func TestRemount(t *testing.T) {
 			before := f.mount(t)
 			option := extra(c.fsType)
 			kept := 0
-			r, err := prepare(before, []Option{option})
+			r, err := PrepareOptions(before, []Option{option})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -216,7 +216,7 @@ func TestRemountBusy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			free := use(t)
-			r, err := prepare(before, []Option{extra("ext4")})
+			r, err := PrepareOptions(before, []Option{extra("ext4")})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestRemountFails(t *testing.T) {
 			f := makeFS(t, c.fsType, c.options, true)
 			before := f.mount(t)
 			refused := errors.New("the label is not there")
-			r, err := prepare(before, []Option{extra(c.fsType)})
+			r, err := PrepareOptions(before, []Option{extra(c.fsType)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +277,7 @@ func TestRemountNotBegun(t *testing.T) {
 	f := makeFS(t, "ext4", "noatime", true)
 	before := f.mount(t)
 	full := errors.New("no space")
-	r, err := prepare(before, []Option{extra("ext4")})
+	r, err := PrepareOptions(before, []Option{extra("ext4")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestRemountNotBegun(t *testing.T) {
 	if err := r.Do(t.Context(), func(*mounts.Mount) error { return full }); !errors.Is(err, full) || r.Unmounted() {
 		t.Error(err)
 	}
-	if _, err := prepare(before, []Option{{"no_such_option", "1"}}); err == nil || !strings.Contains(err.Error(), "the kernel does not take the option no_such_option=1") {
+	if _, err := PrepareOptions(before, []Option{{"no_such_option", "1"}}); err == nil || !strings.Contains(err.Error(), "the kernel does not take the option no_such_option=1") {
 		t.Error(err)
 	}
 	if after := f.mount(t); after.ID != before.ID {
@@ -314,7 +314,7 @@ func TestRemountElsewhere(t *testing.T) {
 	}
 	<-ready
 	before := f.mount(t)
-	r, err := prepare(before, []Option{extra("ext4")})
+	r, err := PrepareOptions(before, []Option{extra("ext4")})
 	if err != nil {
 		t.Fatal(err)
 	}
