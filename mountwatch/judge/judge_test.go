@@ -103,6 +103,13 @@ func TestJudge(t *testing.T) {
 		{name: "right by option, relabel declared", rules: strategy(Relabel), table: table{disk("/data", on("ext4", "rw,context="+files))}, want: Right},
 		{name: "right by option, and mounted twice", rules: []Rule{data},
 			table: table{disk("/data", on("ext4", "rw,context="+files)), disk("/again", id(101), on("ext4", "rw,context="+files))}, want: Right},
+		{name: "right by option, and a part only", rules: []Rule{data},
+			table: table{disk("/data", root("/sub"), on("ext4", "rw,context="+files))}, want: Right},
+		{name: "right by option, and mounted before", rules: []Rule{data},
+			table: table{disk("/data", id(101), on("ext4", "rw,context="+files)), disk("/first", id(90), on("ext4", "rw,context="+files))}, want: Right},
+		{name: "right by option, and another rule", rules: []Rule{data, second(at("/again"), other)},
+			table: table{disk("/data", on("ext4", "rw,context="+files)), disk("/again", id(101), on("ext4", "rw,context="+files))},
+			want:  Refused, code: CodeTwoLabels},
 		{name: "another option", rules: []Rule{data}, table: table{disk("/data", on("ext4", "rw,context="+other))}, want: WantsContext},
 		{name: "another option, relabel declared", rules: strategy(Relabel), table: table{disk("/data", on("ext4", "rw,context="+other))},
 			want: Refused, code: CodeOtherContext, says: other},
@@ -211,6 +218,17 @@ func TestOrRelabel(t *testing.T) {
 		if v.Outcome != WantsContext || v.OrRelabel != c.want {
 			t.Errorf("%s on %s: %s, %v", c.strategy, c.mount.SuperOptions, v.Outcome, v.OrRelabel)
 		}
+	}
+}
+
+// A mount may be gone from the table by the time that it is judged.
+func TestJudgeWhatIsGone(t *testing.T) {
+	rules, err := NewRules([]Rule{{Match: at("/data"), Strategy: Auto}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, mounts.NewTable(nil), disk("/data"), Facts{}); v.Outcome != WantsContext {
+		t.Error(v.Outcome, v.Reason)
 	}
 }
 

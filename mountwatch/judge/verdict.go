@@ -50,19 +50,23 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 		return v.because(CodeNoDefault, "the rule "+nameOf(rule)+" gives no context, and the image has no default for volumes in lxc_contexts",
 			`give the rule a "context", user:role:type:level`)
 	}
-	switch {
-	case m.FSType == "btrfs":
+	if m.FSType == "btrfs" {
 		return v.because(CodeBtrfs, "it is on Btrfs, where one context= would hold for every subvolume, and where a new snapshot's root comes without "+
-			"a label and nested subvolumes are seen by nobody who walks the tree", "use ext4 or xfs")
-	case !m.Whole():
-		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
+			"a label and nested subvolumes are in no mount table", "use ext4 or xfs")
 	}
 	if other, its := r.contradiction(host, table, m, facts); other != nil {
 		v.Rules = []*Rule{rule, its}
 		return v.because(CodeTwoLabels, fmt.Sprintf("the rule %s wants %s for it, and the rule %s wants another label for the same file system at %s",
 			nameOf(rule), v.Want, nameOf(its), other.Mountpoint), "one file system can have one label: change one of the rules")
 	}
-	if first := table.Superblock(m.Device)[0]; first != m && len(r.Matching(first, facts.Names)) == 0 {
+	if now := m.Context(); now != "" && SameContext(now, v.Want) && len(rule.Paths) == 0 {
+		return v.right() // wherever and however it is mounted
+	}
+	if !m.Whole() {
+		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
+	}
+	if all := table.Superblock(m.Device); len(all) > 0 && all[0] != m && len(r.Matching(all[0], facts.Names)) == 0 {
+		first := all[0]
 		return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", "declare that mount")
 	}
 	return v.ways(rule, table, facts)
@@ -74,11 +78,9 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	files := rule.Strategy == Relabel || len(rule.Paths) > 0
 	if now := m.Context(); now != "" {
 		switch {
-		case files && (len(rule.Paths) > 0 || !SameContext(now, v.Want)):
+		case files:
 			return v.because(CodeOtherContext, "it is mounted with context="+now+", and then its files take no labels",
 				`mount it without that option, or write "strategy: context" and no paths`)
-		case SameContext(now, v.Want):
-			return v.right()
 		case v.several(table):
 			return v.because(CodeSeveralMounts, "it is mounted with context="+now+" in more than one place, and only the first mount of a file system decides",
 				"unmount all of them, and mount it again")

@@ -93,8 +93,8 @@ const wholeMount = statmountSBBasic | statmountMntBasic | statmountFrom | statmo
 func (n *notices) mount(id uint64) *Mount {
 	st, err := n.describe.stat(0, id, wholeMount)
 	// Without options of the superblock, it is not sure that there is no context= among them: the kernel gives none for a file system that
-	// has nothing to add of its own.
-	const needed = statmountSBBasic | statmountMntBasic | statmountMntRoot | statmountMntPoint | statmountFSType | statmountMntOptions
+	// has nothing to add of its own. And without a source, only the table tells whether that is "none" or empty.
+	const needed = wholeMount &^ (statmountFrom | statmountFSSubtype)
 	if err != nil || st.mask&needed != needed {
 		return nil
 	}
@@ -102,16 +102,13 @@ func (n *notices) mount(id uint64) *Mount {
 		Unique: st.id, ID: int(st.oldID), Parent: int(st.oldParent), Device: Device{st.deviceMajor, st.deviceMinor},
 		Root: string(n.describe.text(st, st.root)), Mountpoint: string(n.describe.text(st, st.mountpoint)),
 		Options: mountOptions(st.attributes), Optional: st.optional(), FSType: string(n.describe.text(st, st.fstype)),
+		Source: string(n.describe.text(st, st.source)),
 	}
 	if m.Mountpoint == "" {
 		return nil // it cannot be reached from here
 	}
 	if st.mask&statmountFSSubtype != 0 {
 		m.FSType += "." + string(n.describe.text(st, st.subtype))
-	}
-	m.Source = "none"
-	if st.mask&statmountSBSource != 0 {
-		m.Source = string(n.describe.text(st, st.source))
 	}
 	options := superFlags(st.superFlags) + "," + string(n.describe.text(st, st.options))
 	m.SuperOptions, m.Shortened = shorten([]byte(options))

@@ -334,10 +334,10 @@ func TestWatcherEndsWithItsContext(t *testing.T) {
 	inNamespace(t, func(t *testing.T, dir string) {
 		eachWatcher(t, func(t *testing.T, w *Watcher) {
 			next(t, w)
-			for i := range 200 {
+			for i := range 60 {
 				ctx, cancel := context.WithCancel(t.Context())
 				go func() {
-					time.Sleep(time.Duration(i) * 10 * time.Microsecond)
+					time.Sleep(time.Duration(i) * 30 * time.Microsecond)
 					cancel()
 				}()
 				if _, err := w.Next(ctx); !errors.Is(err, context.Canceled) {
