@@ -113,7 +113,10 @@ func (e Enforced) String() string { return [...]string{"unknown", "no", "yes"}[e
 func (e Enforced) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 // Field is one KEY=VALUE of a record, quotes and hexadecimal coding taken off.
-type Field struct{ Key, Value string }
+type Field struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
 
 // Denial is one decision, with what the other records of its event add. Its strings stay valid; the Denial itself is used again
 // by the Reader that gave it.

@@ -71,6 +71,8 @@ type Group struct {
 	Path    string `json:"path,omitempty"` // as the process sees it
 	Name    string `json:"name,omitempty"` // of the file, where Path is not known
 	Dev     string `json:"dev,omitempty"`  // the kernel's name of the file system
+	// Raw is the target's label as the file has it, if the policy does not know it; Target then is the type of files without one.
+	Raw string `json:"raw_target_context,omitempty"`
 	// Folded says that there were too many paths to tell them apart.
 	Folded bool `json:"folded,omitempty"`
 
@@ -88,6 +90,7 @@ type Group struct {
 	Ino         uint64            `json:"ino,omitempty"`  // of the last denial
 	Ioctl       []uint16          `json:"ioctl,omitempty"`
 	Serials     []uint64          `json:"serials,omitempty"` // of the first few events
+	Fields      []Field           `json:"fields,omitempty"`  // of the first denial, those that nothing above holds
 }
 
 // PermissionList gives the names of the permissions in order.
@@ -101,6 +104,7 @@ type groupKey struct {
 	class, op, invalid  string
 	outside, folded     bool
 	path, name, devname string
+	raw                 string
 }
 
 // Groups puts denials together.
@@ -126,6 +130,9 @@ func (g *Groups) Add(d *Denial) {
 	if key.path != "" {
 		key.name = ""
 	}
+	if raw := d.Field("trawcon"); raw != "" {
+		key.raw = Context(raw).Type()
+	}
 	group := g.groups[key]
 	if group == nil && len(g.groups) >= maxGroups {
 		key.path, key.name, key.folded = "", "", true
@@ -138,13 +145,16 @@ func (g *Groups) Add(d *Denial) {
 	if group == nil {
 		// What is kept is copied: the strings of a Denial hold on to all the text around them.
 		own := key
-		for _, s := range []*string{&own.domain, &own.target, &own.class, &own.op, &own.invalid, &own.path, &own.name, &own.devname} {
+		for _, s := range []*string{&own.domain, &own.target, &own.class, &own.op, &own.invalid, &own.path, &own.name, &own.devname, &own.raw} {
 			*s = strings.Clone(*s)
 		}
 		group = &Group{
 			Subject: own.subject, Kind: own.kind, Type: own.typ, Domain: own.domain, Target: own.target, Class: own.class, Op: own.op,
 			Outside: own.outside, Path: own.path, Name: own.name, Dev: own.devname, Folded: own.folded,
-			Invalid: strings.Clone(d.Context), Permissions: map[string]uint64{}, First: d.Time,
+			Invalid: strings.Clone(d.Context), Raw: strings.Clone(d.Field("trawcon")), Permissions: map[string]uint64{}, First: d.Time,
+		}
+		for _, f := range d.Extra {
+			group.Fields = append(group.Fields, Field{strings.Clone(f.Key), strings.Clone(f.Value)})
 		}
 		g.groups[own] = group
 	}
@@ -202,7 +212,7 @@ func (g *Groups) List() []*Group {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Subject.String(), b.Subject.String()), cmp.Compare(a.Subject.ID, b.Subject.ID),
 			cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Dev, b.Dev), cmp.Compare(a.Kind, b.Kind),
-			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Invalid, b.Invalid), cmp.Compare(a.Type, b.Type))
+			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Invalid, b.Invalid), cmp.Compare(a.Raw, b.Raw), cmp.Compare(a.Type, b.Type))
 	})
 	return list
 }

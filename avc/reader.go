@@ -12,7 +12,7 @@ const (
 	// window is how many events back a second copy of a record is known for one, and a serial number that comes late is not
 	// counted as missing. The kernel's queue holds 64 by default and 8,192 in common configurations.
 	window = 1 << 16
-	// joinWindow is how many denials wait for other records of their event. Events overlap by the number of processors.
+	// joinWindow is how many denials wait at least for other records of their event. Events overlap by the number of processors.
 	joinWindow = 512
 	// compared is how much of a record tells it from others: the kernel's log cuts a record off at some 1,000 bytes.
 	compared = 800
@@ -56,7 +56,9 @@ type Reader struct {
 
 	pending  map[eventID]*pendingEvent
 	queue    []*pendingEvent // oldest first
+	spare    []*pendingEvent // to be used again
 	ready    []*Denial
+	taken    int // how many of ready were given
 	free     []*Denial
 	given    *Denial
 	finished bool
@@ -134,7 +136,8 @@ func (r *Reader) Next() (*Denial, error) {
 		r.free = append(r.free, r.given)
 		r.given = nil
 	}
-	for len(r.ready) == 0 {
+	for r.taken == len(r.ready) {
+		r.ready, r.taken = r.ready[:0], 0
 		if r.finished {
 			return nil, io.EOF
 		}
@@ -149,8 +152,8 @@ func (r *Reader) Next() (*Denial, error) {
 			r.add(&record)
 		}
 	}
-	r.given = r.ready[0]
-	r.ready = r.ready[:copy(r.ready, r.ready[1:])]
+	r.given = r.ready[r.taken]
+	r.taken++
 	r.stats.Denials++
 	return r.given, nil
 }
@@ -206,12 +209,14 @@ func (r *Reader) add(record *Record) {
 		}
 		e := r.pending[id]
 		if e == nil {
-			e = &pendingEvent{id: id}
+			e = r.event(id)
 			r.pending[id] = e
 			r.queue = append(r.queue, e)
 		}
 		e.denials = append(e.denials, d)
-		r.flush(joinWindow)
+		if len(r.queue) >= 2*joinWindow { // half of them at once, so that the rest is not moved for each record
+			r.flush(joinWindow)
+		}
 	case TypeSyscall, TypeAVCPath, TypePath, TypeCwd, TypeProctitle, TypeEndOfEvent:
 		e := r.pending[id]
 		if e == nil {
@@ -222,7 +227,6 @@ func (r *Reader) add(record *Record) {
 		}
 		if record.Type == TypeEndOfEvent {
 			r.finish(e)
-			r.flush(joinWindow)
 		}
 	}
 }
@@ -234,7 +238,11 @@ func (r *Reader) flush(keep int) {
 		if !r.queue[n].done {
 			r.finish(r.queue[n])
 		}
+		r.spare = append(r.spare, r.queue[n])
 		n++
+	}
+	if n == 0 {
+		return
 	}
 	r.queue = r.queue[:copy(r.queue, r.queue[n:])]
 }
@@ -243,6 +251,16 @@ func (r *Reader) finish(e *pendingEvent) {
 	r.ready = append(r.ready, e.denials...)
 	e.done = true
 	delete(r.pending, e.id)
+}
+
+func (r *Reader) event(id eventID) *pendingEvent {
+	if n := len(r.spare); n > 0 {
+		e := r.spare[n-1]
+		r.spare = r.spare[:n-1]
+		e.id, e.denials, e.done = id, e.denials[:0], false
+		return e
+	}
+	return &pendingEvent{id: id}
 }
 
 func (r *Reader) denial() *Denial {

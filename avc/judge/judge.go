@@ -214,6 +214,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		return Fix{Kind: Context, Text: fmt.Sprintf("the context %s is not valid in the policy: its type, its role, or the type for that role is not declared",
 			cmp.Or(c.Invalid, "that was computed"))}
 	}
+	if c.Raw != "" {
+		return unknownLabel(c)
+	}
 	forbidden, known := policy.Constraint{}, false
 	allowed := false
 	if e.Policy != nil {
@@ -257,6 +260,16 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this; a domain of its own can have one, without giving it to others", c.Domain),
 		Command: "selinux-provision denials --module NAME", Also: also,
 	}
+}
+
+// unknownLabel is the answer for a file whose label the policy does not know: that of a module that is gone, or of another system.
+func unknownLabel(c *oneCase) Fix {
+	f := Fix{Kind: Context, Text: fmt.Sprintf("the target has the label %s, which the policy in force does not know, so that it counts as %s: install the module that declares %s, or give the file another label",
+		c.Raw, c.Target, avc.Context(c.Raw).Type())}
+	if c.host != "" {
+		f.Command = "restorecon -RFv " + quote(c.host)
+	}
+	return f
 }
 
 // mislabelled recognises a target whose label is not the one of its path, if with that one the access is allowed. allowed says that the rules
@@ -368,11 +381,19 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 		return f, true
 	}
 	if c.mount != nil && c.mount.Path == dir && dir != "/" {
-		f.Config = fmt.Sprintf("volumes:\n  - name: %s\n    match: {mountpoint: %s}\n    context: %s", path.Base(dir), dir, e.VolumeContext)
+		f.Config = fmt.Sprintf("volumes:\n  - name: %s\n    match: {mountpoint: %s}\n    context: %s", scalar(path.Base(dir)), scalar(dir), e.VolumeContext)
 	} else {
 		f.Config = fmt.Sprintf("policy:\n  file_contexts:\n    - {path: '%s(/.*)?', context: '%s'}", expression(dir), e.VolumeContext)
 	}
 	return f, true
+}
+
+// scalar writes a name in YAML, in quotes if it needs them.
+func scalar(name string) string {
+	if quoted := quote(name); quoted != name || strings.ContainsAny(name, ",:@") {
+		return "'" + strings.ReplaceAll(name, "'", "''") + "'"
+	}
+	return name
 }
 
 // expression makes a path into a regular expression for itself.
@@ -551,7 +572,7 @@ func (c *oneCase) id() string {
 	}
 	who := cmp.Or(c.Subject.String(), c.Subject.ID)
 	sum := sha256.Sum256([]byte(strings.Join([]string{
-		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, strconv.FormatBool(c.Outside), c.Dev, fix,
+		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, c.Raw, strconv.FormatBool(c.Outside), c.Dev, fix,
 	}, "\x00")))
 	return hex.EncodeToString(sum[:3])
 }

@@ -88,6 +88,8 @@ func denial(text string) *avc.Denial {
 			command := 0
 			_, _ = fmt.Sscanf(value, "%x", &command)
 			d.Ioctl = []uint16{uint16(command)}
+		case "raw":
+			d.Extra = []avc.Field{{Key: "trawcon", Value: "system_u:object_r:" + value + ":s0"}}
 		case "ino":
 			_, _ = fmt.Sscan(value, &d.Ino)
 		case "serial":
@@ -145,6 +147,7 @@ func TestFixes(t *testing.T) {
 		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
 		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
 		{"a level that is not that of its path", "web read container_file_t:s0:c3 file path=/data/web/x dev=vdb", judge.Relabel, []string{"has the level s0:c3", "has s0, with which it is allowed"}},
+		{"a label that the policy does not know", "- read unlabeled_t:s0 file path=/srv/x domain=kernel_t:s0 raw=gone_t", judge.Context, []string{"has the label system_u:object_r:gone_t:s0", "the module that declares gone_t", "restorecon -RFv /srv/x"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
 		{"allowed by now", "web read container_file_t:s0 file path=/x", judge.Nothing, []string{"allows this by now"}},
 	} {

@@ -420,6 +420,9 @@ func printFix(w io.Writer, f *judge.Finding, verbose bool) {
 		if f.Subject.Evidence != "" {
 			fmt.Fprintf(w, "%sknown by %s\n", indent, printable(f.Subject.Evidence))
 		}
+		for _, field := range f.Fields {
+			fmt.Fprintf(w, "%s%s=%s\n", indent, printable(field.Key), printable(field.Value))
+		}
 		for _, p := range f.Paths {
 			fmt.Fprintf(w, "%s%6d  %s%s\n", indent, p.Count, printable(p.Path), hostPath(p))
 		}

@@ -1,0 +1,166 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/policytest"
+)
+
+func line(serial int) string {
+	return fmt.Sprintf("type=AVC msg=audit(%d.000:%d): avc:  denied  { read } for  pid=%d scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0\n", 1700000000+serial, serial, serial)
+}
+
+func tree(t *testing.T, files map[string]string) *Host {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return &Host{Root: root}
+}
+
+// The audit daemon's logs are read oldest first, and those that can have nothing for the query are not read.
+func TestAuditLogs(t *testing.T) {
+	h := tree(t, map[string]string{
+		"var/log/audit/audit.log": line(5), "var/log/audit/audit.log.1": line(4), "var/log/audit/audit.log.2": line(3), "var/log/audit/audit.log.10": line(1) + line(2),
+		"var/log/audit/audit.log.old": line(9), "var/log/audit/other": line(9), "var/log/audit/audit.log.3/x": "",
+	})
+	if err := os.Chtimes(h.Root.Path("/var/log/audit/audit.log.10"), time.Unix(1700000002, 0), time.Unix(1700000002, 0)); err != nil {
+		t.Fatal(err)
+	}
+	at := func(serial int64) time.Time { return time.Unix(1700000000+serial, 0) }
+	for _, c := range []struct {
+		query Query
+		want  string
+		files int
+	}{
+		{Query{}, "[1 2 3 4 5]", 4},
+		{Query{Since: at(2)}, "[2 3 4 5]", 4},
+		{Query{Since: at(4)}, "[4 5]", 3},
+		{Query{Boot: true, Booted: at(3)}, "[3 4 5]", 3},
+		{Query{Boot: true, Booted: at(3), Since: at(5)}, "[5]", 3},
+	} {
+		var got []int
+		stats, sources, err := h.Denials(t.Context(), c.query, func(d *avc.Denial) { got = append(got, d.PID) })
+		if err != nil || fmt.Sprint(got) != c.want || len(sources) != c.files || stats.Missing != 0 {
+			t.Errorf("%+v: got %v from %q, %+v, %v; want %s", c.query, got, sources, stats, err, c.want)
+		}
+	}
+	if _, _, err := h.Denials(t.Context(), Query{Boot: true}, func(*avc.Denial) {}); !errors.Is(err, ErrNoRecords) {
+		t.Errorf("a boot of a tree that does not run: %v", err)
+	}
+	if _, _, err := tree(t, nil).Denials(t.Context(), Query{}, func(*avc.Denial) {}); !errors.Is(err, ErrNoRecords) {
+		t.Errorf("nothing to read: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := h.Denials(ctx, Query{}, func(*avc.Denial) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// What is asked of journalctl.
+func TestJournalctl(t *testing.T) {
+	h := tree(t, map[string]string{"var/log/journal/x/system.journal": ""})
+	argv, ok := h.journalctl(Query{Since: time.Unix(1700000000, 0), Boot: true})
+	want := "journalctl --quiet --no-pager --output=export --output-fields=" + journalFields + " --directory=" + h.Root.Path("/var/log/journal") +
+		" --since=@1700000000 --boot _TRANSPORT=audit + _TRANSPORT=kernel + MESSAGE_ID=" + missedKernelMessages
+	if !ok || strings.Join(argv, " ") != want {
+		t.Errorf("got  %v\nwant %s", argv, want)
+	}
+	root, err := hostfs.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if argv, ok := (&Host{Root: root}).journalctl(Query{}); !ok || slices.ContainsFunc(argv, func(a string) bool { return strings.HasPrefix(a, "--directory") }) {
+		t.Errorf("on the host: %v", argv)
+	}
+}
+
+// The policy comes from the kernel if there is one, else it is the one that the tree would load.
+func TestPolicy(t *testing.T) {
+	made := flatcartest.New(t, flatcartest.Today)
+	policytest.AddTo(t, made, nil)
+	root, err := hostfs.Open(made.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	h := &Host{Root: root}
+	p, err := h.Policy(t.Context())
+	if err != nil || !p.Has("container_reader_t") {
+		t.Errorf("of the tree: %v", err)
+	}
+	if volume, process := h.ContainerContexts(); volume != "system_u:object_r:container_file_t:s0" || process != "system_u:system_r:container_t:s0" {
+		t.Errorf("contexts %q, %q", volume, process)
+	}
+
+	dir := t.TempDir()
+	content, err := os.ReadFile(policytest.File(t, made))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policy"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if h.Kernel, err = kernel.OpenAt(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer h.Kernel.Close()
+	if p, err := h.Policy(t.Context()); err != nil || !p.Has("container_reader_t") {
+		t.Errorf("of the kernel: %v", err)
+	}
+	if _, err := tree(t, map[string]string{"etc/selinux/config": "SELINUXTYPE=../x\n"}).Policy(t.Context()); err == nil {
+		t.Error("a type that leads elsewhere is followed")
+	}
+}
+
+// libsemanage's own file_contexts are asked through the tool that is on every image.
+func TestExpected(t *testing.T) {
+	root, err := hostfs.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	h := &Host{Root: root}
+	got, err := h.Expected(t.Context(), "file", []string{"/etc/shadow", "relative", "/with\ttab"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, installed := os.Stat("/etc/selinux/default/contexts/files/file_contexts"); installed == nil && !strings.Contains(got["/etc/shadow"], ":shadow_t:") || len(got) > 1 {
+		t.Errorf("got %v", got)
+	}
+	if got, err := h.Expected(t.Context(), "tcp_socket", []string{"/etc/shadow"}); err != nil || len(got) != 0 {
+		t.Errorf("a socket: %v, %v", got, err)
+	}
+	if got, err := (&Host{Root: tree(t, nil).Root}).Expected(t.Context(), "file", []string{"/etc/shadow"}); err != nil || len(got) != 0 {
+		t.Errorf("a tree: %v, %v", got, err)
+	}
+	if h.Inode("/etc/passwd") == 0 || h.Inode("/no/such") != 0 {
+		t.Error("inodes are not those of files")
+	}
+}
