@@ -197,6 +197,9 @@ func (d *Decoder) typeOf(name string) Type {
 	if t, ok := d.types[name]; ok {
 		return t
 	}
+	if strings.HasPrefix(name, "DAEMON_") {
+		return typeDaemon
+	}
 	if inner, ok := strings.CutPrefix(name, "UNKNOWN["); ok {
 		name = strings.TrimSuffix(inner, "]")
 	}

@@ -188,6 +188,9 @@ func (r *Reader) add(record *Record) {
 		}
 		r.stats.Last = record.Time
 	}
+	if record.Type >= typeDaemon && record.Type < typeDaemon+100 {
+		return
+	}
 	id := eventID{record.Serial, record.Time.UnixMilli()}
 	if record.Serial != 0 && !r.first(record, id) {
 		r.stats.Duplicates++

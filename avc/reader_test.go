@@ -175,6 +175,7 @@ func TestLosses(t *testing.T) {
 		"holes":           {holes, 50 + 500 - 5, 500, 1},
 		"out of order":    {shuffled, 0, 1, 1},
 		"two boots":       {holes + later, 2 * (50 + 500 - 5), 500, 2},
+		"auditd's own":    {"type=DAEMON_START msg=audit(1700000000.000:77001): op=start\n" + whole + "type=DAEMON_END msg=audit(1700000009.000:77002): op=terminate\n", 0, 0, 1},
 		"without numbers": {"avc:  denied  { read } for  pid=1 scontext=a:b:c tcontext=d:e:f tclass=file\n", 0, 0, 0},
 	} {
 		_, stats := read(t, c.text)
