@@ -70,7 +70,8 @@ func used() usage {
 }
 
 // tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
-// that compute only get in each other's way. So when the processors are not busy, workers are added, and stay if that helped.
+// that compute only get in each other's way. So while blocks are read from a disk and the processors are not busy, there are as many as
+// there may be; when they wait for something else, such as a log or a server, more are tried, and stay if that helped.
 type tuner struct {
 	workers, most int
 	fixed         bool
@@ -91,6 +92,10 @@ func (t *tuner) step(now usage, seen int64) int {
 	t.waits = share < busy && read > 0
 	if t.fixed {
 		return t.workers
+	}
+	if t.waits { // for a disk: nothing is lost with as many as there may be
+		t.tried, t.rest = 0, hold
+		return t.most
 	}
 	if t.tried > 0 {
 		if t.tried++; t.tried <= settled {
