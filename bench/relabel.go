@@ -47,6 +47,7 @@ func (b *bench) relabel(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 	}
+	// The floor's threads are set from here on for disks: what is in memory was measured.
 	for _, kind := range []string{"ext4", "xfs"} {
 		if err := l.cold(ctx, kind, false); err != nil {
 			return fmt.Errorf("%s, cold: %w", kind, err)
@@ -274,11 +275,7 @@ func (l *lab) cold(ctx context.Context, kind string, slow bool) (err error) {
 		source = device
 	}
 	for _, tool := range []string{"floor", "floor -a"} {
-		before := l.tools[tool]
-		argv := append([]string{}, before...)
-		argv[2] = threads
-		l.tools[tool] = argv
-		defer func() { l.tools[tool] = before }()
+		l.tools[tool][2] = threads
 	}
 	point, unmount, err := l.mount(ctx, source)
 	if err != nil {

@@ -111,8 +111,14 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		Labels: labels, DryRun: f.dry, Workers: f.workers, TrustLinks: f.trustLinks, CopyUp: f.copyUp, Verify: f.verify,
 		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
 	}
-	if root.IsHost() && !f.fresh {
-		o.State = newRelabelState(root, target.Path(), labels.String())
+	if root.IsHost() {
+		state := newRelabelState(root, target.Path())
+		if f.fresh && !f.dry {
+			if err := state.Remove(); err != nil {
+				return fmt.Errorf("cannot forget what an earlier run has done: %w", err)
+			}
+		}
+		o.State = state
 	}
 	show := a.relabelReporter(target.Path())
 	o.Progress, o.Interval = show.progress, show.interval
@@ -238,14 +244,14 @@ func knownToKernel(label string) error {
 	return nil
 }
 
-// relabelState keeps what a run that was broken off has done, one file for each tree and label. It may be removed at any time.
+// relabelState keeps what a run that was broken off has done, one file for each tree. It may be removed at any time.
 type relabelState struct {
 	root *hostfs.Root
 	name string
 }
 
-func newRelabelState(root *hostfs.Root, path, labels string) *relabelState {
-	sum := sha256.Sum256([]byte(path + "\x00" + labels))
+func newRelabelState(root *hostfs.Root, path string) *relabelState {
+	sum := sha256.Sum256([]byte(path))
 	return &relabelState{root, stages.StateDir + "/relabel/" + hex.EncodeToString(sum[:8]) + ".json"}
 }
 

@@ -490,6 +490,23 @@ func TestBrokenOffAndResumed(t *testing.T) {
 	if state.content != nil {
 		t.Error("the record stays")
 	}
+	// A run with another label in between makes the record of the first one wrong: it is forgotten.
+	ctx, cancel = context.WithCancel(context.Background())
+	set.Store(0)
+	_, _ = open(t, dir).Run(ctx, Options{Labels: Fixed(other), Workers: 2, State: &state, Changed: func(Change) {
+		if set.Add(1) == 12000 {
+			cancel()
+		}
+	}})
+	if between := run2(t, dir, Options{State: &state}); between.Resumed != 0 || !between.Complete() {
+		t.Errorf("in between: %+v", between)
+	}
+	if after := run2(t, dir, Options{Labels: Fixed(other), State: &state}); after.Resumed != 0 || after.Set != n {
+		t.Errorf("after it: %+v", after)
+	}
+	if r := run2(t, dir, Options{State: &state}); !r.Complete() {
+		t.Errorf("%+v", r)
+	}
 	// A record of another boot counts only as far as the disk had it.
 	ctx, cancel = context.WithCancel(context.Background())
 	set.Store(0)

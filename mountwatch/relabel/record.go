@@ -14,14 +14,15 @@ import (
 
 const (
 	recordVersion  = 1
-	recordWorth    = 256                // entries below a directory that make it worth remembering
-	recordAge      = 7 * 24 * time.Hour // after which a record is not believed
+	recordWorth    = 256            // entries below a directory that make it worth remembering
+	recordAge      = 24 * time.Hour // after which a record is not believed
 	recordInterval = time.Minute
 )
 
 // record remembers which directories are done with everything below them, so that a run that is broken off can be gone on with.
 // Directories are known by their file handles (name_to_handle_at(2)): these hold the inode's generation, so no other directory is taken
-// for one of them. Labels that the disk may not have yet are believed during the same boot only.
+// for one of them. Labels that the disk may not have yet are believed during the same boot only, and no record is believed of a directory
+// whose own label is wrong.
 type record struct {
 	run    *run
 	loaded map[string]int64 // handle to entries, from the run before
@@ -78,7 +79,11 @@ func (r *run) loadRecord() error {
 	f := parseRecord(content)
 	if f.Version != recordVersion || f.Tree != tree || f.Labels != r.options.Labels.String() ||
 		time.Since(f.Written) > recordAge || time.Until(f.Written) > time.Hour {
-		return nil
+		if len(content) == 0 {
+			return nil
+		}
+		// It must not be believed by a later run either, which would not know of this one.
+		return r.removeRecord()
 	}
 	for handle, entries := range f.Synced {
 		rec.loaded[handle], rec.synced[handle] = entries, true

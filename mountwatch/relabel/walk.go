@@ -225,11 +225,11 @@ func (w *worker) enter(n *node) {
 	r.handles.Add(1)
 	n.fd, n.uses = fd, 1
 	// A directory has one name: what the handle is, is in the tree.
-	w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
+	was := w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
 	if r.record != nil {
 		n.open.Store(1)
 		n.handle = handleOf(fd)
-		if entries, done := r.record.known(n.handle); done {
+		if entries, done := r.record.known(n.handle); done && was {
 			w.counts.seen.Add(entries)
 			w.counts.resumed.Add(entries)
 			n.seen.Add(entries)
@@ -262,17 +262,18 @@ func (w *worker) set(h handle, value []byte) unix.Errno {
 	return w.sys.setOpen(h.fd, value, 0)
 }
 
-// byHandle labels the entry of a directory that a handle is, and reads the label back. allowed is asked before it is written.
-func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed func() Reason) {
+// byHandle labels the entry of a directory that a handle is, and reads the label back; it tells whether there was nothing to write. allowed
+// is asked before it is written.
+func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed func() Reason) (was bool) {
 	got, errno := w.get(h, w.value[:maxContext])
 	want, outcome := w.judge(n, name, kind, got, errno)
 	if outcome != write {
-		return
+		return true
 	}
 	if allowed != nil {
 		if leave := allowed(); leave != "" {
 			w.skip(n, leave)
-			return
+			return false
 		}
 	}
 	errno = 0
@@ -284,6 +285,7 @@ func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed fun
 		w.run.measured(&unix.Stat_t{Mode: unix.S_IFDIR})
 	}
 	w.written(n, name, got, want, errno)
+	return false
 }
 
 // kept reads a label back.
