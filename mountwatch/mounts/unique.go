@@ -141,10 +141,11 @@ type uniqueIDs struct {
 
 // newUniqueIDs gives nil if the kernel has none, or a filter of system calls keeps them away.
 func newUniqueIDs() *uniqueIDs {
-	if _, err := listMounts(0); err != nil {
+	u := &uniqueIDs{old: map[uint64]int{}}
+	if _, err := u.look(); err != nil {
 		return nil
 	}
-	return &uniqueIDs{old: map[uint64]int{}}
+	return u
 }
 
 // look gives the unique ID of each mount by its ID in mountinfo.
