@@ -23,7 +23,7 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	content, configured, err := readConfig(r.Root)
 	if want == provision.Unmanaged {
 		if err != nil || !configured.Trial {
-			return r.forgetTrial(nil), nil
+			return r.forgetTrial(nil), nil //nolint:nilerr // whatever the file is like, it is left alone
 		}
 		return append(r.forgetTrial(nil), r.configure(content, configured, configured.Mode, false)...), nil
 	}
