@@ -167,7 +167,7 @@ func (h *Host) living(d *avc.Denial) avc.Subject {
 	if err != nil {
 		return avc.Subject{}
 	}
-	return h.ofCgroup(unified(string(cgroup)), "the cgroup of process "+strconv.Itoa(d.PID))
+	return h.ofCgroup(unified(string(cgroup)), "the cgroup of the process, which still runs")
 }
 
 // startTime reads the start of a process since boot from /proc/PID/stat, field 22, in hundredths of a second; the name before it is
@@ -379,7 +379,7 @@ func (s *spec) container(id, runtime string) *Container {
 	}
 	c := &Container{Label: s.Process.SelinuxLabel, Subject: avc.Subject{
 		ID: id, Runtime: runtime,
-		Container: first("io.kubernetes.cri.container-name", "io.kubernetes.container.name", "io.container.manager.name"),
+		Container: first("io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name"),
 		Image:     first("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"),
 	}}
 	if pod := first("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"); pod != "" {

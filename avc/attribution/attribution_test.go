@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -152,7 +151,7 @@ func TestLivingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := h.living(mine), h.ofCgroup(unified(string(cgroup)), "the cgroup of process "+strconv.Itoa(os.Getpid())); got != want {
+	if got, want := h.living(mine), h.ofCgroup(unified(string(cgroup)), "the cgroup of the process, which still runs"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	other := *mine

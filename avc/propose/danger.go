@@ -66,6 +66,16 @@ func dangers() []danger {
 	}
 }
 
+// DangerNames are the names by which dangerous things can be asked for, beside "all".
+func DangerNames() []string {
+	names := append([]string{"bpf", "io_uring", "perf_event"}, dangerousCapabilities()...)
+	for _, d := range dangers() {
+		names = append(names, d.name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 type danger struct {
 	name, reason string
 	is           func(target, class, permission string) bool
@@ -76,11 +86,11 @@ func targets(types ...string) func(t, c, p string) bool {
 }
 
 // capabilities that let a program leave its container, read what it likes, or change the kernel. Each is a danger of its own name.
-func dangerousCapability(name string) bool {
-	return slices.Contains([]string{
+func dangerousCapabilities() []string {
+	return []string{
 		"audit_control", "bpf", "dac_read_search", "mac_admin", "mac_override", "net_admin", "perfmon", "setfcap", "sys_admin", "sys_boot", "sys_module", "sys_ptrace", "sys_rawio",
 		"sys_time", "syslog", "linux_immutable", "checkpoint_restore", "mknod",
-	}, name)
+	}
 }
 
 // dangerOf gives the name and the reason of the danger in one permission, "" if there is none. self says that the target is the domain
@@ -88,7 +98,7 @@ func dangerousCapability(name string) bool {
 func dangerOf(target, class, permission string, self bool) (name, reason string) {
 	if strings.HasPrefix(class, "capability") || strings.HasPrefix(class, "cap") && strings.HasSuffix(class, "_userns") {
 		// In a user namespace of its own a capability reaches only that.
-		if !strings.HasSuffix(class, "_userns") && dangerousCapability(permission) {
+		if !strings.HasSuffix(class, "_userns") && slices.Contains(dangerousCapabilities(), permission) {
 			return permission, "the capability " + permission
 		}
 		return "", ""

@@ -106,6 +106,11 @@ func (o *denialOptions) check(now time.Time) (err error) {
 		if _, err := propose.CheckName(o.module); err != nil {
 			return err
 		}
+		for _, name := range o.dangerous {
+			if name != "all" && !slices.Contains(propose.DangerNames(), name) {
+				return fmt.Errorf("cannot use --allow-dangerous %s: the names are all, %s", name, strings.Join(propose.DangerNames(), ", "))
+			}
+		}
 	} else if o.domain != "" || len(o.dangerous) > 0 {
 		return errors.New("cannot use --domain or --allow-dangerous without --module: they say what the module holds")
 	}
@@ -169,6 +174,7 @@ type denialReport struct {
 	policy    *policy.Policy
 	since     time.Time
 	process   string // default context of containers
+	others    uint64 // denials that the flags leave out
 	hasModule bool   // --module is in /etc/selinux-provision/modules
 }
 
@@ -222,6 +228,8 @@ func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, erro
 	for _, f := range findings {
 		if o.selects(f) {
 			r.Findings = append(r.Findings, f)
+		} else {
+			r.others += f.Count
 		}
 	}
 	r.Notes = append(r.Notes, r.losses(o.input != "")...)
@@ -322,7 +330,7 @@ func (a *app) denials(ctx context.Context, o *denialOptions) error {
 
 func printDenials(w io.Writer, r *denialReport, verbose bool) {
 	if len(r.Findings) == 0 {
-		fmt.Fprintf(w, "No denials in %s%s.\n", strings.Join(r.Sources, " and "), period(r))
+		fmt.Fprintf(w, "No denials in %s%s%s.\n", strings.Join(r.Sources, " and "), period(r), others(r))
 	} else {
 		var count, enforced, permissive uint64
 		for _, f := range r.Findings {
@@ -334,6 +342,14 @@ func printDenials(w io.Writer, r *denialReport, verbose bool) {
 	for _, note := range append(hidden(r), r.Notes...) {
 		fmt.Fprintf(w, "! %s\n", printable(note))
 	}
+}
+
+// others says how many denials the flags leave out: a misspelt name must not look like a clean host.
+func others(r *denialReport) string {
+	if r.others == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", but %d that these flags leave out", r.others)
 }
 
 func unknown(n uint64) string {
@@ -575,7 +591,7 @@ func nothingToAllow(m *propose.Module, r *denialReport) error {
 	var text strings.Builder
 	switch {
 	case len(r.Findings) == 0:
-		text.WriteString("there are no such denials")
+		fmt.Fprintf(&text, "there are no such denials%s: selinux-provision denials lists all", others(r))
 	default:
 		fmt.Fprintf(&text, "%v", propose.ErrNothing)
 	}

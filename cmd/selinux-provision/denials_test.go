@@ -157,7 +157,7 @@ func TestDenialsModule(t *testing.T) {
 	if none.code != exitFailed {
 		t.Errorf("exit code %d", none.code)
 	}
-	reads(t, "no denials", none.stderr, "cannot make a module: there are no such denials")
+	reads(t, "no denials", none.stderr, "cannot make a module: there are no such denials, but 4 that these flags leave out")
 }
 
 func TestPolicyQuestions(t *testing.T) {
@@ -176,6 +176,7 @@ func TestPolicyQuestions(t *testing.T) {
 		{[]string{"--may", "container_t"}, exitUsage, []string{"name a type with --on"}},
 		{[]string{"--on", "nfs_t"}, exitUsage, []string{"name the domain with --may"}},
 		{[]string{"--domain", "x_t"}, exitUsage, []string{"without --module"}},
+		{[]string{"--module", "x", "--allow-dangerous", "shadows"}, exitUsage, []string{"cannot use --allow-dangerous shadows: the names are all, audit, "}},
 		{[]string{"--module", "Bad-Name"}, exitUsage, []string{"cannot name a module"}},
 		{[]string{"--since", "soon"}, exitUsage, []string{"cannot use --since soon: write 2h"}},
 		{[]string{"--input", "/no/such/file"}, exitUsage, []string{"cannot use --input: open /no/such/file"}},
