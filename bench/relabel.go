@@ -18,7 +18,7 @@ const (
 	relabelEntries = 200_000
 	relabelMany    = 1_000_000
 	relabelLabel   = "system_u:object_r:container_file_t:s0:c1,c2"
-	relabelRounds  = 5
+	relabelRounds  = 3
 	slowRounds     = 3
 	slowDelay      = "1ms"
 )

@@ -127,8 +127,12 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 	}
 	result, err := target.Run(ctx, o)
 	show.end()
-	if errors.Is(err, context.Canceled) {
-		err = nil // the result says so
+	if result.Cancelled && errors.Is(err, context.Canceled) {
+		// The result says so; that what was done could not be kept is another matter.
+		if text := strings.TrimPrefix(err.Error(), context.Canceled.Error()); text != "" {
+			fmt.Fprintf(a.stderr, "selinux-provision: %s\n", strings.TrimSpace(text))
+		}
+		err = nil
 	}
 	if err != nil {
 		return err

@@ -32,7 +32,8 @@ type record struct {
 	synced map[string]bool // known to be on the disk
 	ticker *time.Ticker
 	stop   chan struct{}
-	ended  chan struct{}
+	saving sync.Mutex
+	closed bool
 }
 
 // recordFile is the record as State keeps it.
@@ -145,9 +146,8 @@ func (rec *record) content() ([]byte, error) {
 
 // keep writes the record from time to time, after the labels in it, so that a crash or a power cut loses little.
 func (rec *record) keep() {
-	rec.ticker, rec.stop, rec.ended = time.NewTicker(recordInterval), make(chan struct{}), make(chan struct{})
+	rec.ticker, rec.stop = time.NewTicker(recordInterval), make(chan struct{})
 	go func() {
-		defer close(rec.ended)
 		for {
 			select {
 			case <-rec.stop:
@@ -170,17 +170,22 @@ func (rec *record) keep() {
 				}
 			}
 			rec.mu.Unlock()
-			if content, err := rec.content(); err == nil {
+			rec.saving.Lock()
+			if content, err := rec.content(); err == nil && !rec.closed {
 				_ = rec.run.options.State.Save(content) // the end of the run tries again, and says so
 			}
+			rec.saving.Unlock()
 		}
 	}()
 }
 
+// close ends the writing. It does not wait for a disk that is being written out.
 func (rec *record) close() {
 	rec.ticker.Stop()
 	close(rec.stop)
-	<-rec.ended
+	rec.saving.Lock()
+	rec.closed = true
+	rec.saving.Unlock()
 }
 
 // saveRecord keeps what is done when a run is broken off.

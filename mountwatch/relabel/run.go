@@ -26,7 +26,7 @@ type run struct {
 	fixed   []byte // the one label with a NUL, nil if it depends on the entry
 	pinned  bool   // entries are written through a handle that was looked at, not by their bare name
 	trusted bool   // all names of a file are in the tree
-	careful bool   // an entry must be looked at before it is written
+	creates bool   // an entry may get a label that is only made where there is none
 	limits  limiter
 	record  *record
 
@@ -78,6 +78,9 @@ func (t *Target) newRun(o Options) (*run, error) {
 	r.batches.New = func() any { return &batch{data: make([]byte, listBuffer)} }
 	r.limits.set(o.Limits)
 	if f, ok := o.Labels.(fixed); ok {
+		if err := CheckContext(string(f)); err != nil {
+			return nil, err
+		}
 		r.fixed = append([]byte(f), 0)
 	}
 	var err error
@@ -98,7 +101,7 @@ func (r *run) do(ctx context.Context) error {
 	defer unix.Close(tree)
 	r.trusted = r.options.TrustLinks || r.place.whole()
 	r.pinned = !private || !r.trusted
-	r.careful = r.pinned || r.options.DryRun
+	r.creates = r.fixed != nil && !r.pinned && !r.options.DryRun && r.target.keepsToCreate()
 	if !r.target.IsDirectory() {
 		return r.single(ctx, tree)
 	}
@@ -143,6 +146,20 @@ func (t *Target) privateMount() (fd int, private bool, err error) {
 		return -1, false, fmt.Errorf("cannot relabel %s: %w", t.path, err)
 	}
 	return fd, false, nil
+}
+
+// keepsToCreate tells whether the file system is one that is known to leave a label alone that is there, when it is asked to make one
+// (XATTR_CREATE). A server may ignore that: NFS does (fs/nfs/nfs4proc.c, nfs4_xattr_set_nfs4_label).
+func (t *Target) keepsToCreate() bool {
+	var fs unix.Statfs_t
+	if unix.Fstatfs(t.fd, &fs) != nil {
+		return false
+	}
+	switch fs.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
+		return true
+	}
+	return false
 }
 
 // walk has the workers go through the tree, and sees to it that they are as many as the disk needs.

@@ -60,14 +60,34 @@ func OpenIn(root *hostfs.Root, name string, scope Scope) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if base := root.Path("/"); base != "/" {
-		t.named = "/" + strings.TrimPrefix(strings.TrimPrefix(t.path, base), "/")
+	if !root.IsHost() {
+		if t.named, err = t.below(root); err != nil {
+			t.Close()
+			return nil, err
+		}
 	}
 	if err := t.allowed(root, scope); err != nil {
 		t.Close()
 		return nil, err
 	}
 	return t, nil
+}
+
+// below gives the target's path as the host sees it whose root this is.
+func (t *Target) below(root *hostfs.Root) (string, error) {
+	f, err := root.Handle("/")
+	if err != nil {
+		return "", fmt.Errorf("cannot relabel %s: %w", t.path, err)
+	}
+	defer f.Close()
+	base, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return "", fmt.Errorf("cannot relabel %s: %w", t.path, err)
+	}
+	if !within(t.path, base) {
+		return "", fmt.Errorf("cannot relabel %s: it was moved out of %s meanwhile", t.path, base)
+	}
+	return path.Clean("/" + strings.TrimPrefix(t.path, base)), nil
 }
 
 // OpenHandle gives the tree that an open file or directory is; O_PATH is enough. The handle stays the caller's. What it is was the

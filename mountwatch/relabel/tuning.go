@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	tick    = 4 * time.Millisecond
-	hold    = 64 // ticks before it is tried again whether more workers help
-	busy    = 0.7
-	growth  = 4    // times as many workers are tried
-	gain    = 1.15 // what they must bring to be kept
-	settled = 2    // ticks until the workers that were added show
+	tick     = 4 * time.Millisecond
+	patience = 64 // ticks before it is tried again whether more workers help
+	busy     = 0.7
+	growth   = 4    // times as many workers are tried
+	gain     = 1.15 // what they must bring to be kept
+	settled  = 2    // ticks until the workers that were added show
 )
 
 // watch gives the disk as many requests as it answers faster for, reads ahead where that helps, and tells how far the run is.
@@ -94,7 +94,7 @@ func (t *tuner) step(now usage, seen int64) int {
 		return t.workers
 	}
 	if t.waits { // for a disk: nothing is lost with as many as there may be
-		t.tried, t.rest = 0, hold
+		t.tried, t.rest = 0, patience
 		return t.most
 	}
 	if t.tried > 0 {
@@ -103,7 +103,7 @@ func (t *tuner) step(now usage, seen int64) int {
 		}
 		t.tried = 0
 		if rate < t.rate*gain {
-			t.rest = hold
+			t.rest = patience
 			t.rate = rate
 			return max(t.workers/growth, 1)
 		}

@@ -202,8 +202,10 @@ func (w *worker) enter(n *node) {
 	fd, errno := w.sys.openDirectory(dir, n.name)
 	if errno == unix.ENOTDIR || errno == unix.ELOOP {
 		// It was a directory when its name was read and is something else now.
-		if w.chdir(n.parent, dir) {
+		if errno := w.chdir(n.parent, dir); errno == 0 {
 			w.entry(n.parent, append([]byte(n.name), 0), Unknown)
+		} else {
+			w.entryFailed(n.parent, n.name, errno)
 		}
 		r.release(n.parent, true)
 		r.ended(n.parent)
@@ -365,9 +367,6 @@ func (w *worker) list(n *node) {
 			w.share()
 		}
 		if others > 0 {
-			if !w.chdir(n, fd) {
-				break
-			}
 			w.files(n, b, 0, got)
 			if b.refs.Load() > 1 { // others are still reading it
 				r.putBatch(b)
@@ -390,13 +389,12 @@ func (w *worker) files(n *node, b *batch, start, end int) {
 	r := w.run
 	if w.cwd != n {
 		fd, errno := r.hold(n)
+		if errno == 0 {
+			errno = w.chdir(n, fd)
+			r.release(n, false)
+		}
 		if errno != 0 {
 			w.partFailed(n, b, start, end, errno)
-			return
-		}
-		ok := w.chdir(n, fd)
-		r.release(n, false)
-		if !ok {
 			return
 		}
 	}
@@ -474,22 +472,21 @@ func isDots(name []byte) bool {
 }
 
 // chdir makes bare names mean the entries of a directory.
-func (w *worker) chdir(n *node, fd int) bool {
+func (w *worker) chdir(n *node, fd int) unix.Errno {
 	if w.cwd == n {
-		return true
+		return 0
 	}
-	if errno := w.sys.chdir(fd); errno != 0 {
-		w.listFailed(n, errno)
-		return false
+	errno := w.sys.chdir(fd)
+	if errno == 0 {
+		w.cwd = n
 	}
-	w.cwd = n
-	return true
+	return errno
 }
 
 // entry labels one entry of the current directory that is no directory, by its bare name.
 func (w *worker) entry(n *node, name []byte, kind Kind) {
 	first := &name[0]
-	if w.run.fixed != nil && w.create && !w.run.careful {
+	if w.create && w.run.creates {
 		switch errno := w.sys.set(first, w.run.fixed, unix.XATTR_CREATE); errno {
 		case 0:
 			w.evidence(true)
