@@ -502,22 +502,22 @@ func (e *Evidence) domains(cases []*oneCase) {
 // tolerable is the share of what a domain may do that may be lost with another one, for it to be a likely answer.
 const tolerable = 0.1
 
+type mergeKey struct{ what, cure string }
+
 // merge makes findings.
 func merge(cases []*oneCase) []*Finding {
-	byID := map[string]*Finding{}
-	var order []*Finding
+	byKey := map[mergeKey]*Finding{}
 	for _, c := range cases {
-		id := c.id()
-		f := byID[id]
+		key := mergeKey{c.what(), c.cure()}
+		f := byKey[key]
 		if f == nil {
-			f = &Finding{ID: id, Group: *c.Group, Fix: c.fix}
+			f = &Finding{Group: *c.Group, Fix: c.fix}
 			f.Permissions = maps.Clone(c.Permissions)
 			f.Serials = slices.Clone(c.Serials)
 			if c.mount != nil {
 				f.FileSystem = c.mount.Type
 			}
-			byID[id] = f
-			order = append(order, f)
+			byKey[key] = f
 		} else {
 			f.merge(c)
 		}
@@ -528,8 +528,8 @@ func merge(cases []*oneCase) []*Finding {
 			}
 		}
 	}
-	slices.SortStableFunc(order, func(a, b *Finding) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID)) })
-	return order
+	name(byKey)
+	return slices.SortedFunc(maps.Values(byKey), func(a, b *Finding) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID)) })
 }
 
 func (f *Finding) merge(c *oneCase) {
@@ -561,18 +561,37 @@ func (f *Finding) merge(c *oneCase) {
 	}
 }
 
-// id names what groups have in common that become one finding.
-func (c *oneCase) id() string {
-	fix := string(c.fix.Kind)
+// what names what the groups of one finding have in common, their fix aside.
+func (c *oneCase) what() string {
+	who := cmp.Or(c.Subject.String(), c.Subject.ID)
+	return strings.Join([]string{
+		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, c.Raw, strconv.FormatBool(c.Outside), c.Dev,
+	}, "\x00")
+}
+
+// cure names the fix, as far as it has to be the same for all groups of a finding.
+func (c *oneCase) cure() string {
 	switch c.fix.Kind {
 	case Relabel:
-		fix += " " + avc.Context(c.expected).Type()
+		return string(Relabel) + " " + avc.Context(c.expected).Type()
 	case Volume, Boolean:
-		fix += " " + c.fix.Config
+		return string(c.fix.Kind) + " " + c.fix.Config
 	}
-	who := cmp.Or(c.Subject.String(), c.Subject.ID)
-	sum := sha256.Sum256([]byte(strings.Join([]string{
-		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, c.Raw, strconv.FormatBool(c.Outside), c.Dev, fix,
-	}, "\x00")))
-	return hex.EncodeToString(sum[:3])
+	return string(c.fix.Kind)
+}
+
+// name gives the findings their IDs. One that differs from another by its fix alone has it in its ID; else the fix is no part of it, so that
+// the ID stays when another rule or label changes what helps.
+func name(findings map[mergeKey]*Finding) {
+	taken := map[string]bool{}
+	keys := slices.SortedFunc(maps.Keys(findings), func(a, b mergeKey) int { return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.cure, b.cure)) })
+	for _, key := range keys {
+		text := key.what
+		if taken[text] {
+			text += "\x00" + key.cure
+		}
+		taken[key.what] = true
+		sum := sha256.Sum256([]byte(text))
+		findings[key].ID = hex.EncodeToString(sum[:3])
+	}
 }

@@ -227,6 +227,14 @@ func TestMerge(t *testing.T) {
 	if again := judged(t, e, slices.Concat(denials[5:6], denials[31:])...); again[0].ID != f[0].ID && again[1].ID != f[0].ID {
 		t.Errorf("the finding %s has another name: %s, %s", f[0].ID, again[0].ID, again[1].ID)
 	}
+	// What helps is another thing on another day, and the ID is the same; of two at once, one has another.
+	was, is := judged(t, e, "web read unlabeled_t:s0 file path=/plain/a"), judged(t, &judge.Evidence{}, "web read unlabeled_t:s0 file path=/plain/a")
+	if was[0].Fix.Kind == is[0].Fix.Kind || was[0].ID != is[0].ID {
+		t.Errorf("%s %s, then %s %s", was[0].ID, was[0].Fix.Kind, is[0].ID, is[0].Fix.Kind)
+	}
+	if both := judged(t, e, "web read etc_t:s0 file path=/plain/a", "web read etc_t:s0 file path=/data/web/a"); len(both) != 2 || both[0].ID == both[1].ID {
+		t.Errorf("two fixes: %+v", both)
+	}
 	many := judged(t, e, "web read etc_t:s0 file path=/data/web/a dev=vdb", "web read etc_t:s0 file path=/data/web/b dev=vdb")
 	if len(many) != 1 || many[0].Fix.Command != "restorecon -RFv /srv/data/web/a /srv/data/web/b" {
 		t.Errorf("got %+v", many[0].Fix)
