@@ -75,7 +75,26 @@ bench: install-prerequisites build ## measure beside cp and semodule, and write 
 
 .PHONY: ignition
 ignition: build ## the Ignition files of ignition-examples, with the binary in them, in bin
-	@go run $(VCS) ./ignition-examples/cmd/translate bin ignition-examples/*.bu
+	@go run $(VCS) ./ignition-examples/cmd/translate --embed bin/selinux-provision bin $(filter-out %/sysext.bu,$(wildcard ignition-examples/*.bu))
+
+.PHONY: examples
+examples: go ## the Ignition files beside the Butane files in ignition-examples, after a change of those or of the units
+	@go run $(VCS) ./ignition-examples/cmd/translate ignition-examples/*.bu
+
+.PHONY: man
+man: build ## the manual pages in docs/man, after a change of commands, flags or keys
+	@mkdir -p docs/man && bin/selinux-provision man > docs/man/selinux-provision.8 && bin/selinux-provision man config > docs/man/selinux-provision.yaml.5
+
+.PHONY: picture
+picture: go ## docs/boot.svg, after a change of docs/picture
+	@go run $(VCS) ./docs/picture > docs/boot.svg
+
+.PHONY: reference
+reference: go ## docs/reference.md, after a change of what is printed as JSON, of metrics or of messages
+	@go run $(VCS) ./docs/reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
+
+.PHONY: generated
+generated: man picture reference examples ## everything in the repository that is made from something else in it
 
 .PHONY: sysext
 sysext: install-prerequisites build ## the system extension image, bin/selinux-provision.raw

@@ -226,7 +226,7 @@ func archive(t *testing.T, name string, release map[string][]byte) {
 		}
 	}
 	for _, file := range []string{"selinux-provision", "LICENSE", "README.md", "sbom.spdx.json", "units/selinux-provision.target",
-		"units/selinux-provision-stage-.service.d/10-common.conf", "docs/operator-guide.md", "ignition-examples/enforcing.bu",
+		"units/selinux-provision-stage-.service.d/10-common.conf", "docs/operator-guide.md", "ignition-examples/enforcing.bu", "docs/man/selinux-provision.8", "completion/selinux-provision.bash",
 		"licenses/github.com/spf13/cobra/LICENSE.txt", "licenses/github.com/coreos/butane/LICENSE", "licenses/go/LICENSE"} {
 		if found[file] == nil {
 			t.Errorf("not in the archive: %s", file)
@@ -257,6 +257,10 @@ func image(t *testing.T, dist string) {
 	}
 	if read("usr/bin/selinux-provision") != string(content) {
 		t.Error("the program in the image is another one")
+	}
+	if out, err := exec.Command("unsquashfs", "-lls", dist+".sysext.raw", "usr/lib/systemd/system-generators/selinux-provision-generator").CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "selinux-provision-generator -> ../../../bin/selinux-provision") {
+		t.Errorf("the generator is not in the image (%v):\n%s", err, out)
 	}
 	upheld := read("usr/lib/systemd/system/multi-user.target.d/10-selinux-provision.conf")
 	units := os.DirFS("../units")

@@ -208,6 +208,10 @@ func (h *Host) applicable() error {
 	if h.Root.IsHost() && h.Kernel == nil {
 		return fmt.Errorf("%w: %w: remove selinux=0 or security= from the kernel command line", ErrNotApplicable, kernel.ErrDisabled)
 	}
+	// Before anything is locked or written: another operating system's host is not even to get our directory.
+	if _, err := policystore.VendorType(h.Root); errors.Is(err, policystore.ErrNoVendor) {
+		return fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	}
 	return nil
 }
 

@@ -1,11 +1,14 @@
 package vmtests
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	examples "github.com/selinux-provision/selinux-provision/ignition-examples"
 )
@@ -28,14 +31,44 @@ func Product(ctx context.Context) (string, error) {
 	return binary, nil
 }
 
-// Example gives the Ignition configuration of a file in ignition-examples, with the binary and the units in it.
+// Example gives the Ignition configuration of a file in ignition-examples, with what it would fetch from a server in it.
 func Example(ctx context.Context, name string) ([]byte, error) {
-	if _, err := Product(ctx); err != nil {
-		return nil, err
-	}
-	butane, err := examples.Files.ReadFile(name)
+	ignition, err := examples.Files.ReadFile(strings.TrimSuffix(name, ".bu") + ".ign")
 	if err != nil {
 		return nil, err
 	}
-	return examples.Translate(butane, RepositoryRoot())
+	contents := map[string][]byte{}
+	if bytes.Contains(ignition, []byte(examples.SysextURL)) {
+		image, err := Sysext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if contents[examples.SysextURL], err = os.ReadFile(image); err != nil {
+			return nil, err
+		}
+	} else {
+		program, err := Product(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if contents[examples.ProgramURL], err = os.ReadFile(program); err != nil {
+			return nil, err
+		}
+	}
+	return examples.Embed(ignition, contents)
+}
+
+// Sysext builds the system extension image as it ships, into bin/ of the repository, and gives its path.
+func Sysext(ctx context.Context) (string, error) {
+	program, err := Product(ctx)
+	if err != nil {
+		return "", err
+	}
+	root := RepositoryRoot()
+	image := filepath.Join(root, "bin", "selinux-provision.raw")
+	build := exec.CommandContext(ctx, filepath.Join(root, "packaging", "sysext"), program, runtime.GOARCH, image)
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cannot build the system extension image: %w\n%s", err, out)
+	}
+	return image, nil
 }

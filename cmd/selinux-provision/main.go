@@ -231,6 +231,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(apply, stage, status, revert, version)
 	root.AddCommand(a.checkCommand())
 	root.AddCommand(a.renderCommand())
+	root.AddCommand(a.manCommand())
 	root.AddCommand(a.denialsCommand())
 	root.AddCommand(a.guardCommand())
 	root.AddCommand(a.relabelCommand())

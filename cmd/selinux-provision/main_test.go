@@ -285,7 +285,7 @@ func TestNoConfiguration(t *testing.T) {
 	if got.code != exitDone {
 		t.Errorf("status: exit code %d\n%s", got.code, got.stdout)
 	}
-	reads(t, "status", got.stdout, "Everything is as declared.\n", "mode         running unknown, configured permissive, declared unmanaged\n")
+	reads(t, "status", got.stdout, "Everything is as declared.\n", "mode     unknown      now; permissive at the next boot; unmanaged declared\n")
 }
 
 const enforcing = `version: 1
@@ -359,7 +359,7 @@ func TestModuleThatDoesNotCompile(t *testing.T) {
 	if status.code != exitPartly || status.stderr != "" {
 		t.Errorf("status: exit code %d, on standard error %q", status.code, status.stderr)
 	}
-	reads(t, "status", status.stdout, append(named, "NOT as declared, 1 to look at:\n", "modules: good\n")...)
+	reads(t, "status", status.stdout, append(named, "NOT as declared, 1 to look at:\n", "with the modules good\n")...)
 	status = call(t, "--root", tree.Dir, "--json", "status")
 	r = status.object(t)
 	if status.code != exitPartly || r.AsDeclared == nil || *r.AsDeclared || len(r.Quarantine) != 1 || r.Quarantine[0].Name != "bad" || r.Quarantine[0].Line != 3 {

@@ -8,11 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
-	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -213,86 +211,8 @@ func (a *app) status(ctx context.Context) error {
 	}{a.header(), s}) {
 		return nil
 	}
-	printStatus(a.stdout, s)
+	printStatus(a.stdout, s, paintFor(a.stdout))
 	return nil
-}
-
-func printStatus(w io.Writer, s *stages.Status) {
-	if s.AsDeclared {
-		fmt.Fprintln(w, "Everything is as declared.")
-	} else {
-		fmt.Fprintf(w, "NOT as declared, %d to look at:\n", len(s.Problems))
-		for _, p := range s.Problems {
-			fmt.Fprintf(w, "  - %s\n    %s\n", p.Problem, p.Remedy)
-		}
-	}
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%-12s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	mode := fmt.Sprintf("running %s, configured %s, declared %s", s.Mode.Running, orNone(s.Mode.Configured), s.Mode.Declared)
-	if s.Mode.CommandLine != "" {
-		mode += ", kernel command line " + s.Mode.CommandLine
-	}
-	row("mode", "%s", mode)
-	if g := s.Guard; g != nil {
-		text := g.Phase.String()
-		if g.Reason != "" {
-			text += ": " + g.Reason
-		}
-		row("guard", "%s", text)
-	}
-	store := string(s.Store.Kind)
-	if s.Store.Target != "" {
-		store += " (" + s.Store.Target + ")"
-	}
-	row("store", "%s, type %s, generation %d", store, s.Store.Type, s.Store.Generation)
-	vendor := "vendor policy " + short(s.Store.Vendor)
-	switch s.Store.BuiltFrom {
-	case s.Store.Vendor:
-		vendor += ", the store is built from it"
-	case "":
-	default:
-		vendor += ", the store is built from " + short(s.Store.BuiltFrom)
-	}
-	row("", "%s", vendor)
-	if s.Store.Policy != "" {
-		row("policy", "%s, modules: %s", s.Store.Policy, orNone(strings.Join(s.Modules, ", ")))
-	}
-	if len(s.Store.CarriedOver) > 0 {
-		row("", "carried over from the store before: %s", strings.Join(s.Store.CarriedOver, ", "))
-	}
-	if next := s.NextImage; next != nil {
-		text := "everything declared builds"
-		if next.Error != "" || len(next.LeftOut) > 0 {
-			text = "NOT everything builds; selinux-provision check --usr other says what"
-		}
-		row("next OS", "vendor policy %s: %s", short(next.Vendor), text)
-	}
-	for _, v := range s.Volumes {
-		row("volume", "%s", volumeLine(v))
-	}
-	for _, r := range s.Stages {
-		text := map[stages.Outcome]string{stages.Unchanged: "as declared", stages.Planned: "would change something", stages.Partly: "in part", stages.Failed: "fails"}[r.Outcome]
-		row("stage", "%-12s %s", r.Stage, text)
-	}
-}
-
-func volumeLine(v mountwatch.Volume) string {
-	where := v.Mountpoint
-	if where == "" {
-		where = v.Source
-	}
-	line := fmt.Sprintf("%-12s %s: %s", v.Rule, where, v.State)
-	switch v.State {
-	case mountwatch.Labelled:
-		line += fmt.Sprintf(" %s (%s, %s)", v.Context, v.How, v.When.Local().Format(time.DateTime))
-	case mountwatch.NotMounted:
-	default:
-		if v.Code != "" {
-			line += " (" + string(v.Code) + ")"
-		}
-	}
-	return line
 }
 
 func short(fingerprint string) string {

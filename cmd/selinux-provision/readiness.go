@@ -26,6 +26,7 @@ Exit code 0: ready; 3: not ready, or not enough evidence.`
 func (a *app) readinessCommand() *cobra.Command {
 	c := &cobra.Command{Use: "readiness", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp, Args: noArguments}
 	metrics := c.Flags().String("metrics", "", "write the answer for Prometheus to this `file`, for the textfile collector of node_exporter; - is standard output")
+	features := c.Flags().String("features", "", "write labels of this node to this `file`, for the local source of node-feature-discovery")
 	restart := c.Flags().Bool("restart", false, "begin the evidence anew")
 	sample := c.Flags().Bool("sample", false, "look at the host and add to the evidence")
 	_ = c.Flags().MarkHidden("sample") // for the timer
@@ -34,12 +35,12 @@ func (a *app) readinessCommand() *cobra.Command {
 		if *sample && *restart {
 			return usageError{errors.New("cannot use --sample and --restart at once: --restart takes the first sample")}
 		}
-		return a.readiness(cmd.Context(), *sample, *restart, *metrics)
+		return a.readiness(cmd.Context(), *sample, *restart, *metrics, *features)
 	}
 	return c
 }
 
-func (a *app) readiness(ctx context.Context, sample, restart bool, metrics string) error {
+func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, features string) error {
 	h, closeHost, err := a.host()
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics strin
 			return err
 		case !taken && restart:
 			return usageError{errors.New("cannot begin the evidence anew: none is collected: declare readiness, and run: selinux-provision apply")}
-		case sample && metrics == "":
+		case sample && metrics == "" && features == "":
 			a.answer(struct {
 				header
 				Taken bool `json:"taken"`
@@ -66,6 +67,15 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics strin
 	}
 	if metrics != "" {
 		if err := a.writeMetrics(metrics, r); err != nil {
+			return err
+		}
+	}
+	if features != "" {
+		s, err := h.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if err := writeFeatures(features, s, r); err != nil {
 			return err
 		}
 	}

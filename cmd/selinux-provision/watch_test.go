@@ -15,7 +15,7 @@ import (
 
 // Each kind of event has a MESSAGE_ID of its own, which is in the operator guide.
 func TestVolumeMessages(t *testing.T) {
-	guide, err := os.ReadFile("../../docs/operator-guide.md")
+	guide, err := os.ReadFile("../../docs/3am.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestVolumeMessages(t *testing.T) {
 	for _, e := range events {
 		id := volumeMessage(e)
 		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(id) || seen[id] || !strings.Contains(string(guide), "| `"+id+"` |") {
-			t.Errorf("%s %s: %q is no MESSAGE_ID, has another meaning too, or is not in the guide", e.Kind, e.Volume.Code, id)
+			t.Errorf("%s %s: %q is no MESSAGE_ID, has another meaning too, or is not in docs/3am.md", e.Kind, e.Volume.Code, id)
 		}
 		seen[id] = true
 	}

@@ -39,6 +39,7 @@ func arrows() map[string][]string {
 		"ignition-examples": {},
 		"bench":             {"mountwatch", "internal"},
 		"packaging":         {},
+		"docs":              {},
 		"vmtests":           append([]string{"cmd", "stages", "internal", "units", "ignition-examples"}, work...),
 	}
 }

@@ -134,7 +134,7 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 		c.btrfs(one, s)
 		c.volume(m, one, s)
 	}
-	c.twoLabels(all, s)
+	c.twoLabels(m, all, s)
 	for _, f := range m.config.Storage.Filesystems {
 		node, l := m.find("filesystems", f.Device)
 		at := l.place(lineOf(node))
@@ -233,12 +233,12 @@ func (c *checker) btrfs(m mount, s *situation) {
 }
 
 // twoLabels finds mounts of one superblock with different contexts: the second one fails.
-func (c *checker) twoLabels(all []mount, s *situation) {
+func (c *checker) twoLabels(m *machine, all []mount, s *situation) {
 	first := map[string]mount{}
 	for _, one := range all {
 		id, remedy := one.superblock()
-		if id == "" {
-			continue
+		if id == "" || !strings.HasPrefix(id, "/") && one.context() == "" && s.rule(one) != nil && m.generator() {
+			continue // the generator gives network mounts the option that keeps them apart
 		}
 		before, again := first[id]
 		if !again {

@@ -73,6 +73,9 @@ func TestRender(t *testing.T) {
 			if got := m.files[d.Program.Path].mode; got != 0o755 {
 				t.Errorf("%s %s: mode of the program %o", version, kind, got)
 			}
+			if m.links()[generatorPath] != d.Program.Path {
+				t.Errorf("%s %s: links %v", version, kind, m.links())
+			}
 			enabled := map[string]bool{}
 			for _, u := range m.config.Systemd.Units {
 				enabled[u.Name] = u.Enabled != nil && *u.Enabled

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+// paint gives text a colour, or leaves it as it is.
+type paint func(colour, text string) string
+
+// The colours, as SGR parameters of ECMA-48.
+const (
+	good = "32"
+	bad  = "1;31"
+	busy = "33"
+	dim  = "2"
+)
+
+// paintFor paints on a terminal alone, and not where the user wants none (https://no-color.org).
+func paintFor(w io.Writer) paint {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return func(_, text string) string { return text }
+	}
+	return func(colour, text string) string {
+		if text == "" {
+			return ""
+		}
+		return "\x1b[" + colour + "m" + text + "\x1b[0m"
+	}
+}
+
+// row is one line: of what, its state in a word or two, and more about it.
+type row struct{ topic, state, colour, more string }
+
+// printStatus says what is wrong first, each with what to do, then what the host is like. What is in a column begins below each other.
+func printStatus(w io.Writer, s *stages.Status, p paint) {
+	if s.AsDeclared {
+		fmt.Fprintln(w, p(good, "Everything is as declared."))
+	} else {
+		fmt.Fprintln(w, p(bad, fmt.Sprintf("NOT as declared, %d to look at:", len(s.Problems))))
+		for _, problem := range s.Problems {
+			fmt.Fprintf(w, "  %s %s\n    %s\n", p(bad, "-"), problem.Problem, p(dim, "-> "+problem.Remedy))
+		}
+	}
+	fmt.Fprintln(w)
+
+	rows := []row{modeRow(s)}
+	if s.Guard != nil {
+		rows = append(rows, guardRow(s.Guard))
+	}
+	rows = append(rows, storeRows(s)...)
+	for _, v := range s.Volumes {
+		rows = append(rows, volumeRow(v))
+	}
+	for _, r := range s.Stages {
+		rows = append(rows, stageRow(r))
+	}
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r.state))
+	}
+	for i, r := range rows {
+		topic := r.topic
+		if i > 0 && rows[i-1].topic == topic {
+			topic = ""
+		}
+		line := fmt.Sprintf("%-8s %s%*s  %s", topic, p(r.colour, r.state), width-len(r.state), "", r.more)
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+}
+
+func modeRow(s *stages.Status) row {
+	m := s.Mode
+	r := row{"mode", m.Running, good, "now, at the next boot, and declared"}
+	if m.Declared != "unmanaged" && m.Running != m.Declared {
+		r.colour = bad
+	}
+	if m.Running != m.Configured || m.Declared != m.Running || m.CommandLine != "" {
+		r.more = fmt.Sprintf("now; %s at the next boot; %s declared", orNone(m.Configured), m.Declared)
+	}
+	if m.CommandLine != "" {
+		r.more += "; " + m.CommandLine + " on the kernel's command line, which wins"
+	}
+	return r
+}
+
+func guardRow(g *stages.Trial) row {
+	r := row{"guard", "on trial", busy, g.Phase.String()}
+	switch g.Phase {
+	case stages.TrialSettled:
+		r.state, r.colour = "proven", good
+	case stages.TrialFailed:
+		r.state, r.colour = "given up", bad
+	}
+	if g.Reason != "" {
+		r.more += ": " + g.Reason
+	}
+	return r
+}
+
+func storeRows(s *stages.Status) (rows []row) {
+	st := s.Store
+	store := row{"store", string(st.Kind), good, fmt.Sprintf("type %s, generation %d, made from this OS image's policy %s", st.Type, st.Generation, short(st.Vendor))}
+	if st.Kind != "writable" {
+		store.colour = bad
+	}
+	switch st.BuiltFrom {
+	case st.Vendor:
+	case "":
+		store.more = fmt.Sprintf("type %s; this OS image's policy is %s", st.Type, short(st.Vendor))
+	default:
+		store.colour = bad
+		store.more = fmt.Sprintf("type %s, generation %d, made from the policy %s; this OS image's is %s", st.Type, st.Generation, short(st.BuiltFrom), short(st.Vendor))
+	}
+	if st.Target != "" {
+		store.more += ", a link to " + st.Target
+	}
+	rows = append(rows, store)
+	if len(st.CarriedOver) > 0 {
+		rows = append(rows, row{"store", "", "", "taken along from the one before: " + strings.Join(st.CarriedOver, ", ")})
+	}
+	if st.Policy != "" {
+		policy := row{"policy", st.Policy, good, "with the modules " + strings.Join(s.Modules, ", ")}
+		if len(s.Modules) == 0 {
+			policy.more = "no modules declared"
+		}
+		rows = append(rows, policy)
+	}
+	if next := s.NextImage; next != nil {
+		r := row{"next OS", "builds", good, "everything declared, with the policy " + short(next.Vendor)}
+		if next.Error != "" || len(next.LeftOut) > 0 {
+			r = row{"next OS", "NOT all", bad, "builds with the policy " + short(next.Vendor) + "; selinux-provision check --usr other says what does not"}
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func volumeRow(v mountwatch.Volume) row {
+	where := v.Mountpoint
+	if where == "" {
+		where = v.Source
+	}
+	r := row{"volume", string(v.State), busy, strings.TrimSpace(v.Rule + " " + where)}
+	switch v.State {
+	case mountwatch.Labelled:
+		r.colour = good
+		r.more += fmt.Sprintf(": %s (%s, %s)", v.Context, v.How, v.When.Local().Format(time.DateTime))
+	case mountwatch.NotMounted:
+		r.colour = dim
+	case mountwatch.Refused, mountwatch.Failed:
+		r.colour = bad
+		if v.Code != "" {
+			r.more += " (" + string(v.Code) + ")"
+		}
+	}
+	return r
+}
+
+func stageRow(r stages.Result) row {
+	out := row{"stage", "as declared", good, r.Stage}
+	switch r.Outcome {
+	case stages.Planned:
+		out.state, out.colour = "would change", busy
+	case stages.Partly:
+		out.state, out.colour = "in part", bad
+	case stages.Failed, stages.Skipped:
+		out.state, out.colour = "fails", bad
+	}
+	return out
+}

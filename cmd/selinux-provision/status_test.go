@@ -1,0 +1,85 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch"
+	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+// healthy is the status of a host where everything is as declared.
+func healthy() *stages.Status {
+	s := &stages.Status{
+		Mode: stages.ModeStatus{Running: "enforcing", Configured: "enforcing", Declared: "enforcing"},
+		Store: stages.StoreStatus{Store: policystore.Store{Kind: "writable"}, Type: "mcs", Generation: 1, BuiltFrom: "df5c7741077e0", Vendor: "df5c7741077e0",
+			Policy: "policy.34"},
+		Modules: []string{"kube_logreader"}, AsDeclared: true,
+		Volumes: []mountwatch.Volume{{Rule: "data", Mountpoint: "/var/lib/data", State: mountwatch.Labelled, How: "context option",
+			Context: "system_u:object_r:container_file_t:s0:c10,c20", When: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)}},
+	}
+	for _, stage := range stages.Order() {
+		s.Stages = append(s.Stages, stages.Result{Stage: stage.Name, Outcome: stages.Unchanged})
+	}
+	return s
+}
+
+// sick is the status of one where it is not.
+func sick() *stages.Status {
+	s := healthy()
+	s.AsDeclared = false
+	s.Mode = stages.ModeStatus{Running: "permissive", Configured: "enforcing", Declared: "enforcing", CommandLine: "permissive"}
+	s.Store.CarriedOver = []string{"site"}
+	s.NextImage = &stages.ImageCheck{Vendor: "0a1b2c3d4e5f6", LeftOut: []policystore.Quarantined{{Name: "site"}}}
+	s.Stages[1].Outcome, s.Stages[3].Outcome = stages.Partly, stages.Partly
+	s.Volumes = append(s.Volumes, mountwatch.Volume{Rule: "scratch", Mountpoint: "/srv/scratch", State: mountwatch.Refused, Code: "btrfs"},
+		mountwatch.Volume{Rule: "backup", State: mountwatch.NotMounted})
+	s.Problems = []stages.Problem{
+		{Problem: "module bad (priority 500), line 2: Failed to resolve allow statement [/etc/selinux-provision/modules/bad.cil]",
+			Remedy: "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply"},
+		{Problem: "the kernel command line has enforcing=0, which beats the declared mode enforcing at every boot",
+			Remedy: "remove it from the boot loader's configuration and reboot, or declare the other mode"},
+		{Problem: "volume scratch (/srv/scratch): it is on Btrfs, where one context= would hold for every subvolume", Remedy: "use ext4 or xfs"},
+	}
+	return s
+}
+
+// The operator guide shows the status as it is printed.
+func TestStatusInTheGuide(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/operator-guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := paintFor(&strings.Builder{})
+	for name, s := range map[string]*stages.Status{"healthy": healthy(), "sick": sick()} {
+		var printed strings.Builder
+		printStatus(&printed, s, plain)
+		if strings.Contains(printed.String(), "\x1b") {
+			t.Errorf("%s: there are colours where there is no terminal", name)
+		}
+		if !strings.Contains(string(guide), "\n# selinux-provision status\n"+printed.String()+"```\n") {
+			t.Errorf("docs/operator-guide.md does not show the %s host as it is printed:\n%s", name, printed.String())
+		}
+	}
+}
+
+// With colours the text is the same, and the columns still stand below each other.
+func TestStatusInColour(t *testing.T) {
+	var plain, coloured strings.Builder
+	printStatus(&plain, sick(), paintFor(&plain))
+	printStatus(&coloured, sick(), func(colour, text string) string { return "<" + colour + ">" + text + "</>" })
+	without := coloured.String()
+	for _, colour := range []string{good, bad, busy, dim, ""} {
+		without = strings.ReplaceAll(without, "<"+colour+">", "")
+	}
+	without = strings.ReplaceAll(without, "</>", "")
+	if without != plain.String() {
+		t.Errorf("got\n%s\nwant\n%s", without, plain.String())
+	}
+	if !strings.HasPrefix(coloured.String(), "<"+bad+">NOT as declared") {
+		t.Errorf("what is wrong does not stand out:\n%s", coloured.String())
+	}
+}

@@ -1,0 +1,393 @@
+// Command reference writes docs/reference.md from the program's own source: the JSON object of each command with the comments of its
+// fields, the metrics, and the MESSAGE_IDs. It is run in the root of the repository: reference > docs/reference.md. A test compares
+// the file with what this writes.
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const module = "github.com/selinux-provision/selinux-provision"
+
+func main() {
+	if err := write(os.Stdout, "."); err != nil {
+		fmt.Fprintln(os.Stderr, "reference:", err)
+		os.Exit(1)
+	}
+}
+
+// source is the parsed product.
+type source struct {
+	types map[string]declared // by "directory.Name"
+	files []file
+}
+
+// declared is a type with where it is declared.
+type declared struct {
+	spec *ast.TypeSpec
+	doc  string
+	in   *file
+}
+
+type file struct {
+	dir  string
+	tree *ast.File
+}
+
+func read(root string) (*source, error) {
+	s := &source{types: map[string]declared{}}
+	for _, top := range []string{"cmd/selinux-provision", "stages", "policystore", "mountwatch", "avc", "provision", "internal"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(name string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			tree, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+			if err != nil {
+				return err
+			}
+			below, err := filepath.Rel(root, filepath.Dir(name))
+			s.files = append(s.files, file{filepath.ToSlash(below), tree})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for i := range s.files {
+		f := &s.files[i]
+		for _, d := range f.tree.Decls {
+			group, ok := d.(*ast.GenDecl)
+			if !ok || group.Tok != token.TYPE {
+				continue
+			}
+			for _, spec := range group.Specs {
+				t := spec.(*ast.TypeSpec) //nolint:errcheck // a declaration of types holds nothing else
+				doc := t.Doc
+				if doc == nil {
+					doc = group.Doc
+				}
+				s.types[f.dir+"."+t.Name.Name] = declared{t, oneLine(doc.Text()), f}
+			}
+		}
+	}
+	return s, nil
+}
+
+// commands names those functions of the command line whose answer is not that of the command of their name.
+func commands() map[string]string {
+	return map[string]string{
+		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
+	}
+}
+
+func write(w io.Writer, root string) error {
+	s, err := read(root)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(w, `# Reference of JSON, metrics and messages
+
+Written by "make generated" from the source; do not edit.
+
+## JSON
+
+With `+"`--json`"+` each command prints one object on standard output, also when it fails. A field that is not listed as one may be
+missing; new fields may come, a field keeps its meaning. Times are RFC 3339, durations nanoseconds unless the field says otherwise.
+
+`)
+	p := &printer{source: s, w: w, done: map[string]bool{}}
+	header, ok := s.types["cmd/selinux-provision.header"]
+	if !ok {
+		return fmt.Errorf("cannot find the header of all answers")
+	}
+	fmt.Fprintf(w, "### Every command\n\n")
+	p.table(header.spec.Type.(*ast.StructType), header.in) //nolint:errcheck // it is one
+	answers := s.answers()
+	for _, a := range answers {
+		fmt.Fprintf(w, "### %s\n\n", a.command)
+		p.table(a.object, a.in)
+	}
+	for len(p.queue) > 0 {
+		name := p.queue[0]
+		p.queue = p.queue[1:]
+		d := s.types[name]
+		fmt.Fprintf(w, "### %s\n\n", title(name))
+		if d.doc != "" {
+			fmt.Fprintf(w, "%s\n\n", d.doc)
+		}
+		p.table(d.spec.Type.(*ast.StructType), d.in) //nolint:errcheck // only such are queued
+	}
+	s.metrics(w)
+	s.messages(w)
+	return nil
+}
+
+// answer is the object of one command.
+type answer struct {
+	command string
+	object  *ast.StructType
+	in      *file
+}
+
+// answers finds every a.answer(struct{...}{...}).
+func (s *source) answers() (all []answer) {
+	for i := range s.files {
+		f := &s.files[i]
+		if f.dir != "cmd/selinux-provision" {
+			continue
+		}
+		for _, d := range f.tree.Decls {
+			function, ok := d.(*ast.FuncDecl)
+			if !ok || function.Body == nil {
+				continue
+			}
+			name := commands()[function.Name.Name]
+			if name == "" {
+				name = function.Name.Name
+			}
+			ast.Inspect(function.Body, func(n ast.Node) bool {
+				object, ok := n.(*ast.StructType)
+				if !ok || len(object.Fields.List) == 0 {
+					return true
+				}
+				if first, ok := object.Fields.List[0].Type.(*ast.Ident); ok && first.Name == "header" && len(object.Fields.List[0].Names) == 0 {
+					all = append(all, answer{name, object, f})
+				}
+				return true
+			})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b answer) int { return cmp.Compare(a.command, b.command) })
+	return all
+}
+
+type printer struct {
+	*source
+	w     io.Writer
+	done  map[string]bool
+	queue []string
+}
+
+func (p *printer) table(object *ast.StructType, in *file) {
+	fmt.Fprintf(p.w, "| field | type | |\n|---|---|---|\n")
+	p.rows(object, in)
+	fmt.Fprintln(p.w)
+}
+
+func (p *printer) rows(object *ast.StructType, in *file) {
+	for _, field := range object.Fields.List {
+		if len(field.Names) == 0 {
+			if ident, ok := field.Type.(*ast.Ident); ok && ident.Name == "header" {
+				continue
+			}
+			if embedded, ok := p.types[p.name(field.Type, in)]; ok {
+				if inner, ok := embedded.spec.Type.(*ast.StructType); ok {
+					p.rows(inner, embedded.in)
+				}
+			}
+			continue
+		}
+		for _, ident := range field.Names {
+			name := ident.Name
+			if !ident.IsExported() {
+				continue
+			}
+			if field.Tag != nil {
+				tag, _ := strconv.Unquote(field.Tag.Value)
+				if value, ok := reflect.StructTag(tag).Lookup("json"); ok {
+					value, _, _ = strings.Cut(value, ",")
+					if value == "-" {
+						continue
+					}
+					name = cmp.Or(value, name)
+				}
+			}
+			text := oneLine(field.Comment.Text())
+			if text == "" {
+				text = strings.TrimPrefix(oneLine(field.Doc.Text()), ident.Name+" ")
+			}
+			for _, verb := range []string{"is ", "are "} {
+				text = strings.TrimPrefix(text, verb)
+			}
+			fmt.Fprintf(p.w, "| `%s` | %s | %s |\n", name, p.describe(field.Type, in), strings.ReplaceAll(text, "|", `\|`))
+		}
+	}
+}
+
+// describe says in JSON's words what a type becomes, and has the structs of the product described later.
+func (p *printer) describe(t ast.Expr, in *file) string {
+	switch v := t.(type) {
+	case *ast.StarExpr:
+		return p.describe(v.X, in)
+	case *ast.ArrayType:
+		return "list of " + p.describe(v.Elt, in)
+	case *ast.MapType:
+		return "object: " + p.describe(v.Value, in) + " by name"
+	case *ast.StructType:
+		return "object"
+	}
+	switch name := p.name(t, in); name {
+	case "string", "error":
+		return "string"
+	case "bool":
+		return "boolean"
+	case "time.Time":
+		return "time"
+	case "time.Duration":
+		return "duration"
+	default:
+		d, ok := p.types[name]
+		if !ok {
+			return "number"
+		}
+		switch underlying := d.spec.Type.(type) {
+		case *ast.StructType:
+			if !p.done[name] {
+				p.done[name] = true
+				p.queue = append(p.queue, name)
+			}
+			return "[" + title(name) + "](#" + strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(title(name)), ".", ""), " ", "-") + ")"
+		default:
+			return p.describe(underlying, d.in)
+		}
+	}
+}
+
+// name gives the key of a named type: "directory.Name" for one of the product.
+func (p *printer) name(t ast.Expr, in *file) string {
+	switch v := t.(type) {
+	case *ast.StarExpr:
+		return p.name(v.X, in)
+	case *ast.Ident:
+		if _, ok := p.types[in.dir+"."+v.Name]; ok {
+			return in.dir + "." + v.Name
+		}
+		return v.Name
+	case *ast.SelectorExpr:
+		pkg, ok := v.X.(*ast.Ident)
+		if !ok {
+			return ""
+		}
+		for _, spec := range in.tree.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			if below, ours := strings.CutPrefix(imported, module+"/"); ours && (spec.Name != nil && spec.Name.Name == pkg.Name || spec.Name == nil && path.Base(imported) == pkg.Name) {
+				return below + "." + v.Sel.Name
+			}
+		}
+		return pkg.Name + "." + v.Sel.Name
+	}
+	return ""
+}
+
+func title(name string) string {
+	dir, typeName, _ := strings.Cut(path.Base(name), ".")
+	return dir + " " + typeName
+}
+
+// metrics finds metric("name", "help", ...) in the command line.
+func (s *source) metrics(w io.Writer) {
+	var rows []string
+	for _, f := range s.files {
+		ast.Inspect(f.tree, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) < 2 {
+				return true
+			}
+			function, ok := call.Fun.(*ast.Ident)
+			if !ok || function.Name != "metric" {
+				return true
+			}
+			name, help := literal(call.Args[0]), literal(call.Args[1])
+			if name != "" && help != "" {
+				rows = append(rows, fmt.Sprintf("| `selinux_provision_%s` | %s |", name, help))
+			}
+			return true
+		})
+	}
+	if len(rows) > 0 {
+		fmt.Fprintf(w, "## Metrics\n\nGauges in Prometheus' text format, by `selinux-provision readiness --metrics FILE`; see [fleet.md](fleet.md).\n\n| metric | |\n|---|---|\n%s\n\n", strings.Join(rows, "\n"))
+	}
+}
+
+// messages finds the MESSAGE_IDs: text of 32 hexadecimal digits in what writes to the journal.
+func (s *source) messages(w io.Writer) {
+	fmt.Fprintf(w, "## Messages\n\n`journalctl MESSAGE_ID=...` finds them. What to do: [3am.md](3am.md).\n\n| MESSAGE_ID | |\n|---|---|\n")
+	for _, f := range s.files {
+		if strings.HasPrefix(f.dir, "avc") {
+			continue // it reads the journal, and knows the messages of others
+		}
+		comments := ast.NewCommentMap(token.NewFileSet(), f.tree, f.tree.Comments)
+		ast.Inspect(f.tree, func(n ast.Node) bool {
+			switch v := n.(type) {
+			case *ast.ValueSpec:
+				if len(v.Values) == 1 && id(literal(v.Values[0])) {
+					fmt.Fprintf(w, "| `%s` | %s |\n", literal(v.Values[0]), oneLine(v.Comment.Text()))
+				}
+			case *ast.CaseClause:
+				for _, statement := range v.Body {
+					if r, ok := statement.(*ast.ReturnStmt); ok && len(r.Results) == 1 && id(literal(r.Results[0])) {
+						text := ""
+						for _, c := range comments[r] {
+							text = oneLine(c.Text())
+						}
+						if len(v.List) == 1 && text == "" {
+							text = "refused: " + words(v.List[0])
+						}
+						fmt.Fprintf(w, "| `%s` | %s |\n", literal(r.Results[0]), text)
+					}
+				}
+			}
+			return true
+		})
+	}
+}
+
+func id(s string) bool {
+	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// words makes words out of the name of a constant: judge.CodeBindMount is "bind mount".
+func words(e ast.Expr) string {
+	name := ""
+	switch v := e.(type) {
+	case *ast.SelectorExpr:
+		name = v.Sel.Name
+	case *ast.Ident:
+		name = v.Name
+	}
+	var b strings.Builder
+	for i, r := range strings.TrimPrefix(name, "Code") {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func literal(e ast.Expr) string {
+	basic, ok := e.(*ast.BasicLit)
+	if !ok || basic.Kind != token.STRING {
+		return ""
+	}
+	text, _ := strconv.Unquote(basic.Value)
+	return text
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
