@@ -98,6 +98,11 @@ type refusal struct {
 
 // Run watches until the context ends. Each signal on reload makes it read the configuration again.
 func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
+	unlock, err := w.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
@@ -186,6 +191,17 @@ func watch(ctx context.Context, source mounts.Source, to chan<- look) error {
 		}
 	}
 }
+
+// alone keeps a second watcher out: the two would mount the same volumes again.
+func (w *Watcher) alone(ctx context.Context) (unlock func(), err error) {
+	if err := w.Root.MkdirAll(RunDir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the watcher's directory: %w", err)
+	}
+	return w.Root.Lock(ctx, RunDir, lockPatience, nil)
+}
+
+// lockPatience is how long to wait for another watcher that is about to end.
+const lockPatience = 10 * time.Second
 
 // begin reads the configuration and what an earlier run has left.
 func (w *Watcher) begin(ctx context.Context) error {

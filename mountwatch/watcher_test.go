@@ -542,7 +542,7 @@ func TestWait(t *testing.T) {
 	if _, done, err := settled(LoadRecord(h.root).Volumes, "data"); done || err != nil {
 		t.Error(done, err)
 	}
-	changes, err := h.root.WatchDir(t.Context(), "/run")
+	changes, err := h.root.WatchDir(t.Context(), "/none")
 	if err == nil {
 		t.Error("a directory that is not there is watched", changes)
 	}
@@ -602,4 +602,21 @@ func TestDamagedRecord(t *testing.T) {
 	if err := os.Mkdir(h.root.Path("/x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Two watchers would mount the same volumes again.
+func TestOneWatcher(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	h.start()
+	_, err := h.root.Lock(t.Context(), RunDir, 0, nil)
+	var locked *hostfs.LockedError
+	if !errors.As(err, &locked) {
+		t.Error(err)
+	}
+	h.halt()
+	unlock, err := h.root.Lock(t.Context(), RunDir, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
 }

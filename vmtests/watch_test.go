@@ -2,12 +2,15 @@ package vmtests
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	examples "github.com/selinux-provision/selinux-provision/ignition-examples"
 )
 
 const (
@@ -107,6 +110,9 @@ const (
 
 func scenarios() []scenario {
 	return []scenario{
+		// The kernel's policy lets nobody label a file system as a process, so the second mount fails.
+		{name: "ext4-fails", mount: ext4("noatime,nosuid,errors=continue") + fill, rule: "strategy: context, context: 'system_u:system_r:kernel_t:s0'",
+			want: "failed remount-failed", label: "-"},
 		{name: "ext4-auto", mount: ext4("noatime,nosuid") + fill, want: option},
 		{name: "ext4-context", mount: ext4("") + fill, rule: "strategy: context", want: option},
 		{name: "ext4-relabel", mount: ext4("") + fill, rule: "strategy: relabel", want: files},
@@ -169,7 +175,7 @@ func (s scenario) config() string {
 // from the mount table or from each file, or it is as it was, with the reason.
 func TestVolumes(t *testing.T) {
 	t.Parallel()
-	m := startProvisioned(t)
+	m := startProvisioned(t, Allowed{`avc: +denied +\{ relabelto \} .*tcontext=system_u:system_r:kernel_t:s0 tclass=filesystem`, "a mount has to fail"})
 	m.expect(t, "the watcher", "systemctl is-active "+watchUnit, "active")
 
 	all := scenarios()
@@ -195,6 +201,10 @@ func TestVolumes(t *testing.T) {
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) { m.checkVolume(t, s, got) })
 	}
+	m.expect(t, "a mount that failed the second time", "findmnt -no OPTIONS /v/ext4-fails; cat /v/ext4-fails/dir/sub/file", "rw,nosuid,noatime,seclabel,errors=continue\nx")
+	m.expect(t, "notes of what is unmounted", "ls /run/selinux-provision/unmounted", "")
+	t.Log("system calls that this systemd does not know:", m.Must(t, "journalctl -b --no-pager | grep -i 'unknown system call\\|failed to parse system call' || true"),
+		"IDs of mounts:", m.Must(t, "grep -o 'mount_id.*' /run/selinux-provision/volumes/mounts.json | head -3"))
 }
 
 // TestVolumesLive is the life of declared volumes on one machine: mounted by systemd with the label from the start, on a disk, an NFS and an SMB
@@ -252,6 +262,24 @@ mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
 			t.Errorf("mounted by hand: %+v\n%s", got, m.watchLog(t))
 		}
 		m.Must(t, "umount /v/nfs")
+	})
+	t.Run("servers by hand", func(t *testing.T) {
+		var more strings.Builder
+		for _, s := range byHand() {
+			more.WriteString(s.config())
+		}
+		m.put(t, volumesFile, rules+more.String())
+		m.Must(t, "systemctl reload "+watchUnit)
+		for _, s := range byHand() {
+			m.Must(t, "mkdir -p /v/"+s.name+"; "+strings.ReplaceAll(s.mount, "$v", "/v/"+s.name))
+		}
+		got := m.settle(t)
+		for _, s := range byHand() {
+			m.checkVolume(t, s, got)
+			m.Must(t, "umount /v/"+s.name)
+		}
+		m.put(t, volumesFile, rules)
+		m.Must(t, "systemctl reload "+watchUnit)
 	})
 	t.Run("another label", func(t *testing.T) {
 		m.put(t, volumesFile, strings.Replace(rules, "{mountpoint: /v/fstab}", "{mountpoint: /v/fstab}, level: 's0:c10,c20'", 1))
@@ -321,6 +349,24 @@ mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
 	m.idle(t)
 }
 
+// byHand are volumes of servers that no unit knows how to mount again.
+func byHand() []scenario {
+	nfs := func(options string) string { return "mount -t nfs4 -o " + options + " localhost:/srv $v" }
+	smb := func(options string) string { return "mount -t cifs -o guest," + options + " //localhost/share $v" }
+	right, wrong := `'context="`+shared+`"'`, `'context="`+other+`"'`
+	return []scenario{
+		{name: "nfs-auto", mount: nfs("vers=4.2,nosharecache"), want: "refused no-remount", label: "-"},
+		{name: "nfs-context", mount: nfs("nosharecache"), rule: "strategy: context", want: "refused no-remount", label: "-"},
+		{name: "nfs-relabel", mount: nfs("vers=4.1,nosharecache"), rule: "strategy: relabel", want: "refused no-relabel", label: "-"},
+		{name: "nfs-right", mount: nfs("nosharecache," + right), want: option},
+		{name: "nfs-wrong", mount: nfs("nosharecache," + wrong), want: "refused no-remount", label: "-"},
+		{name: "smb-auto", mount: smb("nosharesock"), want: "refused no-remount", label: "-"},
+		{name: "smb-relabel", mount: smb("nosharesock"), rule: "strategy: relabel", want: "refused no-relabel", label: "-"},
+		{name: "smb-right", mount: smb("nosharesock," + right), want: option},
+		{name: "smb-wrong", mount: smb("nosharesock," + wrong), rule: "strategy: context", want: "refused no-remount", label: "-"},
+	}
+}
+
 // servers serve a directory of the machine to itself, over NFS 4 and SMB.
 const servers = `set -e; ip link set lo up; mkdir -p /srv/share; echo x > /srv/file; chmod 777 /srv/share
 modprobe nfsd; mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
@@ -359,6 +405,92 @@ tar -C /tmp/image -c . | docker import - vmtest >/dev/null; mount -o loop /var/i
 		}
 	}
 	m.Must(t, "umount /v/live")
+}
+
+// TestVolumeFromIgnition proves that a disk which Ignition formats, and has mounted by a unit, has its label from its very first mount on, at
+// the first boot, and that what needs it waits for that.
+func TestVolumeFromIgnition(t *testing.T) {
+	t.Parallel()
+	config := example(t, "enforcing.bu")
+	volumes, err := examples.Translate([]byte(dataDisk), RepositoryRoot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config, err = mergeIgnition(config, volumes); err != nil {
+		t.Fatal(err)
+	}
+	m := Start(t, Options{Ignition: config, Disks: []Disk{{Name: "data", SizeMB: 64}}})
+	t.Log(m.Must(t, "journalctl -b -o short-monotonic --no-pager | grep 'selinux-provision-generator\\|var-lib-data'; systemctl status var-lib-data.mount; systemctl cat var-lib-data.mount"), m.watchLog(t))
+	if got := m.settle(t)["data"]; got.fate() != option || got.Context != shared {
+		t.Errorf("%+v", got)
+	}
+	if log := m.watchLog(t); contains(log, "mounted again") || contains(log, "cannot") {
+		t.Errorf("it was mounted without its label at first:\n%s", log)
+	}
+	m.expect(t, "who waited", "systemctl is-active docker.service; systemctl show -P Result selinux-provision-volume@data.service; stat -c %C /var/lib/data", "active\nsuccess\n"+shared)
+	m.Must(t, `test "$(systemctl show -P InactiveExitTimestampMonotonic docker.service)" -gt "$(systemctl show -P ExecMainExitTimestampMonotonic selinux-provision-volume@data.service)"`)
+	m.status(t, 0)
+}
+
+const dataDisk = `variant: flatcar
+version: 1.0.0
+storage:
+  filesystems:
+    - device: /dev/disk/by-id/virtio-data
+      format: ext4
+      label: DATA
+      path: /var/lib/data
+      with_mount_unit: true
+  files:
+    - path: /etc/selinux-provision/config.d/50-volumes.yaml
+      mode: 0644
+      contents:
+        inline: |
+          version: 1
+          volumes:
+            - name: data
+              match: {mountpoint: /var/lib/data}
+              # No context: the image's label for volumes, at the level that every container may use.
+              required: true
+systemd:
+  units:
+    # What uses the volume waits for its label, and does not start without.
+    - name: docker.service
+      enabled: true
+      dropins:
+        - name: 10-data.conf
+          contents: |
+            [Unit]
+            RequiresMountsFor=/var/lib/data
+            Requires=selinux-provision-volume@data.service
+            After=selinux-provision-volume@data.service
+`
+
+// mergeIgnition adds the entries of one config to the lists of another.
+func mergeIgnition(config, more []byte) ([]byte, error) {
+	var into, from map[string]map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(config, &into), json.Unmarshal(more, &from)); err != nil {
+		return nil, err
+	}
+	for _, section := range []string{"storage", "systemd"} {
+		for key, list := range from[section] {
+			var a, b []json.RawMessage
+			if err := json.Unmarshal(list, &b); err != nil {
+				return nil, err
+			}
+			if have := into[section][key]; have != nil {
+				if err := json.Unmarshal(have, &a); err != nil {
+					return nil, err
+				}
+			}
+			merged, err := json.Marshal(append(a, b...))
+			if err != nil {
+				return nil, err
+			}
+			into[section][key] = merged
+		}
+	}
+	return json.Marshal(into)
 }
 
 // idle checks that a watcher that has nothing to do does nothing: what its threads did in a minute was no more than the Go runtime's own
