@@ -165,12 +165,34 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 		return relabel.Result{}, err
 	}
 	defer target.Close()
-	return target.Run(ctx, relabel.Options{
-		Labels: relabel.Fixed(j.want),
-		Verify: true,
-		Limits: j.limits, Workers: j.workers,
-		State: j.state(path),
-	})
+	for attempt := 1; ; attempt++ {
+		result, err := target.Run(ctx, relabel.Options{
+			Labels: relabel.Fixed(j.want),
+			Verify: true,
+			Limits: j.limits, Workers: j.workers,
+			State: j.state(path),
+		})
+		var copies *relabel.CopyUpError
+		if errors.As(err, &copies) {
+			err = fmt.Errorf("a label would copy %d files with %.1f MB from below to the upper layer of the overlay: write \"strategy: context\"",
+				copies.Files, float64(copies.Bytes)/1e6)
+		}
+		// Somebody who works in the volume makes files with a label of their own, while it is being labelled.
+		if err != nil || ctx.Err() != nil || attempt == maxAttempts || !changedMeanwhile(&result) {
+			return result, err
+		}
+		if err := j.state(path).Remove(); err != nil { // else what was done counts as done
+			return result, err
+		}
+	}
+}
+
+// maxAttempts is how often a tree is labelled in which files get other labels meanwhile.
+const maxAttempts = 3
+
+// changedMeanwhile tells whether nothing is wrong with a tree but that some files did not have their label when it was read back.
+func changedMeanwhile(r *relabel.Result) bool {
+	return !r.Complete() && len(r.Failed) == 1 && r.Failed[0].Errno == relabel.NotKept
 }
 
 func (f *Files) add(r *relabel.Result) {

@@ -131,10 +131,12 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 	patience := time.NewTimer(time.Hour)
 	defer patience.Stop()
 	for {
+		// Thousands of mounts that no rule is meant for must cost next to nothing.
+		news := true
 		select {
 		case l := <-seen:
 			w.table = l.table
-			w.changed(ctx, l.change)
+			news = w.changed(ctx, l.change) || !ready
 			if !ready && w.remounts.running() {
 				patience.Reset(readyPatience)
 			}
@@ -146,6 +148,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			w.reload(ctx)
 		case <-watchdog:
 			w.Notify.Alive()
+			news = false
 		case <-patience.C:
 			w.remounts.late = true
 		case err := <-failed:
@@ -156,10 +159,11 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			w.Notify.Stopping()
 			return nil
 		}
-		if w.table != nil { // else nothing is known that could be written down
-			w.save()
+		if w.table == nil || !news { // nothing is known yet that could be written down, or nothing else than before
+			continue
 		}
-		if !ready && w.table != nil && (!w.remounts.running() || w.remounts.late) {
+		w.save()
+		if !ready && (!w.remounts.running() || w.remounts.late) {
 			ready = true
 			patience.Stop()
 			w.Notify.Ready(w.summary())
@@ -261,12 +265,13 @@ func (w *Watcher) reload(ctx context.Context) {
 }
 
 // changed looks at what has appeared or changed, and again at every other mount of the same superblocks: what one may get depends on
-// all of them.
-func (w *Watcher) changed(ctx context.Context, c mounts.Change) {
+// all of them. It tells whether a rule is meant for any.
+func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) {
 	touched := map[mounts.Device]bool{}
 	for _, m := range c.Vanished {
 		touched[m.Device] = true
 		w.relabels.cancel(keyOf(m))
+		declared = declared || w.volumes[keyOf(m)] != nil
 		delete(w.volumes, keyOf(m))
 		delete(w.failed, keyOf(m))
 		if len(w.table.Superblock(m.Device)) == 0 {
@@ -278,20 +283,21 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) {
 		for _, m := range list {
 			touched[m.Device], fresh[keyOf(m)] = true, true
 			delete(w.lost, m.Mountpoint)
-			w.consider(ctx, m)
+			declared = w.consider(ctx, m) || declared
 		}
 	}
 	for device := range touched {
 		for _, m := range w.table.Superblock(device) {
 			if w.volumes[keyOf(m)] != nil && !fresh[keyOf(m)] {
-				w.consider(ctx, m)
+				declared = w.consider(ctx, m) || declared
 			}
 		}
 	}
+	return declared
 }
 
-// consider judges one mount and does what the verdict says.
-func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) {
+// consider judges one mount and does what the verdict says. It tells whether a rule is meant for it, or was.
+func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool) {
 	verdict, names := w.look().judge(m)
 	v := &volume{Volume: describe(verdict), mount: m, names: names, rule: verdict.Rule}
 	if verdict.Outcome != judge.WantsRelabel || !w.relabels.same(keyOf(m), verdict) {
@@ -299,8 +305,9 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) {
 	}
 	switch verdict.Outcome {
 	case judge.Undeclared, judge.LeftAlone:
+		known := w.volumes[keyOf(m)] != nil
 		delete(w.volumes, keyOf(m))
-		return
+		return known
 	case judge.Right, judge.Refused:
 	case judge.WantsContext:
 		if w.unknown(v) {
@@ -322,6 +329,7 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) {
 		}
 	}
 	w.settle(v)
+	return true
 }
 
 // unknown refuses a context that the kernel's policy does not know. Files could get it all the same, and nobody could use them.

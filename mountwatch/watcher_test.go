@@ -361,6 +361,7 @@ func TestRelabelOnce(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	_ = exec.Command("losetup", "--detach", strings.TrimSpace(string(device))).Run()
 	h.run("mkfs.ext4", "-q", "-F", file)
 	h.mountImage(file, point)
 	h.eventually(point, Labelled)

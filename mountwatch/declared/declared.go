@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,10 @@ func (m *Mount) Names(mounted *mounts.Mount) bool {
 	resolved, err := filepath.EvalSymlinks(device(what))
 	if err != nil || mounted.Device.Major == 0 {
 		return false
+	}
+	// mount(8) puts a file behind a loop device.
+	if file, err := os.ReadFile("/sys/dev/block/" + mounted.Device.String() + "/loop/backing_file"); err == nil && strings.TrimSuffix(string(file), "\n") == resolved {
+		return true
 	}
 	node, err := filepath.EvalSymlinks("/dev/block/" + mounted.Device.String())
 	return err == nil && node == resolved

@@ -14,13 +14,16 @@ const (
 	errNotKept
 )
 
+// NotKept is the Failure.Errno of entries whose label was another one when it was read back.
+const NotKept = "NOTKEPT"
+
 // nameOf gives the name of an error number.
 func nameOf(errno unix.Errno) string {
 	switch errno {
 	case errTooDeep:
 		return "DEPTH"
 	case errNotKept:
-		return "NOTKEPT"
+		return NotKept
 	}
 	if name := unix.ErrnoName(errno); name != "" {
 		return name

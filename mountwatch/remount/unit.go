@@ -31,11 +31,18 @@ type Unit struct {
 	mount    *mounts.Mount
 }
 
-// FindUnit gives the unit of a mount; nil if systemd has none that would mount the same again.
+// FindUnit gives the unit of a mount; nil if systemd has none that would mount the same again. ErrBusy says that a running unit needs what
+// is mounted there.
 func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *mounts.Mount) (*Unit, error) {
 	unit, err := s.Unit(ctx, m.Mountpoint)
-	if err != nil || len(unit.Files) == 0 || !unit.Active {
+	if err != nil {
 		return nil, err
+	}
+	if len(unit.NeededBy) > 0 {
+		return nil, fmt.Errorf("%w: %s needs it", ErrBusy, strings.Join(unit.NeededBy, ", "))
+	}
+	if len(unit.Files) == 0 || !unit.Active {
+		return nil, nil
 	}
 	d, err := declared.FromFiles(root, unit.Name, unit.Files)
 	if err != nil {
@@ -51,9 +58,6 @@ func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *moun
 // unmounting. After ErrBusy nothing was changed but for the unit's options, which count the next time; after a *LostError it is not
 // mounted; after any other error it is mounted as before.
 func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep func(*mounts.Mount) error) (unmounted bool, err error) {
-	if len(u.unit.NeededBy) > 0 {
-		return false, fmt.Errorf("%w: %s needs it", ErrBusy, strings.Join(u.unit.NeededBy, ", "))
-	}
 	if u.unit.Forces {
 		return false, impossible("its unit %s unmounts lazily or by force", u.unit.Name)
 	}
