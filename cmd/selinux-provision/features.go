@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -35,7 +36,7 @@ func features(s *stages.Status, r *stages.Readiness) string {
 	var b strings.Builder
 	for _, f := range []struct{ name, value string }{
 		{"mode", s.Mode.Running},
-		{"as-declared", fmt.Sprint(s.AsDeclared)},
+		{"as-declared", strconv.FormatBool(s.AsDeclared)},
 		{"readiness", strings.ReplaceAll(string(r.Verdict), " ", "-")},
 		{"vendor-policy", short(s.Store.Vendor)},
 	} {

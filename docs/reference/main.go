@@ -5,6 +5,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -111,7 +112,7 @@ missing; new fields may come, a field keeps its meaning. Times are RFC 3339, dur
 	p := &printer{source: s, w: w, done: map[string]bool{}}
 	header, ok := s.types["cmd/selinux-provision.header"]
 	if !ok {
-		return fmt.Errorf("cannot find the header of all answers")
+		return errors.New("cannot find the header of all answers")
 	}
 	fmt.Fprintf(w, "### Every command\n\n")
 	p.table(header.spec.Type.(*ast.StructType), header.in) //nolint:errcheck // it is one
