@@ -658,3 +658,54 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// unlinked removes an entry's name the moment after it was pinned, so that the one name that is left is outside of the tree.
+type unlinked struct {
+	system
+	again bool // and makes it again before it is looked up by its name
+}
+
+func (u unlinked) pin(name *byte) (int, unix.Errno) {
+	fd, errno := u.system.pin(name)
+	if nameAt(name) == "victim" && errno == 0 {
+		_ = os.Remove(u.path(name))
+	}
+	return fd, errno
+}
+
+// path is for the worker's thread, whose current directory is its own.
+func (unlinked) path(name *byte) string { return "/proc/thread-self/cwd/" + nameAt(name) }
+
+func (u unlinked) stat(name *byte, st *unix.Stat_t) unix.Errno {
+	if nameAt(name) == "victim" && u.again {
+		_ = os.Link("/proc/thread-self/cwd/../victim", u.path(name))
+		defer os.Remove(u.path(name))
+	}
+	return u.system.stat(name, st)
+}
+
+// A file of which only a name outside is left when its names are counted has one name, and is not labelled.
+func TestLastNameIsOutside(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		dir := filesystem(t, "ext4")
+		tree := filepath.Join(dir, "tree")
+		mustMkdir(t, tree)
+		if err := os.WriteFile(filepath.Join(dir, "victim"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(filepath.Join(dir, "victim"), filepath.Join(tree, "victim")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * recent)
+		target := open(t, tree)
+		target.sys = unlinked{kernelCalls{}, again}
+		r, err := target.Run(context.Background(), Options{Labels: Fixed(wanted)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		adds(t, r)
+		if n, err := unix.Getxattr(filepath.Join(dir, "victim"), "security.selinux", nil); !errors.Is(err, unix.ENODATA) {
+			t.Errorf("the file outside was labelled: %d, %v: %+v", n, err, r)
+		}
+	}
+}

@@ -15,7 +15,14 @@ type bounds struct {
 	tasks   int64 // directories that wait; beyond it directories are read a few entries at a time
 }
 
-func defaultBounds() bounds { return bounds{depth: 1 << 15, handles: 4096, tasks: 1 << 14} }
+func defaultBounds() bounds {
+	b := bounds{depth: 1 << 15, handles: 4096, tasks: 1 << 12}
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		b.handles = min(b.handles, int64(min(files.Cur/2, 1<<20)))
+	}
+	return b
+}
 
 // node is a directory of the tree, from when its name was read until all below it is done.
 type node struct {

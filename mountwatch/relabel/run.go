@@ -172,7 +172,7 @@ func (r *run) walk(ctx context.Context) error {
 
 	done := make(chan struct{})
 	watched := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { r.fatal(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { r.fatal(ctx.Err()) })
 	defer stop()
 	first := r.options.Workers
 	if first <= 0 {

@@ -187,7 +187,9 @@ func (w *worker) pace(entries int) {
 				break
 			}
 		}
-		w.sleep(mine - now)
+		if ahead := mine - now; ahead > 5*time.Millisecond { // a shorter sleep takes longer than it should
+			w.sleep(ahead)
+		}
 	}
 	if w.paced += entries; l.cpu > 0 && w.paced >= 64 {
 		w.paced = 0

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	listBuffer  = 128 << 10 // bytes of directory entries that are read at once
-	smallBuffer = 1 << 10   // the same where too much waits already
-	shareable   = 8         // entries below which a part of a directory is not worth handing over
+	listBuffer  = 64 << 10 // bytes of directory entries that are read at once
+	smallBuffer = 1 << 10  // the same where too much waits already
+	shareable   = 8        // entries below which a part of a directory is not worth handing over
 )
 
 // task is what a worker takes: a directory to enter, one whose listing goes on, or a part of the entries of one.
