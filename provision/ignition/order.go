@@ -105,6 +105,9 @@ func (c *checker) order(u *unitFile, named map[string]*unitFile) {
 			break
 		}
 	}
+	if u.quadlet {
+		containers, starts = true, unitOption{value: "podman", at: u.text.at, key: u.text.inside}
+	}
 	for _, o := range u.options {
 		switch {
 		case o.section != "Unit":
@@ -129,7 +132,7 @@ func (c *checker) order(u *unitFile, named map[string]*unitFile) {
 
 // starts says whether the unit is started at boot as far as the file tells.
 func (u *unitFile) starts(named map[string]*unitFile) bool {
-	if u.enabled || strings.HasSuffix(u.text.name, ".container") {
+	if u.enabled || u.quadlet && len(u.list("Install", "WantedBy")) > 0 {
 		return true
 	}
 	for _, other := range named {

@@ -15,6 +15,7 @@ type unitFile struct {
 	name            string
 	enabled, masked bool
 	text            text
+	quadlet         bool         // made by podman's generator out of a .container file
 	options         []unitOption // of the unit and of its drop-ins, in order
 }
 
@@ -48,6 +49,14 @@ func (m *machine) units() []*unitFile {
 			named(base).read(m.files[name])
 		case strings.HasSuffix(base, ".d") && strings.HasSuffix(dropin, ".conf"):
 			named(strings.TrimSuffix(base, ".d")).read(m.files[name])
+		}
+	}
+	for _, name := range m.fileNames() {
+		base, ok := strings.CutPrefix(name, "/etc/containers/systemd/")
+		if base, container := strings.CutSuffix(base, ".container"); ok && container && m.files[name].known {
+			one := named(base + ".service")
+			one.quadlet = true
+			one.read(m.files[name])
 		}
 	}
 	for _, u := range m.config.Systemd.Units {
