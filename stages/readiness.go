@@ -32,8 +32,8 @@ func worse(a, b Verdict) Verdict {
 
 // Check is one thing that was asked.
 type Check struct {
-	Name    string  `json:"check"`
-	Verdict Verdict `json:"verdict"`
+	Name    string  `json:"check"`            // its name, as in the operator guide
+	Verdict Verdict `json:"verdict"`          // of this check alone
 	Found   string  `json:"found"`            // in words
 	Remedy  string  `json:"remedy,omitempty"` // what to do, if the verdict is not "ready"
 }
@@ -46,17 +46,17 @@ type SetApart struct {
 
 // Readiness is the whole answer.
 type Readiness struct {
-	Verdict Verdict `json:"verdict"`
+	Verdict Verdict `json:"verdict"` // the worst of all checks
 	// Enforcing says that the kernel enforces already.
 	Enforcing bool `json:"enforcing"`
 	// Since is the beginning of the evidence, Covered the time that it spans without that when the host was off, Window the time
 	// that is wanted. Boots counts the boots in it, Lost the audit records that were lost.
 	Since   time.Time     `json:"since,omitzero"`
-	Covered time.Duration `json:"covered_ns"`
-	Window  time.Duration `json:"window_ns"`
-	Boots   int           `json:"boots"`
-	Lost    uint64        `json:"lost"`
-	Checks  []Check       `json:"checks"`
+	Covered time.Duration `json:"covered_ns"` // time that it spans, without that when the host was off
+	Window  time.Duration `json:"window_ns"`  // time that is wanted
+	Boots   int           `json:"boots"`      // boots in it
+	Lost    uint64        `json:"lost"`       // audit records lost in it
+	Checks  []Check       `json:"checks"`     // all of them, also those that speak for enforcing
 	// Denials are the findings that enforcing would stop, Apart those of which it would not, or of which nothing follows.
 	Denials []*judge.Finding `json:"denials"`
 	Apart   []SetApart       `json:"set_apart"`

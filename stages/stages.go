@@ -88,20 +88,20 @@ type Reporter interface {
 
 // Problem is something that is not as declared, and what to do about it.
 type Problem struct {
-	Problem string `json:"problem"`
-	Remedy  string `json:"remedy"`
+	Problem string `json:"problem"` // what is wrong, in words
+	Remedy  string `json:"remedy"`  // what to do about it
 }
 
 func (p Problem) String() string { return p.Problem + ": " + p.Remedy }
 
 // Result is what became of one stage.
 type Result struct {
-	Stage    string      `json:"stage"`
-	Outcome  Outcome     `json:"outcome"`
-	Planned  plan.Plan   `json:"planned,omitempty"` // of a dry run
-	Done     []plan.Done `json:"done,omitempty"`
-	Problems []Problem   `json:"problems,omitempty"`
-	Error    string      `json:"error,omitempty"`
+	Stage    string      `json:"stage"`              // its name; "revert" for that command
+	Outcome  Outcome     `json:"outcome"`            // in one word
+	Planned  plan.Plan   `json:"planned,omitempty"`  // of a dry run
+	Done     []plan.Done `json:"done,omitempty"`     // what was changed, in order
+	Problems []Problem   `json:"problems,omitempty"` // what is not as declared although the stage has run
+	Error    string      `json:"error,omitempty"`    // why it failed
 
 	Err error `json:"-"`
 }

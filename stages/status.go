@@ -14,9 +14,9 @@ import (
 type Status struct {
 	Mode       ModeStatus                `json:"mode"`
 	Store      StoreStatus               `json:"store"`
-	Stages     []Result                  `json:"stages"`
-	Modules    []string                  `json:"modules"` // declared and in the built policy
-	Quarantine []policystore.Quarantined `json:"quarantine"`
+	Stages     []Result                  `json:"stages"`     // what each would do now
+	Modules    []string                  `json:"modules"`    // declared and in the built policy
+	Quarantine []policystore.Quarantined `json:"quarantine"` // what was left out of the policy
 	// Volumes are the mounts that a rule is meant for, and the rules that no mount matches now.
 	Volumes []mountwatch.Volume `json:"volumes"`
 	// InProgress names the stage that was cut off, or is at work right now.
@@ -25,8 +25,8 @@ type Status struct {
 	Guard *Trial `json:"guard,omitempty"`
 	// NextImage is the result of the last check of another OS image. What it found is no problem of this one.
 	NextImage  *ImageCheck `json:"next_image,omitempty"`
-	Problems   []Problem   `json:"problems"`
-	AsDeclared bool        `json:"as_declared"`
+	Problems   []Problem   `json:"problems"`    // everything that is wrong
+	AsDeclared bool        `json:"as_declared"` // there are no problems
 }
 
 // ModeStatus has the mode from every place that has a say in it.
@@ -34,13 +34,13 @@ type ModeStatus struct {
 	Running     string `json:"running"`      // enforcing, permissive, disabled; unknown beneath --root
 	Configured  string `json:"configured"`   // of /etc/selinux/config, "" if it does not say
 	CommandLine string `json:"command_line"` // of the kernel's command line, "" if it does not say
-	Declared    string `json:"declared"`
+	Declared    string `json:"declared"`     // in the configuration: enforcing, permissive, unmanaged
 }
 
 // StoreStatus describes the policy store.
 type StoreStatus struct {
 	policystore.Store
-	Type        string   `json:"type"`
+	Type        string   `json:"type"`         // of the policy, such as mcs
 	Generation  int      `json:"generation"`   // stores built from a vendor's so far
 	BuiltFrom   string   `json:"built_from"`   // fingerprint of the vendor policy it was built from
 	Vendor      string   `json:"vendor"`       // fingerprint of this OS image's

@@ -46,9 +46,9 @@ func (a *app) checkCommand() *cobra.Command {
 
 // checkedFile is the answer for one file.
 type checkedFile struct {
-	File     string             `json:"file"`
-	Kind     ignition.Kind      `json:"kind"` // "configuration", "Butane" or "Ignition"; empty if that could not be told
-	Findings []ignition.Finding `json:"findings"`
+	File     string             `json:"file"`     // as it was given
+	Kind     ignition.Kind      `json:"kind"`     // "configuration", "Butane" or "Ignition"; empty if that could not be told
+	Findings []ignition.Finding `json:"findings"` // in the order of the lines, notes last; none: nothing is wrong
 }
 
 func (a *app) checkFiles(names []string, filesDir string) error {
@@ -75,7 +75,7 @@ func (a *app) checkFiles(names []string, filesDir string) error {
 	}
 	if a.answer(struct {
 		header
-		Files []checkedFile `json:"files"`
+		Files []checkedFile `json:"files"` // in the order in which they were given
 	}{a.header(), all}) {
 		return nil
 	}

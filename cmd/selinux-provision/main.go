@@ -414,7 +414,7 @@ func (a *app) finish(results []stages.Result) {
 	}
 	a.answer(struct {
 		header
-		Results []stages.Result `json:"results"`
+		Results []stages.Result `json:"results"` // one for each stage, in their order
 	}{a.header(), results})
 }
 
@@ -432,9 +432,9 @@ func worse(x, y int) int {
 func (a *app) version() error {
 	v := struct {
 		header
-		Version string `json:"version"`
-		Go      string `json:"go"`
-		Commit  string `json:"commit,omitempty"`
+		Version string `json:"version"`          // of the program
+		Go      string `json:"go"`               // of the compiler
+		Commit  string `json:"commit,omitempty"` // that it was built from
 	}{a.header(), strings.TrimSpace(versionText), runtime.Version(), ""}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

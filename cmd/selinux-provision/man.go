@@ -23,7 +23,7 @@ func (a *app) manCommand() *cobra.Command {
 			}
 			if a.answer(struct {
 				header
-				Page string `json:"page"`
+				Page string `json:"page"` // for man(1)
 			}{a.header(), page}) {
 				return nil
 			}

@@ -16,9 +16,9 @@ import (
 
 // header begins every JSON object.
 type header struct {
-	Command string `json:"command"`
-	Exit    int    `json:"exit"`
-	Error   string `json:"error,omitempty"`
+	Command string `json:"command"`         // what was called
+	Exit    int    `json:"exit"`            // the exit code
+	Error   string `json:"error,omitempty"` // why it failed, one line for each problem
 }
 
 func (a *app) header() header { return header{Command: a.command, Exit: a.code} }

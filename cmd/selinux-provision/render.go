@@ -99,9 +99,9 @@ func (a *app) render(f renderFlags) error {
 	}
 	if a.answer(struct {
 		header
-		To      string `json:"to"`
-		Spec    string `json:"spec"`
-		Content string `json:"content"`
+		To      string `json:"to"`      // butane or ignition
+		Spec    string `json:"spec"`    // the version of Butane's variant flatcar
+		Content string `json:"content"` // the file
 	}{a.header(), f.to, f.spec, string(out)}) {
 		return nil
 	}

@@ -32,8 +32,10 @@ func main() {
 
 // source is the parsed product.
 type source struct {
-	types map[string]declared // by "directory.Name"
-	files []file
+	types    map[string]declared // by "directory.Name"
+	values   map[string][]string // of the constants of a type
+	marshals map[string]bool     // types that write themselves as text
+	files    []file
 }
 
 // declared is a type with where it is declared.
@@ -49,7 +51,7 @@ type file struct {
 }
 
 func read(root string) (*source, error) {
-	s := &source{types: map[string]declared{}}
+	s := &source{types: map[string]declared{}, values: map[string][]string{}, marshals: map[string]bool{}}
 	for _, top := range []string{"cmd/selinux-provision", "stages", "policystore", "mountwatch", "avc", "provision", "internal"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
@@ -70,7 +72,13 @@ func read(root string) (*source, error) {
 	for i := range s.files {
 		f := &s.files[i]
 		for _, d := range f.tree.Decls {
+			if method, ok := d.(*ast.FuncDecl); ok && method.Recv != nil && (method.Name.Name == "MarshalText" || method.Name.Name == "MarshalJSON") {
+				s.marshals[f.dir+"."+receiver(method)] = true
+			}
 			group, ok := d.(*ast.GenDecl)
+			if ok && group.Tok == token.CONST {
+				s.constants(f, group)
+			}
 			if !ok || group.Tok != token.TYPE {
 				continue
 			}
@@ -87,10 +95,42 @@ func read(root string) (*source, error) {
 	return s, nil
 }
 
+// constants keeps the values of constants that have a type and are text.
+func (s *source) constants(f *file, group *ast.GenDecl) {
+	for _, spec := range group.Specs {
+		v, ok := spec.(*ast.ValueSpec)
+		if !ok || v.Type == nil {
+			continue
+		}
+		name, ok := v.Type.(*ast.Ident)
+		if !ok {
+			continue
+		}
+		for _, value := range v.Values {
+			if text := literal(value); text != "" {
+				s.values[f.dir+"."+name.Name] = append(s.values[f.dir+"."+name.Name], "`"+text+"`")
+			}
+		}
+	}
+}
+
+func receiver(method *ast.FuncDecl) string {
+	t := method.Recv.List[0].Type
+	if pointer, ok := t.(*ast.StarExpr); ok {
+		t = pointer.X
+	}
+	if name, ok := t.(*ast.Ident); ok {
+		return name.Name
+	}
+	return ""
+}
+
 // commands names those functions of the command line whose answer is not that of the command of their name.
 func commands() map[string]string {
 	return map[string]string{
 		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
+		"may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
+		"waitFor": "watch --wait",
 	}
 }
 
@@ -254,6 +294,9 @@ func (p *printer) describe(t ast.Expr, in *file) string {
 		if !ok {
 			return "number"
 		}
+		if p.marshals[name] {
+			return "string"
+		}
 		switch underlying := d.spec.Type.(type) {
 		case *ast.StructType:
 			if !p.done[name] {
@@ -262,6 +305,9 @@ func (p *printer) describe(t ast.Expr, in *file) string {
 			}
 			return "[" + title(name) + "](#" + strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(title(name)), ".", ""), " ", "-") + ")"
 		default:
+			if values := p.values[name]; len(values) > 0 {
+				return "one of " + strings.Join(values, ", ")
+			}
 			return p.describe(underlying, d.in)
 		}
 	}

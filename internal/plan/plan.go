@@ -46,8 +46,8 @@ func (p Plan) Visible() Plan {
 // Done reports one step that was carried out.
 type Done struct {
 	Step
-	Result  string        `json:"result"`
-	Elapsed time.Duration `json:"elapsed_ns"`
+	Result  string        `json:"result"`     // in a few words
+	Elapsed time.Duration `json:"elapsed_ns"` // how long it took
 }
 
 // UndoError says that a step failed and that the steps before it could not be taken back: the host is in between.
