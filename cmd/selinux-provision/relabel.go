@@ -179,6 +179,9 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 			return nil, 0, err
 		}
 	}
+	if !strings.Contains(label, ":") {
+		return nil, 0, usageError{fmt.Errorf("cannot use context %q: it is neither user:role:type:level, such as system_u:object_r:container_file_t:s0, nor \"default\"", label)}
+	}
 	if err := relabel.CheckContext(label); err != nil {
 		return nil, 0, usageError{err}
 	}

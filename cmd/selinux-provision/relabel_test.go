@@ -29,7 +29,7 @@ func TestRelabelMessages(t *testing.T) {
 		{"", exitUsage, "cannot relabel without a path"},
 		{dir + " " + dir, exitUsage, "give one directory or file"},
 		{dir, exitUsage, "give --context CONTEXT, --context default for what containers share, or --from-policy"},
-		{dir + " --context container_file_t", exitUsage, "it is not user:role:type:level"},
+		{dir + " --context container_file_t", exitUsage, "it is neither user:role:type:level"},
 		{dir + " --context system_u:object_r:t:s0:c1;c2", exitUsage, `"c1;c2" is not a category`},
 		{dir + " --from-policy --context " + context, exitUsage, "give one of them"},
 		{dir + " --force --context " + context, exitUsage, "cannot use --force without --from-policy"},
