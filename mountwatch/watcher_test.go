@@ -12,44 +12,24 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 const (
-	inNamespace = "MOUNTWATCH_TEST_IN_NAMESPACE"
-
 	shared  = "system_u:object_r:container_file_t:s0"
 	private = "system_u:object_r:container_file_t:s0:c10,c20"
 )
 
 // The tests mount real file systems. They run in a mount namespace of their own, so that nothing of it is seen outside.
-func TestMain(m *testing.M) {
-	if os.Getenv(inNamespace) == "" && os.Geteuid() == 0 {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inNamespace+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-		err := cmd.Run()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
 // host is a root directory with a watcher that sees the mounts in it, as on a kernel with SELinux: it says "seclabel".
 type host struct {
@@ -110,7 +90,7 @@ func newHost(t *testing.T, rules ...judge.Rule) *host {
 		}
 	}
 	switch {
-	case os.Getenv(inNamespace) == "":
+	case !mounttest.Inside():
 		lacking = append(lacking, "root")
 	case unix.Access("/dev/loop-control", unix.W_OK) != nil:
 		lacking = append(lacking, "loop devices")

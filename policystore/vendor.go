@@ -95,7 +95,7 @@ func VendorType(root *hostfs.Root) (string, error) {
 func typeIn(root *hostfs.Root, name string) (string, error) {
 	f, err := root.OpenFile(name)
 	if err != nil {
-		return "", nil //nolint:nilerr // it is repaired later
+		return "", nil // it is repaired later
 	}
 	defer f.Close()
 	c, err := seconfig.Parse(f)

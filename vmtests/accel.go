@@ -62,11 +62,11 @@ func kvmWorks(ctx context.Context, kernel string) (bool, error) {
 }
 
 func probeKVM(ctx context.Context, kernel string) bool {
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
+	device, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
 		return false
-	} else {
-		f.Close()
 	}
+	device.Close()
 	dir, err := os.MkdirTemp("", "vmtest-kvm-")
 	if err != nil {
 		return false

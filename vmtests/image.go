@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -30,6 +31,7 @@ var flatcarCIL []byte
 // Suite is a generation of the operating system: a Debian release with its own kernel, systemd and SELinux tools.
 type Suite string
 
+// The suites.
 const (
 	Trixie Suite = "trixie" // kernel 6.12, systemd 257, policy.34: like Flatcar stable 4593
 	Forky  Suite = "forky"  // a newer kernel, systemd and policy.35: the operating system after an update
@@ -214,12 +216,12 @@ type builder struct {
 }
 
 // once makes dir with the given function, beside its place, and renames it when it is whole.
-func (b *builder) once(dir string, make func(dir string) error) error {
+func (b *builder) once(dir string, build func(dir string) error) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("building images needs root: run as root, or with sudo, once")
+		return errors.New("building images needs root: run as root, or with sudo, once")
 	}
 	unfinished := dir + ".unfinished"
 	if err := os.RemoveAll(unfinished); err != nil {
@@ -228,7 +230,7 @@ func (b *builder) once(dir string, make func(dir string) error) error {
 	if err := os.Mkdir(unfinished, 0o755); err != nil {
 		return err
 	}
-	if err := make(unfinished); err != nil {
+	if err := build(unfinished); err != nil {
 		return err
 	}
 	return os.Rename(unfinished, dir)

@@ -1,6 +1,7 @@
 package vmtests
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -204,7 +205,7 @@ func (b *builder) makeKernelAndInitrd(root, out string) error {
 	}
 	trimmed := strings.Replace(string(text), "qemu systemd url-lib network", "systemd", 1)
 	if trimmed == string(text) {
-		return fmt.Errorf("cannot take the network out of Ignition's dracut module: it no longer depends on what it did")
+		return errors.New("cannot take the network out of Ignition's dracut module: it no longer depends on what it did")
 	}
 	if err := os.WriteFile(setup, []byte(trimmed), 0o755); err != nil {
 		return err

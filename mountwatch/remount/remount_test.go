@@ -8,37 +8,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
-// inNamespace is set in the copy of this test program that has a mount namespace of its own.
-const inNamespace = "REMOUNT_TEST_IN_NAMESPACE"
-
 // The tests mount real file systems on loop devices. They run in a mount namespace of their own, so that nothing of it is seen outside.
-func TestMain(m *testing.M) {
-	if os.Getenv(inNamespace) == "" && os.Geteuid() == 0 {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inNamespace+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-		err := cmd.Run()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(mounttest.Main(m)) }
 
 func needRoot(t *testing.T, programs ...string) {
 	t.Helper()
@@ -49,7 +28,7 @@ func needRoot(t *testing.T, programs ...string) {
 		}
 	}
 	switch {
-	case os.Getenv(inNamespace) == "":
+	case !mounttest.Inside():
 		lacking = append(lacking, "root")
 	case unix.Access("/dev/loop-control", unix.W_OK) != nil:
 		lacking = append(lacking, "loop devices")

@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,7 +24,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: vmtest build [SUITE]... | vmtest boot [flags] [KERNEL-ARGUMENT]...")
+		return errors.New("usage: vmtest build [SUITE]... | vmtest boot [flags] [KERNEL-ARGUMENT]...")
 	}
 	switch args[0] {
 	case "build":

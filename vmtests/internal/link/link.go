@@ -113,10 +113,10 @@ func skipToMark(r *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case b == want[matched]:
+		switch b {
+		case want[matched]:
 			matched++
-		case b == want[0]:
+		case want[0]:
 			matched = 1
 		default:
 			matched = 0

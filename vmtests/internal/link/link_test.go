@@ -3,6 +3,7 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 )
@@ -30,7 +31,7 @@ func TestReaderFindsFramesAmongNoise(t *testing.T) {
 			t.Fatalf("got frame %+v %q, error %v; want frame %d", h, body, err, id)
 		}
 	}
-	if _, _, err := Read(r); err != io.ErrUnexpectedEOF && err != io.EOF {
+	if _, _, err := Read(r); !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		t.Fatalf("a torn frame gave error %v, want an end of file", err)
 	}
 }
