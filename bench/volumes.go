@@ -63,6 +63,15 @@ func (b *bench) volumes(ctx context.Context) error {
 	return nil
 }
 
+// anything is a policy that allows everything.
+type anything struct{}
+
+// ValidContext is as mountwatch.Policy says.
+func (anything) ValidContext(string) (bool, error) { return true, nil }
+
+// MayMount is as mountwatch.Policy says.
+func (anything) MayMount(string) (bool, error) { return true, nil }
+
 // seclabel is a source that shows only the mounts below a directory, as a kernel with SELinux does.
 type seclabel struct {
 	*mounts.Watcher
@@ -152,7 +161,7 @@ func (r *volumeReport) label(ctx context.Context, dir string) error {
 	failed := make(chan string, 1)
 	w := mountwatch.Watcher{
 		Root: root, Host: judge.Host{SELinux: true, DefaultContext: defaultContext}, Source: &seclabel{Watcher: watcher, below: dir},
-		ValidContext: func(string) (bool, error) { return true, nil },
+		Policy: anything{},
 		Load: func() (mountwatch.Config, error) {
 			rule := judge.Rule{Name: "bench", Match: judge.Match{Mountpoint: dir + "/*"}, Strategy: judge.Relabel}
 			return mountwatch.Config{Rules: []judge.Rule{rule}, SharedVolumes: true}, nil

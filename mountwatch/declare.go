@@ -20,12 +20,12 @@ const generatedUnits = "/run/systemd/generator"
 
 // Generate writes the drop-ins for the mounts that systemd is told to make into a generator's directory, systemd.generator(7). What
 // could not be understood is in the error; the rest is written all the same.
-func Generate(root *hostfs.Root, host judge.Host, config Config, valid func(string) (bool, error), to string) (written int, skipped []declared.Skipped, err error) {
+func Generate(root *hostfs.Root, host judge.Host, config Config, policy Policy, to string) (written int, skipped []declared.Skipped, err error) {
 	rules, err := judge.NewRules(config.Rules)
 	if err != nil {
 		return 0, nil, err
 	}
-	plan, skipped, failure := planned(root, host, rules, valid)
+	plan, skipped, failure := planned(root, host, rules, policy, LoadRecord(root))
 	failures := []error{failure}
 	for _, d := range plan {
 		name := d.Path(to)
@@ -42,17 +42,37 @@ func Generate(root *hostfs.Root, host judge.Host, config Config, valid func(stri
 	return written, skipped, errors.Join(failures...)
 }
 
-func planned(root *hostfs.Root, host judge.Host, rules *judge.Rules, valid func(string) (bool, error)) ([]declared.DropIn, []declared.Skipped, error) {
+func planned(root *hostfs.Root, host judge.Host, rules *judge.Rules, policy Policy, record *Record) ([]declared.DropIn, []declared.Skipped, error) {
 	if !host.SELinux {
 		return nil, nil, nil
 	}
 	all, err := declared.Find(root)
 	plan, skipped := declared.Plan(rules, declared.Host{
 		DefaultContext: host.DefaultContext,
-		Valid:          func(context string) bool { ok, err := valid(context); return ok && err == nil },
+		Refused:        func(context string) string { return refusedByPolicy(policy, context) },
 		Mounted:        mountedContext,
+		Failed:         record.mayFail,
 	}, all)
 	return plan, skipped, err
+}
+
+// refusedByPolicy says why the policy would keep a file system from being mounted with a context.
+func refusedByPolicy(policy Policy, context string) string {
+	known, err := policy.ValidContext(context)
+	if err == nil && !known {
+		return "the policy in the kernel does not know " + context
+	}
+	may := false
+	if err == nil {
+		may, err = policy.MayMount(context)
+	}
+	switch {
+	case err != nil:
+		return fmt.Sprintf("cannot ask the kernel about %s: %v", context, err)
+	case !may:
+		return "the policy lets nobody on the host mount a file system with context=" + context
+	}
+	return ""
 }
 
 // mountedContext gives the context of a device that is mounted somewhere.
@@ -74,7 +94,7 @@ func (w *Watcher) declare(ctx context.Context) {
 	if w.Systemd == nil {
 		return
 	}
-	plan, skipped, err := planned(w.Root, w.Host, w.rules, w.ValidContext)
+	plan, skipped, err := planned(w.Root, w.Host, w.rules, w.Policy, w.record)
 	if err != nil {
 		w.Report(Event{Kind: NotDeclared, Text: "not every declared mount could be read", Err: err})
 	}

@@ -105,12 +105,38 @@ type Record struct {
 	// Done are finished relabellings; in Dir, those of file systems without a UUID in RunDir. Written by the watcher at the end of each, read
 	// when the file system is mounted the next time.
 	Done []Done `json:"done,omitempty"`
+	// Failed are mounts that could not be made with their context; in Dir. Written by the watcher, read by the generator at the next boot, which
+	// must not give a volume an option that keeps it from being mounted. A reload of the watcher forgets them.
+	Failed []FailedMount `json:"failed,omitempty"`
+}
+
+// FailedMount is a mount that could not be made with a context.
+type FailedMount struct {
+	Mountpoint string    `json:"mountpoint"`
+	Context    string    `json:"context"`
+	When       time.Time `json:"when"`
+}
+
+// mayFail tells whether a mount could not be made with a context before.
+func (r *Record) mayFail(mountpoint, context string) bool {
+	return slices.ContainsFunc(r.Failed, func(f FailedMount) bool { return f.Mountpoint == mountpoint && f.Context == context })
+}
+
+// mounted remembers whether a mount could be made with a context.
+func (r *Record) mounted(mountpoint, context string, well bool) {
+	r.Failed = slices.DeleteFunc(r.Failed, func(f FailedMount) bool { return f.Mountpoint == mountpoint && f.Context == context })
+	if !well {
+		r.Failed = append(r.Failed, FailedMount{mountpoint, context, time.Now().UTC().Truncate(time.Second)})
+	}
+	if more := len(r.Failed) - maxDone; more > 0 {
+		r.Failed = slices.Delete(r.Failed, 0, more)
+	}
 }
 
 // LoadRecord reads the record. Anything that is wrong with a file makes it an empty one.
 func LoadRecord(root *hostfs.Root) *Record {
 	lasting, mounted := loadFile(root, doneFile), loadFile(root, mountsFile)
-	return &Record{Version: 1, Volumes: mounted.Volumes, Done: append(lasting.Done, mounted.Done...)}
+	return &Record{Version: 1, Volumes: mounted.Volumes, Done: append(lasting.Done, mounted.Done...), Failed: lasting.Failed}
 }
 
 func loadFile(root *hostfs.Root, name string) (r Record) {
@@ -123,7 +149,7 @@ func loadFile(root *hostfs.Root, name string) (r Record) {
 
 // save writes what is not as the files say.
 func (r *Record) save(root *hostfs.Root) error {
-	lasting, mounted := Record{Version: 1}, Record{Version: 1, Volumes: r.Volumes}
+	lasting, mounted := Record{Version: 1, Failed: r.Failed}, Record{Version: 1, Volumes: r.Volumes}
 	for _, d := range r.Done {
 		to := &lasting
 		if strings.HasPrefix(d.FileSystem, nameless) {
@@ -141,7 +167,7 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string) error {
 	}
 	content = append(content, '\n')
 	old, err := root.ReadFile(name)
-	if err == nil && bytes.Equal(old, content) || err != nil && len(r.Volumes)+len(r.Done) == 0 {
+	if err == nil && bytes.Equal(old, content) || err != nil && len(r.Volumes)+len(r.Done)+len(r.Failed) == 0 {
 		return nil
 	}
 	if err := root.MkdirAll(dir, 0o755); err != nil {

@@ -159,6 +159,9 @@ func (w *Watcher) remounted(ctx context.Context, r remountResult) {
 	w.remounts.queue = w.remounts.queue[1:]
 	v := r.volume
 	old := keyOf(v.mount)
+	if r.unmounted {
+		w.record.mounted(v.Mountpoint, v.Context, r.err == nil)
+	}
 	if r.err == nil {
 		w.Report(Event{Kind: Remounted, Volume: v.Volume, Took: r.took})
 	} else if ctx.Err() == nil {

@@ -37,12 +37,20 @@ type Config struct {
 	Workers int
 }
 
+// Policy is what must be known of the kernel's policy.
+type Policy interface {
+	// ValidContext says whether it knows a context.
+	ValidContext(context string) (bool, error)
+	// MayMount says whether it lets this process, and what systemd starts to mount something, give a file system a context.
+	MayMount(context string) (bool, error)
+}
+
 // Watcher is the mount watcher of a host.
 type Watcher struct {
 	Root *hostfs.Root
 	Host judge.Host
-	// ValidContext says whether the kernel's policy knows a context.
-	ValidContext func(context string) (bool, error)
+	// Policy answers for the kernel's policy.
+	Policy Policy
 	// Load reads the configuration.
 	Load func() (Config, error)
 	// Source tells what is mounted.
@@ -255,7 +263,7 @@ func (w *Watcher) reload(ctx context.Context) {
 		return
 	}
 	w.Report(Event{Kind: ConfigRead, Text: fmt.Sprintf("%d rules for volumes", len(w.config.Rules))})
-	w.gaveUp, w.failed = map[attempt]*refusal{}, map[key]*Volume{} // what was in the way may be gone
+	w.gaveUp, w.failed, w.record.Failed = map[attempt]*refusal{}, map[key]*Volume{}, nil // what was in the way may be gone
 	w.declare(ctx)
 	if w.table != nil {
 		for _, m := range w.table.All() {
@@ -274,9 +282,7 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) 
 		declared = declared || w.volumes[keyOf(m)] != nil
 		delete(w.volumes, keyOf(m))
 		delete(w.failed, keyOf(m))
-		if len(w.table.Superblock(m.Device)) == 0 {
-			delete(w.names, m.Device) // the number may be given to another device
-		}
+		delete(w.names, m.Device) // the number may belong to another file system by now
 	}
 	fresh := map[key]bool{}
 	for _, list := range [][]*mounts.Mount{c.Appeared, c.Changed} {
@@ -313,6 +319,12 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 		if w.unknown(v) {
 			break
 		}
+		if w.denied(v) {
+			if verdict.OrRelabel {
+				w.relabel(ctx, v, verdict)
+			}
+			break
+		}
 		if given := w.givenUp(v); given != nil {
 			if verdict.OrRelabel && given.Code != CodeLost {
 				w.relabel(ctx, v, verdict)
@@ -334,7 +346,7 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 
 // unknown refuses a context that the kernel's policy does not know. Files could get it all the same, and nobody could use them.
 func (w *Watcher) unknown(v *volume) bool {
-	valid, err := w.ValidContext(v.Context)
+	valid, err := w.Policy.ValidContext(v.Context)
 	switch {
 	case err != nil:
 		v.refuse(Failed, CodeUnknownContext, fmt.Sprintf("cannot ask the kernel about %s: %v", v.Context, err), "see \"dmesg\"")
@@ -345,9 +357,25 @@ func (w *Watcher) unknown(v *volume) bool {
 	return err != nil || !valid
 }
 
+// denied refuses a context option that the policy would not let anybody mount with. The kernel would refuse it when the volume is unmounted
+// already.
+func (w *Watcher) denied(v *volume) bool {
+	may, err := w.Policy.MayMount(v.Context)
+	switch {
+	case err != nil:
+		v.refuse(Failed, CodeDenied, fmt.Sprintf("cannot ask the kernel who may mount with %s: %v", v.Context, err), "see \"dmesg\"")
+	case !may:
+		v.refuse(Refused, CodeDenied, "the policy lets nobody on the host mount a file system with context="+v.Context,
+			"use the type of a file, or declare a module that allows the domain of systemd { relabelfrom relabelto } on it; then: "+
+				"systemctl reload selinux-provision-mountwatch")
+	}
+	return err != nil || !may
+}
+
 // Codes of refusals that are not the judge's: they are found out by trying.
 const (
 	CodeUnknownContext judge.Code = "unknown-context" // the policy does not know it
+	CodeDenied         judge.Code = "mount-denied"    // the policy lets nobody mount with it
 	CodeBusy           judge.Code = "busy"            // context= would need it unmounted, and it is in use
 	CodeNoRemount      judge.Code = "no-remount"      // context= would need it unmounted, and nobody could bring it back as it is
 	CodeRemountFailed  judge.Code = "remount-failed"  // it could not be mounted with context=, and is as it was

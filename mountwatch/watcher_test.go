@@ -47,6 +47,13 @@ type host struct {
 	stop   func()
 }
 
+// policy knows no type no_such_t, and lets nobody mount with kernel_t.
+type policy struct{}
+
+func (policy) ValidContext(c string) (bool, error) { return !strings.Contains(c, "no_such_t"), nil }
+
+func (policy) MayMount(c string) (bool, error) { return !strings.Contains(c, "kernel_t"), nil }
+
 type labelled struct {
 	*mounts.Watcher
 	dir   string
@@ -154,7 +161,7 @@ func (h *host) start() {
 	h.source = &labelled{Watcher: watcher, dir: h.dir}
 	w := &Watcher{
 		Root: h.root, Host: judge.Host{SELinux: true, DefaultContext: shared},
-		ValidContext: func(c string) (bool, error) { return !strings.Contains(c, "no_such_t"), nil },
+		Policy: policy{},
 		Load: func() (Config, error) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -341,7 +348,6 @@ func TestRelabelOnce(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	_ = exec.Command("losetup", "--detach", strings.TrimSpace(string(device))).Run()
 	h.run("mkfs.ext4", "-q", "-F", file)
 	h.mountImage(file, point)
 	h.eventually(point, Labelled)
@@ -470,13 +476,15 @@ func TestRefusals(t *testing.T) {
 	unknown.Context = "system_u:object_r:no_such_t:s0"
 	context := judge.Rule{Name: "context", Match: judge.Match{Mountpoint: "context"}, Strategy: judge.Context}
 	busy := judge.Rule{Name: "busy", Match: judge.Match{Mountpoint: "busy"}, Strategy: judge.Auto}
+	denied := context
+	denied.Name, denied.Match.Mountpoint, denied.Context = "denied", "denied", "system_u:system_r:kernel_t:s0"
 	tied := relabelRule("tied")
 	tied2 := tied
 	tied2.Name = "tied-2"
-	h := newHost(t, unknown, context, busy, tied, tied2)
+	h := newHost(t, unknown, context, denied, busy, tied, tied2)
 	h.start()
 	points := map[string]string{}
-	for _, name := range []string{"unknown", "context", "tied", "nobody's", "busy"} {
+	for _, name := range []string{"unknown", "context", "denied", "tied", "nobody's", "busy"} {
 		points[name] = h.mount(name)
 	}
 	before, err := os.ReadFile("/proc/self/mountinfo")
@@ -489,6 +497,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"unknown": {Refused, CodeUnknownContext},
 		"context": {Failed, CodeRemountFailed}, // this kernel does not know the option
+		"denied":  {Refused, CodeDenied},
 		"tied":    {Refused, judge.CodeTie},
 	} {
 		v := h.eventually(points[name], want.state)

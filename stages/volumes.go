@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
@@ -79,3 +80,18 @@ func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.
 
 // Applicable says why there is nothing to provision on this host, or why this process cannot.
 func (h *Host) Applicable() error { return h.applicable() }
+
+// MountPolicy asks the running kernel's policy for the mount watcher.
+func (h *Host) MountPolicy() mountwatch.Policy { return mountPolicy{h.Kernel} }
+
+type mountPolicy struct{ *kernel.SELinux }
+
+// MayMount is as mountwatch.Policy says. Host processes have one domain on Flatcar, that of PID 1, and so does what systemd starts to mount
+// a unit. The kernel asks for relabelto when a superblock is made with context= (security/selinux/hooks.c, may_context_mount_sb_relabel).
+func (p mountPolicy) MayMount(context string) (bool, error) {
+	own, err := kernel.OwnContext()
+	if err != nil {
+		return false, err
+	}
+	return p.Allowed(own, context, "filesystem", "relabelto")
+}

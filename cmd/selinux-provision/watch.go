@@ -89,7 +89,7 @@ func (a *app) watcher(h *stages.Host) (*mountwatch.Watcher, error) {
 		return nil, err
 	}
 	w := &mountwatch.Watcher{
-		Root: h.Root, Host: host, ValidContext: h.Kernel.ValidContext,
+		Root: h.Root, Host: host, Policy: h.MountPolicy(),
 		Load: func() (mountwatch.Config, error) {
 			declared, err := h.Declared()
 			if err != nil {
@@ -274,6 +274,8 @@ func refusalMessage(code judge.Code) string {
 		return "220636029ef64eefa2ea4054d36da421"
 	case mountwatch.CodeUnknownContext:
 		return "e88529186b28497591df5ad1d77f1c3d"
+	case mountwatch.CodeDenied:
+		return "f39c5a4bd84d46d782e8a28d66f4b6c9"
 	case mountwatch.CodeBusy:
 		return "240b0c490b1e475d80ee591ba445305d"
 	case mountwatch.CodeNoRemount:
@@ -342,7 +344,7 @@ func generate(to string, log io.Writer) {
 		say(4, "cannot label the mounts that systemd makes: %v", err)
 		return
 	}
-	written, skipped, err := mountwatch.Generate(h.Root, host, config, h.Kernel.ValidContext, to)
+	written, skipped, err := mountwatch.Generate(h.Root, host, config, h.MountPolicy(), to)
 	if err != nil {
 		say(4, "cannot label every mount that systemd makes: %v", err)
 	}

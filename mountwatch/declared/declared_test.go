@@ -106,7 +106,12 @@ func rules(t *testing.T, list ...judge.Rule) *judge.Rules {
 }
 
 func host() Host {
-	return Host{DefaultContext: image, Valid: func(c string) bool { return !strings.Contains(c, "no_such_t") },
+	return Host{DefaultContext: image, Refused: func(c string) string {
+		if strings.Contains(c, "no_such_t") {
+			return "the policy in the kernel does not know " + c
+		}
+		return ""
+	},
 		Mounted: func(what string) (string, bool) {
 			switch what {
 			case "/dev/mounted":

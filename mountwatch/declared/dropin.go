@@ -72,12 +72,14 @@ func alone(fsType string) []string {
 type Host struct {
 	// DefaultContext is the image's: "file" in its lxc_contexts.
 	DefaultContext string
-	// Valid says whether the kernel's policy knows a context. One that it does not know would keep the volume from being mounted, and with
-	// it the boot from getting on.
-	Valid func(context string) bool
+	// Refused says why the kernel's policy would not let a file system be mounted with a context, "" if it would. Such an option would keep the
+	// volume from being mounted, and with it the boot from getting on.
+	Refused func(context string) string
 	// Mounted gives the context of the superblock of a device that is mounted already, "" for none; ok says whether it is mounted. A
 	// second mount with another context fails.
 	Mounted func(what string) (context string, ok bool)
+	// Failed tells whether a mount could not be made with a context before.
+	Failed func(mountpoint, context string) bool
 }
 
 // Skipped is a declared mount that a rule is meant for and that gets no drop-in. The watcher sees to it once it is mounted.
@@ -170,10 +172,10 @@ func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
 	if err != nil {
 		return "", err.Error()
 	}
-	if !host.Valid(context) {
-		return "", fmt.Sprintf("the policy in the kernel does not know %s", context)
+	if host.Failed != nil && host.Failed(m.Where, context) {
+		return "", "it could not be mounted with context=" + context + " before"
 	}
-	return context, ""
+	return context, host.Refused(context)
 }
 
 // cannotTake says why a type of file system gets no context= before anybody has looked at what is mounted.

@@ -104,6 +104,9 @@ func (w *worker) work() {
 		w.run.fatal(err)
 		return
 	}
+	// The thread ends with the goroutine that is locked to it, but for the main thread of a process, which Go only parks (runtime/proc.go,
+	// mexit). Its directory would keep the file system, and the device below, for ever.
+	defer func() { _ = unix.Chdir("/") }()
 	w.run.limits.enter()
 	for {
 		t, ok := w.next()

@@ -103,16 +103,14 @@ func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep fu
 	return true, failed
 }
 
-// setOptions makes systemd know the options with the context, and gives the way back to what was there.
+// setOptions makes systemd know the options with the context, and gives the way back to those without. That is a drop-in too: it hides the
+// generator's of the same name.
 func (u *Unit) setOptions(ctx context.Context, rule *judge.Rule, context string) (back func() error, err error) {
 	dropIn := declared.DropIn{Mount: u.declared, Rule: rule, Context: context}
 	name := dropIn.Path(RuntimeUnits)
-	old, _ := u.root.ReadFile(name)
 	back = func() error {
-		if old == nil {
-			return u.root.Remove(name)
-		}
-		return u.root.WriteFile(name, old, hostfs.Attributes{})
+		dropIn.Context = ""
+		return errors.Join(u.root.MkdirAll(path.Dir(name), 0o755), u.root.WriteFile(name, dropIn.Content(), hostfs.Attributes{}))
 	}
 	content := dropIn.Content()
 	for _, file := range slices.Backward(u.unit.Files) {
