@@ -217,7 +217,7 @@ func TestVolumesLive(t *testing.T) {
 		Allowed{`v-fails\.mount: Failed with result 'exit-code'`, "the test has it fail"})
 	m.Must(t, "mkdir -p /var/images /v; cd /var/images; for n in fstab unit live many; do truncate -s 64M $n; mkfs.ext4 -q -N 12000 $n; mkdir -p /v/$n; done")
 	m.Must(t, `cat >> /etc/fstab <<'END'
-/var/images/fstab /v/fstab ext4 loop,noatime,nofail,x-systemd.device-timeout=9%% 0 0
+/var/images/fstab /v/fstab ext4 loop,noatime,nofail 0 0
 localhost:/ /v/nfs nfs4 noauto 0 0
 //localhost/share /v/smb cifs noauto,guest 0 0
 //localhost/share /v/fails cifs noauto,guest,nosuid 0 0
@@ -330,7 +330,7 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 		m.settle(t)
 	})
 	t.Run("killed", func(t *testing.T) {
-		m.Must(t, "cd /var/images && mount -o loop many /v/many && cd /v/many && mkdir d{0..9} && for d in d*; do (cd $d; touch f{0..999}); done; cd /; umount /v/many")
+		m.Must(t, "mkdir -p /mnt && mount -o loop /var/images/many /mnt && cd /mnt && mkdir d{0..9} && for d in d*; do (cd $d; touch f{0..999}); done; cd /; umount /mnt")
 		m.put(t, "/etc/selinux-provision/config.d/60-slow.yaml", "version: 1\nrelabel: {entries_per_second: 400}\n")
 		m.Must(t, "systemctl reload "+watchUnit+"; mount -o loop /var/images/many /v/many")
 		m.Must(t, `for i in $(seq 100); do n=$(find /v/many -context '*container_file_t*' | wc -l); test $n -gt 300 && break; sleep 0.1; done; systemctl kill -s KILL `+watchUnit)
