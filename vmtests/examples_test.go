@@ -151,10 +151,10 @@ func TestExampleSharedVolume(t *testing.T) {
 // TestExampleDataVolume boots a machine with a volume for one application: the application gets in, and nobody else does.
 func TestExampleDataVolume(t *testing.T) {
 	t.Parallel()
-	m := bootExample(t, "data-volume.bu", Options{Disks: []Disk{{"data", 400}}, Allowed: containerDenied()})
+	m := bootExample(t, "data-volume.bu", Options{Disks: []Disk{{"data", 64}}, Allowed: containerDenied()})
 	m.goodState(t)
 	m.dockerImage(t)
-	m.expect(t, "the volume", "stat -c %C /var/lib/data; findmnt -no FSTYPE /var/lib/data", private+"\nxfs")
+	m.expect(t, "the volume", "stat -c %C /var/lib/data; findmnt -no FSTYPE /var/lib/data", private+"\next4")
 	const volume = "-v /var/lib/data:/d "
 	m.allows(t, "the application", volume+"--security-opt label=level:s0:c10,c20", "echo a > /d/f; cat /d/f", "a")
 	m.denies(t, "a plain container", volume, "cat /d/f")

@@ -130,7 +130,7 @@ func commands() map[string]string {
 	return map[string]string{
 		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
 		"may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
-		"waitFor": "watch --wait",
+		"waitFor": "watch --wait-for",
 	}
 }
 
