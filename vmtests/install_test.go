@@ -129,8 +129,8 @@ func TestExampleSysext(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	m.send(t, image, "/etc/extensions/new", 0o644)
-	m.Must(t, "mv /etc/extensions/new /etc/extensions/selinux-provision.raw && systemctl restart systemd-sysext ensure-sysext")
+	m.send(t, image, "/root/selinux-provision.raw", 0o644)
+	t.Log(m.Must(t, "cd /root\n"+guideCommands(t, "### Upgrade", "/etc/extensions")))
 	m.expect(t, "the new program", program+" version | cut -d' ' -f2", "99.0.0")
 	m.reboot(t)
 	m.expect(t, "the new program", program+" version | cut -d' ' -f2 && getenforce", "99.0.0\nEnforcing")
