@@ -63,6 +63,9 @@ func (a *app) relabelCommand() *cobra.Command {
 			case 0:
 				return errors.New("cannot relabel without a path: give one directory or file")
 			case 1:
+				if args[0] == "" { // an unset variable, and not the current directory
+					return errors.New("cannot relabel an empty path: give one directory or file")
+				}
 				return nil
 			}
 			return fmt.Errorf("cannot use %q: give one directory or file", args[1])
@@ -158,6 +161,8 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 		return nil, 0, usageError{errors.New("cannot use --force without --from-policy: a context that is given is always set in full")}
 	case !f.fromPolicy && f.context == "":
 		return nil, 0, usageError{errors.New("cannot relabel without a context: give --context CONTEXT, --context default for what containers share, or --from-policy")}
+	case f.workers > relabel.MaxWorkers:
+		return nil, 0, usageError{fmt.Errorf("cannot use %d workers: give at most %d with --workers, or leave it out for the default", f.workers, relabel.MaxWorkers)}
 	case f.workers < 0 || f.entries < 0 || f.cpu < 0:
 		return nil, 0, usageError{errors.New("cannot use a number below 0: leave --workers, --max-rate or --max-cpu out for the default")}
 	}
@@ -293,11 +298,11 @@ type relabelReporter struct {
 }
 
 func (a *app) relabelReporter(path string) *relabelReporter {
-	r := &relabelReporter{app: a, path: path, interval: 30 * time.Second, log: journal()}
+	r := &relabelReporter{app: a, path: relabel.Quote(path), interval: 30 * time.Second, log: journal()}
 	if f, ok := a.stderr.(*os.File); ok && r.log == nil && !a.json && term.IsTerminal(int(f.Fd())) {
 		r.interval = 200 * time.Millisecond
 		r.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(f), progressbar.OptionClearOnFinish(), progressbar.OptionSetElapsedTime(true),
-			progressbar.OptionSetDescription(path), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"),
+			progressbar.OptionSetDescription(r.path), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"),
 			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
 	}
 	return r
@@ -337,7 +342,7 @@ func (r *relabelReporter) changed(dry bool) func(relabel.Change) {
 	r.flush = func() { _ = out.Flush() }
 	verb := map[bool]string{true: "would relabel", false: "relabelled"}[dry]
 	return func(c relabel.Change) {
-		from := c.From
+		from := relabel.Quote(c.From) // a disk may have anything there
 		if from == "" {
 			from = "no context"
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // callRelabel runs the program and gives what it printed.
@@ -34,6 +36,7 @@ func TestRelabelMessages(t *testing.T) {
 		{dir + " --from-policy --context " + context, exitUsage, "give one of them"},
 		{dir + " --force --context " + context, exitUsage, "cannot use --force without --from-policy"},
 		{dir + " --workers -1 --context " + context, exitUsage, "below 0"},
+		{dir + " --workers 2000 --context " + context, exitUsage, "give at most 256"},
 		{"/usr/share --context " + context, exitFailed, "cannot relabel /usr/share: it is the operating system's"},
 		{"/no/such/tree --context " + context, exitFailed, "cannot relabel /no/such/tree"},
 	} {
@@ -41,6 +44,11 @@ func TestRelabelMessages(t *testing.T) {
 		if code != c.code || !strings.Contains(errs, c.want) || out != "" {
 			t.Errorf("relabel %s: %d\n%s%s\nwant %d, %s", c.args, code, out, errs, c.code, c.want)
 		}
+	}
+	// An unset variable is not the current directory.
+	t.Chdir(dir)
+	if code, _, errs := callRelabel(t, "", "--context", context); code != exitUsage || !strings.Contains(errs, "an empty path") {
+		t.Errorf("an empty path: %d, %s", code, errs)
 	}
 }
 
@@ -79,6 +87,13 @@ func TestRelabelTree(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(out), &said); err != nil || code != exitDone || said.Command != "relabel" || said.Already != 3 || !said.RootLabelled {
 		t.Errorf("%d, %v: %s", code, err, out)
+	}
+	// What a disk has as a label is not printed as it is.
+	if err := unix.Lsetxattr(filepath.Join(tree, "a"), "security.selinux", []byte("a\x1b[31m\nb"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := callRelabel(t, tree, "--context", context, "-v"); code != exitDone || !strings.Contains(out, `from "a\x1b[31m\nb" to `) {
+		t.Errorf("%d\n%s", code, out)
 	}
 	// A second name makes a part of a file system a place that is left out, and named.
 	if err := os.Link(filepath.Join(tree, "a", "new\nline"), filepath.Join(tree, "second")); err != nil {

@@ -351,6 +351,16 @@ func TestMountsInside(t *testing.T) {
 	if r.Skipped[Mounted] != 2 || r.Complete() {
 		t.Errorf("without a copy: %+v", r)
 	}
+	// The label of what is mounted on a file is not that of the file.
+	if err := unix.Lsetxattr(filepath.Join(dir, "file"), "security.selinux", []byte(other), 0); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := target.Run(context.Background(), Options{Labels: Fixed(other)}); err != nil || r.Skipped[Mounted] != 2 {
+		t.Errorf("without a copy, and with the label on what is mounted: %+v, %v", r, err)
+	}
+	if err := unix.Lremovexattr(filepath.Join(dir, "file"), "security.selinux"); err != nil {
+		t.Fatal(err)
+	}
 	if found := labels(t, outside); len(found) != 0 {
 		t.Errorf("outside was labelled: %v", found)
 	}
@@ -374,6 +384,9 @@ func TestHardLinks(t *testing.T) {
 	}
 	if dry := run2(t, filepath.Join(dir, "tree"), Options{DryRun: true, Labels: Fixed(other)}); dry.Skipped[Links] != 1 || dry.Set != 2 {
 		t.Errorf("a dry run of a part: %+v", dry)
+	}
+	if single := run2(t, filepath.Join(dir, "a"), Options{}); single.Skipped[Links] != 1 || single.RootLabelled {
+		t.Errorf("a single file: %+v", single)
 	}
 	if trusted := run2(t, filepath.Join(dir, "tree"), Options{TrustLinks: true}); trusted.Set != 1 || !trusted.Complete() {
 		t.Errorf("trusted: %+v", trusted)
@@ -626,6 +639,15 @@ func TestOverlay(t *testing.T) {
 	if !errors.As(err, &cost) || cost.Bytes < 1<<20 || cost.Files != n+1 {
 		t.Fatalf("%v, want %d files", err, n+1)
 	}
+	if _, err := open(t, dir+"/large").Run(context.Background(), Options{Labels: Fixed(wanted)}); !errors.As(err, &cost) || cost.Bytes != 1<<20 {
+		t.Errorf("a single file: %v", err)
+	}
+	// Broken off while the cost is measured, nothing is done, and the result says so.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if r, err := open(t, dir).Run(ctx, Options{Labels: Fixed(wanted), CopyUp: true}); !errors.Is(err, context.Canceled) || !r.Cancelled || r.RootLabelled {
+		t.Errorf("broken off: %+v, %v", r, err)
+	}
 	if found := labels(t, dir); len(found) != 0 {
 		t.Errorf("it was labelled: %v", found)
 	}
@@ -707,5 +729,31 @@ func TestLastNameIsOutside(t *testing.T) {
 		if n, err := unix.Getxattr(filepath.Join(dir, "victim"), "security.selinux", nil); !errors.Is(err, unix.ENODATA) {
 			t.Errorf("the file outside was labelled: %d, %v: %+v", n, err, r)
 		}
+	}
+}
+
+// Where the listing does not tell what is a directory, they are entered all the same.
+func TestListingWithoutKinds(t *testing.T) {
+	dir := filesystem(t, "ext4", "-O", "^filetype")
+	n := growTree(t, dir) + 1 // lost+found
+	if r := run2(t, dir, Options{}); r.Set != n || !r.Complete() || !r.RootLabelled {
+		t.Errorf("%+v, want %d set", r, n)
+	}
+	if found := labels(t, dir); found[wanted] != n || len(found) != 1 {
+		t.Errorf("getfattr: %v, want %d", found, n)
+	}
+	// Part of a file system, without the right to a copy of the mount, and a mount on a directory.
+	part := filepath.Join(dir, "part")
+	outside := filesystem(t, "tmpfs")
+	mustMkdir(t, part, filepath.Join(part, "d"), filepath.Join(part, "m"))
+	mountOf(t, "--bind", outside, filepath.Join(part, "m"))
+	target := open(t, part)
+	target.noCopy = true
+	r, err := target.Run(context.Background(), Options{Labels: Fixed(other)})
+	if err != nil || r.Set != 2 || r.Skipped[Mounted] != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if found := labels(t, outside); len(found) != 0 {
+		t.Errorf("outside was labelled: %v", found)
 	}
 }

@@ -75,7 +75,7 @@ type Options struct {
 	Labels Labeler
 	// DryRun changes nothing and counts as Set what would be.
 	DryRun bool
-	// Workers is how many system calls may wait for the disk at once; 0 follows what the disk needs, 2 to 32.
+	// Workers is how many system calls may wait for the disk at once, up to MaxWorkers; 0 follows what the disk needs, 2 to 32.
 	Workers int
 	// TrustLinks labels files with several names also where the tree is part of a file system. Only for trees in which nobody
 	// could make a hard link to a file outside of it.
@@ -95,6 +95,9 @@ type Options struct {
 	// State keeps what a run that was broken off had done, so that the next one goes on from there; nil: nothing is kept.
 	State State
 }
+
+// MaxWorkers bounds Options.Workers: each is a thread.
+const MaxWorkers = 256
 
 // Limits bound what a run takes from the host; 0 is no limit.
 type Limits struct {
@@ -134,7 +137,7 @@ type State interface {
 
 // Result is what a run did. Seen = Already + Set + the sum of Skipped + Vanished + the sum of Failed + Resumed.
 type Result struct {
-	// Path is the tree as it was resolved, Labels the rule.
+	// Path is the tree as it was resolved, quoted where it is not plain text; Labels is the rule.
 	Path   string `json:"path"`
 	Labels string `json:"labels"`
 	DryRun bool   `json:"dry_run,omitempty"`
@@ -160,7 +163,8 @@ type Result struct {
 	Cancelled bool `json:"cancelled,omitempty"`
 	// WholeFilesystem says that the tree is all of its file system, so that every hard link is inside.
 	WholeFilesystem bool `json:"whole_filesystem"`
-	// MountsBelow are mounts inside the tree, which were not entered, as far as the mount table told at the start.
+	// MountsBelow are mounts inside the tree, which were not entered, as far as the mount table told at the start; quoted where they are not
+	// plain text.
 	MountsBelow []string `json:"mounts_below,omitempty"`
 
 	Elapsed time.Duration `json:"elapsed_ns"`

@@ -25,6 +25,7 @@ type run struct {
 	place   place
 	fixed   []byte // the one label with a NUL, nil if it depends on the entry
 	pinned  bool   // entries are written through a handle that was looked at, not by their bare name
+	bare    bool   // there is no private copy of the mount: something may be mounted on an entry
 	trusted bool   // all names of a file are in the tree
 	creates bool   // an entry may get a label that is only made where there is none
 	limits  limiter
@@ -48,6 +49,7 @@ type run struct {
 	prefetched atomic.Int64
 	measured   func(*unix.Stat_t) // is told of what would be changed, in a dry run on an overlay
 	most       int                // workers at once
+	rooted     bool               // the root has its label
 }
 
 type failures struct {
@@ -61,9 +63,11 @@ func (t *Target) Run(ctx context.Context, o Options) (Result, error) {
 	start := time.Now()
 	r, err := t.newRun(o)
 	if err != nil {
-		return Result{Path: t.path}, err
+		return Result{Path: Quote(t.path)}, err
 	}
-	err = r.do(ctx)
+	if err = r.do(ctx); err != nil && ctx.Err() != nil {
+		r.stopped.Store(true) // also while the cost was measured, or the labels read back
+	}
 	result := r.result()
 	result.Elapsed = time.Since(start)
 	return result, err
@@ -77,6 +81,9 @@ func (t *Target) newRun(o Options) (*run, error) {
 	r.queue.wake.L, r.queue.rest.L = &r.queue.mu, &r.queue.mu
 	r.batches.New = func() any { return &batch{data: make([]byte, listBuffer)} }
 	r.limits.set(o.Limits)
+	if o.Workers > MaxWorkers {
+		return nil, fmt.Errorf("cannot relabel with %d workers: at most %d", o.Workers, MaxWorkers)
+	}
 	if f, ok := o.Labels.(fixed); ok {
 		if err := CheckContext(string(f)); err != nil {
 			return nil, err
@@ -100,7 +107,7 @@ func (r *run) do(ctx context.Context) error {
 	}
 	defer unix.Close(tree)
 	r.trusted = r.options.TrustLinks || r.place.whole()
-	r.pinned = !private || !r.trusted
+	r.pinned, r.bare = !private || !r.trusted, !private
 	r.creates = r.fixed != nil && !r.pinned && !r.options.DryRun && r.target.keepsToCreate()
 	if !r.target.IsDirectory() {
 		return r.single(ctx, tree)
@@ -122,7 +129,7 @@ func (r *run) do(ctx context.Context) error {
 	}
 	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 {
 		if err := r.verify(ctx); err != nil {
-			return err
+			return errors.Join(err, r.saveRecord())
 		}
 	}
 	r.labelRoot()
@@ -290,6 +297,12 @@ func (r *run) labelRoot() {
 		}
 		return ""
 	})
+	r.rooted = w.right() && len(r.failures) == 0
+}
+
+// right tells whether what the worker looked at has its label now.
+func (w *worker) right() bool {
+	return w.counts.already.Load() > 0 || w.counts.set.Load() > 0 && !w.run.options.DryRun
 }
 
 // single labels a target that is no directory.
@@ -306,6 +319,7 @@ func (r *run) single(_ context.Context, fd int) error {
 		}
 		return ""
 	})
+	r.rooted = w.right()
 	return nil
 }
 
@@ -345,10 +359,13 @@ func (r *run) verify(ctx context.Context) error {
 func (r *run) result() Result {
 	c := r.total()
 	result := Result{
-		Path: r.target.path, Labels: r.options.Labels.String(), DryRun: r.options.DryRun,
+		Path: Quote(r.target.path), Labels: r.options.Labels.String(), DryRun: r.options.DryRun,
 		Seen: c.seen, Already: c.already, Set: c.set, Vanished: c.vanished, Resumed: c.resumed,
-		Skipped: r.skipped, WholeFilesystem: r.place.whole(), MountsBelow: r.place.below, Workers: r.most,
+		Skipped: r.skipped, WholeFilesystem: r.place.whole(), Workers: r.most,
 		Prefetched: r.prefetched.Load(), Failed: []Failure{},
+	}
+	for _, point := range r.place.below {
+		result.MountsBelow = append(result.MountsBelow, Quote(point))
 	}
 	for errno, f := range r.failures {
 		result.Failed = append(result.Failed, Failure{Errno: nameOf(errno), Message: meaning(errno), Count: f.count, Paths: f.paths})
@@ -363,6 +380,6 @@ func (r *run) result() Result {
 		return 1
 	})
 	result.Cancelled = r.stopped.Load()
-	result.RootLabelled = !result.Cancelled && !r.options.DryRun && len(r.failures) == 0 && c.seen > 0
+	result.RootLabelled = r.rooted && !result.Cancelled
 	return result
 }

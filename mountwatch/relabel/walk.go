@@ -287,7 +287,10 @@ func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed fun
 			errno = w.kept(h, want)
 		}
 	} else if w.run.measured != nil {
-		w.run.measured(&unix.Stat_t{Mode: unix.S_IFDIR})
+		var st unix.Stat_t
+		if w.sys.statOpen(h.fd, &st) == 0 {
+			w.run.measured(&st)
+		}
 	}
 	w.written(n, name, got, want, errno)
 	return false
@@ -342,6 +345,10 @@ func (w *worker) list(n *node) {
 			if next > got || next <= at {
 				break // not what getdents64 gives
 			}
+			if kind == Unknown && !isDots(name) {
+				kind = w.kind(n, fd, name)
+				b.data[at+18] = byte(kind) // for who labels the files
+			}
 			if !isDots(name) {
 				if kind == Directory {
 					if directories == 0 {
@@ -385,6 +392,23 @@ func (w *worker) list(n *node) {
 	r.putBatch(b)
 	r.release(n, true)
 	r.ended(n)
+}
+
+// kind finds out what an entry is where the listing does not tell, as that of an ext4 without the feature filetype. What it cannot find
+// out counts as a directory: to enter one shows whether it is, and why not.
+func (w *worker) kind(n *node, fd int, name []byte) Kind {
+	var st unix.Stat_t
+	errno := w.chdir(n, fd)
+	if errno == 0 {
+		errno = w.sys.stat(&name[0], &st)
+	}
+	switch errno {
+	case 0:
+		return kindOf(st.Mode)
+	case unix.ENOENT:
+		return Unknown // it has vanished, and is counted when it is its turn
+	}
+	return Directory
 }
 
 // files labels the entries of a part of a batch that are no directories. Half of what is left is handed over whenever somebody waits.
@@ -505,6 +529,10 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 			return
 		}
 	}
+	if w.run.bare && w.mounted(first) { // its label is that of what is mounted there
+		w.skip(n, Mounted)
+		return
+	}
 	got, errno := w.sys.get(first, w.value[:maxContext])
 	want, outcome := w.judgeName(n, name, kind, got, errno)
 	if outcome != write {
@@ -531,6 +559,15 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 		}
 	}
 	w.writtenName(n, name, got, want, errno)
+}
+
+// mounted tells whether something is mounted on an entry, which only an entry of the tree's own mount can have.
+func (w *worker) mounted(name *byte) bool {
+	fd, errno := w.sys.pin(name)
+	if errno == 0 {
+		unix.Close(fd)
+	}
+	return errno == unix.EXDEV
 }
 
 // evidence learns from one entry whether the next ones are likely to have no label. Making one where there is none, and failing where there
