@@ -11,10 +11,14 @@ package filecontexts
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
+	"path"
 	"regexp"
 	"regexp/syntax"
 	"strings"
@@ -53,6 +57,7 @@ type Contexts struct {
 	subs, dist   []substitution // the last first
 	customizable map[string]bool
 	count        int
+	digest       hash.Hash // of all that was read
 }
 
 // entry is one line.
@@ -116,13 +121,16 @@ func Load(root *hostfs.Root, policyType string) (*Contexts, error) {
 
 // New gives file contexts without an entry.
 func New() *Contexts {
-	return &Contexts{literals: map[string][]entry{}, customizable: map[string]bool{}}
+	return &Contexts{literals: map[string][]entry{}, customizable: map[string]bool{}, digest: sha256.New()}
 }
 
 // Len is how many entries there are.
 func (c *Contexts) Len() int { return c.count }
 
-func scan(name string, r io.Reader, each func(number int, fields []string) error) error {
+// Digest is the same for file contexts that were read from the same lines, in hexadecimal digits. It is not for use while lines are added.
+func (c *Contexts) Digest() string { return hex.EncodeToString(c.digest.Sum(nil)) }
+
+func (c *Contexts) scan(name string, r io.Reader, each func(number int, fields []string) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), 3*longestLine)
 	for number := 1; lines.Scan(); number++ {
@@ -130,6 +138,7 @@ func scan(name string, r io.Reader, each func(number int, fields []string) error
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
+		fmt.Fprintf(c.digest, "%s %q\n", path.Base(name), fields)
 		if err := each(number, fields); err != nil {
 			return fmt.Errorf("cannot use %s:%d: %w", name, number, err)
 		}
@@ -142,7 +151,7 @@ func scan(name string, r io.Reader, each func(number int, fields []string) error
 
 // Add reads entries in the format of file_contexts(5): an expression, maybe a type, a context. They count more than those added before.
 func (c *Contexts) Add(name string, r io.Reader) error {
-	return scan(name, r, func(_ int, fields []string) error {
+	return c.scan(name, r, func(_ int, fields []string) error {
 		kind := Any
 		if len(fields) < 2 {
 			return errors.New("a context is missing")
@@ -280,12 +289,16 @@ func compile(expression string) (*regexp.Regexp, error) {
 	return regexp.Compile(`(?s)^` + expression + `\n?\z`)
 }
 
-func (c *Contexts) addDist(name string, r io.Reader) error { return addSubstitutions(&c.dist, name, r) }
-func (c *Contexts) addSubs(name string, r io.Reader) error { return addSubstitutions(&c.subs, name, r) }
+func (c *Contexts) addDist(name string, r io.Reader) error {
+	return c.addSubstitutions(&c.dist, name, r)
+}
+func (c *Contexts) addSubs(name string, r io.Reader) error {
+	return c.addSubstitutions(&c.subs, name, r)
+}
 
 // addSubstitutions reads file_contexts.subs (selabel_file(5)): a path, and the one whose contexts it gets. The last line counts.
-func addSubstitutions(to *[]substitution, name string, r io.Reader) error {
-	return scan(name, r, func(_ int, fields []string) error {
+func (c *Contexts) addSubstitutions(to *[]substitution, name string, r io.Reader) error {
+	return c.scan(name, r, func(_ int, fields []string) error {
 		if len(fields) > 1 {
 			*to = append([]substitution{{fields[0], fields[1]}}, *to...)
 		}
@@ -294,7 +307,7 @@ func addSubstitutions(to *[]substitution, name string, r io.Reader) error {
 }
 
 func (c *Contexts) addCustomizable(name string, r io.Reader) error {
-	return scan(name, r, func(_ int, fields []string) error {
+	return c.scan(name, r, func(_ int, fields []string) error {
 		c.customizable[fields[0]] = true
 		return nil
 	})

@@ -16,11 +16,13 @@ type policy struct {
 	force    bool
 }
 
+// String names the version of the file contexts too: what was done by other ones is not done by these.
 func (p *policy) String() string {
+	name := "the policy's file contexts " + p.contexts.Digest()[:12]
 	if p.force {
-		return "the policy's file contexts, in full"
+		return name + ", in full"
 	}
-	return "the policy's file contexts"
+	return name
 }
 
 // Want follows restorecon_sb in libselinux/src/selinux_restorecon.c.

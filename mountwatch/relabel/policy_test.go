@@ -174,6 +174,22 @@ func TestFromPolicy(t *testing.T) {
 	}
 }
 
+// What a run that was broken off has done by other file contexts is not believed: the name of the rule tells them apart.
+func TestPolicyIsNamedByItsContent(t *testing.T) {
+	name := func(lines string, force bool) string {
+		t.Helper()
+		contexts := filecontexts.New()
+		if err := contexts.Add("test", strings.NewReader(lines)); err != nil {
+			t.Fatal(err)
+		}
+		return FromPolicy(contexts, force).String()
+	}
+	const old, changed = "/d(/.*)?\tsystem_u:object_r:old_t:s0\n", "/d(/.*)?\tsystem_u:object_r:new_t:s0\n"
+	if name(old, false) != name("# the same\n"+old, false) || name(old, false) == name(changed, false) || name(old, false) == name(old, true) {
+		t.Errorf("%q, %q, %q", name(old, false), name(changed, false), name(old, true))
+	}
+}
+
 // A context is judged by its form.
 func TestCheckContext(t *testing.T) {
 	for context, good := range map[string]bool{
