@@ -60,6 +60,7 @@ func FuzzPolicyBoolean(f *testing.F) {
 
 func TestStem(t *testing.T) {
 	for expression, want := range map[string]string{
+		"/srv/data(/[^/]*)?": "/srv/data", "/srv/data(/.+)?": "/srv/data", "/srv/data(/a|b)?": "/srv", "/srv/data(/a)?b": "/srv", "/srv/data(/a(b)?)?": "/srv",
 		"/srv/data(/.*)?": "/srv/data", "/srv/data/.*": "/srv/data", "/srv/data": "/srv/data", "/srv/data.*": "/srv",
 		`/srv/a\.b(/.*)?`: "/srv/a.b", "/srv/(a|b)/c": "/srv", "/.*": "/", "/etc/kubernetes(/.*)?": "/etc/kubernetes", `/srv/\d+`: "/srv",
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -78,6 +79,9 @@ func (b *Builder) relabel(rec *Record, paths []Relabel) plan.Plan {
 	return steps
 }
 
+// below is the end of an expression for a directory and something in it: one group that begins with a slash and has no alternatives.
+var below = regexp.MustCompile(`^\(/[^|()]*\)[?*]?$`)
+
 // stem gives the longest path without a special character that everything the expression matches lies at or below.
 func stem(expression string) string {
 	var literal strings.Builder
@@ -91,8 +95,8 @@ func stem(expression string) string {
 		if strings.IndexByte(`\.^$?*+|[({`, c) >= 0 {
 			text := literal.String()
 			switch {
-			// "/srv/data(/.*)?" and "/srv/data/.*" mean the directory and what is in it.
-			case strings.HasPrefix(expression[i:], "(/.*)?") && i+6 == len(expression), strings.HasSuffix(text, "/"):
+			// "/srv/data(/.*)?", "/srv/data(/[^/]*)?" and "/srv/data/.*" mean the directory and what is in it.
+			case below.MatchString(expression[i:]), strings.HasSuffix(text, "/"):
 				return path.Clean(text)
 			}
 			return path.Dir(text)
