@@ -75,13 +75,13 @@ func refusedByPolicy(policy Policy, context string) string {
 	return ""
 }
 
-// mountedContext gives the context of a device that is mounted somewhere.
-func mountedContext(what string) (context string, mounted bool) {
+// mountedContext gives the context of a device that is mounted somewhere else than where it belongs.
+func mountedContext(what, where string) (context string, mounted bool) {
 	resolved, err := filepath.EvalSymlinks(what)
 	if err != nil || !strings.HasPrefix(resolved, "/dev/") {
 		return "", false
 	}
-	m := remount.MountedDevice(resolved)
+	m := remount.MountedDevice(resolved, where)
 	if m == nil {
 		return "", false
 	}

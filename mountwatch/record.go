@@ -181,15 +181,19 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string) error {
 
 // volume finds what is remembered of a mount.
 func (r *Record) volume(m *mounts.Mount) *Volume {
-	i := slices.IndexFunc(r.Volumes, func(v Volume) bool { return v.is(m) })
-	if i < 0 {
-		return nil
+	for i := range r.Volumes { // not by value: there may be thousands, and each is asked for
+		if v := &r.Volumes[i]; v.is(m) {
+			return v
+		}
 	}
-	return &r.Volumes[i]
+	return nil
 }
 
 func (v *Volume) is(m *mounts.Mount) bool {
-	return v.MountID == mountID(m) && v.Device == m.Device.String() && v.Mountpoint == m.Mountpoint
+	if v.MountID != mountID(m) || v.Device != m.Device.String() {
+		return false
+	}
+	return v.Mountpoint == m.Mountpoint || v.Mountpoint == string([]rune(m.Mountpoint)) // as JSON has what is not UTF-8
 }
 
 // NotShared tells whether the volume is for all containers, but a file that one of them makes will be its own: in a volume whose files

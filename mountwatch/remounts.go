@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -79,9 +81,10 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 	if err := w.Root.MkdirAll(unmountedDir, 0o700); err != nil {
 		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
 	}
-	note := path.Join(unmountedDir, systemd.MountUnitName(v.Mountpoint)+".json")
+	note := noteName(v.Mountpoint)
+	unitName := ""
 	keep := func(m *mounts.Mount) error {
-		content, err := json.Marshal(m)
+		content, err := json.Marshal(noteOf(m, unitName))
 		if err != nil {
 			return err
 		}
@@ -104,6 +107,7 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 			return false, err
 		}
 		if unit != nil {
+			unitName = unit.Name()
 			return unit.Do(ctx, v.rule, v.Context, keep)
 		}
 	}
@@ -200,13 +204,81 @@ func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy 
 		return Failed, CodeLost, err.Error(), "mount it by hand; see the journal and \"dmesg\""
 	case errors.Is(err, remount.ErrBusy):
 		return Refused, CodeBusy, "it needs the option context=, and so to be mounted again, and " + err.Error(),
-			"stop what uses it (fuser -vm " + v.Mountpoint + "), " + again + "; or reboot"
+			"stop what uses it (fuser -vm " + remount.Word(v.Mountpoint) + "), " + again + "; or reboot"
 	case errors.As(err, &impossible):
 		return Refused, CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
-			"unmount it and mount it with -o context='\"" + v.Context + "\"'"
+			"unmount it and mount it with -o " + remount.Word(`context="`+v.Context+`"`)
 	}
 	return Failed, CodeRemountFailed, "it could not be mounted with the option context=, and is mounted as before: " + err.Error(),
 		"see \"dmesg\" for what the kernel says; " + again
+}
+
+// unmounted is what is written down of a file system before it is unmounted.
+type unmounted struct {
+	Mount mounts.Mount
+	// Mountpoint, Source and SuperOptions are those of the mount: as bytes, for JSON does not keep what is not UTF-8.
+	Mountpoint, Source, SuperOptions []byte
+	// Unit is the one that mounts it again; "" if its mountpoint's, if there is one, is for something else.
+	Unit string
+	// UUIDs are those of the file system, and File is what is behind its loop device: its number may be given to another meanwhile.
+	UUIDs []string
+	File  string
+	// Stacked is how many mounts there were at the mountpoint, this one included.
+	Stacked int
+}
+
+func noteName(mountpoint string) string {
+	return path.Join(unmountedDir, systemd.MountUnitName(mountpoint)+".json")
+}
+
+func noteOf(m *mounts.Mount, unit string) *unmounted {
+	names, _ := m.Names() // what could be found
+	return &unmounted{*m, []byte(m.Mountpoint), []byte(m.Source), []byte(m.SuperOptions), unit, names.UUIDs, behindLoop(m.Device),
+		remount.Stacked(m.Mountpoint)}
+}
+
+// readNote is false for what was cut off or damaged.
+func readNote(content []byte) (n unmounted, ok bool) {
+	if json.Unmarshal(content, &n) != nil || len(n.Mountpoint) == 0 {
+		return n, false
+	}
+	n.Mount.Mountpoint, n.Mount.Source, n.Mount.SuperOptions = string(n.Mountpoint), string(n.Source), string(n.SuperOptions)
+	return n, true
+}
+
+// sameDevice makes sure that the device's number still stands for the file system that was unmounted.
+func (n *unmounted) sameDevice() error {
+	if file := behindLoop(n.Mount.Device); file != n.File {
+		return fmt.Errorf("its loop device is gone, and with it the way to %s", n.File)
+	}
+	if len(n.UUIDs) == 0 {
+		return nil
+	}
+	names, err := n.Mount.Names()
+	if err == nil && !slices.Equal(names.UUIDs, n.UUIDs) {
+		err = fmt.Errorf("the device %s holds another file system now", n.Mount.Device)
+	}
+	return err
+}
+
+// behindLoop gives the file behind a loop device, "" if there is none.
+func behindLoop(d mounts.Device) string {
+	file, err := os.ReadFile("/sys/dev/block/" + d.String() + "/loop/backing_file")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(file), "\n")
+}
+
+// found takes note of a mount in the place of one that was lost: nobody has to bring it back any more.
+func (w *Watcher) found(m *mounts.Mount) {
+	if _, lost := w.lost[m.Mountpoint]; !lost {
+		return
+	}
+	delete(w.lost, m.Mountpoint)
+	if err := w.Root.Remove(noteName(m.Mountpoint)); err != nil {
+		w.Report(Event{Kind: CannotRemember, Err: err})
+	}
 }
 
 // recover mounts what a watcher that was killed had unmounted, and not mounted again.
@@ -217,15 +289,16 @@ func (w *Watcher) recover(ctx context.Context) {
 	}
 	for _, e := range entries {
 		note := path.Join(unmountedDir, e.Name())
-		var m mounts.Mount
 		content, err := w.Root.ReadFile(note)
-		if err != nil || json.Unmarshal(content, &m) != nil || m.Mountpoint == "" {
+		n, ok := readNote(content)
+		if err != nil || !ok {
 			continue // cut off while it was written, before anything was unmounted
 		}
+		m := &n.Mount
 		v := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String()}
-		if remount.Mounted(m.Mountpoint) == nil {
-			if err := w.mountAgain(ctx, &m); err != nil {
-				lost := &remount.LostError{Mount: &m, Err: err}
+		if remount.Stacked(m.Mountpoint) < max(n.Stacked, 1) {
+			if err := w.mountAgain(ctx, &n); err != nil {
+				lost := &remount.LostError{Mount: m, Err: err}
 				v.State, v.Code, v.Reason, v.Remedy = Failed, CodeLost, lost.Error(), "mount it by hand; see the journal and \"dmesg\""
 				w.lost[v.Mountpoint] = v
 				w.Report(Event{Kind: VolumeLost, Volume: v})
@@ -239,16 +312,19 @@ func (w *Watcher) recover(ctx context.Context) {
 	}
 }
 
-func (w *Watcher) mountAgain(ctx context.Context, m *mounts.Mount) error {
-	if w.Systemd != nil {
+func (w *Watcher) mountAgain(ctx context.Context, n *unmounted) error {
+	if w.Systemd != nil && n.Unit != "" {
 		s, err := w.Systemd(ctx)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		if err := s.Start(ctx, systemd.MountUnitName(m.Mountpoint)); err == nil {
+		if err := s.Start(ctx, n.Unit); err == nil {
 			return nil
 		}
 	}
-	return remount.Restore(m)
+	if err := n.sameDevice(); err != nil {
+		return err
+	}
+	return remount.Restore(&n.Mount)
 }

@@ -10,6 +10,7 @@
 package mountwatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		defer ticker.Stop()
 		watchdog = ticker.C
 	}
-	ready := false
+	ready, waiting := false, false
 	// A mount whose server does not answer must not keep the boot waiting.
 	patience := time.NewTimer(time.Hour)
 	defer patience.Stop()
@@ -145,7 +146,8 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case l := <-seen:
 			w.table = l.table
 			news = w.changed(ctx, l.change) || !ready
-			if !ready && w.remounts.running() {
+			if !ready && !waiting && w.remounts.running() {
+				waiting = true // from the first one on: others that are mounted meanwhile must not prolong it
 				patience.Reset(readyPatience)
 			}
 		case done := <-w.remounts.results():
@@ -153,7 +155,13 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case done := <-w.relabels.results():
 			w.relabelled(ctx, done)
 		case <-reload:
+			if ready {
+				w.Notify.Reloading()
+			}
 			w.reload(ctx)
+			if ready { // else the first READY is still to come: not before everything has its verdict
+				w.Notify.Ready(w.summary())
+			}
 		case <-watchdog:
 			w.Notify.Alive()
 			news = false
@@ -256,8 +264,6 @@ func (w *Watcher) configure() error {
 
 // reload reads the configuration again. One that is wrong changes nothing.
 func (w *Watcher) reload(ctx context.Context) {
-	w.Notify.Reloading()
-	defer func() { w.Notify.Ready(w.summary()) }()
 	if err := w.configure(); err != nil {
 		w.Report(Event{Kind: ConfigBad, Err: err})
 		return
@@ -272,11 +278,18 @@ func (w *Watcher) reload(ctx context.Context) {
 	}
 }
 
-// changed looks at what has appeared or changed, and again at every other mount of the same superblocks: what one may get depends on
-// all of them. It tells whether a rule is meant for any.
+// changed looks at what has appeared or changed, and again at every other mount of the same superblocks, for what one may get depends on
+// all of them, and at those that were hidden or have come to light. It tells whether a rule is meant for any.
 func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) {
 	touched := map[mounts.Device]bool{}
+	below := map[*mounts.Mount]bool{} // what is hidden from now on, or not any more
+	hide := func(m *mounts.Mount) {
+		if hidden := w.table.Below(m); hidden != nil {
+			below[hidden] = true
+		}
+	}
 	for _, m := range c.Vanished {
+		hide(m)
 		touched[m.Device] = true
 		w.relabels.cancel(keyOf(m))
 		declared = declared || w.volumes[keyOf(m)] != nil
@@ -287,8 +300,15 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) 
 	fresh := map[key]bool{}
 	for _, list := range [][]*mounts.Mount{c.Appeared, c.Changed} {
 		for _, m := range list {
+			hide(m)
 			touched[m.Device], fresh[keyOf(m)] = true, true
-			delete(w.lost, m.Mountpoint)
+			w.found(m)
+			declared = w.consider(ctx, m) || declared
+		}
+	}
+	for m := range below {
+		if !fresh[keyOf(m)] {
+			fresh[keyOf(m)] = true
 			declared = w.consider(ctx, m) || declared
 		}
 	}
@@ -448,7 +468,7 @@ func (w *Watcher) save() {
 		w.record.Volumes = append(w.record.Volumes, v)
 	}
 	slices.SortFunc(w.record.Volumes, func(a, b Volume) int {
-		return strings.Compare(fmt.Sprintf("%s\x00%020d", a.Mountpoint, a.MountID), fmt.Sprintf("%s\x00%020d", b.Mountpoint, b.MountID))
+		return cmp.Or(strings.Compare(a.Mountpoint, b.Mountpoint), cmp.Compare(a.MountID, b.MountID))
 	})
 	if err := w.record.save(w.Root); err != nil {
 		w.Report(Event{Kind: CannotRemember, Err: err})

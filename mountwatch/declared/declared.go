@@ -82,7 +82,14 @@ func Find(root *hostfs.Root) ([]Mount, error) {
 		lines, err := ParseFstab(bytes.NewReader(content))
 		failures = append(failures, err)
 		for _, m := range lines {
-			if _, twice := found[m.Unit]; !twice {
+			if _, twice := found[m.Unit]; twice {
+				continue
+			}
+			found[m.Unit] = m
+			// Systemd makes a unit of the line, to which drop-ins are added as to any other.
+			if err := m.readFiles(root, dropIns(root, m.Unit)); err != nil {
+				failures = append(failures, err)
+			} else {
 				found[m.Unit] = m
 			}
 		}
@@ -121,15 +128,17 @@ func Find(root *hostfs.Root) ([]Mount, error) {
 
 // dropIns gives the drop-ins of a unit, first that is read.
 func dropIns(root *hostfs.Root, name string) []string {
-	at := map[string]string{} // by file name: one in an earlier directory hides one in a later
-	for _, dir := range slices.Backward(unitDirs()) {
-		entries, err := root.ReadDir(path.Join(dir, name+".d"))
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if path.Ext(e.Name()) == ".conf" {
-				at[e.Name()] = path.Join(dir, name+".d", e.Name())
+	at := map[string]string{} // by file name: one for this unit hides one for several, and one in an earlier directory one in a later
+	for _, group := range groups(name) {
+		for _, dir := range slices.Backward(unitDirs()) {
+			entries, err := root.ReadDir(path.Join(dir, group+".d"))
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				if path.Ext(e.Name()) == ".conf" {
+					at[e.Name()] = path.Join(dir, group+".d", e.Name())
+				}
 			}
 		}
 	}
@@ -141,27 +150,28 @@ func dropIns(root *hostfs.Root, name string) []string {
 	return files
 }
 
+// groups gives the names under which a mount unit has drop-ins, its own last: those for all mounts, and those for all with the same beginning up to
+// a dash, systemd.unit(5).
+func groups(name string) []string {
+	all := []string{"mount"}
+	for i := range len(name) - len(".mount") - 1 {
+		if name[i] == '-' && i > 0 {
+			all = append(all, name[:i+1]+".mount")
+		}
+	}
+	return append(all, name)
+}
+
 // FromFiles reads one mount unit from its own file and its drop-ins, first that is read. Drop-ins of ours are left out: what is given
 // is what somebody else wants. A unit that is masked has no Where.
 func FromFiles(root *hostfs.Root, name string, files []string) (Mount, error) {
 	m := Mount{Unit: name}
-	for _, file := range files {
-		if path.Base(file) == DropInName {
-			continue
-		}
-		content, err := root.ReadFile(file)
-		if err != nil && len(content) == 0 {
-			if target, lerr := root.Readlink(file); lerr == nil && target == "/dev/null" {
-				return Mount{Unit: name}, nil
-			}
-			return m, fmt.Errorf("cannot read %s: %w", file, err)
-		}
-		if err := m.read(bytes.NewReader(content)); err != nil {
-			return m, fmt.Errorf("cannot read %s: %w", file, err)
-		}
-		if m.Source == "" {
-			m.Source = file
-		}
+	if len(files) == 0 || masked(root, files[0]) {
+		return m, nil
+	}
+	m.Source = files[0]
+	if err := m.readFiles(root, files); err != nil {
+		return m, err
 	}
 	if m.Where == "" && m.What != "" {
 		m.Where = unit.UnitNamePathUnescape(strings.TrimSuffix(name, ".mount"))
@@ -170,6 +180,28 @@ func FromFiles(root *hostfs.Root, name string, files []string) (Mount, error) {
 		return Mount{Unit: name}, nil // systemd does not mount it either
 	}
 	return m, nil
+}
+
+// readFiles takes over what a unit's files set. A drop-in that is masked counts for nothing.
+func (m *Mount) readFiles(root *hostfs.Root, files []string) error {
+	for _, file := range files {
+		if path.Base(file) == DropInName || masked(root, file) {
+			continue
+		}
+		content, err := root.ReadFile(file)
+		if err == nil {
+			err = m.read(bytes.NewReader(content))
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func masked(root *hostfs.Root, file string) bool {
+	target, err := root.Readlink(file)
+	return err == nil && target == "/dev/null"
 }
 
 // read takes over what a unit file or a drop-in sets. The last one counts.
@@ -206,7 +238,7 @@ func ParseFstab(r io.Reader) ([]Mount, error) {
 	)
 	lines.Buffer(nil, 1<<16)
 	for n := 1; lines.Scan(); n++ {
-		fields := strings.Fields(lines.Text())
+		fields := strings.FieldsFunc(lines.Text(), func(r rune) bool { return r == ' ' || r == '\t' }) // not the other spaces of Unicode
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}

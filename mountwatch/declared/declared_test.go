@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,7 +113,7 @@ func host() Host {
 		}
 		return ""
 	},
-		Mounted: func(what string) (string, bool) {
+		Mounted: func(what, _ string) (string, bool) {
 			switch what {
 			case "/dev/mounted":
 				return "", true
@@ -206,6 +207,62 @@ func TestPlanOneDeviceTwice(t *testing.T) {
 		if len(plan) != c.want || c.want == 0 && (len(skipped) == 0 || skipped[0].Reason != "the same device is declared twice, and not with one label") {
 			t.Errorf("%s: %v, %v", c.name, plan, skipped)
 		}
+	}
+}
+
+// Whatever an operator adds to a mount by drop-ins stays, whether they are for one unit or for many, and the mount is a unit or a line of fstab.
+func TestFindDropIns(t *testing.T) {
+	root := tree(t, map[string]string{
+		"etc/fstab":                         "/dev/vdb /srv/fs/a ext4 noatime\n/dev/vdc /srv/b\u2003c ext4 ro\n",
+		"etc/systemd/system/srv-unit.mount": "[Mount]\nWhat=/dev/vdd\nType=ext4\n",
+		"etc/systemd/system/srv-unit.mount.d/50-gone.conf":  "-> /dev/null",
+		"etc/systemd/system/mount.d/10-all.conf":            "[Mount]\nOptions=nodev\n",
+		"etc/systemd/system/srv-.mount.d/20-some.conf":      "[Mount]\nOptions=nodev,nosuid\n",
+		"etc/systemd/system/srv-.mount.d/30-same.conf":      "[Mount]\nOptions=hidden\n",
+		"etc/systemd/system/srv-fs-.mount.d/30-same.conf":   "[Mount]\nOptions=nodev,noexec\n",
+		"etc/systemd/system/srv-fs-a.mount.d/05-early.conf": "[Mount]\nType=xfs\nOptions=early\n",
+		"run/systemd/system/srv-unit.mount.d/50-gone.conf":  "[Mount]\nOptions=masked\n",
+	})
+	all, err := Find(root)
+	if err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, m := range all {
+		got = append(got, fmt.Sprintf("%s %s %s from %s", m.Where, m.Type, m.Options, m.Source))
+	}
+	if want := []string{
+		"/srv/b\u2003c ext4 hidden from /etc/fstab:2",
+		"/srv/fs/a xfs nodev,noexec from /etc/fstab:1",
+		"/srv/unit ext4 hidden from /etc/systemd/system/srv-unit.mount",
+	}; !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// A device is known by any of its names to be mounted elsewhere, and what is open in the options of a mount would take in the label's.
+func TestPlanDoubts(t *testing.T) {
+	h := host()
+	h.Mounted = func(what, where string) (string, bool) {
+		return "", what == "/dev/disk/by-label/data" && where != "/srv/home"
+	}
+	all := []Mount{
+		{Where: "/srv/elsewhere", What: "LABEL=data", Type: "ext4"},
+		{Where: "/srv/quoted", What: "/dev/vdb", Type: "ext4", Options: `x-a="b`},
+		{Where: "/srv/escaped", What: "/dev/vdc", Type: "ext4", Options: `x-a=b\`},
+	}
+	r := rules(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "/srv/*"}})
+	plan, skipped := Plan(r, h, all)
+	if len(plan) != 0 || len(skipped) != 3 {
+		t.Errorf("%v, %v", plan, skipped)
+	}
+	// Where it belongs, the option counts from the next time on.
+	if plan, skipped := Plan(r, h, []Mount{{Where: "/srv/home", What: "LABEL=data", Type: "ext4"}}); len(plan) != 1 {
+		t.Error(skipped)
+	}
+	own := Mount{What: "/dev/vdb", Options: `nodev,context="u:r:t:s0:c1,c2"`}
+	if got := Options(&own, ""); got != own.Options {
+		t.Errorf("what was there before comes back as %s", got)
 	}
 }
 

@@ -35,26 +35,26 @@ func (d *DropIn) Content() []byte {
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // Options gives the options of a mount with this context in place of any that it has, as a unit file has them. With an empty context they are
-// the mount's own, without any context.
+// the mount's own, unchanged.
 //
 // A context with categories has a comma and is quoted, or else mount(8) would take "c2" for an option of its own. Two mounts of one
 // NFS or SMB server share a superblock, and so a context, unless they are told not to: nfs(5) "nosharecache", mount.cifs(8) "nosharesock".
 func Options(m *Mount, context string) string {
+	if context == "" {
+		return m.Options
+	}
 	var options []string
 	for o := range mounts.SplitOptions(m.Options) {
 		if key, _, _ := strings.Cut(o, "="); key != "context" {
 			options = append(options, o)
 		}
 	}
-	if context != "" {
-		for _, more := range alone(m.Type) {
-			if !slices.Contains(options, more) {
-				options = append(options, more)
-			}
+	for _, more := range alone(m.Type) {
+		if !slices.Contains(options, more) {
+			options = append(options, more)
 		}
-		options = append(options, `context="`+doubled(context)+`"`)
 	}
-	return strings.Join(options, ",")
+	return strings.Join(append(options, `context="`+doubled(context)+`"`), ",")
 }
 
 // alone gives the options that keep a mount's superblock to itself.
@@ -75,9 +75,9 @@ type Host struct {
 	// Refused says why the kernel's policy would not let a file system be mounted with a context, "" if it would. Such an option would keep the
 	// volume from being mounted, and with it the boot from getting on.
 	Refused func(context string) string
-	// Mounted gives the context of the superblock of a device that is mounted already, "" for none; ok says whether it is mounted. A
-	// second mount with another context fails.
-	Mounted func(what string) (context string, ok bool)
+	// Mounted gives the context of the superblock of a device that is mounted already, and not only where it belongs, "" for none; ok says
+	// whether it is. A second mount with another context fails.
+	Mounted func(what, where string) (context string, ok bool)
 	// Failed tells whether a mount could not be made with a context before.
 	Failed func(mountpoint, context string) bool
 }
@@ -116,7 +116,7 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 	}
 	for _, c := range candidates {
 		if c.reason == "" {
-			c.reason = conflict(host, c.Mount.What, c.Context, contexts[c.device])
+			c.reason = conflict(host, &c.Mount, c.Context, contexts[c.device])
 		}
 		if c.reason != "" {
 			skipped = append(skipped, Skipped{c.Mount, c.Rule, c.reason})
@@ -128,14 +128,14 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 }
 
 // conflict says why a context would keep this or another mount of the device from being made.
-func conflict(host Host, what, context string, wanted []string) string {
+func conflict(host Host, m *Mount, context string, wanted []string) string {
 	for _, other := range wanted {
 		if other != context {
 			return "the same device is declared twice, and not with one label"
 		}
 	}
 	if host.Mounted != nil {
-		if now, mounted := host.Mounted(single(what)); mounted && now != context {
+		if now, mounted := host.Mounted(device(m.What), m.Where); mounted && !judge.SameContext(now, context) {
 			return "the device is mounted already, with another label"
 		}
 	}
@@ -155,6 +155,9 @@ func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
 	}
 	if strings.ContainsFunc(m.Options, unicode.IsControl) {
 		return "", "its options have a line break or the like"
+	}
+	if strings.Count(m.Options, `"`)%2 != 0 || strings.HasSuffix(m.Options, `\`) {
+		return "", "its options end within quotes or with a backslash" // and would take the label's in
 	}
 	if r.Strategy == judge.Relabel || len(r.Paths) > 0 {
 		return "", "its files are to be labelled"

@@ -3,20 +3,20 @@ package mounts
 // Table is all mounts of a namespace at one moment.
 type Table struct {
 	all      []*Mount
+	byID     map[int]*Mount
 	byDevice map[Device][]*Mount
 	covers   map[int]*Mount // by the ID of the mount that they hide
 }
 
 // NewTable makes a table of these mounts, in this order.
 func NewTable(all []*Mount) *Table {
-	t := &Table{all: all, byDevice: make(map[Device][]*Mount, len(all)), covers: map[int]*Mount{}}
-	byID := make(map[int]*Mount, len(all))
+	t := &Table{all: all, byID: make(map[int]*Mount, len(all)), byDevice: make(map[Device][]*Mount, len(all)), covers: map[int]*Mount{}}
 	for _, m := range all {
 		t.byDevice[m.Device] = append(t.byDevice[m.Device], m)
-		byID[m.ID] = m
+		t.byID[m.ID] = m
 	}
 	for _, m := range all {
-		if below := byID[m.Parent]; below != nil && below != m && below.Mountpoint == m.Mountpoint {
+		if below := t.Below(m); below != nil {
 			t.covers[below.ID] = m
 		}
 	}
@@ -32,3 +32,11 @@ func (t *Table) Superblock(d Device) []*Mount { return t.byDevice[d] }
 // Cover gives the mount that hides m because it is mounted on m's root, so that m's mountpoint leads to something else; nil if
 // there is none.
 func (t *Table) Cover(m *Mount) *Mount { return t.covers[m.ID] }
+
+// Below gives the mount that m hides, or hid if m is gone by now: the one that Cover gives m for. It is nil if there is none.
+func (t *Table) Below(m *Mount) *Mount {
+	if below := t.byID[m.Parent]; below != nil && below.ID != m.ID && below.Mountpoint == m.Mountpoint {
+		return below
+	}
+	return nil
+}

@@ -39,8 +39,23 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("%s is NOT mounted any more: mount it by hand: mount -t %s -o %s %s %s: %v", e.Mount.Mountpoint,
-		e.Mount.FSType, e.Mount.Options, e.Mount.Source, e.Mount.Mountpoint, e.Err)
+	m, options := e.Mount, e.Mount.Options
+	if m.ReadOnly() {
+		options = "ro," + strings.TrimPrefix(strings.TrimPrefix(options, "rw,"), "ro,")
+	}
+	return fmt.Sprintf("%s is NOT mounted any more: mount it by hand: mount -t %s -o %s %s %s: %v", m.Mountpoint,
+		Word(m.FSType), Word(options), Word(m.Source), Word(m.Mountpoint), e.Err)
+}
+
+// Word writes a text so that a shell takes it for one word, whatever is in it: a person will paste it.
+func Word(text string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:=@%", r)
+	}
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !safe(r) }) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // Unwrap gives what failed.
@@ -386,7 +401,14 @@ func (r *Remount) create(options []Option, exclusive bool) (int, error) {
 // restore mounts the file system as it was; if that fails, with no more options than it takes to reach the data.
 func (r *Remount) restore() error {
 	var failures []error
-	for _, options := range [][]Option{slices.Concat(r.options, r.selinux), r.selinux, nil} {
+	// Not without those that keep it from being written to: whoever mounted it so may have had a reason.
+	var untouched []Option
+	for _, o := range r.options {
+		if slices.Contains([]string{"ro", "noload", "norecovery", "nologreplay", "nouuid", "sb"}, o.Key) {
+			untouched = append(untouched, o)
+		}
+	}
+	for _, options := range [][]Option{slices.Concat(r.options, r.selinux), slices.Concat(untouched, r.selinux), untouched} {
 		err := r.attach(options, false)
 		if err == nil {
 			return nil

@@ -373,3 +373,58 @@ func TestImpossible(t *testing.T) {
 		t.Errorf("%#x %#x", r.attributes, r.propagation)
 	}
 }
+
+// What was read-only comes back read-only, even where its other options do not work any more.
+func TestRestoreReadOnly(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime,ro,noload", false)
+	before := *f.mount(t)
+	device, err := os.Open(before.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	if err := unix.Unmount(f.point, 0); err != nil {
+		t.Fatal(err)
+	}
+	before.SuperOptions += ",no_such_option=1"
+	if err := Restore(&before); err != nil {
+		t.Fatal(err)
+	}
+	after := f.mount(t)
+	_, ro := after.SuperOption("ro")
+	if _, unread := after.SuperOption("norecovery"); !ro || !unread {
+		t.Errorf("%+v", after)
+	}
+}
+
+// Systemd unmounts what the path leads to; and what somebody has marked for its end must not be ended by looking.
+func TestIdle(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", false)
+	m := f.mount(t)
+	if err := unix.Unmount(f.point, unix.MNT_EXPIRE); !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := idle(m); err != nil || !mountedStill(m) {
+			t.Fatal(err)
+		}
+	}
+	must(t, "mount", "-t", "tmpfs", "other", f.point)
+	if err := idle(m); !errors.Is(err, mounts.ErrCovered) || Stacked(f.point) != 2 {
+		t.Errorf("%v, %d", err, Stacked(f.point))
+	}
+	if err := unix.Unmount(f.point, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(f.point, 0); err != nil || mountedStill(m) {
+		t.Error(err)
+	}
+}
+
+// What a person is told to paste into a shell is what it says, whoever chose the name.
+func TestLostError(t *testing.T) {
+	e := &LostError{&mounts.Mount{Mountpoint: "/srv/it's $(reboot)", FSType: "ext4", Options: "rw,noatime", SuperOptions: "ro", Source: "/dev/vdb"}, unix.EIO}
+	if want := `/srv/it's $(reboot) is NOT mounted any more: mount it by hand: mount -t ext4 -o ro,noatime /dev/vdb '/srv/it'\''s $(reboot)': input/output error`; e.Error() != want {
+		t.Errorf("got  %s\nwant %s", e, want)
+	}
+}

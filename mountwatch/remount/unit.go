@@ -54,6 +54,9 @@ func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *moun
 	return &Unit{s, root, unit, d, m}, nil
 }
 
+// Name is the unit's.
+func (u *Unit) Name() string { return u.unit.Name }
+
 // Do unmounts and mounts again through systemd, with the context in the unit's options, or none if it is "". It tells whether it got as far as
 // unmounting. After ErrBusy nothing was changed but for the unit's options, which count the next time; after a *LostError it is not
 // mounted; after any other error it is mounted as before.
@@ -71,14 +74,10 @@ func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep fu
 	if err := keep(u.mount); err != nil {
 		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
 	}
-	if err := u.systemd.Stop(ctx, u.unit.Name); err != nil {
-		if Mounted(u.mount.Mountpoint) == nil {
-			err = errors.Join(err, u.systemd.Start(ctx, u.unit.Name))
-		} else {
-			err = errors.Join(ErrBusy, err)
-		}
-		return false, err
-	}
+	if err := u.systemd.Stop(ctx, u.unit.Name); err != nil && mountedStill(u.mount) {
+		// A stop that takes too long may yet come to its end; the start then comes behind it. Where nothing goes on, it does nothing.
+		return false, errors.Join(ErrBusy, err, u.systemd.Start(ctx, u.unit.Name))
+	} // One that failed and has unmounted it all the same is as good as one that did not.
 	failed := u.systemd.Start(ctx, u.unit.Name)
 	if failed == nil {
 		now := Mounted(u.mount.Mountpoint)
@@ -131,24 +130,42 @@ func (u *Unit) setOptions(ctx context.Context, rule *judge.Rule, context string)
 	return back, u.systemd.Reload(ctx)
 }
 
-// idle tells whether a mount could be unmounted now, without doing so.
+// mountedStill tells whether a mount is where it was.
+func mountedStill(m *mounts.Mount) bool {
+	all, err := table()
+	return err != nil || slices.ContainsFunc(all, func(now *mounts.Mount) bool {
+		return now.ID == m.ID && now.Mountpoint == m.Mountpoint && now.Device == m.Device
+	})
+}
+
+// idle tells whether a mount could be unmounted now, without doing so. The mountpoint must lead to this very mount: it is all that
+// systemd goes by.
 func idle(m *mounts.Mount) error {
 	// The first call with MNT_EXPIRE only marks a mount, and only one that nobody uses; the second one would unmount it, unless it was
-	// used in between (umount(2)).
-	err := unix.Unmount(m.Mountpoint, unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW)
-	root, oerr := m.OpenRoot() // takes the mark away
-	if oerr == nil {
-		root.Close()
+	// used in between (umount(2)). So a mark that somebody else has left must go first.
+	if err := unmark(m); err != nil {
+		return err
 	}
+	err := unix.Unmount(m.Mountpoint, unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW)
+	covered := unmark(m)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
-		return nil
+		return covered
 	case errors.Is(err, unix.EBUSY):
 		return ErrBusy
 	case err != nil:
 		return fmt.Errorf("cannot tell whether it is in use: %w", err)
 	}
 	return errors.New("somebody else was about to unmount it")
+}
+
+// unmark takes the mark of MNT_EXPIRE away, which any use of the mount does.
+func unmark(m *mounts.Mount) error {
+	root, err := m.OpenRoot()
+	if err != nil {
+		return err
+	}
+	return root.Close()
 }
 
 // Mounted gives what a path leads to if something is mounted there, else nil: the last line of the kernel's table that has it.
@@ -165,8 +182,22 @@ func Mounted(point string) *mounts.Mount {
 	return nil
 }
 
-// MountedDevice gives a mount of a block device, nil if there is none.
-func MountedDevice(node string) *mounts.Mount {
+// Stacked tells how many mounts there are at a path, one over the other.
+func Stacked(point string) (n int) {
+	all, err := table()
+	if err != nil {
+		return 0
+	}
+	for _, m := range all {
+		if m.Mountpoint == point {
+			n++
+		}
+	}
+	return n
+}
+
+// MountedDevice gives a mount of a block device at another mountpoint than one, nil if there is none.
+func MountedDevice(node, except string) *mounts.Mount {
 	var st unix.Stat_t
 	if unix.Stat(node, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return nil
@@ -177,7 +208,7 @@ func MountedDevice(node string) *mounts.Mount {
 		return nil
 	}
 	for _, m := range all {
-		if m.Device == device {
+		if m.Device == device && m.Mountpoint != except {
 			return m
 		}
 	}
