@@ -150,7 +150,7 @@ func volumeRow(v mountwatch.Volume) row {
 	if where == "" {
 		where = v.Source
 	}
-	r := row{"volume", string(v.State), busy, strings.TrimSpace(v.Rule + " " + where)}
+	r := row{"volume", string(v.State), busy, strings.TrimSpace(v.Rule + " " + oneLine(where))}
 	switch v.State {
 	case mountwatch.Labelled:
 		r.colour = good

@@ -131,7 +131,7 @@ func (a *app) waitFor(ctx context.Context, name string) error {
 		Volumes []mountwatch.Volume `json:"volumes"`
 	}{a.header(), volumes}) {
 		for _, v := range volumes {
-			fmt.Fprintf(a.stdout, "%s has its label %s (%s)\n", v.Mountpoint, v.Context, v.How)
+			fmt.Fprintf(a.stdout, "%s has its label %s (%s)\n", oneLine(v.Mountpoint), v.Context, v.How)
 		}
 	}
 	return nil
@@ -148,7 +148,7 @@ func (a *app) volumeReporter() func(mountwatch.Event) {
 		if level >= slog.LevelWarn {
 			to = a.stderr
 		}
-		fmt.Fprintln(to, text)
+		fmt.Fprintln(to, oneLine(text))
 	}
 }
 
@@ -167,7 +167,16 @@ func logVolume(logger *slog.Logger, e mountwatch.Event) {
 	if f := v.Files; f != nil {
 		attrs = append(attrs, "files_seen", f.Seen, "files_set", f.Set, "files_already", f.Already, "files_failed", f.Failed, "ms", f.Millis)
 	}
-	logger.Log(context.Background(), level, text, attrs...)
+	logger.Log(context.Background(), level, oneLine(text), attrs...)
+}
+
+// oneLine keeps a text in one line and free of what a terminal would obey: names of mounts and of files in volumes are other people's.
+func oneLine(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, printable(strings.TrimSuffix(line, "\n")))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // eventText gives the line that a person reads.
@@ -316,7 +325,7 @@ func watcherEnabled(root *hostfs.Root) bool {
 func generate(to string, log io.Writer) {
 	say := func(level int, format string, args ...any) {
 		for line := range strings.Lines(fmt.Sprintf(format, args...)) {
-			fmt.Fprintf(log, "<%d>selinux-provision-generator: %s\n", level, strings.TrimSpace(line))
+			fmt.Fprintf(log, "<%d>selinux-provision-generator: %s\n", level, printable(strings.TrimSpace(line)))
 		}
 	}
 	a := &app{root: "/", stdout: io.Discard, stderr: io.Discard}

@@ -90,3 +90,12 @@ func TestWatchBeneathRoot(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A name that somebody else chose for a mount makes no line of its own, and no terminal obeys it.
+func TestVolumeTextIsOneLine(t *testing.T) {
+	_, text := eventText(mountwatch.Event{Kind: mountwatch.VolumeRefused, Volume: mountwatch.Volume{
+		Rule: "data", Mountpoint: "/srv/a\n<0>kernel: b\x1b[2J", Reason: "one\ntwo", Remedy: "none"}})
+	if got, want := oneLine(text), `data: cannot label /srv/a; <0>kernel: b\x1b[2J: one; two: none`; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
