@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 func nameAt(p *byte) string {
@@ -598,7 +600,11 @@ func TestRefused(t *testing.T) {
 	bind := filepath.Join(temp, "bind")
 	mustMkdir(t, bind)
 	mountOf(t, "--bind", "/usr", bind)
-	for _, name := range []string{"/", "/etc", "/etc/ssl", "/usr/share", "/var", "/var/../usr/", link, bind, "/proc", "/sys", "/sys/kernel", "/dev", "/tmp/.."} {
+	share, all := filepath.Join(temp, "share"), filepath.Join(temp, "all")
+	mustMkdir(t, share, all)
+	mountOf(t, "--bind", "/usr/share", share)
+	mountOf(t, "--bind", "/", all)
+	for _, name := range []string{share, share + "/doc", bind + "/share", all, all + "/usr/share", all + "/etc/passwd", "/", "/etc", "/etc/ssl", "/usr/share", "/var", "/var/../usr/", link, bind, "/proc", "/sys", "/sys/kernel", "/dev", "/tmp/.."} {
 		target, err := Open(name, Volume)
 		var refused *RefusedError
 		if !errors.As(err, &refused) {
@@ -608,6 +614,20 @@ func TestRefused(t *testing.T) {
 			}
 		}
 	}
+	// Another root is no way around it, and data is data wherever it is seen: also where a system's directory shows it.
+	if usr, err := hostfs.Open("/usr"); err != nil {
+		t.Error(err)
+	} else {
+		if _, err := OpenIn(usr, "/share", Volume); err == nil {
+			t.Error("/share in /usr was not refused")
+		}
+		usr.Close()
+	}
+	data := filepath.Join(temp, "data")
+	mustMkdir(t, data)
+	mountOf(t, "--bind", data, "/usr/share")
+	open(t, data)
+	open(t, filepath.Join(all, data))
 	for _, name := range []string{"/etc", "/usr/share"} {
 		target, err := Open(name, System)
 		if err != nil {

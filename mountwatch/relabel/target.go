@@ -131,7 +131,7 @@ func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
 		return nil
 	}
 	const remedy = "give a directory of data, or label it as the policy says with --from-policy"
-	if protected.Path(t.named) {
+	if protected.Path(t.named) || protected.Path(t.path) { // beneath another root it may still be the running host's
 		return &RefusedError{t.path, "it is the operating system's: " + remedy}
 	}
 	for _, dir := range slices.Concat(protected.Directories(), protected.Trees()) {
@@ -139,7 +139,37 @@ func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
 			return &RefusedError{t.path, "it is " + dir + " in another place, the operating system's: " + remedy}
 		}
 	}
+	if where := t.protectedElsewhere(); where != "" {
+		return &RefusedError{t.path, "it is " + where + " in another place, the operating system's: " + remedy}
+	}
 	return nil
+}
+
+// protectedElsewhere gives the path in the operating system's trees at which the target is seen too, by a bind mount of it or of a
+// directory above; "" if there is none. What is mounted into such a tree is not the system's, but data that it uses.
+func (t *Target) protectedElsewhere() string {
+	here, mounts, err := t.mounts()
+	if err != nil || !here.known || !within(t.path, here.point) {
+		return ""
+	}
+	inside := path.Join(here.root, strings.TrimPrefix(t.path, here.point))
+	for _, m := range mounts {
+		if m.device != here.device || !within(inside, m.root) || slices.ContainsFunc(protected.Trees(), func(tree string) bool {
+			return m.point != tree && within(m.point, tree)
+		}) {
+			continue
+		}
+		where := path.Join(m.point, strings.TrimPrefix(inside, m.root))
+		if !protected.Path(where) {
+			continue
+		}
+		// Another mount may hide it.
+		var st unix.Stat_t
+		if unix.Stat(where, &st) == nil && st.Dev == t.stat.Dev && st.Ino == t.stat.Ino {
+			return where
+		}
+	}
+	return ""
 }
 
 // hasLabels refuses file systems on which there is nothing to label.
@@ -222,16 +252,29 @@ type place struct {
 // whole tells whether the target is all of its file system.
 func (p place) whole() bool { return p.known && p.isRoot && p.root == "/" }
 
-// place finds the target in the mount table, by the number of its mount and not by its path.
+// place finds the target in the mount table, and what is mounted below it.
 func (t *Target) place() (place, error) {
+	found, mounts, err := t.mounts()
+	for _, m := range mounts {
+		if m.point != t.path && within(m.point, t.path) && m.id != found.id {
+			found.below = append(found.below, m.point)
+		}
+	}
+	slices.Sort(found.below)
+	found.below = slices.Compact(found.below)
+	return found, err
+}
+
+// mounts gives the mount table, and in it the target's mount, by its number and not by its path.
+func (t *Target) mounts() (place, []mount, error) {
 	var stx unix.Statx_t
 	err := unix.Statx(t.fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &stx)
 	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 { // Linux before 5.8
-		return place{}, errors.Join(err)
+		return place{}, nil, errors.Join(err)
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return place{}, err
+		return place{}, nil, err
 	}
 	var found place
 	mounts := parseMounts(table)
@@ -240,14 +283,7 @@ func (t *Target) place() (place, error) {
 			found = place{mount: m, known: true, isRoot: stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0}
 		}
 	}
-	for _, m := range mounts {
-		if m.point != t.path && within(m.point, t.path) && uint64(m.id) != stx.Mnt_id {
-			found.below = append(found.below, m.point)
-		}
-	}
-	slices.Sort(found.below)
-	found.below = slices.Compact(found.below)
-	return found, nil
+	return found, mounts, nil
 }
 
 func within(name, dir string) bool {
