@@ -39,6 +39,9 @@ func blocks(t *testing.T, document, language string) []string {
 // The commands of the README, as they are printed, work in a fresh copy of the repository, and what they make is right. Those for a
 // machine are run on one by vmtests.TestReadmeOnAMachine.
 func TestReadmeCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the program: not in -short mode")
+	}
 	commands := blocks(t, "../README.md", "sh")
 	if len(commands) == 0 {
 		t.Fatal("the README has no commands")

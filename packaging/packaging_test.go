@@ -100,6 +100,9 @@ func dist(t *testing.T, in, umask string) map[string][]byte {
 
 // A release that is built twice, in two places, at two times, is the same to the byte; and it holds what it says.
 func TestRelease(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds two releases: not in -short mode")
+	}
 	need(t, "mksquashfs", "unsquashfs", "tar", "gzip")
 	here, there := t.TempDir(), filepath.Join(t.TempDir(), "a longer place")
 	first := dist(t, sources(t, here, time.Unix(1e9, 0)), "022")
