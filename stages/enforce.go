@@ -63,7 +63,7 @@ func (r *run) heldBack(ctx context.Context) (bool, error) {
 	if !r.declared.RequireReadiness || r.Kernel == nil {
 		return r.declared.RequireReadiness, nil
 	}
-	ready, err := r.readiness(ctx)
+	ready, err := r.readiness(ctx, r.leftOut)
 	if err != nil {
 		return false, fmt.Errorf("cannot enforce: %w", err)
 	}

@@ -245,10 +245,11 @@ func (h *Host) Readiness(ctx context.Context) (*Readiness, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.readiness(ctx)
+	return r.readiness(ctx, r.unhealthy)
 }
 
-func (r *run) readiness(ctx context.Context) (*Readiness, error) {
+// readiness is the verdict; store says what is wrong with the policy store.
+func (r *run) readiness(ctx context.Context, store func(context.Context) []string) (*Readiness, error) {
 	f := &facts{declared: sampled(r.declared), want: wanted(r.declared), observed: loadObserved(r.Root), now: time.Now()}
 	var err error
 	if f.enforces, err = r.enforcing(); err != nil {
@@ -274,7 +275,7 @@ func (r *run) readiness(ctx context.Context) (*Readiness, error) {
 	if err := r.storage(ctx, f); err != nil {
 		return nil, fmt.Errorf("cannot tell whether the host is ready: %w", err)
 	}
-	f.store = r.unhealthy(ctx)
+	f.store = store(ctx)
 	return f.judge(), nil
 }
 
@@ -303,6 +304,18 @@ func (r *run) unhealthy(ctx context.Context) (wrong []string) {
 				wrong = append(wrong, p.Problem)
 			}
 		}
+	}
+	return wrong
+}
+
+// leftOut is unhealthy for the enforce stage: the stages before it have just looked at the store, with privileges that it has not.
+func (r *run) leftOut(ctx context.Context) (wrong []string) {
+	problems, err := checkPolicy(ctx, r)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, p := range problems {
+		wrong = append(wrong, p.Problem)
 	}
 	return wrong
 }

@@ -152,6 +152,8 @@ docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/
 		t.Errorf("apply says\n%s", got)
 	}
 	m.fails(t, "systemctl restart selinux-provision-stage-enforce.service", 1)
+	m.expect(t, "what holds it back, says the unit", "journalctl -b -o cat -u selinux-provision-stage-enforce.service | grep -c 'holds the mode back: not ready: enforcing would stop'", "1")
+	m.expect(t, "what else", "journalctl -b -o cat -u selinux-provision-stage-enforce.service | grep 'holds the mode back' | grep -vc 'enforcing would stop' || true", "0")
 	m.expect(t, "held back", "getenforce; grep ^SELINUX= /etc/selinux/config", "Permissive\nSELINUX=permissive")
 	if got := m.status(t, 3).problems(); !contains(got, "holds the mode back") {
 		t.Errorf("status says\n%s", got)
@@ -160,7 +162,7 @@ docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/
 	if v := m.readiness(t, "with the denial accepted", "ready"); len(v.Apart) != len(ids) {
 		t.Errorf("%+v", v)
 	}
-	m.Must(t, "systemctl restart selinux-provision-stage-enforce.service")
+	m.Must(t, "systemctl restart selinux-provision-stage-enforce.service || { journalctl -b -o cat -u selinux-provision-stage-enforce.service | tail -20; exit 1; }")
 	m.expect(t, "ready", "getenforce; grep ^SELINUX= /etc/selinux/config; docker ps --format '{{.Names}}'", "Enforcing\nSELINUX=enforcing\nweb")
 	m.status(t, 0)
 }
