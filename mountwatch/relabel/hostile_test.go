@@ -777,3 +777,40 @@ func TestListingWithoutKinds(t *testing.T) {
 		t.Errorf("outside was labelled: %v", found)
 	}
 }
+
+// unreadable lets a label that was written not be read any more.
+type unreadable struct {
+	system
+	written *atomic.Bool
+}
+
+func (u unreadable) set(name *byte, value []byte, flags int) unix.Errno {
+	errno := u.system.set(name, value, flags)
+	if errno == 0 && nameAt(name) == "bad" {
+		u.written.Store(true)
+	}
+	return errno
+}
+
+func (u unreadable) get(name *byte, value []byte) (int, unix.Errno) {
+	if u.written.Load() && nameAt(name) == "bad" {
+		return -1, unix.EIO
+	}
+	return u.system.get(name, value)
+}
+
+// What cannot be read back is not called labelled.
+func TestVerifyThatCannotRead(t *testing.T) {
+	dir := filesystem(t, "tmpfs")
+	n := growIn(t, dir)
+	target := open(t, dir)
+	target.sys = unreadable{target.sys, new(atomic.Bool)}
+	r, err := target.Run(context.Background(), Options{Labels: Fixed(wanted), Verify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	adds(t, r)
+	if len(r.Failed) != 1 || r.Failed[0].Errno != "EIO" || r.Failed[0].Count != 1 || r.RootLabelled || r.Complete() || r.Set != n-2 {
+		t.Errorf("%+v, want %d set", r, n-2)
+	}
+}

@@ -340,20 +340,37 @@ func (r *run) verify(ctx context.Context) error {
 			wrong = append(wrong, Quote(c.Path))
 		}
 	}
-	again, err := r.target.Run(ctx, o)
+	again, err := r.target.newRun(o)
+	if err == nil {
+		err = again.do(ctx)
+	}
 	if err != nil {
 		return err
 	}
 	if count > 0 {
-		// They were counted as set or right: the counts stay true if they move.
-		w := &worker{run: r}
-		w.counts.set.Add(-count)
-		w.counts.failed.Add(count)
-		r.workers = append(r.workers, w)
 		r.failures[errNotKept] = &failures{count: count, paths: wrong}
 	}
-	_ = again
+	for errno, f := range again.failures { // what cannot be read back is not known to be right
+		r.failures[errno] = f
+		count += f.count
+	}
+	r.misjudged(count)
 	return nil
+}
+
+// misjudged moves entries that were counted as done to those that failed; what was not there then is seen now.
+func (r *run) misjudged(count int64) {
+	c := r.total()
+	set := min(count, c.set)
+	already := min(count-set, c.already)
+	resumed := min(count-set-already, c.resumed)
+	w := &worker{run: r}
+	w.counts.set.Add(-set)
+	w.counts.already.Add(-already)
+	w.counts.resumed.Add(-resumed)
+	w.counts.seen.Add(count - set - already - resumed)
+	w.counts.failed.Add(count)
+	r.workers = append(r.workers, w)
 }
 
 func (r *run) result() Result {
