@@ -37,8 +37,10 @@ func (l looker) judge(m *mounts.Mount) (judge.Verdict, mounts.Names) {
 	}
 	if rules := l.rules.Matching(m, facts.Names); len(rules) == 1 && m.Seclabel() {
 		facts.Names = l.namesOf(m) // also the name under which a finished relabelling is remembered
-		facts.RootLabel, _ = m.RootLabel()
-		facts.Labelled = l.labelled(rules[0], m, facts.Names)
+		// Only where it counts: a server that does not answer would keep every other volume waiting.
+		if facts.Labelled = l.labelled(rules[0], m, facts.Names); facts.Labelled != "" {
+			facts.RootLabel, _ = m.RootLabel()
+		}
 	}
 	return l.rules.Judge(l.host, l.table, m, facts), facts.Names
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
@@ -146,14 +147,15 @@ func TestCovered(t *testing.T) {
 // late is a source that shows its first table when it is told to.
 type late struct {
 	show  chan struct{}
+	all   []*mounts.Mount
 	table *mounts.Table
 }
 
 func (l *late) Next(ctx context.Context) (mounts.Change, error) {
 	select {
 	case <-l.show:
-		l.table = mounts.NewTable(nil)
-		return mounts.Change{}, nil
+		l.table = mounts.NewTable(l.all)
+		return mounts.Change{Appeared: l.all}, nil
 	case <-ctx.Done():
 		return mounts.Change{}, ctx.Err()
 	}
@@ -201,5 +203,63 @@ func TestReloadBeforeReady(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil || read != 3 {
 		t.Error(err, read)
+	}
+}
+
+// Who is stopped while a volume is unmounted asks for the time that it takes to mount it again.
+func TestStopWaitsForTheMount(t *testing.T) {
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: t.TempDir() + "/s", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", socket.LocalAddr().String())
+	root, err := hostfs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	source := &late{show: make(chan struct{}), all: []*mounts.Mount{{Unique: 7, ID: 7, Device: mounts.Device{Major: 4095, Minor: 77}, Root: "/",
+		Mountpoint: "/srv/data", FSType: "ext4", Options: "rw", SuperOptions: "rw"}}}
+	working, goOn := make(chan struct{}), make(chan struct{})
+	w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Source: source, Report: func(Event) {},
+		Load: func() (Config, error) {
+			return Config{Rules: []judge.Rule{{Name: "data", Match: judge.Match{Mountpoint: "/srv/data"}, Strategy: judge.Context}}}, nil
+		},
+		Systemd: func(context.Context) (*systemd.Mounts, error) {
+			close(working)
+			<-goOn
+			return nil, errors.New("no systemd")
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, nil) }()
+	source.show <- struct{}{}
+	<-working
+	cancel()
+	var got strings.Builder
+	buf := make([]byte, 4096)
+	if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(got.String(), "EXTEND_TIMEOUT_USEC=900000000\n") {
+		n, err := socket.Read(buf)
+		if err != nil {
+			t.Fatalf("%q, %v", got.String(), err)
+		}
+		got.Write(buf[:n])
+	}
+	if got.String() != "STOPPING=1\nEXTEND_TIMEOUT_USEC=900000000\n" {
+		t.Errorf("%q", got.String())
+	}
+	select {
+	case err := <-ended:
+		t.Error("it ended before the mount was made", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -173,6 +173,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			}
 		case <-ctx.Done():
 			w.Notify.Stopping()
+			if w.remounts.running() {
+				w.Notify.Extend(stopPatience) // killed now, it would leave a volume unmounted until the next start
+			}
 			return nil
 		}
 		if w.table == nil || !news { // nothing is known yet that could be written down, or nothing else than before
@@ -191,6 +194,10 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 
 // readyPatience is how long the start of the service waits for mounts that are being made again, so that containers find them ready.
 const readyPatience = 30 * time.Second
+
+// stopPatience is how long the stop of the service may take while a mount is being made again: unmounting writes what is in memory, and
+// systemd's jobs for it have limits of their own.
+const stopPatience = 15 * time.Minute
 
 // look is what the source has told.
 type look struct {

@@ -27,6 +27,11 @@ func (Notifier) Reloading() {
 // Stopping says that the service is about to end.
 func (Notifier) Stopping() { notify(daemon.SdNotifyStopping) }
 
+// Extend asks for more time, from now on, for what the service is at: its start or its stop.
+func (Notifier) Extend(by time.Duration) {
+	notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", by.Microseconds()))
+}
+
 // Status gives the line that "systemctl status" shows.
 func (Notifier) Status(text string) { notify("STATUS=" + text) }
 

@@ -100,12 +100,13 @@ func (f *holderFinder) process(pid int, dir string) error {
 }
 
 func (f *holderFinder) tableOf(pid int, dir string) error {
-	var st unix.Stat_t
+	var st unix.Statx_t
 	namespace, err := inodeOf(dir + "/ns/mnt")
 	if err == nil {
-		err = unix.Stat(dir+"/root", &st)
+		// Without asking a server, or whoever serves a FUSE that a process has as its root: they need not answer.
+		err = unix.Statx(unix.AT_FDCWD, dir+"/root", unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
 	}
-	key := rootOfProcess{namespace: namespace, device: uint64(st.Dev), inode: st.Ino}
+	key := rootOfProcess{namespace: namespace, device: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		// A process that is better protected than this one. Its table can be read all the same.
