@@ -172,6 +172,23 @@ func TestRealErrors(t *testing.T) {
 			t.Errorf("getfattr finds %d, the run says %d", found, r.Set)
 		}
 	})
+	t.Run("full and right", func(t *testing.T) {
+		dir := filesystem(t, "ext4", "size=8M", "-I128", "-N2000", "-b1024")
+		first := run2(t, dir, Options{})
+		if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, dir)
+		run2(t, filepath.Join(dir, "lost+found"), Options{}) // is right already
+		target := open(t, dir)
+		var refused *RefusedError
+		if _, err := target.Run(context.Background(), Options{Labels: Fixed(wanted)}); !errors.As(err, &refused) {
+			t.Errorf("with something to write: %v", err)
+		}
+		if first.Set != 2 {
+			t.Errorf("%+v", first)
+		}
+	})
 }
 
 // each gives every entry a label of its own.

@@ -45,6 +45,13 @@ func (r *run) possible(ctx context.Context) error {
 	}
 	if fs.Type == unix.EXT4_SUPER_MAGIC {
 		if need, free := r.labelBlocks(&fs); need > free {
+			files, _, err := r.measure(ctx) // what has its label takes nothing
+			if err != nil {
+				return err
+			}
+			if need = blocksFor(files); files == 0 || need <= free {
+				return nil
+			}
 			return refuse(fmt.Sprintf("its inodes have no room for labels, which therefore take about %d blocks, and %d are free: free some space", need, free))
 		}
 	}
@@ -76,8 +83,11 @@ func enforcesLabels() bool {
 	return err == nil && strings.Contains(string(table), "seclabel")
 }
 
-// labelBlocks gives how many blocks the labels take on an ext4 whose inodes are too small for them, and how many are free. Files with one
-// label share a block, up to 1024 of them (fs/ext4/xattr.h, EXT4_XATTR_REFCOUNT_MAX).
+// blocksFor gives how many blocks the labels of files take outside of their inodes: files with one label share a block, up to 1024 of them
+// (fs/ext4/xattr.h, EXT4_XATTR_REFCOUNT_MAX).
+func blocksFor(files int64) int64 { return files/1024 + 1 }
+
+// labelBlocks gives how many blocks the labels take at most on an ext4 whose inodes are too small for them, and how many are free.
 func (r *run) labelBlocks(fs *unix.Statfs_t) (need, free int64) {
 	device := openDevice(uint64(r.target.stat.Dev))
 	if device == nil {
@@ -94,30 +104,36 @@ func (r *run) labelBlocks(fs *unix.Statfs_t) (need, free int64) {
 	}
 	// ext4 keeps some blocks for itself, which not even root gets (fs/ext4/super.c, ext4_calculate_resv_clusters).
 	kept := min(size/layout.block/50, 4096)
-	return int64(fs.Files-fs.Ffree)/1024 + 1, max(int64(fs.Bfree)-kept, 0)
+	return blocksFor(int64(fs.Files - fs.Ffree)), max(int64(fs.Bfree)-kept, 0)
 }
 
-// copyUp measures what labelling an overlay takes, with a walk that changes nothing.
-func (r *run) copyUp(ctx context.Context, free int64) error {
-	var files, size atomic.Int64
+// measure counts what would be changed, with a walk that changes nothing.
+func (r *run) measure(ctx context.Context) (files, size int64, err error) {
+	var count, bytes atomic.Int64
 	o := r.options
 	o.DryRun, o.Verify, o.State, o.Changed, o.Progress = true, false, nil, nil, nil
 	dry, err := r.target.newRun(o)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	dry.measured = func(st *unix.Stat_t) {
-		files.Add(1)
+		count.Add(1)
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			size.Add(st.Size)
+			bytes.Add(st.Size)
 		}
 	}
-	if err := dry.do(ctx); err != nil {
+	err = dry.do(ctx)
+	return count.Load(), bytes.Load(), err
+}
+
+// copyUp says what labelling an overlay takes, where it may not.
+func (r *run) copyUp(ctx context.Context, free int64) error {
+	files, size, err := r.measure(ctx)
+	if err != nil {
 		return err
 	}
-	cost := &CopyUpError{Path: r.target.path, Files: files.Load(), Bytes: size.Load(), Free: free}
-	if cost.Files == 0 || r.options.CopyUp && cost.Bytes <= cost.Free {
+	if files == 0 || r.options.CopyUp && size <= free {
 		return nil
 	}
-	return cost
+	return &CopyUpError{Path: r.target.path, Files: files, Bytes: size, Free: free}
 }
