@@ -94,7 +94,10 @@ func (r *Root) open(name string, flags int) (int, error) {
 		rel = "."
 	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	for range 64 {
+	for attempt := range 1000 {
+		if attempt >= 64 { // not one rename but a storm of mounts, as on a host that starts hundreds of containers
+			time.Sleep(time.Millisecond)
+		}
 		fd, err := unix.Openat2(r.fd, rel, &how)
 		if err == nil {
 			return fd, nil
