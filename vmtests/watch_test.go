@@ -265,12 +265,12 @@ mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
 		if got := m.settle(t)["nfs"]; got.fate() != option {
 			t.Errorf("mounted by hand: %+v\n%s", got, m.watchLog(t))
 		}
-		m.Must(t, "umount /v/nfs /v/smb")
+		m.Must(t, "umount /v/nfs")
 	})
 	t.Run("fails the second time", func(t *testing.T) {
 		// mount(8) finds a helper that does not take the option.
-		m.Must(t, `mkdir -p /v/fails; cp /usr/sbin/mount.cifs /root/real; printf '#!/bin/sh\ncase "$*" in *context=*) echo no such option >&2; exit 32;; esac\nexec /root/real "$@"\n' > /root/helper
-chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemctl start v-fails.mount`)
+		m.Must(t, `mkdir -p /v/fails /root/real; cp /usr/sbin/mount.cifs /root/real/; printf '#!/bin/sh\ncase "$*" in *context=*) echo no such option >&2; exit 32;; esac\nexec /root/real/mount.cifs "$@"\n' > /root/helper
+chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemctl start v-fails.mount || { journalctl -b -u v-fails.mount; exit 1; }`)
 		m.put(t, volumesFile, rules+"  - {name: fails, match: {mountpoint: /v/fails}}\n")
 		m.Must(t, "systemctl reload "+watchUnit)
 		if got := m.settle(t)["fails"]; got.fate() != "failed remount-failed" {

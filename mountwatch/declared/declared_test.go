@@ -266,6 +266,17 @@ func TestPlanDoubts(t *testing.T) {
 	}
 }
 
+// Mounts of one server have a superblock each.
+func TestPlanOneServerTwice(t *testing.T) {
+	all := []Mount{{Where: "/srv/a", What: "//server/share", Type: "cifs"}, {Where: "/srv/b", What: "//server/share", Type: "cifs"},
+		{Where: "/srv/c", What: "server:/export", Type: "nfs4"}, {Where: "/srv/d", What: "server:/export", Type: "nfs4"}}
+	plan, skipped := Plan(rules(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "/srv/a"}}, judge.Rule{Name: "c", Match: judge.Match{Mountpoint: "/srv/c"}},
+		judge.Rule{Name: "d", Match: judge.Match{Mountpoint: "/srv/d"}, Level: "s0:c1"}), host(), all)
+	if len(plan) != 3 || len(skipped) != 0 {
+		t.Errorf("%+v, %+v", plan, skipped)
+	}
+}
+
 // What is written is what systemd reads back, and our own drop-in is not taken for the operator's options.
 func TestDropIn(t *testing.T) {
 	m := Mount{Unit: `srv-a\x20b.mount`, Where: "/srv/a b", What: "/dev/vdb", Type: "ext4", Options: "nodev", Source: "/etc/fstab:3"}

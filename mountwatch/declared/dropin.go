@@ -100,6 +100,9 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 	var candidates []candidate
 	for _, m := range all {
 		c := candidate{DropIn: DropIn{Mount: m}, device: device(m.What)}
+		if len(alone(m.Type)) > 0 {
+			c.device = m.Where // it shares its superblock with no other mount of that server
+		}
 		matching := rules.Matching(m.asMounted())
 		if len(matching) == 1 {
 			c.Rule = matching[0]
