@@ -11,7 +11,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
-// MountwatchUnit labels volumes. It runs all the time, so revert stops it as well; the generator does nothing where it is not enabled.
+// MountwatchUnit labels volumes. The generator does nothing where it is not enabled.
 const MountwatchUnit = "selinux-provision-mountwatch.service"
 
 // Units are what revert disables, so that the next boot does not provision the host again.
@@ -21,6 +21,11 @@ func Units() []string {
 		units = append(units, "selinux-provision-stage-"+s.Name+".service")
 	}
 	return units
+}
+
+// background are the units that run, or start something, as long as the host is up.
+func background() []string {
+	return []string{"selinux-provision-evidence.timer", "selinux-provision-check.path", MountwatchUnit}
 }
 
 // Revert brings the host back to the vendor's state, from any state: the mode first, then the files, then what is loaded. The
@@ -132,8 +137,10 @@ func (h *Host) planRevert() (plan.Plan, error) {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
 				}
 				if h.StopUnit != nil {
-					if err := h.StopUnit(ctx, MountwatchUnit); err != nil {
-						return "", err
+					for _, unit := range background() {
+						if err := h.StopUnit(ctx, unit); err != nil {
+							return "", err
+						}
 					}
 				}
 				return "disabled; to provision again: systemctl unmask selinux-provision.target && systemctl enable --now selinux-provision.target " + MountwatchUnit, nil

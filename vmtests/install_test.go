@@ -81,7 +81,7 @@ func TestUpgradeAndRemoval(t *testing.T) {
 	if log := m.Must(t, "/opt/bin/selinux-provision apply"); strings.Count(log, ": nothing to do") != 4 {
 		t.Errorf("the new program did something:\n%s", log)
 	}
-	m.Must(t, "systemctl restart 'selinux-provision-stage-*.service'")
+	m.Must(t, "for stage in policystore policy audit enforce; do systemctl restart selinux-provision-stage-$stage.service; done")
 	m.expect(t, "the state", "cat /var/lib/selinux-provision/state.json /var/lib/selinux/mcs/active/commit_num", before)
 	m.goodState(t)
 
