@@ -119,11 +119,14 @@ func (t Tools) Stream(ctx context.Context, read func(io.Reader) error, argv ...s
 		in.CloseWithError(enough)
 	}()
 	output, err := t.run(ctx, out, argv)
+	// The reader meets the end of the stream only from here on. If it has returned before, it had enough, and whatever ended the
+	// tool then, its group being killed or nobody reading any more, is no failure.
+	early := len(ended) > 0
 	_ = out.Close()
 	if readErr := <-ended; readErr != nil {
 		return output, readErr
 	}
-	if errors.Is(err, enough) {
+	if early {
 		err = nil
 	}
 	return output, err
