@@ -24,6 +24,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -37,7 +38,8 @@ last, and only if nothing failed.
 It stays in the tree: no link is followed, no mount is entered, and a file with several names is left alone unless the tree is a whole
 file system or --trust-links is given. System directories are refused, except with --from-policy.
 
-Exit code 0: every entry has its label; 3: not every one, what is missing is listed. Run it again to go on.`
+Exit code 0: every entry has its label; 3: not every one, what is missing is listed. Run it again to go on: what it did within the last
+day is believed then; with --fresh it looks at everything again.`
 
 // relabelFlags are those of one call.
 type relabelFlags struct {
@@ -53,6 +55,29 @@ type relabelFlags struct {
 	workers    int
 	entries    int
 	cpu        int
+	given      func(flag string) bool // tells whether the command line has this flag
+}
+
+// declaredLimits fills in what the command line leaves out with what the configuration says of relabelling. A configuration that is
+// wrong is told and keeps nobody from relabelling by hand.
+func (a *app) declaredLimits(root *hostfs.Root, f *relabelFlags) {
+	declared, err := provision.Load(configReader{root, a.config}, a.config)
+	if err != nil {
+		fmt.Fprintf(a.stderr, "selinux-provision: the limits of the configuration are not kept, for it is wrong: %v\n", err)
+		return
+	}
+	for flag, limit := range map[string]struct {
+		to   *int
+		from int
+	}{
+		"workers":  {&f.workers, declared.Relabel.Workers},
+		"max-rate": {&f.entries, declared.Relabel.EntriesPerSecond},
+		"max-cpu":  {&f.cpu, declared.Relabel.CPUPercent},
+	} {
+		if !f.given(flag) {
+			*limit.to = limit.from
+		}
+	}
 }
 
 func (a *app) relabelCommand() *cobra.Command {
@@ -75,16 +100,17 @@ func (a *app) relabelCommand() *cobra.Command {
 	flags.BoolVar(&f.fromPolicy, "from-policy", false, "take each file's context from the policy's file contexts")
 	flags.BoolVarP(&f.force, "force", "F", false, "with --from-policy: set user, role and level too, and types that were chosen by hand")
 	flags.BoolVar(&f.dry, "dry-run", false, "print each label that would be changed, write nothing")
-	flags.IntVar(&f.workers, "workers", 0, "how many system calls may wait for the disk at once (default: what the disk needs)")
+	flags.IntVar(&f.workers, "workers", 0, "how many system calls may wait for the disk at once (default: the configuration's relabel.workers, or what the disk needs)")
 	flags.BoolVar(&f.verify, "verify", false, "read every label back at the end")
 	flags.BoolVar(&f.trustLinks, "trust-links", false, "label files with several names too: nobody could make a hard link to a file outside of the tree")
 	flags.BoolVar(&f.copyUp, "copy-up", false, "on an overlay: allow that each file whose label changes is copied to the upper layer")
 	flags.BoolVar(&f.fresh, "fresh", false, "look at everything again, also at what a run that was broken off has done")
 	flags.BoolVar(&f.background, "background", false, "run with the lowest processor and I/O priority")
-	flags.IntVar(&f.entries, "max-rate", 0, "look at no more than this many `entries` a second")
-	flags.IntVar(&f.cpu, "max-cpu", 0, "use no more than this `percentage` of one processor")
+	flags.IntVar(&f.entries, "max-rate", 0, "look at no more than this many `entries` a second (default: the configuration's relabel.entries_per_second)")
+	flags.IntVar(&f.cpu, "max-cpu", 0, "use no more than this `percentage` of one processor (default: the configuration's relabel.cpu_percent)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a.command = "relabel"
+		f.given = flags.Changed
 		return a.relabel(cmd.Context(), args[0], f)
 	}
 	return cmd
@@ -105,6 +131,7 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 			return err
 		}
 	}
+	a.declaredLimits(root, &f)
 	target, err := relabel.OpenIn(root, name, scope)
 	if err != nil {
 		return err

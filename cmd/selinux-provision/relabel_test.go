@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // callRelabel runs the program and gives what it printed.
@@ -102,5 +104,46 @@ func TestRelabelTree(t *testing.T) {
 	code, out, errs = callRelabel(t, tree, "--context", context+":c1,c2")
 	if code != exitPartly || !strings.Contains(out, "2 NOT labelled: several names") || !strings.Contains(errs, "--trust-links") {
 		t.Errorf("%d\n%s%s", code, out, errs)
+	}
+}
+
+// The configuration's limits hold for a tree that is labelled by hand, unless the command line says otherwise. A configuration that is
+// wrong is told, and is no reason not to label.
+func TestRelabelKeepsDeclaredLimits(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	for _, c := range []struct {
+		yaml    string
+		flags   []string
+		workers int
+		entries int
+		told    string
+	}{
+		{"version: 1\nrelabel: {workers: 3, entries_per_second: 500}\n", nil, 3, 500, ""},
+		{"version: 1\nrelabel: {workers: 3, entries_per_second: 500}\n", []string{"--max-rate", "0"}, 3, 0, ""},
+		{"version: 1\nrelabel: {workers: 3}\n", []string{"--workers", "7"}, 7, 0, ""},
+		{"version: 1\nrelabel: {worker: 3}\n", nil, 0, 0, "config.yaml:2"},
+	} {
+		if err := os.WriteFile(config, []byte(c.yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var errs bytes.Buffer
+		a := &app{config: config, stderr: &errs}
+		f := relabelFlags{}
+		cmd := a.relabelCommand()
+		if err := cmd.ParseFlags(c.flags); err != nil {
+			t.Fatal(err)
+		}
+		f.given = cmd.Flags().Changed
+		f.workers, _ = cmd.Flags().GetInt("workers")
+		f.entries, _ = cmd.Flags().GetInt("max-rate")
+		root, err := hostfs.Open("/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.declaredLimits(root, &f)
+		root.Close()
+		if f.workers != c.workers || f.entries != c.entries || !strings.Contains(errs.String(), c.told) || c.told == "" && errs.Len() > 0 {
+			t.Errorf("%q with %q: %d workers, %d entries a second, %q; want %d, %d, %q", c.yaml, c.flags, f.workers, f.entries, errs.String(), c.workers, c.entries, c.told)
+		}
 	}
 }
