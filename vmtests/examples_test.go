@@ -203,7 +203,7 @@ func TestExampleNFSVolume(t *testing.T) {
 	m := Start(t, Options{Ignition: config, Allowed: containerDenied()})
 	m.goodState(t)
 	m.dockerImage(t)
-	m.expect(t, "the labels", "stat -c %C /srv/media /srv/ledger; findmnt -no FSTYPE /srv/media /srv/ledger",
+	m.expect(t, "the labels", "stat -c %C /srv/media /srv/ledger; findmnt -no FSTYPE /srv/media; findmnt -no FSTYPE /srv/ledger",
 		shared+"\nsystem_u:object_r:container_file_t:s0:c30,c40\nnfs4\nnfs4")
 	m.allows(t, "one container", "-v /srv/media:/d", "echo a > /d/f", "")
 	m.allows(t, "another one", "-v /srv/media:/d", "cat /d/f", "a")

@@ -30,6 +30,8 @@ type situation struct {
 	mode      provision.Mode
 	modeAt    provision.Position
 	enforcing bool
+	// labels and uuids of file systems that Ignition makes, by their device.
+	labels, uuids map[string]string
 }
 
 // machine looks at the machine that the file makes.

@@ -1,6 +1,7 @@
 package ignition
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -129,6 +130,10 @@ func (m mount) takesNoContext() (reason, remedy string) {
 // mountChecks finds mounts whose label will not be what they say.
 func (c *checker) mountChecks(m *machine, s *situation) {
 	all := m.mounts()
+	s.labels, s.uuids = map[string]string{}, map[string]string{}
+	for _, f := range m.config.Storage.Filesystems {
+		s.labels[f.Device], s.uuids[f.Device] = value(f.Label), value(f.UUID)
+	}
 	for _, one := range all {
 		c.mountOptions(one)
 		c.btrfs(one, s)
@@ -263,7 +268,7 @@ func (s *situation) label(m mount) string {
 	return "no context"
 }
 
-// rule gives the declared volume that a mount is, nil if it is none. What a mount does not tell here, such as the UUID of a device
+// rule gives the declared volume that a mount is, nil if it is none. What is not known of a mount here, such as the UUID of a device
 // that is named by its label, fits no pattern.
 func (s *situation) rule(m mount) *provision.Volume {
 	if s.declared == nil {
@@ -275,13 +280,21 @@ func (s *situation) rule(m mount) *provision.Volume {
 		}
 		return ""
 	}
+	label, uuid := cmp.Or(from("by-label"), s.labels[m.what]), cmp.Or(from("by-uuid"), s.uuids[m.what])
 	for i, v := range s.declared.Volumes {
 		if fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
-			fits(v.Match.Label, from("by-label")) && fits(v.Match.UUID, from("by-uuid")) {
+			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), strings.ToLower(uuid)) {
 			return &s.declared.Volumes[i]
 		}
 	}
 	return nil
+}
+
+// hidden says that a rule knows a mount by something that the mount itself does not tell: systemd is to mount another name of the device.
+// The generator, which runs before there are devices, cannot know that it is the same.
+func (s *situation) hidden(rule *provision.Volume, m mount) bool {
+	what := device(m.what)
+	return rule.Match.Label != "" && !strings.HasPrefix(what, "/dev/disk/by-label/") || rule.Match.UUID != "" && !strings.HasPrefix(what, "/dev/disk/by-uuid/")
 }
 
 // fits says whether a name has a pattern; an empty pattern asks for nothing.
@@ -312,6 +325,9 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 	case rule.Strategy == provision.RelabelFiles && slices.Contains(onlyOption(), one.fstype):
 		c.add(one.at, one.key, fmt.Sprintf("cannot relabel %s for the volume %q: the files of %s have no labels of their own", one.where, rule.Name, one.fstype),
 			"write \"strategy: context\", or remove the key")
+	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && m.generator() && s.hidden(rule, one):
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %q at once: the volume is told by the label or UUID of the file system, and it is mounted as %s, so the watcher would have to unmount it and mount it again",
+			one.where, rule.Name, one.what), fmt.Sprintf("match: {mountpoint: %s}, or mount it by that label or UUID", one.where))
 	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && !m.generator():
 		context := rule.Context
 		if context == "" {
