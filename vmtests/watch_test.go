@@ -273,7 +273,13 @@ mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
 chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemctl start v-fails.mount || { journalctl -b -u v-fails.mount; exit 1; }`)
 		m.put(t, volumesFile, rules+"  - {name: fails, match: {mountpoint: /v/fails}}\n")
 		m.Must(t, "systemctl reload "+watchUnit)
-		if got := m.settle(t)["fails"]; got.fate() != "failed remount-failed" {
+		// While it is being made again it is not mounted for a moment.
+		got := m.settle(t)["fails"]
+		for i := 0; i < 60 && got.State == "not mounted"; i++ {
+			time.Sleep(time.Second)
+			got = m.settle(t)["fails"]
+		}
+		if got.fate() != "failed remount-failed" {
 			t.Errorf("%+v\n%s", got, m.watchLog(t))
 		}
 		m.expect(t, "mounted as before", "findmnt -no FSTYPE,OPTIONS /v/fails | grep -c 'cifs *rw,nosuid,'; findmnt -no OPTIONS /v/fails | grep -c context= || true; systemctl is-active v-fails.mount", "1\n0\nactive")

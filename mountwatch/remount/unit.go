@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,11 @@ import (
 
 // RuntimeUnits is where drop-ins go that systemd's next reload is to see, and that the next boot does not have.
 const RuntimeUnits = "/run/systemd/system"
+
+const (
+	patience  = 10 * time.Second // for systemd to see a mount; a busy one takes seconds
+	lookAgain = 100 * time.Millisecond
+)
 
 // Unit is a mount that systemd knows how to make. Through it also file systems can be mounted again that need a helper.
 type Unit struct {
@@ -35,6 +41,15 @@ type Unit struct {
 // is mounted there.
 func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *mounts.Mount) (*Unit, error) {
 	unit, err := s.Unit(ctx, m.Mountpoint)
+	// Systemd learns of a mount that was made by hand from the same table as this process does, and may be slower.
+	for waited := time.Duration(0); err == nil && len(unit.Files) > 0 && !unit.Active && waited < patience && Mounted(m.Mountpoint) != nil; waited += lookAgain {
+		select {
+		case <-time.After(lookAgain):
+			unit, err = s.Unit(ctx, m.Mountpoint)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
