@@ -160,6 +160,18 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 		}
 		volumes = append(volumes, now)
 	}
+	// What is unmounted at this moment, to be mounted again, is not "not mounted".
+	for _, m := range unmountedNow(root) {
+		if rules := rules.Matching(m, mounts.Names{}); len(rules) == 1 && !met[rules[0].Name] {
+			want, _ := rules[0].Want(host.DefaultContext)
+			v := describe(judge.Verdict{Outcome: judge.WantsContext, Mount: m, Rule: rules[0], Want: want})
+			if i := slices.IndexFunc(l.record.Volumes, func(known Volume) bool { return known.Mountpoint == m.Mountpoint && known.Code == CodeLost }); i >= 0 {
+				v = l.record.Volumes[i]
+				v.Rule = rules[0].Name
+			}
+			volumes, met[v.Rule] = append(volumes, v), true
+		}
+	}
 	for _, r := range config.Rules {
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)

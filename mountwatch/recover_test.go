@@ -263,3 +263,33 @@ func TestStopWaitsForTheMount(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A volume that is unmounted at this moment is not "not mounted", and one that is lost is a failure.
+func TestLookWhileUnmounted(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	device, _ := h.device("image")
+	point := filepath.Join(h.dir, "data")
+	h.interrupt(device, point)
+	look := func() Volume {
+		t.Helper()
+		all, err := lookAt(h.root, judge.Host{SELinux: true, DefaultContext: shared}, h.config, mounts.NewTable(nil))
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		return all[0]
+	}
+	if v := look(); v.State != Remounting || v.Rule != "data" || v.Mountpoint != point {
+		t.Errorf("%+v", v)
+	}
+	record := Record{Version: 1, Volumes: []Volume{{Mountpoint: point, State: Failed, Code: CodeLost, Reason: "r", Remedy: "m"}}}
+	if err := record.save(h.root); err != nil {
+		t.Fatal(err)
+	}
+	if v := look(); v.State != Failed || v.Code != CodeLost || v.Rule != "data" {
+		t.Errorf("%+v", v)
+	}
+	h.start()
+	if v := h.eventually(point, Labelled); v.Rule != "data" {
+		t.Errorf("%+v", v)
+	}
+}

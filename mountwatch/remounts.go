@@ -281,6 +281,21 @@ func (w *Watcher) found(m *mounts.Mount) {
 	}
 }
 
+// unmountedNow gives the mounts that there are notes of.
+func unmountedNow(root *hostfs.Root) (all []*mounts.Mount) {
+	entries, err := root.ReadDir(unmountedDir)
+	if err != nil {
+		return nil // there is none: nothing was ever unmounted in this boot
+	}
+	for _, e := range entries {
+		content, err := root.ReadFile(path.Join(unmountedDir, e.Name()))
+		if n, ok := readNote(content); err == nil && ok {
+			all = append(all, &n.Mount)
+		}
+	}
+	return all
+}
+
 // recover mounts what a watcher that was killed had unmounted, and not mounted again.
 func (w *Watcher) recover(ctx context.Context) {
 	entries, err := w.Root.ReadDir(unmountedDir)
