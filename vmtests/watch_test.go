@@ -519,19 +519,24 @@ func mergeIgnition(config, more []byte) ([]byte, error) {
 }
 
 // idle checks that a watcher that has nothing to do does nothing: what its threads did in a minute was no more than the Go runtime's own
-// look around.
+// look around. Every two and a half minutes systemd's watchdog wants to hear of it, so of two minutes one is without that.
 func (m *Machine) idle(t *testing.T) {
 	t.Helper()
 	const count = `cat /proc/$(systemctl show -P MainPID ` + watchUnit + `)/task/*/status | awk '/ctxt_switches/ {n += $2} END {print n}'`
-	before := m.Must(t, count)
-	m.Must(t, "sleep 60")
-	after := m.Must(t, count)
-	t.Logf("context switches of the idle watcher: %s, a minute later %s; memory: %s", before, after, m.Must(t, "systemctl show -P MemoryCurrent "+watchUnit+"; grep VmRSS /proc/$(systemctl show -P MainPID "+watchUnit+")/status"))
-	var a, b int
-	fmt.Sscan(before, &a)
-	fmt.Sscan(after, &b)
-	if b-a > 4 {
-		t.Errorf("the idle watcher woke up: %d context switches in a minute", b-a)
+	woke := 0
+	for range 2 {
+		var before, after int
+		fmt.Sscan(m.Must(t, count), &before)
+		m.Must(t, "sleep 60")
+		fmt.Sscan(m.Must(t, count), &after)
+		if woke = after - before; woke <= 4 {
+			break
+		}
+	}
+	t.Logf("context switches of the idle watcher in a minute: %d; memory: %s", woke,
+		m.Must(t, "systemctl show -P MemoryCurrent "+watchUnit+"; grep VmRSS /proc/$(systemctl show -P MainPID "+watchUnit+")/status"))
+	if woke > 4 {
+		t.Errorf("the idle watcher woke up: %d context switches in a minute", woke)
 	}
 }
 
