@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +58,7 @@ type computer struct {
 	boots   int
 	booted  time.Time
 	watched bool
+	mu      sync.Mutex // what breaks in the middle of a window breaks in a goroutine of its own
 	docker  systemd.UnitState
 	going   bool // down
 	lost    error
@@ -97,6 +99,8 @@ func (c *computer) on() {
 		return nil
 	}
 	c.host.Units = func(_ context.Context, names ...string) ([]systemd.UnitState, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		states := []systemd.UnitState{}
 		for _, name := range names {
 			switch {
@@ -277,7 +281,11 @@ func TestGuardFails(t *testing.T) {
 						c.boot()
 					}
 					begin := time.Now()
-					time.AfterFunc(10*time.Second, func() { b.do(c) })
+					time.AfterFunc(10*time.Second, func() {
+						c.mu.Lock()
+						defer c.mu.Unlock()
+						b.do(c)
+					})
 					c.watch(t.Context())
 					c.is("broken", TrialFailed, false, "permissive")
 					if took := time.Since(begin); b.name == "unit" && took > 12*time.Second {
