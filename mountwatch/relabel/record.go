@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -54,7 +55,15 @@ func handleOf(fd int) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%x:%s", h.Type(), hex.EncodeToString(h.Bytes()))
+	name := strconv.AppendInt(make([]byte, 0, 64), int64(h.Type()), 16)
+	return string(hex.AppendEncode(append(name, ':'), h.Bytes()))
+}
+
+// remember notes which directory n is. It is called for those that may turn out to be worth it: most are small and have none below.
+func (n *node) remember(fd int) {
+	if n.handle == "" {
+		n.handle = handleOf(fd)
+	}
 }
 
 func bootID() string {
@@ -106,8 +115,12 @@ func parseRecord(content []byte) (f recordFile) {
 }
 
 // known tells whether the run before has done a directory, and how many entries that is.
-func (rec *record) known(handle string) (int64, bool) {
-	entries, found := rec.loaded[handle]
+func (rec *record) known(n *node, fd int) (int64, bool) {
+	if len(rec.loaded) == 0 {
+		return 0, false
+	}
+	n.remember(fd)
+	entries, found := rec.loaded[n.handle]
 	return entries, found && entries >= 0
 }
 

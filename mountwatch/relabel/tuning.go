@@ -10,11 +10,11 @@ import (
 
 const (
 	tick     = 4 * time.Millisecond
-	patience = 64 // ticks before it is tried again whether more workers help
+	window   = 8 // ticks that are looked at together: the kernel adds up the time of a thread that runs on another processor once in a tick of its own, of up to 10 ms
+	patience = 8 // windows before it is tried again whether more workers help
 	busy     = 0.7
 	growth   = 4    // times as many workers are tried
 	gain     = 1.15 // what they must bring to be kept
-	settled  = 2    // ticks until the workers that were added show
 )
 
 // watch gives the disk as many requests as it answers faster for, reads ahead where that helps, and tells how far the run is.
@@ -26,6 +26,7 @@ func (r *run) watch(done <-chan struct{}) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	tune := tuner{workers: int(r.queue.active.Load()), most: mostWorkers, fixed: r.options.Workers > 0, before: used()}
+	tune.begin()
 	start, reported := time.Now(), time.Now()
 	var last int64
 	for {
@@ -71,53 +72,81 @@ func used() usage {
 
 // tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
 // that compute only get in each other's way. So while blocks are read from a disk and the processors are not busy, there are as many as
-// there may be; when they wait for something else, such as a log or a server, more are tried, and stay if that helped.
+// there may be; when they wait for something else, such as a log or a server, more are tried, and stay if that helped. Where nothing
+// moves at all, as when a journal is full and written back, more would only wait too.
 type tuner struct {
 	workers, most int
 	fixed         bool
-	before        usage
-	seen          int64
-	rate          float64 // of the last tick in which nothing was changed
-	tried         int     // ticks since workers were added, 0: not on trial
-	rest          int     // ticks to wait
-	waits         bool    // for a disk
+	before        usage // a tick ago, and
+	seen          int64 // how far the workers were then
+	waits         bool  // for a disk
+
+	window struct {
+		start usage
+		seen  int64 // when it began
+		moved int   // ticks in which something was seen
+		cpu   time.Duration
+		wall  time.Duration // of these ticks
+	}
+	rate  float64 // of the window before
+	trial bool    // workers were added for this window
+	rest  int     // windows to let pass
 }
 
 func (t *tuner) step(now usage, seen int64) int {
-	wall := now.at.Sub(t.before.at)
-	rate := float64(seen-t.seen) / wall.Seconds()
-	share := float64(now.cpu-t.before.cpu) / float64(wall) / float64(min(runtime.NumCPU(), t.workers))
-	read := now.blocks - t.before.blocks
+	cpu, wall := now.cpu-t.before.cpu, now.at.Sub(t.before.at)
+	read, moved := now.blocks > t.before.blocks, seen > t.seen
+	t.waits = read && t.share(cpu, wall) < busy
 	t.before, t.seen = now, seen
-	t.waits = share < busy && read > 0
-	if t.fixed {
+	switch {
+	case t.fixed:
+		return t.workers
+	case t.waits: // for a disk: nothing is lost with as many as there may be
+		t.trial, t.rest = false, patience
+		t.begin()
+		return t.most
+	case !moved:
 		return t.workers
 	}
-	if t.waits { // for a disk: nothing is lost with as many as there may be
-		t.tried, t.rest = 0, patience
-		return t.most
+	w := &t.window
+	w.moved++
+	w.cpu += cpu
+	w.wall += wall
+	if w.moved < window {
+		return t.workers
 	}
-	if t.tried > 0 {
-		if t.tried++; t.tried <= settled {
-			return t.workers
-		}
-		t.tried = 0
-		if rate < t.rate*gain {
+	rate := float64(seen-w.seen) / now.at.Sub(w.start.at).Seconds()
+	helped := rate >= t.rate*gain
+	idle := t.share(w.cpu, w.wall) < busy
+	t.rate = rate
+	t.begin()
+	switch {
+	case t.trial:
+		t.trial = false
+		if !helped {
 			t.rest = patience
-			t.rate = rate
 			return max(t.workers/growth, 1)
 		}
-	}
-	t.rate = rate
-	if t.rest > 0 {
+		return t.workers
+	case t.rest > 0:
 		t.rest--
 		return t.workers
-	}
-	if share < busy && t.workers < t.most {
-		t.tried = 1
+	case idle && t.workers < t.most:
+		t.trial = true
 		return min(t.workers*growth, t.most)
 	}
 	return t.workers
+}
+
+// begin begins a window.
+func (t *tuner) begin() {
+	t.window.start, t.window.seen = t.before, t.seen
+	t.window.moved, t.window.cpu, t.window.wall = 0, 0, 0
+}
+
+// share is how busy the processors were, of those that the workers can keep busy.
+func (t *tuner) share(cpu, wall time.Duration) float64 {
+	return float64(cpu) / float64(wall) / float64(min(runtime.NumCPU(), t.workers))
 }
 
 // expected is how many entries there are, as far as the file system tells.

@@ -14,6 +14,7 @@ import (
 const (
 	listBuffer  = 64 << 10 // bytes of directory entries that are read at once
 	smallBuffer = 1 << 10  // the same where too much waits already
+	leastEntry  = 24       // bytes of one entry
 	shareable   = 8        // entries below which a part of a directory is not worth handing over
 )
 
@@ -233,8 +234,7 @@ func (w *worker) enter(n *node) {
 	was := w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
 	if r.record != nil {
 		n.open.Store(1)
-		n.handle = handleOf(fd)
-		if entries, done := r.record.known(n.handle); done && was {
+		if entries, done := r.record.known(n, fd); done && was {
 			w.counts.seen.Add(entries)
 			w.counts.resumed.Add(entries)
 			n.seen.Add(entries)
@@ -361,6 +361,9 @@ func (w *worker) list(n *node) {
 				}
 			}
 			at = next
+		}
+		if r.record != nil && (directories > 0 || got >= recordWorth*leastEntry || size == smallBuffer) {
+			n.remember(fd)
 		}
 		goOn := true
 		if directories > 0 {
