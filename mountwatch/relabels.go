@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,7 @@ type relabelJob struct {
 	cancelled  bool
 	limits     relabel.Limits
 	workers    int
+	lock       func(context.Context, *relabel.Target) (unlock func(), err error)
 	state      func(path string) relabel.State
 }
 
@@ -85,6 +87,7 @@ func (w *Watcher) relabel(ctx context.Context, v *volume, verdict judge.Verdict)
 	job := &relabelJob{volume: v, want: verdict.Want, paths: verdict.Rule.Paths, fileSystem: identity(v.mount, v.names),
 		disks: disksOf(v.mount.Device), limits: w.config.Limits, workers: w.config.Workers}
 	job.limits.Background = !verdict.Rule.Required
+	job.lock = func(ctx context.Context, t *relabel.Target) (func(), error) { return t.Lock(ctx, w.Root, forever, nil) }
 	job.state = func(path string) relabel.State { return progressOf(w.Root, job.fileSystem, job.want, path) }
 	w.relabels.jobs[k] = job
 	at := len(w.relabels.queue)
@@ -165,6 +168,11 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 		return relabel.Result{}, err
 	}
 	defer target.Close()
+	unlock, err := j.lock(ctx, target)
+	if err != nil {
+		return relabel.Result{}, err
+	}
+	defer unlock()
 	for attempt := 1; ; attempt++ {
 		result, err := target.Run(ctx, relabel.Options{
 			Labels: relabel.Fixed(j.want),
@@ -186,6 +194,9 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 		}
 	}
 }
+
+// forever is how long a job waits for somebody who relabels the same file system by hand.
+const forever = time.Duration(math.MaxInt64)
 
 // maxAttempts is how often a tree is labelled in which files get other labels meanwhile.
 const maxAttempts = 3

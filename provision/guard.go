@@ -54,13 +54,15 @@ const (
 var (
 	// What systemd.unit(5) allows in the name of a unit, with its suffix. Mounts, targets and the like have no process to watch, yet
 	// they can fail.
-	validUnit = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]{1,240}\.(service|socket|target|mount|automount|timer|path|slice|scope|swap|device)$`)
+	validUnit = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|mount|automount|timer|path|slice|scope|swap|device)$`)
 	// Docker's names, and those of pods and containers in Kubernetes with slashes between them.
 	validContainer = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,2}$`)
 )
 
-// validFinding is what package avc makes of who, what and on what.
-var validFinding = regexp.MustCompile(`^[0-9a-f]{6,64}$`)
+// validFinding is what package avc makes of who, what and on what, of 6 to 64 digits.
+//
+// Lengths are looked at apart: a regular expression that counts is long, and every start of the program pays for it.
+var validFinding = regexp.MustCompile(`^[0-9a-f]+$`)
 
 // guardKeys is what one file says about the guard.
 type guardKeys struct {
@@ -178,7 +180,7 @@ func (p *parser) names(key string, n *yaml.Node, check func(string) (problem, re
 	}
 	for i, item := range items {
 		key := fmt.Sprintf("%s[%d]", key, i)
-		if item.Kind == yaml.ScalarNode && (item.Tag == "!!int" || item.Tag == "!!float") && validFinding.MatchString(item.Value) {
+		if item.Kind == yaml.ScalarNode && (item.Tag == "!!int" || item.Tag == "!!float") && isFinding(item.Value) {
 			item.Tag = "!!str" // an ID of a finding may have no letter in it
 		}
 		if name, ok := p.text(key, item, "a name"); ok {
@@ -192,11 +194,16 @@ func (p *parser) names(key string, n *yaml.Node, check func(string) (problem, re
 	return names
 }
 
+// isUnit is told by the name; systemd takes 255 bytes (unit-name.h, UNIT_NAME_MAX).
+func isUnit(name string) bool { return len(name) <= 255 && validUnit.MatchString(name) }
+
+func isFinding(id string) bool { return len(id) >= 6 && len(id) <= 64 && validFinding.MatchString(id) }
+
 func checkUnit(name string) (problem, remedy string) {
-	if validUnit.MatchString(name) {
+	if isUnit(name) {
 		return "", ""
 	}
-	if validUnit.MatchString(name + ".service") {
+	if isUnit(name + ".service") {
 		return "cannot use " + quote(name) + " as the name of a unit", "write it with its suffix, such as " + clip(name) + ".service"
 	}
 	return "cannot use " + quote(name) + " as the name of a unit", `see "systemctl list-units" for the names`
@@ -210,7 +217,7 @@ func checkContainer(name string) (problem, remedy string) {
 }
 
 func checkFinding(id string) (problem, remedy string) {
-	if validFinding.MatchString(id) {
+	if isFinding(id) {
 		return "", ""
 	}
 	return "cannot use " + quote(id) + " as the ID of a finding", `write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c`

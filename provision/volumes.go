@@ -15,10 +15,12 @@ import (
 )
 
 var (
-	validVolume = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	validVolume = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	validType   = regexp.MustCompile(`^[a-z0-9_.*?\[\]!-]+$`)
 	validUUID   = regexp.MustCompile(`^[0-9A-Fa-f*?\[\]!-]+$`)
 )
+
+const maxVolume = 63 // bytes of a volume's name
 
 // relabelLimits are RelabelLimits as one file gives them.
 type relabelLimits struct{ workers, entriesPerSecond, cpuPercent *int }
@@ -57,7 +59,7 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 		seen, ok := p.mapping(key, item, keys{
 			"name": func(key string, n *yaml.Node) {
 				v.Name, _ = p.text(key, n, "the name of a volume")
-				if v.Name != "" && !validVolume.MatchString(v.Name) {
+				if v.Name != "" && (len(v.Name) > maxVolume || !validVolume.MatchString(v.Name)) {
 					p.complain(n.Line, key, "cannot use "+quote(v.Name)+" as the name of a volume",
 						"write up to 63 letters, digits and _ . -, the first a letter or a digit")
 				}

@@ -74,7 +74,8 @@ type app struct {
 	stdout, stderr io.Writer
 	command        string
 	code           int
-	answered       bool // JSON was printed
+	answered       bool      // JSON was printed
+	listed         *jsonList // the beginning of it that was printed already, nil if none
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,13 +30,54 @@ func (a *app) answer(v any) bool {
 		return false
 	}
 	a.answered = true
-	out := json.NewEncoder(a.stdout)
-	out.SetIndent("", "  ")
-	if err := out.Encode(v); err != nil {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		if a.listed != nil { // the object was begun with a list
+			text = append(a.listed.end(), text[1:]...)
+		}
+		_, err = a.stdout.Write(append(text, '\n'))
+	}
+	if err != nil {
 		fmt.Fprintf(a.stderr, "selinux-provision: cannot print JSON: %v\n", err)
 		a.code = exitFailed
 	}
 	return true
+}
+
+// jsonList is a list in front of the fields of a call's JSON object. Its items are printed as they come, so that millions of them take
+// no memory.
+type jsonList struct {
+	out   *bufio.Writer
+	items bool
+}
+
+// list begins the JSON object of the call with a list.
+func (a *app) list(key string) *jsonList {
+	a.listed = &jsonList{out: bufio.NewWriterSize(a.stdout, 64<<10)}
+	fmt.Fprintf(a.listed.out, "{\n  %q: [", key)
+	return a.listed
+}
+
+func (l *jsonList) add(item any) {
+	text, err := json.Marshal(item)
+	if err != nil {
+		return // of a type that is all text, which cannot fail
+	}
+	if l.items {
+		_ = l.out.WriteByte(',')
+	}
+	l.items = true
+	_, _ = l.out.WriteString("\n    ")
+	_, _ = l.out.Write(text)
+}
+
+// end prints what is left and gives what closes the list, in place of the brace that begins the rest of the object.
+func (l *jsonList) end() []byte {
+	_ = l.out.Flush() // the answer is printed to the same place, and tells the error
+	if l.items {
+		return []byte("\n  ],")
+	}
+	return []byte("],")
 }
 
 // fail reports an error that ended the call, once: in JSON on standard output, in words on standard error or in the journal.
@@ -93,6 +135,14 @@ func (a *app) reporter() stages.Reporter {
 		return journalReporter{logger}
 	}
 	return textReporter{a.stdout, a.stderr, a.verbose}
+}
+
+// waiting tells who is waited for; nil where nobody is to be told.
+func (a *app) waiting() func(holder string) {
+	if r := a.reporter(); r != nil {
+		return r.Waiting
+	}
+	return nil
 }
 
 // textReporter writes a line for each step and one for each stage.

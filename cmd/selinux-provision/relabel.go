@@ -142,6 +142,13 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
 	}
 	if root.IsHost() {
+		if !f.dry {
+			unlock, err := target.Lock(ctx, root, a.lockWait, a.waiting())
+			if err != nil {
+				return err
+			}
+			defer unlock()
+		}
 		state := newRelabelState(root, target.Path())
 		if f.fresh && !f.dry {
 			if err := state.Remove(); err != nil {
@@ -173,7 +180,9 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 	if !a.answer(struct {
 		header
 		relabel.Result
-	}{a.header(), result}) {
+		// Changes, with --dry-run or --verbose, is each label that is set, or would be, in no order. It is the first field.
+		Changes []relabel.Change `json:"changes,omitempty"`
+	}{header: a.header(), Result: result}) {
 		show.result(result)
 	}
 	return nil
@@ -360,10 +369,14 @@ func (r *relabelReporter) end() {
 	}
 }
 
-// changed prints each label that is set, or would be, as restorecon -v does. With --json there is no place for them.
+// changed prints each label that is set, or would be, as restorecon -v does.
 func (r *relabelReporter) changed(dry bool) func(relabel.Change) {
 	if r.app.json {
-		return nil
+		list := r.app.list("changes")
+		return func(c relabel.Change) {
+			c.Path, c.From = relabel.Quote(c.Path), relabel.Quote(c.From)
+			list.add(c)
+		}
 	}
 	out := bufio.NewWriterSize(r.app.stdout, 64<<10)
 	r.flush = func() { _ = out.Flush() }

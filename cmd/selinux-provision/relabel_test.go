@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
 )
 
 // callRelabel runs the program and gives what it printed.
@@ -75,6 +78,17 @@ func TestRelabelTree(t *testing.T) {
 		!strings.Contains(out, ": 3 would be labelled\n") || errs != "" {
 		t.Errorf("dry run: %d\n%s%s", code, out, errs)
 	}
+	type change struct{ Path, From, To string }
+	var would struct {
+		Changes []change
+		Set     int64
+		DryRun  bool `json:"dry_run"`
+	}
+	code, out, _ = callRelabel(t, tree, "--context", context, "--dry-run", "--json")
+	if err := json.Unmarshal([]byte(out), &would); err != nil || code != exitDone || would.Set != 3 || !would.DryRun || len(would.Changes) != 3 ||
+		!slices.Contains(would.Changes, change{`"` + tree + `/a/new\nline"`, "", context}) {
+		t.Errorf("dry run in JSON: %d, %v: %s", code, err, out)
+	}
 	for _, want := range []string{"3 labelled", "3 right already"} {
 		if code, out, errs := callRelabel(t, tree, "--context", context); code != exitDone || !strings.Contains(out, want) || errs != "" {
 			t.Errorf("%d\n%s%swant %s", code, out, errs, want)
@@ -90,6 +104,10 @@ func TestRelabelTree(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &said); err != nil || code != exitDone || said.Command != "relabel" || said.Already != 3 || !said.RootLabelled {
 		t.Errorf("%d, %v: %s", code, err, out)
 	}
+	code, out, _ = callRelabel(t, tree, "--context", context, "--dry-run", "--json")
+	if err := json.Unmarshal([]byte(out), &would); err != nil || code != exitDone || would.Changes == nil || len(would.Changes) != 0 || would.Set != 0 {
+		t.Errorf("dry run without a change: %d, %v: %s", code, err, out)
+	}
 	// What a disk has as a label is not printed as it is.
 	if err := unix.Lsetxattr(filepath.Join(tree, "a"), "security.selinux", []byte("a\x1b[31m\nb"), 0); err != nil {
 		t.Fatal(err)
@@ -104,6 +122,57 @@ func TestRelabelTree(t *testing.T) {
 	code, out, errs = callRelabel(t, tree, "--context", context+":c1,c2")
 	if code != exitPartly || !strings.Contains(out, "2 NOT labelled: several names") || !strings.Contains(errs, "--trust-links") {
 		t.Errorf("%d\n%s%s", code, out, errs)
+	}
+}
+
+// Two runs on one file system, with two labels, would leave a mixture: the second one waits, and says for whom.
+func TestRelabelOneAtATime(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("labels need root")
+		}
+		t.Skip("labels need root")
+	}
+	t.Setenv("JOURNAL_STREAM", "")
+	host, err := hostfs.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	// One of its own, so that nobody else on this machine is waited for.
+	tree := t.TempDir()
+	if err := unix.Mount("none", tree, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(tree, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	target, err := relabel.Open(tree, relabel.Volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	unlock, err := target.Lock(t.Context(), host, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(args ...string) (int, string) {
+		var stdout, stderr bytes.Buffer
+		a := &app{stdout: &stdout, stderr: &stderr, lockWait: 150 * time.Millisecond}
+		code := a.run(t.Context(), append([]string{"relabel", tree, "--context", "system_u:object_r:container_file_t:s0"}, args...))
+		return code, stdout.String() + stderr.String()
+	}
+	if code, said := call(); code != exitLocked || !strings.Contains(said, "waiting for process ") || !strings.Contains(said, "try again when that has ended") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if code, said := call("--dry-run"); code != exitDone {
+		t.Errorf("a dry run: %d: %s", code, said)
+	}
+	unlock()
+	if code, said := call(); code != exitDone {
+		t.Errorf("afterwards: %d: %s", code, said)
 	}
 }
 

@@ -100,7 +100,7 @@ func (fs *ext4) add(to *[]extent, block, length int64) {
 
 // directories looks through the inode tables for directories and gives where their blocks are. Trees of extents are asked for with want
 // before they are read.
-func (fs *ext4) directories(device io.ReaderAt, stopped func() bool, want func(extent)) (found []extent) {
+func (fs *ext4) directories(device io.ReaderAt, stopped func() bool, want func(extent) bool) (found []extent) {
 	var trees []extent
 	buf := make([]byte, scanSize)
 	for _, table := range fs.tables {

@@ -153,7 +153,7 @@ func FuzzExt4(f *testing.F) {
 		for _, e := range fs.tables {
 			check(e)
 		}
-		for _, e := range fs.directories(bytes.NewReader(disk), func() bool { return false }, check) {
+		for _, e := range fs.directories(bytes.NewReader(disk), func() bool { return false }, func(e extent) bool { check(e); return true }) {
 			check(e)
 		}
 	})

@@ -37,7 +37,7 @@ type node struct {
 	// What tells that it is the same directory when it was closed and opened again, and where its listing goes on.
 	parked bool
 	dev    uint64
-	ino    uint64
+	ino    uint64 // before it was closed: as the listing gave it
 	offset int64
 
 	// For the record of a run that may be broken off.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,7 @@ type prefetch struct {
 	once   sync.Once
 	stop   chan struct{}
 	ended  chan struct{}
+	asked  atomic.Int64 // when all that is wanted was asked for, in nanoseconds of Unix time; -1 if something was left out
 }
 
 const (
@@ -28,6 +31,8 @@ const (
 	mostHints   = 1 << 30   // bytes for one file system
 	mostExtents = 1 << 20   // of directories that are remembered, 16 MB; what is beyond is left to the walk
 	scanSize    = 128 << 10 // bytes of an inode table that are looked through at once
+
+	arrival = 250 * time.Millisecond // in which most of what was asked for is there
 )
 
 // newPrefetch gives nil where reading ahead does not help: other file systems, and trees that are a part of one.
@@ -102,6 +107,12 @@ func (p *prefetch) end() {
 	p.device.Close()
 }
 
+// arriving tells whether what the walk waits for is most likely on its way, so that more workers would only wait for the same.
+func (p *prefetch) arriving() bool {
+	asked := p.asked.Load()
+	return asked == 0 || asked > 0 && time.Since(time.Unix(0, asked)) < arrival
+}
+
 func (p *prefetch) stopped() bool {
 	select {
 	case <-p.stop:
@@ -113,34 +124,41 @@ func (p *prefetch) stopped() bool {
 
 func (p *prefetch) read() {
 	defer close(p.ended)
+	p.asked.Store(p.ask())
+}
+
+// ask asks for all of it, and gives when that was done.
+func (p *prefetch) ask() int64 {
+	const left = -1
 	size, err := p.device.Seek(0, 2)
 	if err != nil {
-		return
+		return left
 	}
 	fs, err := readExt4(p.device, size)
 	if err != nil {
-		return
+		return left
 	}
 	for _, table := range fs.tables {
 		p.want(table)
 	}
 	found := fs.directories(p.device, p.stopped, p.want)
 	for _, piece := range coalesce(found, gapSize) {
-		p.want(piece)
+		if !p.want(piece) {
+			return left
+		}
 	}
+	return time.Now().UnixNano()
 }
 
-// want has the kernel begin to read a part of the device, and does not wait for it.
-func (p *prefetch) want(e extent) {
-	for e.length > 0 && !p.stopped() {
+// want has the kernel begin to read a part of the device, and does not wait for it. It tells whether all of it was asked for.
+func (p *prefetch) want(e extent) bool {
+	for e.length > 0 {
 		n := min(e.length, pieceSize)
-		if p.run.prefetched.Load()+n > p.limit {
-			return
-		}
-		if unix.Fadvise(int(p.device.Fd()), e.start, n, unix.FADV_WILLNEED) != nil {
-			return
+		if p.stopped() || p.run.prefetched.Load()+n > p.limit || unix.Fadvise(int(p.device.Fd()), e.start, n, unix.FADV_WILLNEED) != nil {
+			return false
 		}
 		p.run.prefetched.Add(n)
 		e.start, e.length = e.start+n, e.length-n
 	}
+	return true
 }

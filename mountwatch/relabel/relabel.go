@@ -124,8 +124,11 @@ type Progress struct {
 
 // Change is one label that was set, or would be.
 type Change struct {
-	Path     string // absolute, as the host sees it; any bytes but NUL
-	From, To string // From is "" where there was none
+	// Path is absolute, as the host sees it; any bytes but NUL.
+	Path string `json:"path"`
+	// From is the label that was there, "" where there was none.
+	From string `json:"from,omitempty"`
+	To   string `json:"to"`
 }
 
 // State is where the record of a run that was broken off is kept. Load gives nil, nil if there is none.

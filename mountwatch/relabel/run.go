@@ -218,6 +218,7 @@ func (r *run) grow(n int) {
 	r.most = max(r.most, n)
 	r.queue.active.Store(int32(n))
 	r.queue.rest.Broadcast()
+	r.queue.idle.Store(0)
 	r.queue.wake.Broadcast()
 	r.queue.mu.Unlock()
 }

@@ -15,6 +15,8 @@ const (
 	busy     = 0.7
 	growth   = 4    // times as many workers are tried
 	gain     = 1.15 // what they must bring to be kept
+
+	enoughAhead = 8 // workers while what they wait for is being read ahead
 )
 
 // watch gives the disk as many requests as it answers faster for, reads ahead where that helps, and tells how far the run is.
@@ -36,6 +38,10 @@ func (r *run) watch(done <-chan struct{}) {
 		case <-ticker.C:
 		}
 		now := used()
+		tune.enough = mostWorkers
+		if r.disk != nil && r.disk.arriving() {
+			tune.enough = enoughAhead
+		}
 		if n := tune.step(now, r.total().seen); n != tune.workers {
 			tune.workers = n
 			r.grow(n)
@@ -72,10 +78,11 @@ func used() usage {
 
 // tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
 // that compute only get in each other's way. So while blocks are read from a disk and the processors are not busy, there are as many as
-// there may be; when they wait for something else, such as a log or a server, more are tried, and stay if that helped. Where nothing
+// there may be, or fewer while what they wait for is being read ahead; when they wait for something else, such as a log or a server, more are tried, and stay if that helped. Where nothing
 // moves at all, as when a journal is full and written back, more would only wait too.
 type tuner struct {
 	workers, most int
+	enough        int // for a disk that is waited for
 	fixed         bool
 	before        usage // a tick ago, and
 	seen          int64 // how far the workers were then
@@ -104,7 +111,7 @@ func (t *tuner) step(now usage, seen int64) int {
 	case t.waits: // for a disk: nothing is lost with as many as there may be
 		t.trial, t.rest = false, patience
 		t.begin()
-		return t.most
+		return max(t.workers, min(t.enough, t.most))
 	case !moved:
 		return t.workers
 	}

@@ -2,8 +2,10 @@ package relabel
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +50,7 @@ type queue struct {
 	wake    sync.Cond // there is a task
 	rest    sync.Cond // more workers may work
 	tasks   []task
-	idle    atomic.Int32 // workers that wait for a task
+	idle    atomic.Int32 // workers that wait for a task, and are not woken yet
 	pending atomic.Int64 // tasks that are not done, in the queue or in hands
 	active  atomic.Int32 // how many workers may work; the others sleep
 	ended   bool
@@ -57,6 +59,7 @@ type queue struct {
 func (q *queue) end() {
 	q.mu.Lock()
 	q.ended = true
+	q.idle.Store(0)
 	q.wake.Broadcast()
 	q.rest.Broadcast()
 	q.mu.Unlock()
@@ -66,7 +69,9 @@ func (q *queue) end() {
 func (q *queue) add(tasks ...task) {
 	q.mu.Lock()
 	q.tasks = append(q.tasks, tasks...)
-	for range min(len(tasks), int(q.idle.Load())) {
+	woken := min(len(tasks), int(q.idle.Load()))
+	q.idle.Add(int32(-woken))
+	for range woken {
 		q.wake.Signal()
 	}
 	q.mu.Unlock()
@@ -149,8 +154,7 @@ func (w *worker) next() (task, bool) {
 			return t, true
 		default:
 			q.idle.Add(1)
-			q.wake.Wait()
-			q.idle.Add(-1)
+			q.wake.Wait() // who wakes it takes it off the count, so that nobody has it in mind twice
 		}
 	}
 }
@@ -355,7 +359,8 @@ func (w *worker) list(n *node) {
 						w.own = append(w.own, last)
 					}
 					directories++
-					w.own = append(w.own, task{kind: enter, node: &node{parent: n, name: string(name[:len(name)-1]), depth: n.depth + 1, fd: -1}})
+					below := &node{parent: n, name: string(name[:len(name)-1]), depth: n.depth + 1, fd: -1, ino: inodeAt(b.data, at)}
+					w.own = append(w.own, task{kind: enter, node: below})
 				} else {
 					others++
 				}
@@ -367,6 +372,9 @@ func (w *worker) list(n *node) {
 		}
 		goOn := true
 		if directories > 0 {
+			// Inodes and the blocks of directories are on the disk in the order of the inodes' numbers, more or less, and read ahead in that
+			// order; the last in is the first out.
+			slices.SortFunc(w.own[before+1:], func(a, b task) int { return cmp.Compare(b.node.ino, a.node.ino) })
 			n.need(directories)
 			r.begun(n, int64(directories))
 			goOn = directories < shareable*8 && size == len(b.data)
@@ -496,6 +504,8 @@ func entryAt(data []byte, at int) (name []byte, kind Kind, next int) {
 	}
 	return name[:zero+1], Kind(data[at+18]), next
 }
+
+func inodeAt(data []byte, at int) uint64 { return binary.NativeEndian.Uint64(data[at:]) }
 
 func isDots(name []byte) bool {
 	return len(name) == 2 && name[0] == '.' || len(name) == 3 && name[0] == '.' && name[1] == '.'
