@@ -124,7 +124,7 @@ type Progress struct {
 
 // Change is one label that was set, or would be.
 type Change struct {
-	// Path is absolute, as the host sees it; any bytes but NUL.
+	// Path is absolute, as the host sees it; any bytes but NUL, in JSON quoted where it is not plain text.
 	Path string `json:"path"`
 	// From is the label that was there, "" where there was none.
 	From string `json:"from,omitempty"`
