@@ -131,16 +131,30 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 	return checkedFile{shown, kind, findings}, nil
 }
 
-// moduleIsThere looks for the modules that a configuration names, if it is that of this host or of the tree of --root; on other
-// machines they are somewhere else.
+// moduleIsThere looks for the modules that a configuration names, if it is that of this host or of the tree of --root, or if there is
+// a directory for them beside it, as "render --from" takes it. Of others nothing is known.
 func (a *app) moduleIsThere(name string) func(string) bool {
 	abs, err := filepath.Abs(name)
-	if err != nil {
+	if err != nil || name == "-" {
 		return nil
 	}
 	root, err := filepath.Abs(a.root)
-	if err != nil || !strings.HasPrefix(abs, filepath.Join(root, "etc/selinux-provision")+"/") {
-		return nil
+	if err != nil || !strings.HasPrefix(abs, filepath.Join(root, configDir)+"/") {
+		dir := filepath.Dir(abs)
+		if filepath.Base(dir) == "config.d" {
+			dir = filepath.Dir(dir)
+		}
+		if info, err := os.Stat(filepath.Join(dir, "modules")); err != nil || !info.IsDir() {
+			return nil
+		}
+		return func(module string) bool {
+			below, ok := strings.CutPrefix(module, configDir+"/")
+			if !ok {
+				return true
+			}
+			_, err := os.Stat(filepath.Join(dir, below))
+			return err == nil
+		}
 	}
 	return func(module string) bool {
 		r, err := hostfs.Open(root)

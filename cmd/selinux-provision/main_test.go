@@ -190,6 +190,13 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
+	for _, c := range (&app{}).commands().Commands() {
+		for line := range strings.Lines(c.Long) {
+			if len(line) > 130 {
+				t.Errorf("%s: a line of %d characters: %s", c.Name(), len(line), line)
+			}
+		}
+	}
 	got := call(t, "--help")
 	for code := range 7 {
 		reads(t, "the help", got.stdout, fmt.Sprintf("%d ", code))
@@ -579,19 +586,44 @@ func TestCheckFiles(t *testing.T) {
 	}
 }
 
-// A module that a host's own configuration names and that is not there is noted; for a file of another machine it cannot be known.
+// A module that a configuration names and that is not where it belongs is found, on this host and where the files for a machine are kept;
+// of a file by itself it cannot be known.
 func TestCheckModuleOfThisHost(t *testing.T) {
 	root := t.TempDir()
-	config := filepath.Join(root, "etc/selinux-provision/config.yaml")
+	dir := filepath.Join(root, "etc/selinux-provision")
 	text := "version: 1\npolicy:\n  modules:\n    - path: /etc/selinux-provision/modules/site.cil\n"
-	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc/selinux-provision/modules"), 0o755), os.WriteFile(config, []byte(text), 0o644)); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "config.d"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	want := config + ":4: cannot find the module /etc/selinux-provision/modules/site.cil here: deliver it to the machine together with this file (note)\n"
-	if got := call(t, "--root", root, "check", config); got != (answer{exitDone, want, ""}) {
-		t.Errorf("missing module: %+v", got)
-	}
-	if got := call(t, "check", config); got != (answer{exitDone, config + ": nothing is wrong\n", ""}) {
-		t.Errorf("file of another machine: %+v", got)
+	for _, config := range []string{filepath.Join(dir, "config.yaml"), filepath.Join(dir, "config.d/10-site.yaml")} {
+		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want := answer{exitUsage, config + ":4: cannot find the module /etc/selinux-provision/modules/site.cil here: put it there, and deliver it to the machine together with this file\n",
+			"selinux-provision: 1 problem to correct\n"}
+		fine := answer{exitDone, config + ": nothing is wrong\n", ""}
+		if got := call(t, "--root", root, "check", config); got != want {
+			t.Errorf("missing on this host: %+v", got)
+		}
+		if got := call(t, "check", config); got != fine {
+			t.Errorf("a file by itself: %+v", got)
+		}
+		if err := os.Mkdir(filepath.Join(dir, "modules"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if got := call(t, "check", config); got != want {
+			t.Errorf("missing beside the file: %+v", got)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "modules/site.cil"), []byte("(type site_t)\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"check", config}, {"--root", root, "check", config}} {
+			if got := call(t, args...); got != fine {
+				t.Errorf("%q, there: %+v", args, got)
+			}
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "modules")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -2,11 +2,13 @@ package ignition
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -28,10 +30,11 @@ type situation struct {
 	// delivered says that the file brings selinux-provision or its configuration.
 	delivered bool
 	mode      provision.Mode
-	modeAt    provision.Position
 	enforcing bool
-	// labels and uuids of file systems that Ignition makes, by their device.
-	labels, uuids map[string]string
+	// disks are the file systems that Ignition makes, by each name that they have.
+	disks map[string]disk
+	// containers are the directories that containers run from.
+	containers []string
 }
 
 // machine looks at the machine that the file makes.
@@ -59,9 +62,7 @@ func (c *checker) declared(m *machine, s *situation) {
 	if err == nil {
 		s.declared, s.mode = state, state.Mode
 		s.enforcing = state.Mode == provision.Enforcing
-		if len(state.Sources) > 0 {
-			s.modeAt = m.files[state.Sources[len(state.Sources)-1]].at
-		}
+		c.levels(state, func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) })
 		return
 	}
 	c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
@@ -75,6 +76,38 @@ func (c *checker) declared(m *machine, s *situation) {
 		}
 		return at, key + keyed(e.Key)
 	})
+}
+
+// levels finds what Flatcar's policy has not: it has one sensitivity, s0, and the categories c0 to c1023.
+func (c *checker) levels(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	for _, v := range state.Volumes {
+		if name := unknownInLevel(v.Context + ":" + v.Level); name != "" {
+			at, key := place(v.Source)
+			c.add(at, key, fmt.Sprintf("cannot label the volume %q with %s: the policy has no %s", v.Name, cmp.Or(v.Context, v.Level), name), levelRemedy)
+		}
+	}
+	for _, f := range state.FileContexts {
+		if name := unknownInLevel(f.Context); name != "" {
+			at, key := place(f.Source)
+			c.add(at, key, fmt.Sprintf("cannot label %s with %s: the policy has no %s", f.Path, f.Context, name), levelRemedy)
+		}
+	}
+}
+
+const levelRemedy = "write s0, or s0 with categories from c0 to c1023"
+
+var partOfLevel = regexp.MustCompile(`[:,.-](s|c)([0-9]+)\b`)
+
+// unknownInLevel gives the first sensitivity or category of a context that the policy has not.
+func unknownInLevel(context string) string {
+	const highestCategory = 1023
+	for _, part := range partOfLevel.FindAllStringSubmatch(":"+context, -1) {
+		n, err := strconv.Atoi(part[2])
+		if err != nil || part[1] == "s" && n != 0 || part[1] == "c" && n > highestCategory {
+			return part[1] + part[2]
+		}
+	}
+	return ""
 }
 
 func keyed(key string) string {
@@ -123,11 +156,23 @@ func (e entry) IsDir() bool                { return false }
 func (e entry) Type() fs.FileMode          { return 0 }
 func (e entry) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
 
-var policyFile = regexp.MustCompile(`^/etc/selinux/[^/]+/.+$`)
+var policyFile = regexp.MustCompile(`(?s)^/etc/selinux/[^/]+/.+$`)
+
+// inImage are the files about SELinux that every image has: Ignition stops the boot rather than write over one (its files
+// stage: "A file exists there already and overwrite is false").
+func inImage() []string {
+	return []string{seconfig.Path, "/etc/selinux/semanage.conf", "/etc/audit/rules.d/00-clear.rules", "/etc/audit/rules.d/80-selinux.rules",
+		"/etc/audit/rules.d/99-default.rules"}
+}
 
 // vendorFiles finds what stands in the place of the files that the OS and this program keep.
 func (c *checker) vendorFiles(m *machine, s *situation) {
 	c.selinuxConfig(m, s)
+	for _, name := range inImage() {
+		if f, ok := m.files[name]; ok && f.replaces && !f.overwrites {
+			c.add(f.at, f.inside, "cannot write "+name+": the image has this file, and Ignition stops the boot rather than write over it", `write "overwrite: true", or remove it`)
+		}
+	}
 	const copied = "an OS update does not reach it any more, and the containers fail when it does not fit the new image"
 	const instead = "remove it: selinux-provision brings the policy of each OS image; declare modules and file_contexts for what is yours"
 	seen := map[string]bool{}
@@ -199,6 +244,16 @@ func (c *checker) selinuxConfig(m *machine, s *situation) {
 	}
 	at, key := line("SELINUX=")
 	const declare = "remove the file, and declare mode: in " + provision.ConfigFile
+	if !f.replaces { // the image's stands before what is appended
+		if parsed.Mode != "" {
+			c.add(at, key, "cannot set the mode with a line behind the image's own: of two lines SELINUX= the first one counts", declare)
+		}
+		if parsed.Type != "" && parsed.Type != "mcs" {
+			at, key := line("SELINUXTYPE=")
+			c.add(at, key, "cannot use SELINUXTYPE="+parsed.Type+": Flatcar has the policy mcs alone, and PID 1 freezes without one when it is enforcing", "remove the line")
+		}
+		return
+	}
 	switch {
 	case parsed.Mode == "":
 		n := 0

@@ -16,8 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -76,6 +81,7 @@ func Check(name string, r io.Reader, o Options) (Kind, []Finding, error) {
 		c.add(provision.Position{File: name}, "", fmt.Sprintf("cannot check a file of more than %d MiB", maxFile>>20), "take binaries from a server, with their hash")
 		return "", c.sorted(), nil
 	}
+	c.last = lineAt(content, int64(len(content)))
 	kind, root := c.recognise(name, content)
 	switch kind {
 	case Configuration:
@@ -92,14 +98,37 @@ func Check(name string, r io.Reader, o Options) (Kind, []Finding, error) {
 type checker struct {
 	options  Options
 	findings []Finding
+	unpacked int // bytes of all contents so far
+	last     int // line of the file; 0: not known
 }
 
 func (c *checker) add(at provision.Position, key, problem, remedy string) {
-	c.findings = append(c.findings, Finding{File: at.File, Line: at.Line, Key: key, Problem: problem, Remedy: remedy})
+	if c.last > 0 { // to YAML a carriage return ends a line, to editors it does not
+		at.Line = min(at.Line, c.last)
+	}
+	c.findings = append(c.findings, Finding{File: at.File, Line: at.Line, Key: plain(key), Problem: plain(problem), Remedy: plain(remedy)})
 }
 
 func (c *checker) note(at provision.Position, key, problem, remedy string) {
-	c.findings = append(c.findings, Finding{File: at.File, Line: at.Line, Key: key, Problem: problem, Remedy: remedy, Note: true})
+	c.add(at, key, problem, remedy)
+	c.findings[len(c.findings)-1].Note = true
+}
+
+// plain writes what no terminal should get as an escape sequence: keys, paths and units are those of whoever wrote the file.
+func plain(s string) string {
+	bad := func(r rune) bool { return !unicode.IsPrint(r) }
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, bad) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if bad(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // sorted gives the findings in the order of the lines, each once, notes last.
@@ -117,6 +146,7 @@ func (c *checker) sorted() []Finding {
 // user-data and ignition.ign.
 func (c *checker) recognise(name string, content []byte) (Kind, *yaml.Node) {
 	at := provision.Position{File: name}
+	const saveAsUTF8 = "save it as UTF-8"
 	const write = "give a Butane file, an Ignition file, or a configuration of selinux-provision"
 	text := bytes.TrimSpace(content)
 	switch {
@@ -126,6 +156,9 @@ func (c *checker) recognise(name string, content []byte) (Kind, *yaml.Node) {
 	case bytes.HasPrefix(text, []byte("#cloud-config")):
 		c.add(provision.Position{File: name, Line: 1}, "", "cannot check cloud-config", "Flatcar's coreos-cloudinit writes it after the boot, too late for SELinux: use a Butane file")
 		return "", nil
+	case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
+		c.add(provision.Position{File: name, Line: 1}, "", "cannot read this: its characters are UTF-16", saveAsUTF8)
+		return "", nil
 	case bytes.IndexByte(content, 0) >= 0:
 		c.add(at, "", "cannot check this: it is a binary file", write)
 		return "", nil
@@ -134,6 +167,10 @@ func (c *checker) recognise(name string, content []byte) (Kind, *yaml.Node) {
 		root *yaml.Node
 		err  error
 	)
+	if at := invalidUTF8(content); at >= 0 {
+		c.add(provision.Position{File: name, Line: lineAt(content, int64(at))}, "", "cannot read this: there is something that is no character of UTF-8", saveAsUTF8)
+		return "", nil
+	}
 	isJSON := text[0] == '{' || text[0] == '['
 	if isJSON {
 		if root, err = readJSON(content); err != nil && !json.Valid(content) && !looksLikeJSON(text) {
@@ -207,12 +244,30 @@ func syntax(err error, content []byte) (line int, problem, remedy string) {
 		if strings.Contains(problem, "last brace") {
 			return line, problem, "remove it"
 		}
+		if strings.Contains(problem, "second document") || strings.Contains(problem, "twice") {
+			return line, problem, "put both into one"
+		}
+		if strings.Contains(problem, "levels deep") || strings.Contains(problem, "max depth") {
+			return line, problem, "nothing that a machine is made from is that deep: look for what repeats itself"
+		}
 		if strings.Contains(problem, "cannot start any token") || strings.Contains(problem, "tab character") {
 			return line, problem, "indent with spaces, and put quotes around values that begin with %, @ or `"
 		}
 		return line, problem, "look at the indentation there and in the line before"
 	}
 	return 0, strings.ReplaceAll(err.Error(), "\n", " "), ""
+}
+
+// invalidUTF8 gives the offset of the first byte that belongs to no character, -1 if there is none.
+func invalidUTF8(content []byte) int {
+	for at := 0; at < len(content); {
+		r, size := utf8.DecodeRune(content[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
+	return -1
 }
 
 // lineAt gives the line of an offset, from 1.
@@ -223,16 +278,40 @@ func lineAt(content []byte, offset int64) int {
 
 // configuration checks one file of selinux-provision's own.
 func (c *checker) configuration(name string, content []byte) {
-	doc, err := provision.Parse(name, bytes.NewReader(content))
+	state, err := provision.Load(single{name, content}, name)
 	if err != nil {
 		c.addErrors(err, func(e *provision.Error) (provision.Position, string) { return e.Position, e.Key })
-		return
+	} else {
+		c.levels(state, func(p provision.Position) (provision.Position, string) { return p, "" })
+	}
+	doc, err := provision.Parse(name, bytes.NewReader(content))
+	if err != nil {
+		return // it was said
 	}
 	for _, m := range doc.Modules() {
 		if c.options.Module != nil && !c.options.Module(m.Path) {
-			c.note(m.Source, "", "cannot find the module "+m.Path+" here", "deliver it to the machine together with this file")
+			c.add(m.Source, "", "cannot find the module "+m.Path+" here", "put it there, and deliver it to the machine together with this file")
 		}
 	}
+}
+
+// single shows provision.Load one file of the configuration. What else it asks for is taken for a module that is there.
+type single struct {
+	name    string
+	content []byte
+}
+
+// ReadFile gives the file, or something in place of a module.
+func (s single) ReadFile(name string) ([]byte, error) {
+	if name == s.name {
+		return s.content, nil
+	}
+	return []byte("(unknown)"), nil
+}
+
+// ReadDir finds nothing: which modules lie beside the file is not known.
+func (s single) ReadDir(name string) ([]fs.DirEntry, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
 }
 
 // addErrors adds what provision says about a configuration, each at the place that it stands in.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -130,13 +131,26 @@ func (m mount) takesNoContext() (reason, remedy string) {
 // mountChecks finds mounts whose label will not be what they say.
 func (c *checker) mountChecks(m *machine, s *situation) {
 	all := m.mounts()
-	s.labels, s.uuids = map[string]string{}, map[string]string{}
+	s.disks = map[string]disk{}
 	for _, f := range m.config.Storage.Filesystems {
-		s.labels[f.Device], s.uuids[f.Device] = value(f.Label), value(f.UUID)
+		one := disk{device: f.Device, label: value(f.Label), uuid: strings.ToLower(value(f.UUID)), format: value(f.Format)}
+		s.disks[device(f.Device)] = one
+		if one.label != "" {
+			s.disks["/dev/disk/by-label/"+one.label] = one
+		}
+		if one.uuid != "" {
+			s.disks["/dev/disk/by-uuid/"+one.uuid] = one
+		}
 	}
+	for i, one := range all {
+		if one.fstype == "" || one.fstype == "auto" {
+			all[i].fstype = s.disks[device(one.what)].format
+		}
+	}
+	s.containers = containerData(m)
 	for _, one := range all {
 		c.mountOptions(one)
-		c.btrfs(one, s)
+		c.btrfs(one.shown(all), s)
 		c.volume(m, one, s)
 	}
 	c.twoLabels(m, all, s)
@@ -148,7 +162,7 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 			where = "/"
 		}
 		// What a mount unit mounts was looked at with the unit.
-		if !slices.ContainsFunc(all, func(m mount) bool { return m.what == f.Device || m.where == where }) {
+		if !slices.ContainsFunc(all, func(m mount) bool { return s.device(m.what) == f.Device || m.where == where }) {
 			one := mount{what: f.Device, where: where, fstype: value(f.Format), options: joined(f.MountOptions), at: at, key: l.inside}
 			c.btrfs(one, s)
 			c.mountOptions(one)
@@ -170,12 +184,20 @@ func (c *checker) mountOptions(m mount) {
 		c.add(m.at, m.key, "cannot mount "+m.where+`: a double quote is not closed in "`+m.options+`"`, `write context="USER:ROLE:TYPE:LEVEL"`)
 		return
 	}
-	found := map[string]bool{}
+	found := map[string]string{}
 	for i, o := range all {
-		if !slices.Contains([]string{"context", "fscontext", "defcontext", "rootcontext"}, o.name) {
+		if meant := strings.ToLower(strings.Trim(o.name, `"'`)); meant != o.name && slices.Contains(labelOptions(), meant) {
+			c.add(m.at, m.key, fmt.Sprintf("cannot mount %s with the option %s: it is not %s, and the kernel refuses it", m.where, o.name, meant), fmt.Sprintf(`write %s="USER:ROLE:TYPE:LEVEL"`, meant))
 			continue
 		}
-		found[o.name] = true
+		if !slices.Contains(labelOptions(), o.name) {
+			continue
+		}
+		if before, twice := found[o.name]; twice && before != o.value {
+			c.add(m.at, m.key, fmt.Sprintf("cannot mount %s with two options %s=, %s and %s", m.where, o.name, before, o.value), "remove one of the two")
+			continue
+		}
+		found[o.name] = o.value
 		label := strings.Trim(o.value, `"`)
 		what := fmt.Sprintf("cannot mount %s with %s=%s", m.where, o.name, o.value)
 		quoted := strings.HasPrefix(o.value, `"`)
@@ -192,6 +214,10 @@ func (c *checker) mountOptions(m mount) {
 			c.add(m.at, m.key, what+": this is no context", "write USER:ROLE:TYPE:LEVEL, such as system_u:object_r:container_file_t:s0")
 			continue
 		}
+		if name := unknownInLevel(label); name != "" {
+			c.add(m.at, m.key, what+": the policy has no "+name, levelRemedy)
+			continue
+		}
 		if o.name != "context" {
 			continue
 		}
@@ -199,10 +225,13 @@ func (c *checker) mountOptions(m mount) {
 			c.add(m.at, m.key, what+": "+reason, remedy)
 		}
 	}
-	if found["context"] && found["defcontext"] {
+	if found["context"] != "" && found["defcontext"] != "" {
 		c.add(m.at, m.key, "cannot mount "+m.where+" with context= and defcontext=", "remove defcontext=: context= is for every file")
 	}
 }
+
+// labelOptions are the mount options that SELinux takes for itself (mount(8)).
+func labelOptions() []string { return []string{"context", "fscontext", "defcontext", "rootcontext"} }
 
 // isCategory says whether an option looks like what follows the comma of a level.
 func isCategory(o option) bool {
@@ -210,9 +239,32 @@ func isCategory(o option) bool {
 	return rest != o.name && rest != "" && strings.Trim(rest, "0123456789.c") == "" && o.value == ""
 }
 
-// containerData is where the container runtimes keep what containers run from.
-func containerData() []string {
-	return []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd"}
+var dataRoot = regexp.MustCompile(`(?m)(?:"data-root"\s*:|^\s*root\s*=)\s*"(/[^"]+)"`)
+
+// containerData is where the container runtimes keep what containers run from: where they do so by themselves, and where the file has
+// them do so.
+func containerData(m *machine) []string {
+	all := []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd"}
+	for _, name := range []string{"/etc/docker/daemon.json", "/etc/containerd/config.toml", "/etc/crio/crio.conf"} {
+		if found := dataRoot.FindStringSubmatch(m.files[name].content); found != nil {
+			all = append(all, path.Clean(found[1]))
+		}
+	}
+	return all
+}
+
+// shown gives, for a bind mount, the file system that it shows, in the place of the bind mount; any other mount as it is.
+func (m mount) shown(all []mount) mount {
+	if m.fstype != "none" && !m.has("bind") && !m.has("rbind") {
+		return m
+	}
+	below := ""
+	for _, other := range all {
+		if other.where != m.where && len(other.where) > len(below) && (m.what == other.where || strings.HasPrefix(m.what, strings.TrimSuffix(other.where, "/")+"/")) {
+			below, m.fstype = other.where, other.fstype
+		}
+	}
+	return m
 }
 
 // btrfs finds Btrfs where an enforcing machine has containers or volumes.
@@ -228,7 +280,7 @@ func (c *checker) btrfs(m mount, s *situation) {
 	if !s.enforcing {
 		return
 	}
-	for _, dir := range containerData() {
+	for _, dir := range s.containers {
 		if m.where == "/" || dir == m.where || strings.HasPrefix(dir, m.where+"/") || strings.HasPrefix(m.where, dir+"/") {
 			c.add(m.at, m.key, fmt.Sprintf("cannot enforce with %s on Btrfs: %s", dir, reason),
 				"format it with ext4 or xfs, or declare mode: permissive")
@@ -241,7 +293,7 @@ func (c *checker) btrfs(m mount, s *situation) {
 func (c *checker) twoLabels(m *machine, all []mount, s *situation) {
 	first := map[string]mount{}
 	for _, one := range all {
-		id, remedy := one.superblock()
+		id, remedy := s.superblock(one)
 		if id == "" || !strings.HasPrefix(id, "/") && one.context() == "" && s.rule(one) != nil && m.generator() {
 			continue // the generator gives network mounts the option that keeps them apart
 		}
@@ -280,14 +332,47 @@ func (s *situation) rule(m mount) *provision.Volume {
 		}
 		return ""
 	}
-	label, uuid := cmp.Or(from("by-label"), s.labels[m.what]), cmp.Or(from("by-uuid"), s.uuids[m.what])
+	disk := s.disks[device(m.what)]
+	label, uuid := cmp.Or(from("by-label"), disk.label), cmp.Or(from("by-uuid"), disk.uuid)
+	var best *provision.Volume
 	for i, v := range s.declared.Volumes {
 		if fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
-			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), strings.ToLower(uuid)) {
-			return &s.declared.Volumes[i]
+			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), uuid) && (best == nil || moreSpecific(v.Match, best.Match)) {
+			best = &s.declared.Volumes[i]
 		}
 	}
-	return nil
+	return best
+}
+
+// moreSpecific tells which of two rules for one mount the watcher follows: that with more exact keys, then that with more keys.
+func moreSpecific(a, b provision.VolumeMatch) bool {
+	count := func(v provision.VolumeMatch) (exact, keys int) {
+		for i, pattern := range []string{v.Mountpoint, v.Source, v.Label, v.UUID, v.FSType} {
+			if pattern == "" {
+				continue
+			}
+			keys++
+			if p, err := glob.Compile(pattern); err == nil && p.Exact() && i < 4 {
+				exact++
+			}
+		}
+		return exact, keys
+	}
+	exactA, keysA := count(a)
+	exactB, keysB := count(b)
+	return exactA > exactB || exactA == exactB && keysA > keysB
+}
+
+// disk is a file system that Ignition makes.
+type disk struct{ device, label, uuid, format string }
+
+// device gives the name under which Ignition makes a file system that is mounted by another one, such as its label; a name of
+// something else as it is, in one spelling.
+func (s *situation) device(what string) string {
+	if disk, ok := s.disks[device(what)]; ok {
+		return disk.device
+	}
+	return device(what)
 }
 
 // hidden says that a rule knows a mount by something that the mount itself does not tell: systemd is to mount another name of the device.
@@ -350,7 +435,7 @@ func (m *machine) generator() bool {
 }
 
 // superblock gives what two mounts have in common that share their labels, "" if they never do.
-func (m mount) superblock() (id, remedy string) {
+func (s *situation) superblock(m mount) (id, remedy string) {
 	switch {
 	case m.has("bind") || m.has("rbind") || m.fstype == "none" || m.fstype == "swap" || m.fstype == "tmpfs" || m.fstype == "overlay":
 		return "", ""
@@ -369,15 +454,18 @@ func (m mount) superblock() (id, remedy string) {
 	case m.what == "" || !strings.HasPrefix(m.what, "/") && !strings.Contains(m.what, "="):
 		return "", ""
 	}
-	return device(m.what), "give both the same context, or use two file systems"
+	return s.device(m.what), "give both the same context, or use two file systems"
 }
 
 // device writes the two spellings of a device as one.
 func device(what string) string {
 	for key, dir := range map[string]string{"LABEL=": "by-label/", "UUID=": "by-uuid/", "PARTLABEL=": "by-partlabel/", "PARTUUID=": "by-partuuid/"} {
 		if v, ok := strings.CutPrefix(what, key); ok {
-			return "/dev/disk/" + dir + strings.Trim(v, `"`)
+			what = "/dev/disk/" + dir + strings.Trim(v, `"`)
 		}
+	}
+	if uuid, ok := strings.CutPrefix(what, "/dev/disk/by-uuid/"); ok {
+		return "/dev/disk/by-uuid/" + strings.ToLower(uuid)
 	}
 	return what
 }

@@ -51,6 +51,9 @@ func (c *checker) delivery(m *machine, named map[string]*unitFile, s *situation)
 	} else if ok && f.mode < 0 {
 		c.add(f.at, f.inside, "cannot run "+binary+": without a mode it is written as 0644, not executable", "write \"mode: 0755\"")
 	}
+	if s.delivered {
+		c.masks(m, named, s)
+	}
 	if t == nil || len(t.options) == 0 {
 		if m.extension() == "" && s.delivered {
 			c.note(m.layers[0].place(0), "", "selinux-provision itself is not in this file: its configuration has no effect where nothing else brings it",
@@ -67,13 +70,30 @@ func (c *checker) delivery(m *machine, named map[string]*unitFile, s *situation)
 			c.add(at, key, "cannot find "+binary+", which the units start: no file of that path is written here", "add it to storage.files, with its hash")
 		}
 	}
+}
+
+// masks finds units that are masked and needed.
+func (c *checker) masks(m *machine, named map[string]*unitFile, s *situation) {
 	for _, u := range named {
-		if stage(u.name) && u.masked {
-			c.add(u.text.at, u.text.inside, "cannot run "+u.name+": it is masked", "remove \"mask: true\"")
+		if !u.masked {
+			continue
 		}
-	}
-	if u := named["audit-rules.service"]; u != nil && u.masked && s.declared != nil && s.declared.LogDenials {
-		c.add(u.text.at, u.text.inside, "cannot log denials with audit-rules.service masked: it is what loads the audit rules", "remove \"mask: true\"")
+		var wanted string
+		switch declared := s.declared; {
+		case stage(u.name):
+			wanted = "cannot run " + u.name
+		case u.name == "selinux-provision-mountwatch.service" && declared != nil && len(declared.Volumes) > 0:
+			wanted = "cannot label volumes without " + u.name
+		case u.name == "audit-rules.service" && declared != nil && declared.LogDenials:
+			wanted = "cannot log denials without audit-rules.service, which loads the audit rules"
+		case slices.Contains([]string{"systemd-sysext.service", "ensure-sysext.service"}, u.name) && m.extension() != "":
+			wanted = "cannot use the system extension image without " + u.name
+		case u.name == "selinux-provision-guard.service" && declared != nil && declared.Guard != nil:
+			wanted = "cannot put enforcing on trial without " + u.name
+		default:
+			continue
+		}
+		c.add(u.text.at, u.text.inside, wanted+": it is masked", "remove \"mask: true\"")
 	}
 }
 
@@ -115,7 +135,7 @@ func (c *checker) order(u *unitFile, named map[string]*unitFile) {
 			c.add(o.at, o.key, "cannot start "+u.name+" before the stages: its containers get the labels of a policy that is not complete", "remove Before=, and write After="+target)
 		case o.name == "After" && stage(u.name):
 			for _, w := range strings.Fields(o.value) {
-				if slices.Contains(runtimes(), w) {
+				if slices.Contains(runtimes(), w) || slices.Contains([]string{"multi-user.target", "graphical.target", "default.target"}, w) {
 					c.add(o.at, o.key, "cannot order "+u.name+" after "+w+": it comes before it, and systemd breaks such a circle by leaving one of the two out", "remove After="+w)
 				}
 			}
@@ -135,6 +155,9 @@ func (u *unitFile) starts(named map[string]*unitFile) bool {
 	if u.enabled || u.quadlet && len(u.list("Install", "WantedBy")) > 0 {
 		return true
 	}
+	if timer := named[strings.TrimSuffix(u.name, ".service")+".timer"]; timer != nil && timer.enabled && timer.atBoot() {
+		return true
+	}
 	for _, other := range named {
 		for _, key := range []string{"Wants", "Requires", "Upholds", "BindsTo"} {
 			if slices.Contains(other.list("Unit", key), u.name) {
@@ -143,6 +166,13 @@ func (u *unitFile) starts(named map[string]*unitFile) bool {
 		}
 	}
 	return false
+}
+
+// atBoot says whether a timer may start its unit while the machine boots.
+func (u *unitFile) atBoot() bool {
+	return slices.ContainsFunc(u.options, func(o unitOption) bool {
+		return slices.Contains([]string{"OnBootSec", "OnStartupSec", "OnActiveSec"}, o.name) || o.name == "Persistent" && slices.Contains([]string{"yes", "true", "on", "1"}, o.value)
+	})
 }
 
 // afterStages says whether a unit comes after the stages, or after something that does.

@@ -2,7 +2,10 @@ package ignition
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
+	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +30,11 @@ import (
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
-// maxContent is the size of what is unpacked of one compressed file.
-const maxContent = 128 << 20
+// maxContent is the size in bytes of what is unpacked of one compressed file, maxContents that of all together: they are held in memory.
+const (
+	maxContent  = 128 << 20
+	maxContents = 256 << 20
+)
 
 // maxMerges is how deep configs may be merged into each other.
 const maxMerges = 20
@@ -59,6 +65,9 @@ type text struct {
 	inside  string // that of the layer
 	first   int    // line of the file in which the first line of the content is; 0: its lines are not lines of the file
 	mode    int    // permissions, -1 if they are not said
+	// replaces says that the file has a content of its own, and does not only add to one that is there; overwrites that it may do so
+	// where there is one.
+	replaces, overwrites bool
 }
 
 // line gives the place of a line of the content, counted from 1, and what to write before the message. Line 0 is the whole.
@@ -138,10 +147,10 @@ func (c *checker) child(m *machine, parent layer, r types.Resource, at *yaml.Nod
 	if at != nil {
 		line = at.Line
 	}
-	content, known, err := fetch(r)
+	content, known, err := c.fetch(r)
 	switch {
 	case err != nil:
-		c.add(parent.place(line), parent.inside, "cannot read "+what+": "+err.Error(), "correct its source and compression")
+		c.add(parent.place(line), parent.inside, "cannot read "+what+": "+err.Error(), correctSource)
 		return false
 	case !known:
 		c.note(parent.place(line), parent.inside, what+" was not looked at: it comes from "+origin(r), "check it by itself")
@@ -242,7 +251,7 @@ func (c *checker) refused(l layer, err error) {
 			remedy = "translate it to version 3.3.0, which every release of Flatcar reads"
 		}
 	}
-	c.add(at("ignition", "version"), l.inside, fmt.Sprintf("cannot read an Ignition config of version %s: %s", version, err), remedy)
+	c.add(at("ignition", "version"), l.inside, fmt.Sprintf("cannot read an Ignition config of version %s: %s", cmp.Or(version, `""`), err), remedy)
 }
 
 // report adds what Butane or Ignition say, their warnings too: what they warn of is not done.
@@ -250,6 +259,9 @@ func (c *checker) report(l layer, rep report.Report, content []byte) {
 	for _, e := range rep.Entries {
 		if strings.HasPrefix(e.Message, "skipping validation") {
 			continue // of a merged config of another version, which is read here like every config
+		}
+		if strings.HasPrefix(e.Message, "context tree does not match content tree") {
+			e.Kind, e.Message = report.Info, "it has no value, or is an alias: keys below it that nobody knows are not found"
 		}
 		line := 0
 		if e.Marker.StartP != nil {
@@ -293,8 +305,10 @@ func remedyFor(message string, kind Kind) string {
 	return "see https://coreos.github.io/ignition/configuration-v3_3/"
 }
 
+const correctSource = "correct its source, compression and hash"
+
 // fetch gives the content of a resource, if it is in the config itself.
-func fetch(r types.Resource) (content string, known bool, err error) {
+func (c *checker) fetch(r types.Resource) (content string, known bool, err error) {
 	if r.Source == nil {
 		return "", true, nil
 	}
@@ -305,21 +319,45 @@ func fetch(r types.Resource) (content string, known bool, err error) {
 	if err != nil {
 		return "", true, errors.New("it is no data URL: " + err.Error())
 	}
-	if r.Compression == nil || *r.Compression != "gzip" {
-		return string(data.Data), true, nil
+	unpacked := data.Data
+	if r.Compression != nil && *r.Compression == "gzip" {
+		if unpacked, err = gunzip(unpacked, min(maxContent, maxContents-c.unpacked)); err != nil {
+			return "", true, err
+		}
 	}
-	in, err := gzip.NewReader(bytes.NewReader(data.Data))
+	c.unpacked += len(unpacked)
+	if declared := r.Verification.Hash; declared != nil && !hasHash(unpacked, *declared) {
+		return "", true, errors.New("it does not have the hash that is declared for it, so Ignition stops the boot")
+	}
+	return string(unpacked), true, nil
+}
+
+func gunzip(packed []byte, most int) ([]byte, error) {
+	in, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return "", true, errors.New("it is not compressed with gzip")
+		return nil, errors.New("it is not compressed with gzip")
 	}
-	plain, err := io.ReadAll(io.LimitReader(in, maxContent+1))
+	unpacked, err := io.ReadAll(io.LimitReader(in, int64(most)+1))
 	switch {
 	case err != nil:
-		return "", true, errors.New("it is damaged: " + err.Error())
-	case len(plain) > maxContent:
-		return "", true, fmt.Errorf("it is larger than %d MiB", maxContent>>20)
+		return nil, errors.New("it is damaged: " + err.Error())
+	case len(unpacked) > most:
+		return nil, fmt.Errorf("it is larger than %d MiB, or all that is in this file is larger than %d MiB", maxContent>>20, maxContents>>20)
 	}
-	return string(plain), true, nil
+	return unpacked, nil
+}
+
+// hasHash compares a content, unpacked, with a hash that Ignition would compare it with. A hash of a kind that Ignition does not know is
+// refused elsewhere.
+func hasHash(content []byte, declared string) bool {
+	kind, sum, _ := strings.Cut(declared, "-")
+	switch kind {
+	case "sha512":
+		return strings.EqualFold(sum, fmt.Sprintf("%x", sha512.Sum512(content)))
+	case "sha256":
+		return strings.EqualFold(sum, fmt.Sprintf("%x", sha256.Sum256(content)))
+	}
+	return true
 }
 
 // origin names a server, without what may be secret in the address.
@@ -343,15 +381,20 @@ func (c *checker) collect(m *machine) {
 			t.mode = *f.Mode & 0o7777
 		}
 		var err error
-		if t.content, t.known, err = fetch(f.Contents); err != nil {
-			c.add(t.at, f.Path, "cannot read the content: "+err.Error(), "correct its source and compression")
+		if t.content, t.known, err = c.fetch(f.Contents); err != nil {
+			c.add(t.at, f.Path, "cannot read the content: "+err.Error(), correctSource)
 			continue
 		}
 		for _, r := range f.Append {
-			more, known, err := fetch(r)
+			more, known, err := c.fetch(r)
+			if err != nil {
+				c.add(t.at, f.Path, "cannot read what is appended: "+err.Error(), correctSource)
+			}
 			t.known = t.known && known && err == nil
 			t.content += more
 		}
+		t.replaces = f.Contents.Source != nil
+		t.overwrites = f.Overwrite != nil && *f.Overwrite
 		if len(f.Append) == 0 && l.kind == Butane {
 			t.first = firstLine(l, get(node, "contents", "inline"))
 		}

@@ -52,7 +52,7 @@ func (r *jsonReader) token() (json.Token, int, error) {
 
 func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("more than %d levels deep", maxDepth)
+		return nil, &yaml.LoadError{Mark: yaml.Mark{Line: r.line}, Message: fmt.Sprintf("it is more than %d levels deep", maxDepth)}
 	}
 	t, line, err := r.token()
 	if err != nil {
@@ -62,10 +62,18 @@ func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	switch v := t.(type) {
 	case json.Delim:
 		n.Kind = map[json.Delim]yaml.Kind{'{': yaml.MappingNode, '[': yaml.SequenceNode}[v]
+		keys := map[string]bool{}
 		for r.decoder.More() {
 			item, err := r.value(depth + 1)
 			if err != nil {
 				return nil, err
+			}
+			// Ignition would take the last, or parts of both.
+			if n.Kind == yaml.MappingNode && len(n.Content)%2 == 0 {
+				if keys[item.Value] {
+					return nil, &yaml.LoadError{Mark: yaml.Mark{Line: item.Line}, Message: fmt.Sprintf("the key %s is here twice", quote(item.Value))}
+				}
+				keys[item.Value] = true
 			}
 			n.Content = append(n.Content, item)
 		}
@@ -91,6 +99,15 @@ func readYAML(content []byte) (*yaml.Node, error) {
 	if err := loader.Load(&document); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
+		return nil, err
+	}
+	// Butane reads the first document alone, and says nothing of the others.
+	var second yaml.Node
+	if err := loader.Load(&second); err == nil {
+		if inside := resolve(&second); len(inside.Content) > 0 && inside.Content[0].Tag != "!!null" {
+			return nil, &yaml.LoadError{Mark: yaml.Mark{Line: inside.Content[0].Line}, Message: "a second document begins here, which nobody reads"}
+		}
+	} else if !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if document.Kind != yaml.DocumentNode {

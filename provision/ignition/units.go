@@ -190,14 +190,35 @@ func (u *unitFile) programs() (all []unitOption) {
 		if o.section != "Service" || !strings.HasPrefix(o.name, "Exec") || strings.HasPrefix(o.name, "ExecStop") {
 			continue
 		}
-		words := strings.Fields(strings.TrimLeft(o.value, "@-:+!|"))
-		for len(words) > 1 && (path.Base(words[0]) == "env" || strings.Contains(words[0], "=")) {
-			words = words[1:]
+		command := strings.TrimLeft(o.value, "@-:+!|")
+		commands := []string{command}
+		if slices.Contains([]string{"sh", "bash", "dash"}, program(command)) {
+			for _, script := range quotedParts(command) {
+				commands = append(commands, strings.FieldsFunc(script, func(r rune) bool { return strings.ContainsRune(";&|(){}", r) })...)
+			}
 		}
-		if len(words) > 0 {
-			o.value = path.Base(words[0])
-			all = append(all, o)
+		for _, command := range commands {
+			if o.value = program(command); o.value != "" {
+				all = append(all, o)
+			}
 		}
 	}
 	return all
+}
+
+// program gives the base name of what a command starts, behind what only prepares that.
+func program(command string) string {
+	wrapped := false
+	for word := range strings.FieldsSeq(command) {
+		word = strings.Trim(word, `"'`)
+		switch base := path.Base(word); {
+		case strings.Contains(word, "="), wrapped && (strings.HasPrefix(word, "-") || strings.Trim(word, "0123456789smh") == ""):
+		case slices.Contains([]string{"env", "sudo", "nohup", "exec", "nice", "ionice", "setsid", "timeout", "time",
+			"if", "then", "else", "elif", "while", "until", "do", "!"}, base):
+			wrapped = true
+		default:
+			return base
+		}
+	}
+	return ""
 }
