@@ -39,7 +39,8 @@ labelled; a boolean allows it; another domain may do it already; the categories 
   denials --types NAME        the attributes of a type, or the types of an attribute
 
 No denial does not mean that nothing would be denied: dontaudit rules of the policy, and audit rules, keep denials from the log.
-The answer says whether they do. A log of another host is judged by the policy of this one, unless --policy names that one's. Names, paths and labels in records come from the programs that were denied; read them so.`
+The answer says whether they do. A log of another host is judged by the policy of this one, unless --policy names that one's.
+Names, paths and labels in records come from the programs that were denied; read them so.`
 
 // denialOptions are the flags of denials.
 type denialOptions struct {

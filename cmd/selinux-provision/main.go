@@ -163,7 +163,7 @@ func (a *app) commands() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true
 	// The terminal going away ends a command; to the watcher its signal means something else.
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		if cmd.Name() != "watch" {
@@ -233,6 +233,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.checkCommand())
 	root.AddCommand(a.renderCommand())
 	root.AddCommand(a.manCommand())
+	root.AddCommand(a.completionCommand())
 	root.AddCommand(a.denialsCommand())
 	root.AddCommand(a.guardCommand())
 	root.AddCommand(a.relabelCommand())

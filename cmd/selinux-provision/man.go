@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) manCommand() *cobra.Command {
-	return &cobra.Command{Use: "man [config]", Short: "Print the manual page, or that of the configuration", Hidden: true,
+	return &cobra.Command{Use: "man [config]", Short: "Print the manual page, or that of the configuration",
 		Long:    "Print a manual page for man(1): that of the program, or with \"config\" that of its configuration.",
 		Example: "  selinux-provision man | man -l -", ValidArgs: []string{"config"}, Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -114,7 +114,7 @@ func manual(root *cobra.Command) string {
 	r.section("COMMANDS")
 	var each func(c *cobra.Command)
 	each = func(c *cobra.Command) {
-		if c.Name() == "help" || c.Name() == "completion" || c.Hidden && c.Name() != "man" {
+		if c.Name() == "help" || c.Hidden {
 			return
 		}
 		if c.Runnable() && c.HasParent() {

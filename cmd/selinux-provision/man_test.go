@@ -28,11 +28,17 @@ func TestManualPages(t *testing.T) {
 	}
 }
 
-// The completions for shells are made by cobra; bash reads them without fault, and they know our commands.
+// The completions for shells are made by cobra; bash reads them without fault, and they know our commands. They ask the program that is
+// installed, so they are never older than it.
 func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if got := call(t, "completion", shell); got.code != exitDone || !strings.Contains(got.stdout, "selinux-provision") {
+		if got := call(t, "completion", shell); got.code != exitDone || !strings.Contains(got.stdout, "selinux-provision") || !strings.Contains(got.stdout, "__complete") {
 			t.Errorf("%s: %+v", shell, got)
+		}
+	}
+	for args, want := range map[string]string{"completion": "without the name of one shell", "completion bash zsh": "without the name of one shell", "completion tcsh": `for "tcsh"`} {
+		if got := call(t, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.stderr, want) {
+			t.Errorf("%s: %+v", args, got)
 		}
 	}
 	script := call(t, "completion", "bash").stdout

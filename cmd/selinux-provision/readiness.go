@@ -18,8 +18,8 @@ import (
 const readinessHelp = `Tell whether the host may enforce: ready, not ready, or not enough evidence, with the reasons.
 
 What is asked: was the host observed long enough and over a reboot, with nothing that hides denials and no record lost; did every
-declared workload run; was anything denied that enforcing would stop; is a volume without a label; do containers use Btrfs; is the
-policy store as declared. Evidence is collected by selinux-provision-evidence.timer where the configuration has readiness.
+declared workload run; was anything denied that enforcing would stop; is a volume without a label; do containers use Btrfs;
+is the policy store as declared. Evidence is collected by selinux-provision-evidence.timer where the configuration has readiness.
 
 Exit code 0: ready; 3: not ready, or not enough evidence.`
 

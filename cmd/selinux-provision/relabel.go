@@ -35,11 +35,11 @@ last, and only if nothing failed.
   relabel /var/lib/data --context default      what containers share: the file= label of the policy's lxc_contexts
   relabel /srv --from-policy                   what the policy's file contexts say, like restorecon -R
 
-It stays in the tree: no link is followed, no mount is entered, and a file with several names is left alone unless the tree is a whole
-file system or --trust-links is given. System directories are refused, except with --from-policy.
+It stays in the tree: no link is followed, no mount is entered, and a file with several names is left alone unless the tree
+is a whole file system or --trust-links is given. System directories are refused, except with --from-policy.
 
-Exit code 0: every entry has its label; 3: not every one, what is missing is listed. Run it again to go on: what it did within the last
-day is believed then; with --fresh it looks at everything again.`
+Exit code 0: every entry has its label; 3: not every one, what is missing is listed. Run it again to go on: what it did within
+the last day is believed then; with --fresh it looks at everything again.`
 
 // relabelFlags are those of one call.
 type relabelFlags struct {
