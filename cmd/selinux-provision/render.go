@@ -49,7 +49,7 @@ func (a *app) renderCommand() *cobra.Command {
 	flags.StringVar(&f.from, "from", "", "take the configuration from this `directory`")
 	flags.StringVar(&f.binary, "binary", "embed", "`URL` that the machine gets the program from, or \"embed\"")
 	flags.StringVar(&f.sysext, "sysext", "", "`URL` that the machine gets the system extension image from; needs --hash")
-	flags.StringVar(&f.hash, "hash", "", "sha512-... or sha256-... of what is behind the `URL`")
+	flags.StringVar(&f.hash, "hash", "", "the `hash` of what is behind the URL: sha512-... or sha256-...")
 	_ = render.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"butane", "ignition"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = render.RegisterFlagCompletionFunc("spec", cobra.FixedCompletions(ignition.Versions(), cobra.ShellCompDirectiveNoFileComp))
 	render.RunE = func(*cobra.Command, []string) error {
@@ -166,6 +166,14 @@ func (a *app) declaredFiles(from string) ([]ignition.File, error) {
 	defer root.Close()
 	reader := declaredReader{configReader{root, a.config}, at}
 	state, err := provision.Load(reader, a.config)
+	var problems provision.Errors
+	if errors.As(err, &problems) && from != "" {
+		for _, p := range problems { // where it is now, not where it will be
+			if below, ok := strings.CutPrefix(p.File, configDir); ok {
+				p.File = filepath.Join(from, below)
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func TestRenderRefused(t *testing.T) {
 		{"render --to butane --hash z", "cannot use --hash without an address: give --binary or --sysext with a URL"},
 		{"--config x render --to butane --from y", "cannot use --from and --config in one run: give one of them"},
 		{"render --to butane --from " + good + " --binary no", `cannot use --binary "no": give a URL, or embed`},
-		{"render --to butane --from " + bad, "/etc/selinux-provision/config.yaml:2: mode: cannot use \"on\" as a mode: write enforcing, permissive or unmanaged"},
+		{"render --to butane --from " + bad, bad + "/config.yaml:2: mode: cannot use \"on\" as a mode: write enforcing, permissive or unmanaged"},
 		{"render --to butane --from " + empty, "cannot find a configuration in " + empty + ": write one, or give another place with --from or --config"},
 		{"render --to butane --from " + good + " --binary https://x.example/y --hash sha512-12",
 			`cannot render this: the machine would have what "check" refuses: Butane refuses this: incorrect size for hash sum: write sha256- or sha512- and the whole sum in hexadecimal: see sha512sum(1)`},
