@@ -82,6 +82,15 @@ func TestReadmeCommands(t *testing.T) {
 			t.Errorf("the commands do not make %s (%v)", file, err)
 		}
 	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignition, err := os.Stat(filepath.Join(copied, "node.ign"))
+	said := regexp.MustCompile("`node.ign` has the program in it \\(([0-9]+) MB\\)").FindStringSubmatch(string(readme))
+	if err != nil || said == nil || said[1] != strconv.FormatInt((ignition.Size()+500_000)/1_000_000, 10) {
+		t.Errorf("the README says that node.ign has %q MB: %+v (%v)", said, ignition, err)
+	}
 	if strings.Count(string(out), "nothing is wrong") != 2 {
 		t.Error("check does not say of both files that nothing is wrong")
 	}
@@ -107,6 +116,7 @@ func TestFleetFiles(t *testing.T) {
 			}
 		}
 		if object["kind"] == "Plan" {
+			planKeys(t, object)
 			written := regexp.MustCompile(`'([^']+)'`).FindAllStringSubmatch(text[strings.Index(text, "printf"):], -1)
 			var config strings.Builder
 			for _, line := range written[1:] { // the first is the format
@@ -119,6 +129,34 @@ func TestFleetFiles(t *testing.T) {
 	}
 	if butane != 1 {
 		t.Errorf("%d Butane files", butane)
+	}
+}
+
+// planKeys holds a Plan to the keys that its type has (rancher/system-upgrade-controller, pkg/apis/upgrade.cattle.io/v1/types.go, v0.16),
+// and to labels that are the program's and do not change under its hands.
+func planKeys(t *testing.T, plan map[string]any) {
+	t.Helper()
+	known := map[string]string{
+		"":        "apiVersion kind metadata spec",
+		"spec":    "concurrency jobActiveDeadlineSecs nodeSelector serviceAccountName channel version secrets tolerations exclusive window prepare upgrade cordon drain imagePullSecrets postCompleteDelay priorityClassName",
+		"drain":   "timeout gracePeriod deleteLocalData deleteEmptydirData ignoreDaemonSets force disableEviction skipWaitForDeleteTimeout podSelector",
+		"upgrade": "image command args envs envFrom volumes securityContext",
+	}
+	spec, _ := plan["spec"].(map[string]any)
+	for name, object := range map[string]any{"": plan, "spec": spec, "drain": spec["drain"], "upgrade": spec["upgrade"]} {
+		keys, ok := object.(map[string]any)
+		if !ok {
+			t.Errorf("the plan has no %q", name)
+		}
+		for key := range keys {
+			if !slices.Contains(strings.Fields(known[name]), key) {
+				t.Errorf("the plan has the key %q in %q, which its type has not", key, name)
+			}
+		}
+	}
+	selector, err := yaml.Marshal(spec["nodeSelector"])
+	if err != nil || !strings.Contains(string(selector), "/selinux-provision.may-enforce") || strings.Contains(string(selector), ".mode") {
+		t.Errorf("the plan chooses nodes by %s (%v)", selector, err)
 	}
 }
 
@@ -181,7 +219,11 @@ func anchors(text string) (all []string) {
 func product(t *testing.T, dirs ...string) (files []*ast.File) {
 	t.Helper()
 	for _, dir := range dirs {
-		names, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+		pattern := filepath.Join("..", dir, "*.go")
+		if strings.HasSuffix(dir, ".go") {
+			pattern = filepath.Join("..", dir)
+		}
+		names, err := filepath.Glob(pattern)
 		if err != nil || len(names) == 0 {
 			t.Fatalf("%s: %v, %v", dir, names, err)
 		}
@@ -275,7 +317,7 @@ func TestThreeInTheMorning(t *testing.T) {
 	}
 	checked := 0
 	for _, tree := range product(t, "stages", "policystore", "mountwatch", "mountwatch/judge", "mountwatch/remount", "mountwatch/declared", "mountwatch/mounts",
-		"internal/command", "internal/kernel", "internal/systemd") {
+		"mountwatch/relabel", "internal/command", "internal/filecontexts", "internal/hostfs", "internal/kernel", "internal/plan", "internal/systemd", "cmd/selinux-provision/watch.go") {
 		for _, text := range texts(tree) {
 			if !strings.HasPrefix(text, "cannot ") || strings.HasPrefix(text, "cannot …") {
 				continue

@@ -27,8 +27,8 @@ func TestExamplePermissive(t *testing.T) {
 	m.containersLast(t)
 	// What a fleet's tools read.
 	m.fails(t, "mkdir -p /run/fleet && /opt/bin/selinux-provision readiness --features /run/fleet/features --metrics /run/fleet/metrics.prom", 3)
-	m.expect(t, "the files for a fleet", "grep -v vendor-policy /run/fleet/features; grep '^selinux_provision_enforcing' /run/fleet/metrics.prom; ls /run/fleet",
-		"selinux-provision.mode=permissive\nselinux-provision.as-declared=true\nselinux-provision.readiness=not-enough-evidence\nselinux_provision_enforcing 0\nfeatures\nmetrics.prom")
+	m.expect(t, "the files for a fleet", "grep -v -e vendor-policy -e ^# /run/fleet/features | sed s,^feature.node.kubernetes.io/selinux-provision,,; grep '^selinux_provision_enforcing' /run/fleet/metrics.prom; ls /run/fleet",
+		".mode=permissive\n.as-declared=true\n.may-enforce=false\n.readiness=not-enough-evidence\nselinux_provision_enforcing 0\nfeatures\nmetrics.prom")
 	m.Must(t, transition)
 	m.expect(t, "denials of what was not stopped", `journalctl -b --sync >/dev/null; journalctl -b --no-pager | grep 'avc: ' | grep 'comm="runcon"' | grep -o permissive=. | sort -u`, "permissive=1")
 }
