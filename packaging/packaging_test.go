@@ -15,6 +15,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -48,7 +49,7 @@ func sources(t *testing.T, to string, when time.Time) string {
 			return err
 		}
 		below, _ := filepath.Rel(root, path)
-		if e.IsDir() && slices.Contains([]string{".git", "bin", "dist", "vmtests", "bench"}, below) {
+		if e.IsDir() && slices.Contains([]string{".git", "bin", "dist"}, below) {
 			return filepath.SkipDir
 		}
 		if e.IsDir() {
@@ -210,6 +211,8 @@ func archive(t *testing.T, name string, release map[string][]byte) {
 	}
 	in := tar.NewReader(unpacked)
 	found := map[string]*tar.Header{}
+	linked := map[string]string{} // from which document
+	link := regexp.MustCompile(`\]\(([^)#\s]+)[^)\s]*\)`)
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -220,6 +223,17 @@ func archive(t *testing.T, name string, release map[string][]byte) {
 		found[strings.TrimPrefix(h.Name, name+"/")] = h
 		if h.Uid != 0 || h.Gid != 0 || h.ModTime.Unix() != 1700000000 || h.Typeflag == tar.TypeReg && h.Mode != 0o644 && h.Mode != 0o755 {
 			t.Errorf("%s is of %d:%d, mode %o, time %s", h.Name, h.Uid, h.Gid, h.Mode, h.ModTime)
+		}
+		if document := strings.TrimPrefix(h.Name, name+"/"); path.Ext(document) == ".md" {
+			text, err := io.ReadAll(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range link.FindAllStringSubmatch(string(text), -1) {
+				if !strings.Contains(to[1], "://") {
+					linked[path.Join(path.Dir(document), to[1])] = document
+				}
+			}
 		}
 		if h.Name == name+"/selinux-provision" {
 			content, err := io.ReadAll(in)
@@ -236,8 +250,13 @@ func archive(t *testing.T, name string, release map[string][]byte) {
 		}
 	}
 	for file := range found {
-		if strings.HasSuffix(file, ".go") {
+		if strings.HasSuffix(file, ".go") && linked[file] == "" {
 			t.Errorf("in the archive: %s", file)
+		}
+	}
+	for file, document := range linked {
+		if found[file] == nil && found[file+"/"] == nil {
+			t.Errorf("%s links to %s, which is not in the archive", document, file)
 		}
 	}
 }
