@@ -72,30 +72,56 @@ func FindType(root *hostfs.Root) (string, error) {
 	if err != nil || configured == "" {
 		return vendors, err
 	}
-	if info, err := root.Stat(VendorStore + "/" + configured + "/active/modules"); err != nil || !info.IsDir() {
-		return "", fmt.Errorf("cannot use SELINUXTYPE=%s of %s: this OS image ships no such policy: write SELINUXTYPE=%s",
+	ships, err := ships(root, configured)
+	if err == nil && !ships {
+		err = fmt.Errorf("cannot use SELINUXTYPE=%s of %s: this OS image ships no such policy: write SELINUXTYPE=%s",
 			configured, root.Path(seconfig.Path), vendors)
+	}
+	if err != nil {
+		return "", err
 	}
 	return configured, nil
 }
 
-// VendorType names the policy type that the OS image comes with. ErrNoVendor: it has no policy.
+// VendorType names the policy type that the OS image comes with. ErrNoVendor: it has no policy. What cannot be read is not "none":
+// whoever takes a failing disk for another kind of host leaves the host alone and says that all is well.
 func VendorType(root *hostfs.Root) (string, error) {
 	policyType, err := typeIn(root, VendorDir+"/config")
 	if err != nil {
 		return "", err
 	}
-	if info, err := root.Stat(VendorStore + "/" + policyType + "/active/modules"); policyType == "" || err != nil || !info.IsDir() {
+	found := false
+	if policyType != "" {
+		if found, err = ships(root, policyType); err != nil {
+			return "", err
+		}
+	}
+	if !found {
 		return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux", ErrNoVendor)
 	}
 	return policyType, nil
 }
 
-// typeIn reads the policy type from a configuration; "" if the file leads nowhere, is none, or does not say.
+// ships tells whether the OS image has a policy of this type.
+func ships(root *hostfs.Root, policyType string) (bool, error) {
+	info, err := root.Stat(VendorStore + "/" + policyType + "/active/modules")
+	if err != nil {
+		if hostfs.NoFile(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("cannot tell which policies this OS image ships: %w", err)
+	}
+	return info.IsDir(), nil
+}
+
+// typeIn reads the policy type from a configuration; "" if the name leads nowhere or to no file, or the file does not say.
 func typeIn(root *hostfs.Root, name string) (string, error) {
 	f, err := root.OpenFile(name)
-	if err != nil {
+	if hostfs.NoFile(err) {
 		return "", nil // it is repaired later
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot read the policy's type: %w", err)
 	}
 	defer f.Close()
 	c, err := seconfig.Parse(f)

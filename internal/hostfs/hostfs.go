@@ -81,6 +81,12 @@ func (i Info) IsLink() bool { return i.Mode&fs.ModeSymlink != 0 }
 // Missing tells whether an error says that a name leads to nothing: it does not exist, or is a dangling or circular link.
 func Missing(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) }
 
+// NoFile tells whether an error of OpenFile says that no regular file is there: nothing, something else, or a way that leads through
+// what is no directory. Any other error says that nobody knows.
+func NoFile(err error) bool {
+	return Missing(err) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL)
+}
+
 func clean(name string) string { return path.Clean("/" + name) }
 
 func (r *Root) fail(op, name string, err error) error {
