@@ -35,7 +35,12 @@ func (l looker) judge(m *mounts.Mount) (judge.Verdict, mounts.Names) {
 	if l.rules.NeedNames(m) {
 		facts.Names = l.namesOf(m)
 	}
-	if rules := l.rules.Matching(m, facts.Names); len(rules) == 1 && m.Seclabel() {
+	rules := l.rules.Matching(m, facts.Names)
+	// Whether another mount of the same file system is declared, and with another label, may be told by its names alone.
+	if len(rules) == 1 && slices.ContainsFunc(l.table.Superblock(m.Device), l.rules.NeedNames) {
+		facts.Names = l.namesOf(m)
+	}
+	if len(rules) == 1 && m.Seclabel() {
 		facts.Names = l.namesOf(m) // also the name under which a finished relabelling is remembered
 		// Only where it counts: a server that does not answer would keep every other volume waiting.
 		if facts.Labelled = l.labelled(rules[0], m, facts.Names); facts.Labelled != "" {
@@ -108,6 +113,8 @@ func describe(v judge.Verdict) Volume {
 		out.State = Relabelling
 	case judge.Refused:
 		out.State = Refused
+	case judge.LeftAlone:
+		out.State = LeftAlone
 	}
 	return out
 }
@@ -118,7 +125,8 @@ func atS0(context string) bool {
 	return len(fields) == 4 && fields[3] == "s0"
 }
 
-// Look gives every mount that a rule is meant for, and every rule that no mount matches, as they are now. It changes nothing.
+// Look gives every mount that a rule fits, those that are left alone included, and every rule that no mount matches, as they are now. It
+// changes nothing.
 func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config) ([]Volume, error) {
 	source, err := mounts.Open()
 	if err != nil {
@@ -141,10 +149,16 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 	met := map[string]bool{}
 	for _, m := range table.All() {
 		verdict, _ := l.judge(m)
-		if verdict.Outcome == judge.Undeclared || verdict.Outcome == judge.LeftAlone {
+		if verdict.Outcome == judge.Undeclared || verdict.Rule == nil && verdict.Rules == nil {
 			continue
 		}
 		now := describe(verdict)
+		if now.State == LeftAlone {
+			// A rule that fits the system's own by its pattern alone still waits for what it is meant for.
+			met[now.Rule] = met[now.Rule] || now.Code != judge.CodeSystem
+			volumes = append(volumes, now)
+			continue
+		}
 		for _, name := range strings.Split(now.Rule, ", ") {
 			met[name] = true
 		}

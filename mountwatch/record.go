@@ -1,7 +1,6 @@
 package mountwatch
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -41,6 +40,7 @@ const (
 	Refused     State = "refused"     // it stays as it is, for the reason given
 	Failed      State = "failed"      // it was tried, and something went wrong
 	Pending     State = "pending"     // nobody has seen to it: the watcher does not run
+	LeftAlone   State = "left alone"  // it is somebody else's, or hidden; only ever looked at
 	NotMounted  State = "not mounted" // a rule that no mount matches now
 )
 
@@ -49,7 +49,7 @@ func (s State) Final() bool { return s == Labelled || s == Refused || s == Faile
 
 // Volume is one mount that a rule is meant for, and what became of it.
 type Volume struct {
-	// Rule is the name of the rule; with two that are in each other's way both, "a, b". Written by the watcher, read by status and Wait.
+	// Rule is the name of the rule; with two that match equally well both, "a, b". Written by the watcher, read by status and Wait.
 	Rule       string `json:"rule"`
 	Mountpoint string `json:"mountpoint"`
 	Source     string `json:"source,omitempty"`
@@ -108,6 +108,8 @@ type Record struct {
 	// Failed are mounts that could not be made with their context; in Dir. Written by the watcher, read by the generator at the next boot, which
 	// must not give a volume an option that keeps it from being mounted. A reload of the watcher forgets them.
 	Failed []FailedMount `json:"failed,omitempty"`
+
+	saved map[string][sha256.Size]byte // what is in the files, by name
 }
 
 // FailedMount is a mount that could not be made with a context.
@@ -157,17 +159,16 @@ func (r *Record) save(root *hostfs.Root) error {
 		}
 		to.Done = append(to.Done, d)
 	}
-	return errors.Join(lasting.saveFile(root, Dir, doneFile), mounted.saveFile(root, RunDir, mountsFile))
+	return errors.Join(r.saveFile(root, Dir, doneFile, &lasting), r.saveFile(root, RunDir, mountsFile, &mounted))
 }
 
-func (r *Record) saveFile(root *hostfs.Root, dir, name string) error {
-	content, err := json.MarshalIndent(r, "", " ")
+func (r *Record) saveFile(root *hostfs.Root, dir, name string, part *Record) error {
+	content, err := part.encode()
 	if err != nil {
 		return err
 	}
-	content = append(content, '\n')
-	old, err := root.ReadFile(name)
-	if err == nil && bytes.Equal(old, content) || err != nil && len(r.Volumes)+len(r.Done)+len(r.Failed) == 0 {
+	sum := sha256.Sum256(content)
+	if _, err := root.Lstat(name); err != nil && len(part.Volumes)+len(part.Done)+len(part.Failed) == 0 || err == nil && r.inFile(root, name) == sum {
 		return nil
 	}
 	if err := root.MkdirAll(dir, 0o755); err != nil {
@@ -176,7 +177,51 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string) error {
 	if err := root.WriteFile(name, content, hostfs.Attributes{Mode: 0o644}); err != nil {
 		return fmt.Errorf("cannot remember what was done: %w", err)
 	}
+	if r.saved == nil {
+		r.saved = map[string][sha256.Size]byte{}
+	}
+	r.saved[name] = sum
 	return nil
+}
+
+// inFile gives the hash of what is in a file. It is read once: it may be long.
+func (r *Record) inFile(root *hostfs.Root, name string) [sha256.Size]byte {
+	if sum, known := r.saved[name]; known {
+		return sum
+	}
+	content, _ := root.ReadFile(name) // what cannot be read is not like anything that would be written
+	return sha256.Sum256(content)
+}
+
+// encode gives the record as JSON with a line for each entry. There may be thousands, and it is written often: encoding all of it at once
+// would take several times its size in memory.
+func (r *Record) encode() ([]byte, error) {
+	out := make([]byte, 0, 64+512*(len(r.Volumes)+len(r.Done)+len(r.Failed)))
+	out = fmt.Appendf(out, `{"version": %d`, r.Version)
+	var failures [3]error
+	out, failures[0] = appendList(out, "volumes", r.Volumes)
+	out, failures[1] = appendList(out, "done", r.Done)
+	out, failures[2] = appendList(out, "failed", r.Failed)
+	return append(out, "}\n"...), errors.Join(failures[:]...)
+}
+
+func appendList[T any](out []byte, name string, list []T) ([]byte, error) {
+	for i := range list {
+		entry, err := json.Marshal(&list[i])
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			out = append(out, ",\n\""+name+"\": [\n"...)
+		} else {
+			out = append(out, ",\n"...)
+		}
+		out = append(out, entry...)
+	}
+	if len(list) > 0 {
+		out = append(out, ']')
+	}
+	return out, nil
 }
 
 // volume finds what is remembered of a mount.

@@ -101,13 +101,28 @@ func (w *Watcher) relabel(ctx context.Context, v *volume, verdict judge.Verdict)
 	w.startRelabels(ctx)
 }
 
+// maxRelabels is how many volumes are labelled at once, and once more as many that somebody waits for: each has threads and a memory of
+// its own, and what is on no disk, such as a tmpfs, would not wait for another.
+const maxRelabels = 4
+
 // startRelabels begins with every waiting job whose disks are free.
 func (w *Watcher) startRelabels(ctx context.Context) {
 	r := &w.relabels
+	running := 0
 	for _, job := range r.queue {
-		if job.stop != nil || slices.ContainsFunc(job.disks, func(d string) bool { return r.busy[d] }) {
+		if job.stop != nil {
+			running++
+		}
+	}
+	for _, job := range r.queue {
+		most := maxRelabels
+		if !job.limits.Background {
+			most += maxRelabels
+		}
+		if job.stop != nil || running >= most || slices.ContainsFunc(job.disks, func(d string) bool { return r.busy[d] }) {
 			continue
 		}
+		running++
 		for _, d := range job.disks {
 			r.busy[d] = true
 		}

@@ -71,7 +71,7 @@ func Wait(ctx context.Context, root *hostfs.Root, host judge.Host, config Config
 func settled(all []Volume, rule string) (volumes []Volume, done bool, err error) {
 	done = true
 	for _, v := range all {
-		if !slices.Contains(strings.Split(v.Rule, ", "), rule) {
+		if v.State == LeftAlone || !slices.Contains(strings.Split(v.Rule, ", "), rule) {
 			continue
 		}
 		volumes = append(volumes, v)

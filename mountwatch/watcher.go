@@ -136,6 +136,15 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		watchdog = ticker.C
 	}
 	ready, waiting := false, false
+	// With thousands of volumes the record is long, and one event follows the other: it is written at once, but not so often that more than
+	// a small part of the time goes into that.
+	var later <-chan time.Time // when there is something to write that was put off
+	var next time.Time         // not before
+	defer func() {
+		if later != nil {
+			w.save()
+		}
+	}()
 	// A mount whose server does not answer must not keep the boot waiting.
 	patience := time.NewTimer(time.Hour)
 	defer patience.Stop()
@@ -167,6 +176,8 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			news = false
 		case <-patience.C:
 			w.remounts.late = true
+		case <-later:
+			later = nil
 		case err := <-failed:
 			if ctx.Err() == nil {
 				return err
@@ -181,7 +192,16 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		if w.table == nil || !news { // nothing is known yet that could be written down, or nothing else than before
 			continue
 		}
+		begin := time.Now()
+		if ready && begin.Before(next) {
+			if later == nil {
+				later = time.After(next.Sub(begin))
+			}
+			continue
+		}
+		later = nil
 		w.save()
+		next = time.Now().Add(saveShare * time.Since(begin))
 		if !ready && (!w.remounts.running() || w.remounts.late) {
 			ready = true
 			patience.Stop()
@@ -191,6 +211,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		}
 	}
 }
+
+// saveShare is how much of the time writing the record may take at most: one part in so many.
+const saveShare = 20
 
 // readyPatience is how long the start of the service waits for mounts that are being made again, so that containers find them ready.
 const readyPatience = 30 * time.Second
@@ -467,7 +490,7 @@ func (w *Watcher) settle(v *volume) {
 
 // save writes the record down. Where it cannot be written the watcher goes on: a record saves work and is never needed.
 func (w *Watcher) save() {
-	w.record.Volumes = w.record.Volumes[:0:0]
+	w.record.Volumes = w.record.Volumes[:0] // whoever asked for one of them has a copy
 	for _, v := range w.volumes {
 		w.record.Volumes = append(w.record.Volumes, v.Volume)
 	}

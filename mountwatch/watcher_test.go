@@ -610,3 +610,173 @@ func TestOneWatcher(t *testing.T) {
 	}
 	unlock()
 }
+
+// flood is a source that shows one mount more at each look, without end of the work before it.
+type flood struct {
+	count int
+	all   []*mounts.Mount
+	table *mounts.Table
+}
+
+func (f *flood) Next(ctx context.Context) (mounts.Change, error) {
+	if len(f.all) == f.count {
+		<-ctx.Done()
+		return mounts.Change{}, ctx.Err()
+	}
+	id := len(f.all) + 100
+	m := &mounts.Mount{ID: id, Unique: uint64(id), Parent: 1, Device: mounts.Device{Major: 0, Minor: uint32(id)}, Root: "/",
+		Mountpoint: fmt.Sprintf("/srv/%d", id), FSType: "tmpfs", Options: "rw", SuperOptions: "rw,context=" + shared}
+	f.all = append(f.all, m)
+	f.table = mounts.NewTable(slices.Clone(f.all))
+	return mounts.Change{Appeared: []*mounts.Mount{m}}, nil
+}
+
+func (f *flood) Table() *mounts.Table { return f.table }
+
+// Thousands of volumes, each of which is news, are not written down thousands of times; and nothing is left out at the end.
+func TestEverythingIsWrittenDown(t *testing.T) {
+	root, err := hostfs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	const count = 2000
+	seen := make(chan struct{}, count)
+	w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Source: &flood{count: count},
+		Load: func() (Config, error) {
+			return Config{Rules: []judge.Rule{{Name: "all", Match: judge.Match{Mountpoint: "/srv/*"}}}}, nil
+		},
+		Report: func(e Event) {
+			if e.Kind == VolumeLabelled {
+				seen <- struct{}{}
+			}
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, nil) }()
+	for range count {
+		<-seen
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if all := LoadRecord(root).Volumes; len(all) != count || slices.ContainsFunc(all, func(v Volume) bool { return v.State != Labelled }) {
+		t.Errorf("%d volumes are written down, want %d", len(all), count)
+	}
+}
+
+// Volumes that are on no disk do not wait for each other, and still not all of them are labelled at once.
+func TestLabelledAtOnce(t *testing.T) {
+	h := newHost(t, relabelRule("*"))
+	const count = 3 * maxRelabels
+	var points []string
+	for i := range count {
+		point := filepath.Join(h.dir, fmt.Sprint("v", i))
+		if err := os.Mkdir(point, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		h.run("mount", "-t", "tmpfs", "none", point)
+		h.fill(point, 5)
+		points = append(points, point)
+	}
+	h.start()
+	for _, p := range points {
+		h.eventually(p, Labelled)
+	}
+	now, most := 0, 0
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.events {
+		switch e.Kind {
+		case RelabelStarted:
+			now++
+		case RelabelDone:
+			now--
+		}
+		most = max(most, now)
+	}
+	if most != maxRelabels {
+		t.Errorf("%d were labelled at once, want %d", most, maxRelabels)
+	}
+}
+
+// What a rule names and the watcher leaves alone is shown with the reason. It keeps nobody waiting.
+func TestLookAtWhatIsLeftAlone(t *testing.T) {
+	root, err := hostfs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	at := func(id int, point, fstype string) *mounts.Mount {
+		return &mounts.Mount{ID: id, Unique: uint64(id), Parent: 1, Device: mounts.Device{Minor: uint32(id)}, Root: "/", Mountpoint: point, FSType: fstype,
+			Options: "rw", SuperOptions: "rw,context=" + shared}
+	}
+	hidden, cover := at(10, "/srv/data", "ext4"), at(11, "/srv/data", "xfs")
+	cover.Parent = hidden.ID
+	table := mounts.NewTable([]*mounts.Mount{at(2, "/var/lib/docker/overlay2/x/merged", "overlay"), at(3, "/run/user/0", "tmpfs"),
+		at(4, "/var/lib/kubelet/pods/x/y", "tmpfs"), hidden, cover})
+	config := Config{Rules: []judge.Rule{{Name: "docker", Match: judge.Match{Mountpoint: "/var/lib/docker/overlay2/x/merged"}},
+		{Name: "memory", Match: judge.Match{FSType: "tmpfs"}}, {Name: "data", Match: judge.Match{Mountpoint: "/srv/data"}}}}
+	all, err := lookAt(root, judge.Host{SELinux: true, DefaultContext: shared}, config, table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, v := range all {
+		got = append(got, fmt.Sprint(v.Rule, " ", v.Mountpoint, " ", v.State, " ", v.Code))
+		if v.State == LeftAlone && v.Reason == "" {
+			t.Errorf("nobody knows why: %+v", v)
+		}
+	}
+	want := []string{"docker /var/lib/docker/overlay2/x/merged left alone docker", "memory /run/user/0 left alone system",
+		"memory /var/lib/kubelet/pods/x/y left alone kubelet", "data /srv/data left alone covered", "data /srv/data labelled "}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if volumes, done, err := settled(all, "data"); !done || err != nil || len(volumes) != 1 {
+		t.Error(volumes, done, err)
+	}
+	if _, done, _ := settled(all, "docker"); done {
+		t.Error("what is left alone has no label of ours")
+	}
+}
+
+// Two rules that want two labels for one file system are both refused, also where one of them knows it by its UUID, and the other mount shows
+// no labels of files.
+func TestTwoLabelsByName(t *testing.T) {
+	h := newHost(t)
+	device, _ := h.device("image")
+	uuid, err := exec.Command("blkid", "-s", "UUID", "-o", "value", device).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := filepath.Join(h.dir, "a"), filepath.Join(h.dir, "b")
+	for _, point := range []string{a, b} {
+		if err := os.Mkdir(point, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		h.run("mount", device, point)
+	}
+	source, err := mounts.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if _, err := source.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := lookAt(h.root, judge.Host{SELinux: true, DefaultContext: shared}, Config{Rules: []judge.Rule{
+		{Name: "a", Match: judge.Match{Mountpoint: a}, Strategy: judge.Auto},
+		{Name: "b", Match: judge.Match{Mountpoint: b, UUID: strings.TrimSpace(string(uuid))}, Context: private, Strategy: judge.Auto},
+	}}, source.Table())
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, v := range all {
+		if v.Code != judge.CodeTwoLabels || !strings.Contains(v.Reason, `the rule "a"`) || !strings.Contains(v.Reason, `the rule "b"`) {
+			t.Errorf("%+v", v)
+		}
+	}
+}

@@ -69,6 +69,7 @@ func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.
 					"set policy.shared_volumes: true, or strategy: context for this volume"})
 			}
 		case mountwatch.NotMounted: // it may come
+		case mountwatch.LeftAlone: // nobody is to do anything about it
 		case mountwatch.Remounting, mountwatch.Relabelling:
 			s.Problems = append(s.Problems, Problem{fmt.Sprintf("%s does not have its label yet (%s)", name, v.State), "wait for it"})
 		default:

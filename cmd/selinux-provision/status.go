@@ -58,7 +58,7 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 		rows = append(rows, guardRow(s.Guard))
 	}
 	rows = append(rows, storeRows(s)...)
-	for _, v := range s.Volumes {
+	for _, v := range volumesToShow(s.Volumes) {
 		rows = append(rows, volumeRow(v))
 	}
 	for _, r := range s.Stages {
@@ -145,6 +145,26 @@ func storeRows(s *stages.Status) (rows []row) {
 	return rows
 }
 
+// volumesToShow leaves out what is left alone, unless a rule has nothing else: a pattern may fit hundreds of mounts of a container runtime.
+// --json has all of them.
+func volumesToShow(all []mountwatch.Volume) (some []mountwatch.Volume) {
+	more := map[string]int{}
+	for _, v := range all {
+		if v.State != mountwatch.LeftAlone {
+			more[v.Rule]++
+		}
+	}
+	for _, v := range all {
+		if v.State == mountwatch.LeftAlone {
+			if more[v.Rule]++; more[v.Rule] > 1 {
+				continue
+			}
+		}
+		some = append(some, v)
+	}
+	return some
+}
+
 func volumeRow(v mountwatch.Volume) row {
 	where := v.Mountpoint
 	if where == "" {
@@ -157,6 +177,9 @@ func volumeRow(v mountwatch.Volume) row {
 		r.more += fmt.Sprintf(": %s (%s, %s)", v.Context, v.How, v.When.Local().Format(time.DateTime))
 	case mountwatch.NotMounted:
 		r.colour = dim
+	case mountwatch.LeftAlone:
+		r.colour = dim
+		r.more += ": " + v.Reason
 	case mountwatch.Refused, mountwatch.Failed:
 		r.colour = bad
 		if v.Code != "" {

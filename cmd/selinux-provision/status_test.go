@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,5 +82,18 @@ func TestStatusInColour(t *testing.T) {
 	}
 	if !strings.HasPrefix(coloured.String(), "<"+bad+">NOT as declared") {
 		t.Errorf("what is wrong does not stand out:\n%s", coloured.String())
+	}
+}
+
+// What is left alone is not worth a line, unless a rule has nothing else.
+func TestVolumesToShow(t *testing.T) {
+	all := []mountwatch.Volume{{Rule: "a", Mountpoint: "/1", State: mountwatch.LeftAlone}, {Rule: "a", Mountpoint: "/2", State: mountwatch.Labelled},
+		{Rule: "b", Mountpoint: "/3", State: mountwatch.LeftAlone, Reason: "it is Docker's"}, {Rule: "b", Mountpoint: "/4", State: mountwatch.LeftAlone}}
+	var got []string
+	for _, v := range volumesToShow(all) {
+		got = append(got, volumeRow(v).more)
+	}
+	if want := []string{"a /2:  (, 0001-01-01 00:00:00)", "b /3: it is Docker's"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

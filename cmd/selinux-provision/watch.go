@@ -269,8 +269,6 @@ func refusalMessage(code judge.Code) string {
 		return "5c5c34db9d04490fa708c9b81854efb0"
 	case judge.CodeNoWay:
 		return "55c8d4ed76b8496b9940d7c8dd0a11cc"
-	case judge.CodeNoContext:
-		return "32b4293dcbf740899c64dc7b1eba43d3"
 	case judge.CodeNoRelabel:
 		return "33fc33f3c28944c1a5d12868d9773ddc"
 	case judge.CodeOtherContext:
@@ -279,8 +277,6 @@ func refusalMessage(code judge.Code) string {
 		return "dc91583afe2c434aa176f6e2f166c40c"
 	case judge.CodeNoDefault:
 		return "38009cc4da40456d9b39245187a87973"
-	case judge.CodeCovered:
-		return "220636029ef64eefa2ea4054d36da421"
 	case mountwatch.CodeUnknownContext:
 		return "e88529186b28497591df5ad1d77f1c3d"
 	case mountwatch.CodeDenied:

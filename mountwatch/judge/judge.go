@@ -115,7 +115,6 @@ const (
 	CodeBind          Code = "bind-mount"       // a part of a file system, or one that is mounted elsewhere for something else
 	CodeReadOnly      Code = "read-only"        // it would have to be written to
 	CodeNoWay         Code = "no-way"           // its type takes no label in any way
-	CodeNoContext     Code = "no-context"       // the rule wants context=, which cannot be had
 	CodeNoRelabel     Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
 	CodeOtherContext  Code = "other-context"    // it is mounted with another context=
 	CodeSeveralMounts Code = "several-mounts"   // context= would need all of them unmounted
