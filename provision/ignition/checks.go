@@ -124,7 +124,7 @@ type tree struct{ m *machine }
 func (t tree) ReadFile(name string) ([]byte, error) {
 	f, ok := t.m.files[name]
 	switch {
-	case !ok:
+	case !ok && (!t.m.more || path.Ext(name) == ".yaml"):
 		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
 	case f.known:
 		return []byte(f.content), nil

@@ -427,11 +427,11 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 // anything is mounted: a system extension image comes too late.
 const generatorPath = "/etc/systemd/system-generators/selinux-provision-generator"
 
-// generator says whether the file brings the generator.
+// generator says whether the file brings the generator, or may do so.
 func (m *machine) generator() bool {
 	_, file := m.files[generatorPath]
 	_, link := m.links()[generatorPath]
-	return file || link
+	return file || link || m.more
 }
 
 // superblock gives what two mounts have in common that share their labels, "" if they never do.

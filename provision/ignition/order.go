@@ -38,7 +38,7 @@ func (c *checker) unitChecks(m *machine, s *situation) {
 		return
 	}
 	for _, u := range all {
-		c.order(u, named)
+		c.order(m, u, named)
 	}
 	c.runtimeConfig(m, s)
 }
@@ -55,7 +55,7 @@ func (c *checker) delivery(m *machine, named map[string]*unitFile, s *situation)
 		c.masks(m, named, s)
 	}
 	if t == nil || len(t.options) == 0 {
-		if m.extension() == "" && s.delivered {
+		if m.extension() == "" && s.delivered && !m.more {
 			c.note(m.layers[0].place(0), "", "selinux-provision itself is not in this file: its configuration has no effect where nothing else brings it",
 				"merge it with what selinux-provision render prints, or add the sysext image")
 		}
@@ -65,7 +65,7 @@ func (c *checker) delivery(m *machine, named map[string]*unitFile, s *situation)
 	if !t.enabled {
 		c.add(at, key, "cannot have the stages run: "+target+" is not enabled", "write \"enabled: true\" for it in systemd.units")
 	}
-	if _, ok := m.files[binary]; !ok && m.extension() == "" {
+	if _, ok := m.files[binary]; !ok && m.extension() == "" && !m.more {
 		if _, linked := m.links()[binary]; !linked {
 			c.add(at, key, "cannot find "+binary+", which the units start: no file of that path is written here", "add it to storage.files, with its hash")
 		}
@@ -116,10 +116,10 @@ func (m *machine) extension() string {
 }
 
 // order finds a unit that starts containers and may do so before the stages, or that makes a circle with them.
-func (c *checker) order(u *unitFile, named map[string]*unitFile) {
+func (c *checker) order(m *machine, u *unitFile, named map[string]*unitFile) {
 	containers := slices.Contains(runtimes(), u.name)
 	var starts unitOption
-	for _, p := range u.programs() {
+	for _, p := range u.programs(m) {
 		if slices.Contains(startsContainers(), p.value) || p.value == "docker" {
 			containers, starts = true, p
 			break

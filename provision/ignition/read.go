@@ -54,6 +54,8 @@ type machine struct {
 	layers []layer // later ones beat earlier ones
 	config types.Config
 	files  map[string]text
+	// more says that a config is merged which was not looked at: what is missing here may be there.
+	more bool
 }
 
 // text is the content of something in the file, and where its lines are.
@@ -153,6 +155,7 @@ func (c *checker) child(m *machine, parent layer, r types.Resource, at *yaml.Nod
 		c.add(parent.place(line), parent.inside, "cannot read "+what+": "+err.Error(), correctSource)
 		return false
 	case !known:
+		m.more = true
 		c.note(parent.place(line), parent.inside, what+" was not looked at: it comes from "+origin(r), "check it by itself")
 		return true
 	}

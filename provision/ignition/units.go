@@ -184,8 +184,8 @@ func (u *unitFile) list(section, name string) (words []string) {
 	return words
 }
 
-// programs gives the base names of what the unit starts, each with its line.
-func (u *unitFile) programs() (all []unitOption) {
+// programs gives the base names of what the unit starts, also by a shell or by a script that is in the file, each with its line.
+func (u *unitFile) programs(m *machine) (all []unitOption) {
 	for _, o := range u.options {
 		if o.section != "Service" || !strings.HasPrefix(o.name, "Exec") || strings.HasPrefix(o.name, "ExecStop") {
 			continue
@@ -194,13 +194,28 @@ func (u *unitFile) programs() (all []unitOption) {
 		commands := []string{command}
 		if slices.Contains([]string{"sh", "bash", "dash"}, program(command)) {
 			for _, script := range quotedParts(command) {
-				commands = append(commands, strings.FieldsFunc(script, func(r rune) bool { return strings.ContainsRune(";&|(){}", r) })...)
+				commands = append(commands, shellCommands(script)...)
+			}
+		}
+		for word := range strings.FieldsSeq(command) {
+			if script := m.files[word]; strings.HasPrefix(script.content, "#!") {
+				commands = append(commands, shellCommands(script.content)...)
 			}
 		}
 		for _, command := range commands {
 			if o.value = program(command); o.value != "" {
 				all = append(all, o)
 			}
+		}
+	}
+	return all
+}
+
+// shellCommands takes a script apart, well enough to see what it starts.
+func shellCommands(script string) (all []string) {
+	for line := range strings.Lines(script) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			all = append(all, strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(";&|(){}", r) })...)
 		}
 	}
 	return all
