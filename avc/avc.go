@@ -20,7 +20,7 @@ type Type uint16
 
 // The types that this package understands; of others only the serial number matters.
 const (
-	typeDaemon         Type = 1200 // to 1299: the audit daemon's own, which it numbers by itself
+	TypeDaemon         Type = 1200 // to 1299: the audit daemon's own, which it numbers by itself
 	TypeUserAVC        Type = 1107 // a userspace object manager, such as systemd or dbus, denied something
 	TypeSyscall        Type = 1300
 	TypePath           Type = 1302

@@ -13,6 +13,8 @@ const (
 	// chunk is what is read at once. Records are slices of chunks, so it also bounds what one kept string holds on to until
 	// it is copied.
 	chunk = 128 << 10
+	// largestField is journald's limit of one field (DATA_SIZE_MAX). A length above it is damage.
+	largestField = 768 << 20
 	// longestLine bounds one line. The kernel cuts a record off at 8,970 bytes (MAX_AUDIT_MESSAGE_LENGTH); what the journal makes
 	// of one in JSON is several times that.
 	longestLine = 256 << 10
@@ -198,7 +200,7 @@ func (d *Decoder) typeOf(name string) Type {
 		return t
 	}
 	if strings.HasPrefix(name, "DAEMON_") {
-		return typeDaemon
+		return TypeDaemon
 	}
 	if inner, ok := strings.CutPrefix(name, "UNKNOWN["); ok {
 		name = strings.TrimSuffix(inner, "]")
@@ -296,9 +298,12 @@ func (d *Decoder) kernelText(line, boot string) (Record, bool) {
 		return Record{}, false
 	}
 	// journalctl's short form of the audit transport, "audit[123]: AVC avc:  denied", has neither serial number nor type.
-	for word, t := range map[string]Type{"USER_AVC ": TypeUserAVC, "SELINUX_ERR ": TypeSELinuxErr} {
-		if _, text, found := strings.Cut(line, word); found {
-			r.Type, r.Text = t, text
+	for _, form := range []struct {
+		word string
+		typ  Type
+	}{{"USER_AVC ", TypeUserAVC}, {"SELINUX_ERR ", TypeSELinuxErr}} {
+		if _, text, found := strings.Cut(line, form.word); found {
+			r.Type, r.Text = form.typ, text
 			return r, true
 		}
 	}
@@ -354,9 +359,10 @@ func (e *entry) set(key, value string) {
 const missedKernelMessages = "e9bf28e6e834481bb6f48f548ad13606"
 
 // record makes a record of a journal entry. What journald took off the text of an audit record it put into fields: MESSAGE is
-// the type's name and what stands behind "audit(...): ".
+// the type's name and what stands behind "audit(...): ". Only the kernel tells of denials: what programs write to the journal can
+// look as they like, and journald alone says what it missed.
 func (d *Decoder) record(e *entry) (Record, bool) {
-	if e.messageID == missedKernelMessages {
+	if e.messageID == missedKernelMessages && e.transport == "driver" {
 		for _, word := range strings.Fields(e.message) {
 			if n, err := strconv.ParseUint(word, 10, 64); err == nil {
 				d.loss.Suppressed += n
@@ -364,11 +370,15 @@ func (d *Decoder) record(e *entry) (Record, bool) {
 		}
 		return Record{}, false
 	}
-	if e.transport != "audit" {
+	switch e.transport {
+	case "audit":
+	case "kernel", "": // "": a reader of the journal that leaves the field out
 		if !strings.Contains(e.message, "audit") && !strings.Contains(e.message, "avc:") {
 			return Record{}, false
 		}
 		return d.kernelText(e.message, e.boot)
+	default:
+		return Record{}, false
 	}
 	name, text, found := strings.Cut(e.message, " ")
 	if !found {
@@ -462,15 +472,40 @@ func (d *Decoder) binary() (string, error) {
 	for i := 7; i >= 0; i-- {
 		n = n<<8 | uint64(size[i])
 	}
-	if n > longestLine {
+	if n > largestField {
 		d.loss.Malformed++
-		return "", nil // what follows is read as lines again, and passed over
+		return "", nil // what follows is read as lines again
+	}
+	if n > longestLine {
+		// No record is that long. It is passed over as what it is, and not as lines, which a program could have made to look like
+		// entries of the kernel.
+		return "", d.discard(n + 1)
 	}
 	value, err := d.bytes(int(n) + 1)
 	if err != nil {
 		return "", err
 	}
 	return value[:n], nil
+}
+
+// discard passes over n bytes.
+func (d *Decoder) discard(n uint64) error {
+	take := min(n, uint64(len(d.rest)))
+	d.rest, n = d.rest[take:], n-take
+	take = min(n, uint64(len(d.buf)))
+	d.buf, n = d.buf[:copy(d.buf, d.buf[take:])], n-take
+	for n > 0 {
+		if d.err != nil {
+			return d.err
+		}
+		if cap(d.buf) == 0 {
+			d.buf = make([]byte, 0, chunk)
+		}
+		var got int
+		got, d.err = d.in.Read(d.buf[:min(n, uint64(cap(d.buf)))])
+		n -= uint64(got)
+	}
+	return nil
 }
 
 func (d *Decoder) bytes(n int) (string, error) {

@@ -12,11 +12,11 @@ import (
 // that nobody closed, in a record that was cut off, ends with the text.
 func nextField(text string) (key, value, rest string, quoted, ok bool) {
 	for {
-		text = strings.TrimLeft(text, " ,\t\x1d")
+		text = strings.TrimLeft(text, " ,\t")
 		if text == "" {
 			return "", "", "", false, false
 		}
-		end := strings.IndexAny(text, "= \x1d")
+		end := strings.IndexAny(text, "= ")
 		if end < 0 {
 			return "", "", "", false, false
 		}
@@ -34,7 +34,7 @@ func nextField(text string) (key, value, rest string, quoted, ok bool) {
 			}
 			return key, text[1 : 1+end], text[2+end:], true, true
 		}
-		if end = strings.IndexAny(text, " \x1d"); end < 0 {
+		if end = strings.IndexByte(text, ' '); end < 0 {
 			return key, text, "", false, true
 		}
 		return key, text[:end], text[end:], false, true
@@ -94,9 +94,20 @@ func (d *Denial) take(key, value string, quoted bool) {
 		} else {
 			d.Extra = append(d.Extra, Field{key, value})
 		}
+	case "srawcon", "trawcon", "invalid_context": // from a file system, or from whoever asked for it
+		d.Extra = append(d.Extra, Field{key, untrusted(value, quoted)})
 	default:
 		d.Extra = append(d.Extra, Field{key, value})
 	}
+}
+
+// raw takes off what the audit daemon's enriched format adds behind a group separator: it repeats in words what stands before it.
+// A name in the record itself can have such a byte too, that of a network interface, and nothing after it may be hidden by that.
+func raw(text string) string {
+	if before, after, found := strings.Cut(text, "\x1d"); found && !strings.Contains(after, "tclass=") && !strings.Contains(after, "context=") {
+		return before
+	}
+	return text
 }
 
 // untrustedName is untrusted for names that are short and can be digits: the device "10" is not a line feed.
@@ -166,8 +177,7 @@ func appendWords(words []string, text string) []string {
 }
 
 func (d *Denial) takeAll(text string) {
-	// What the audit daemon's enriched format adds repeats in words what stands before it.
-	text, _, _ = strings.Cut(text, "\x1d")
+	text = raw(text)
 	for {
 		key, value, rest, quoted, ok := nextField(text)
 		if !ok {
@@ -199,7 +209,7 @@ func (d *Denial) parseUser(r *Record) bool {
 	if spid := d.Field("spid"); spid != "" {
 		d.PID, _ = strconv.Atoi(spid)
 	}
-	manager, _, _ = strings.Cut(manager, "\x1d")
+	manager = raw(manager)
 	for {
 		key, value, rest, _, ok := nextField(manager)
 		if !ok {
@@ -279,7 +289,7 @@ func (d *Denial) addCompanion(r *Record) {
 }
 
 func (d *Denial) addSyscall(text string) {
-	text, _, _ = strings.Cut(text, "\x1d")
+	text = raw(text)
 	for {
 		key, value, rest, quoted, ok := nextField(text)
 		if !ok {
@@ -295,8 +305,12 @@ func (d *Denial) addSyscall(text string) {
 				}
 			}
 		case "pid":
-			if d.PID == 0 && d.Type == TypeAVC {
+			if d.PID == 0 && (d.Type == TypeAVC || d.Type == TypeSELinuxErr) {
 				d.PID, _ = strconv.Atoi(value)
+			}
+		case "subj": // a context that is not valid was asked for, and that record does not say by whom
+			if d.Source == "" {
+				d.Source = Context(value)
 			}
 		case "exe":
 			if d.Exe == "" {
@@ -332,7 +346,7 @@ func (d *Denial) addPath(text string) {
 
 // fieldOf gives one field of a companion record.
 func fieldOf(text, key string) (string, bool) {
-	text, _, _ = strings.Cut(text, "\x1d")
+	text = raw(text)
 	for {
 		k, value, rest, quoted, ok := nextField(text)
 		if !ok {

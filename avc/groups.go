@@ -12,8 +12,12 @@ const (
 	// maxGroups bounds the memory for groups. Beyond it, denials of one subject, domain, type and class go together whatever
 	// their path; Group.Paths then is empty, and Folded says so.
 	maxGroups = 1 << 14
-	// maxFolded is the same for the groups without paths; beyond it the subject goes too.
+	// maxFolded is the same for the groups without paths; beyond it the subject goes too, and beyond half as many more, which only
+	// made-up records reach, all but what kind of record it is.
 	maxFolded = 2 * maxGroups
+	maxAll    = 3 * maxGroups
+	// maxPermissions bounds the permissions of a group. A class of the kernel has 32 at most.
+	maxPermissions = 64
 )
 
 // Subject says whose a denial is: a container, else a systemd unit, else nobody is known but the domain.
@@ -141,6 +145,10 @@ func (g *Groups) Add(d *Denial) {
 			key.subject, key.devname = Subject{}, ""
 			group = g.groups[key]
 		}
+		if group == nil && len(g.groups) >= maxAll {
+			key = groupKey{kind: key.kind, typ: key.typ, folded: true}
+			group = g.groups[key]
+		}
 	}
 	if group == nil {
 		// What is kept is copied: the strings of a Denial hold on to all the text around them.
@@ -172,7 +180,7 @@ func (g *Group) add(d *Denial) {
 	for _, p := range d.Permissions {
 		if n, known := g.Permissions[p]; known {
 			g.Permissions[p] = n + 1
-		} else {
+		} else if len(g.Permissions) < maxPermissions {
 			g.Permissions[strings.Clone(p)] = 1
 		}
 	}

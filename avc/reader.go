@@ -16,6 +16,8 @@ const (
 	joinWindow = 512
 	// compared is how much of a record tells it from others: the kernel's log cuts a record off at some 1,000 bytes.
 	compared = 800
+	// perEvent bounds what is remembered of one event. The kernel writes a few dozen records for one; what has more is no log.
+	perEvent = 1 << 10
 	// rebootDistance is how far back serial numbers jump when the kernel has started anew.
 	rebootDistance = 5 * time.Second
 )
@@ -85,7 +87,9 @@ type seenRecord struct {
 type pendingEvent struct {
 	id      eventID
 	denials []*Denial
-	done    bool
+	// companions counts the other records that were joined.
+	companions int
+	done       bool
 }
 
 // lookahead holds the next record of a source, so that several can be merged by time.
@@ -188,7 +192,7 @@ func (r *Reader) add(record *Record) {
 		}
 		r.stats.Last = record.Time
 	}
-	if record.Type >= typeDaemon && record.Type < typeDaemon+100 {
+	if record.Type >= TypeDaemon && record.Type < TypeDaemon+100 {
 		return
 	}
 	id := eventID{record.Serial, record.Time.UnixMilli()}
@@ -216,6 +220,10 @@ func (r *Reader) add(record *Record) {
 			r.pending[id] = e
 			r.queue = append(r.queue, e)
 		}
+		if len(e.denials) >= perEvent {
+			r.ready = append(r.ready, d)
+			return
+		}
 		e.denials = append(e.denials, d)
 		if len(r.queue) >= 2*joinWindow { // half of them at once, so that the rest is not moved for each record
 			r.flush(joinWindow)
@@ -225,8 +233,10 @@ func (r *Reader) add(record *Record) {
 		if e == nil {
 			return
 		}
-		for _, d := range e.denials {
-			d.addCompanion(record)
+		if e.companions++; e.companions <= perEvent {
+			for _, d := range e.denials {
+				d.addCompanion(record)
+			}
 		}
 		if record.Type == TypeEndOfEvent {
 			r.finish(e)
@@ -260,7 +270,7 @@ func (r *Reader) event(id eventID) *pendingEvent {
 	if n := len(r.spare); n > 0 {
 		e := r.spare[n-1]
 		r.spare = r.spare[:n-1]
-		e.id, e.denials, e.done = id, e.denials[:0], false
+		e.id, e.denials, e.companions, e.done = id, e.denials[:0], 0, false
 		return e
 	}
 	return &pendingEvent{id: id}
@@ -287,8 +297,8 @@ func (r *Reader) first(record *Record, id eventID) bool {
 	text := record.Text
 	if len(text) > compared {
 		text = text[:compared]
-	} else if end := strings.IndexByte(text, '\x1d'); end >= 0 {
-		text = text[:end]
+	} else {
+		text = raw(text)
 	}
 	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
 	for i := range slot.records {
@@ -303,9 +313,11 @@ func (r *Reader) first(record *Record, id eventID) bool {
 		}
 		return false
 	}
-	s := seenRecord{hash: hash, max: 1}
-	s.count[record.Origin] = 1
-	slot.records = append(slot.records, s)
+	if len(slot.records) < perEvent {
+		s := seenRecord{hash: hash, max: 1}
+		s.count[record.Origin] = 1
+		slot.records = append(slot.records, s)
+	}
 	return true
 }
 
