@@ -230,13 +230,24 @@ func (h *Host) ofCgroup(cgroup, evidence string) avc.Subject {
 //	/docker/ID                                          Docker, cgroupfs
 //	/kubepods.slice/.../cri-containerd-ID.scope         containerd
 //	/kubepods/burstable/podUID/ID                       any, cgroupfs
+//	/system.slice/kubepods-podUID.slice:cri-containerd:ID   containerd, which was told to use cgroupfs where kubelet uses systemd
+//	/system.slice/nerdctl-ID.scope                      containerd without Kubernetes
 //	/kubepods.slice/.../crio-ID.scope                   CRI-O
 //	/machine.slice/libpod-ID.scope/container            podman
+//
+// Of several IDs the first counts. What stands behind it is in the container, and named by what runs there: a container of its
+// own, or one that passes itself off as another.
 func ParseCgroup(cgroup string) (id, runtime, unit string) {
 	for part := range strings.SplitSeq(cgroup, "/") {
 		name := strings.TrimSuffix(part, ".scope")
+		if id != "" {
+			break
+		}
+		if _, rest, found := strings.Cut(name, ":cri-containerd:"); found {
+			name = "cri-containerd-" + rest
+		}
 		for _, form := range []struct{ prefix, runtime string }{
-			{"docker-", "docker"}, {"cri-containerd-", "containerd"}, {"crio-conmon-", ""}, {"crio-", "cri-o"}, {"libpod-conmon-", ""}, {"libpod-", "podman"}, {"", ""},
+			{"docker-", "docker"}, {"cri-containerd-", "containerd"}, {"nerdctl-", "containerd"}, {"crio-conmon-", ""}, {"crio-", "cri-o"}, {"libpod-conmon-", ""}, {"libpod-", "podman"}, {"", ""},
 		} {
 			rest, ok := strings.CutPrefix(name, form.prefix)
 			if !ok || !isID(rest) {

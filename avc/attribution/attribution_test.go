@@ -111,13 +111,18 @@ func TestParseCgroup(t *testing.T) {
 	for cgroup, want := range map[string]string{
 		"/system.slice/docker-" + x + ".scope": x + " docker docker-" + x + ".scope",
 		"/docker/" + x:                         x + " docker ",
-		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + x + ".scope":     x + " containerd cri-containerd-" + x + ".scope",
-		"/kubepods.slice/kubepods-pod1.slice/crio-" + x + ".scope":               x + " cri-o crio-" + x + ".scope",
-		"/machine.slice/libpod-" + x + ".scope/container":                        x + " podman libpod-" + x + ".scope",
-		"/machine.slice/libpod-conmon-" + x + ".scope":                           "  libpod-conmon-" + x + ".scope",
-		"/user.slice/user-1000.slice/user@1000.service/app.slice/x.service":      "  x.service",
-		"/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyS0.service": "  serial-getty@ttyS0.service",
-		"/kubepods/besteffort/pod12345678-1234-1234-1234-123456789012/" + x:      x + "  ",
+		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + x + ".scope":                  x + " containerd cri-containerd-" + x + ".scope",
+		"/kubepods.slice/kubepods-pod1.slice/crio-" + x + ".scope":                            x + " cri-o crio-" + x + ".scope",
+		"/machine.slice/libpod-" + x + ".scope/container":                                     x + " podman libpod-" + x + ".scope",
+		"/machine.slice/libpod-conmon-" + x + ".scope":                                        "  libpod-conmon-" + x + ".scope",
+		"/user.slice/user-1000.slice/user@1000.service/app.slice/x.service":                   "  x.service",
+		"/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyS0.service":              "  serial-getty@ttyS0.service",
+		"/kubepods/besteffort/pod12345678-1234-1234-1234-123456789012/" + x:                   x + "  ",
+		"/system.slice/containerd.service/kubepods-besteffort-pod1.slice:cri-containerd:" + x: x + " containerd containerd.service",
+		"/system.slice/nerdctl-" + x + ".scope":                                               x + " containerd nerdctl-" + x + ".scope",
+		// A container names the cgroups in it.
+		"/system.slice/docker-" + x + ".scope/docker/" + id("1"):                         x + " docker docker-" + x + ".scope",
+		"/system.slice/docker-" + x + ".scope/docker-" + id("1") + ".scope/evil.service": x + " docker docker-" + x + ".scope",
 		"": "  ",
 	} {
 		id, runtime, unit := ParseCgroup(cgroup)
