@@ -46,6 +46,9 @@ func Order() []Stage {
 // ErrNotApplicable says that there is nothing to provision here: SELinux is off, or there is no vendor policy.
 var ErrNotApplicable = errors.New("not applicable here")
 
+// ModulePriority is the priority in the module store of the modules that are declared.
+const ModulePriority = policystore.Priority
+
 // Host is what the stages work on.
 type Host struct {
 	Root        *hostfs.Root

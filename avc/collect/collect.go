@@ -39,6 +39,21 @@ type Query struct {
 	Boot  bool      // only of the boot that runs
 	// Booted is when that was, to choose records of the audit daemon's log. Zero if nobody knows: then that log is not read for Boot.
 	Booted time.Time
+	// BootID is the ID of that boot, as systemd or the kernel writes it; "" if nobody knows.
+	BootID string
+}
+
+// has tells whether a denial is one of those that are asked for. The journal says which boot it was; elsewhere the time decides, which is
+// wrong for what was logged before a clock was set.
+func (q *Query) has(d *avc.Denial) bool {
+	if q.Boot && d.Boot != "" && q.BootID != "" {
+		if d.Boot != strings.ReplaceAll(q.BootID, "-", "") {
+			return false
+		}
+	} else if q.Boot && !d.Time.IsZero() && d.Time.Before(q.Booted) {
+		return false
+	}
+	return d.Time.IsZero() || !d.Time.Before(q.Since)
 }
 
 // journalFields are the fields of a journal entry that avc.Decoder uses.
@@ -100,11 +115,57 @@ func Read(ctx context.Context, q Query, each func(*avc.Denial), sources ...avc.S
 		if err != nil {
 			return reader.Stats(), fmt.Errorf("cannot read records: %w", err)
 		}
-		if !d.Time.IsZero() && (d.Time.Before(q.Since) || q.Boot && d.Time.Before(q.Booted)) {
-			continue
+		if q.has(d) {
+			each(d)
 		}
-		each(d)
 	}
+}
+
+// Gone says which log of a host that runs does not reach back to a time any more: logs are rotated, and a journal in memory ends with its
+// boot. It gives "" if nothing is known to be gone.
+func (h *Host) Gone(ctx context.Context, since time.Time) (string, error) {
+	logs, names, closeLogs, err := h.auditLogs(Query{})
+	if err != nil {
+		return "", err
+	}
+	defer closeLogs()
+	if logs != nil {
+		// What begins with the daemon's start is the whole log.
+		first, err := avc.NewDecoder(logs).Next()
+		if err == nil && (first.Type < avc.TypeDaemon || first.Type >= avc.TypeDaemon+100) && first.Time.After(since) {
+			return fmt.Sprintf("%s begins only at %s", names[0], first.Time.Local().Format(time.DateTime)), nil
+		}
+	}
+	if !h.Root.IsHost() {
+		return "", nil
+	}
+	var begins time.Time
+	argv := []string{"journalctl", "--quiet", "--no-pager", "--system", "--output=export", "--output-fields=_TRANSPORT"}
+	_, err = h.Tools.Stream(ctx, func(in io.Reader) error {
+		begins = beginning(in)
+		return nil
+	}, argv...)
+	switch {
+	case errors.Is(err, command.ErrMissing):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("cannot read the journal: %w", err)
+	case begins.After(since):
+		return "the journal begins only at " + begins.Local().Format(time.DateTime), nil
+	}
+	return "", nil
+}
+
+// beginning gives the time of the first entry of a journal in the Journal Export Format, zero if there is none.
+func beginning(in io.Reader) time.Time {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), "__REALTIME_TIMESTAMP="); ok {
+			if us, err := strconv.ParseInt(text, 10, 64); err == nil {
+				return time.UnixMicro(us)
+			}
+		}
+	}
+	return time.Time{}
 }
 
 func (h *Host) journalctl(q Query) (argv []string, ok bool) {
@@ -286,6 +347,26 @@ func (h *Host) ContainerContexts() (volume, process string) {
 		}
 	}
 	return volume, process
+}
+
+// ModulePriorities gives the priorities at which the administrator's module store has a module of this name.
+func (h *Host) ModulePriorities(name string) (priorities []int) {
+	policyType, err := h.policyType()
+	if err != nil {
+		return nil
+	}
+	dir := "/var/lib/selinux/" + policyType + "/active/modules"
+	entries, err := h.Root.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && h.Root.Exists(dir+"/"+e.Name()+"/"+name) {
+			priorities = append(priorities, n)
+		}
+	}
+	slices.Sort(priorities)
+	return priorities
 }
 
 // pathsAtOnce bounds the arguments of one matchpathcon.

@@ -164,3 +164,53 @@ func TestExpected(t *testing.T) {
 		t.Error("inodes are not those of files")
 	}
 }
+
+// The journal knows which boot a denial is of; a clock that was set after the boot does not matter then.
+func TestBootOfADenial(t *testing.T) {
+	booted := time.Unix(1700000000, 0)
+	q := Query{Boot: true, Booted: booted, BootID: "aabbccdd-0000-1111-2222-333344445555"}
+	const here, other = "aabbccdd000011112222333344445555", "ffbbccdd000011112222333344445555"
+	for _, c := range []struct {
+		boot string
+		at   time.Time
+		want bool
+	}{
+		{"", booted.Add(time.Second), true}, {"", booted.Add(-time.Second), false}, {"", time.Time{}, true},
+		{here, booted.AddDate(-30, 0, 0), true}, {here, time.Time{}, true}, {other, booted.Add(time.Second), false}, {other, time.Time{}, false},
+	} {
+		if got := q.has(&avc.Denial{Boot: c.boot, Time: c.at}); got != c.want {
+			t.Errorf("boot %q, %s: %v", c.boot, c.at, got)
+		}
+	}
+	since := Query{Since: booted}
+	if since.has(&avc.Denial{Time: booted.Add(-1)}) || !since.has(&avc.Denial{Time: booted}) {
+		t.Error("since")
+	}
+}
+
+// A log that was rotated does not tell what was denied at first; one that begins with its daemon does.
+func TestGone(t *testing.T) {
+	start := "type=DAEMON_START msg=audit(1700000003.000:9001): op=start\n"
+	for name, c := range map[string]struct{ log, want string }{
+		"reaches back":    {line(1), ""},
+		"rotated":         {line(5), "/var/log/audit/audit.log.1 begins only at"},
+		"begun":           {start + line(5), ""},
+		"nothing is told": {"", ""},
+	} {
+		files := map[string]string{}
+		if c.log != "" {
+			files["var/log/audit/audit.log.1"], files["var/log/audit/audit.log"] = c.log, line(7)
+		}
+		got, err := tree(t, files).Gone(t.Context(), time.Unix(1700000002, 0))
+		if err != nil || c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	for text, want := range map[string]time.Time{
+		"__CURSOR=s=1\n__REALTIME_TIMESTAMP=1700000001000000\n_TRANSPORT=x\n\n__CURSOR=s=2\n__REALTIME_TIMESTAMP=1700000002000000\n": time.Unix(1700000001, 0), "": {}, "__REALTIME_TIMESTAMP=x\n": {},
+	} {
+		if got := beginning(strings.NewReader(text)); !got.Equal(want) {
+			t.Errorf("%q begins at %s, want %s", text, got, want)
+		}
+	}
+}

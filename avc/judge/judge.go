@@ -580,7 +580,7 @@ func (c *oneCase) cure() string {
 	return string(c.fix.Kind)
 }
 
-// name gives the findings their IDs. One that differs from another by its fix alone has it in its ID; else the fix is no part of it, so that
+// name gives the findings their IDs, and the command for a module names its finding. One that differs from another by its fix alone has it in its ID; else the fix is no part of it, so that
 // the ID stays when another rule or label changes what helps.
 func name(findings map[mergeKey]*Finding) {
 	taken := map[string]bool{}
@@ -592,6 +592,10 @@ func name(findings map[mergeKey]*Finding) {
 		}
 		taken[key.what] = true
 		sum := sha256.Sum256([]byte(text))
-		findings[key].ID = hex.EncodeToString(sum[:3])
+		f := findings[key]
+		f.ID = hex.EncodeToString(sum[:3])
+		if f.Fix.Kind == Rule {
+			f.Fix.Command += " --only " + f.ID
+		}
 	}
 }

@@ -106,6 +106,30 @@ func (p *Policy) starters(class uint16, mask uint32) map[uint16][]uint16 {
 	return byTarget
 }
 
+// EnteredBy gives the domains that rules let enter a domain, itself left out, in the order of their names.
+func (p *Policy) EnteredBy(domain string) (names []string) {
+	value, process := p.typeByName[domain], p.classByName["process"]
+	if value == 0 || process == 0 {
+		return nil
+	}
+	transition, _ := p.mask(process, []string{"transition", "dyntransition"})
+	sources := map[uint16]bool{}
+	for _, r := range p.rules {
+		if r.kind == ruleAllow && r.class == process && r.data&transition != 0 && slices.Contains(p.expand(r.target), value) {
+			for _, source := range p.expand(r.source) {
+				sources[source] = source != value
+			}
+		}
+	}
+	for source, other := range sources {
+		if other {
+			names = append(names, p.name(source))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // expand gives the types of an attribute, or the type itself.
 func (p *Policy) expand(value uint16) []uint16 {
 	if t := &p.types[value-1]; t.attribute {

@@ -385,6 +385,27 @@ func (p *Policy) resolve(q Question) (d, t, c uint16, mask uint32, ok bool) {
 	return d, t, c, mask, len(unknown) == 0
 }
 
+// Resolve gives a question with the target's proper name in place of an alias, and an UnknownError if the policy lacks the type, the
+// class or a permission. What a record says need not be in the policy: it can be of another host, or made up.
+func (p *Policy) Resolve(q Question) (Question, error) {
+	t, err := p.lookup("type", q.Target)
+	if err != nil {
+		return q, err
+	}
+	if p.types[t-1].attribute {
+		return q, &UnknownError{What: "type", Name: q.Target} // but an attribute, which no record can have
+	}
+	c := p.classByName[q.Class]
+	if c == 0 {
+		return q, &UnknownError{What: "class", Name: q.Class}
+	}
+	if _, unknown := p.mask(c, q.Permissions); len(unknown) > 0 {
+		return q, &UnknownError{What: "permission of the class " + q.Class, Name: unknown[0]}
+	}
+	q.Target = p.name(t)
+	return q, nil
+}
+
 // allowed gives what rules allow, those included whose condition holds now.
 func (p *Policy) allowed(d, t, class uint16) uint32 {
 	var mask uint32

@@ -331,3 +331,12 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(_ *testing.T, content []byte) { use(content) })
 }
+
+func TestEnteredBy(t *testing.T) {
+	p := open(t, nil)
+	for domain, want := range map[string]string{"container_t": "[kernel_t]", "kernel_t": "[]", "no_such_t": "[]"} {
+		if got := fmt.Sprint(p.EnteredBy(domain)); got != want {
+			t.Errorf("%s is entered by %s, want %s", domain, got, want)
+		}
+	}
+}

@@ -18,9 +18,21 @@ func dangers() []danger {
 			case "selinux_config_t", "semanage_store_t", "semanage_var_lib_t", "policy_config_t", "policy_src_t", "file_context_t", "default_context_t", "selinux_login_config_t":
 				return !slices.Contains([]string{"getattr", "search", "open"}, p) || c == "file"
 			}
-			return c == "security"
+			return c == "security" || t == "security_t" && slices.Contains([]string{"write", "append"}, p)
 		}},
-		{"audit", "the audit rules and logs", targets("auditd_etc_t", "auditd_log_t", "auditd_unit_t")},
+		{"audit", "the audit rules and logs", func(t, c, p string) bool {
+			return targets("auditd_etc_t", "auditd_log_t", "auditd_unit_t", "auditd_unit_file_t")(t, c, p) ||
+				c == "netlink_audit_socket" && slices.Contains([]string{"nlmsg_write", "nlmsg_readpriv", "nlmsg_tty_audit"}, p)
+		}},
+		{"host-programs", "changing what the host runs: its programs, libraries, units, modules and settings", func(t, c, p string) bool {
+			if !slices.Contains([]string{"file", "dir", "lnk_file"}, c) ||
+				!slices.Contains([]string{"write", "append", "create", "unlink", "link", "rename", "setattr", "add_name", "remove_name", "reparent", "rmdir"}, p) {
+				return false
+			}
+			return slices.Contains([]string{"bin_t", "boot_t", "cron_spool_t", "etc_t", "kernel_modules_t", "ld_so_cache_t", "ld_so_t", "lib_t", "modules_conf_t", "modules_dep_t",
+				"modules_object_t", "passwd_file_t", "root_t", "shell_exec_t", "src_t", "system_cron_spool_t", "system_map_t", "user_cron_spool_t", "usr_t"}, t) ||
+				strings.HasSuffix(t, "_exec_t") || strings.HasSuffix(t, "_unit_t") || strings.HasSuffix(t, "_unit_file_t")
+		}},
 		{"raw-devices", "disks and memory, past every file's permission", func(t, c, p string) bool {
 			if c != "blk_file" && c != "chr_file" || slices.Contains([]string{"getattr", "setattr"}, p) {
 				return false
@@ -28,7 +40,9 @@ func dangers() []danger {
 			return c == "blk_file" || slices.Contains([]string{"fixed_disk_device_t", "removable_device_t", "memory_device_t", "nvram_device_t", "device_t", "scsi_generic_device_t",
 				"kvm_device_t", "kmsg_device_t", "vhost_device_t", "vfio_device_t", "cpu_device_t", "mtrr_device_t"}, t)
 		}},
-		{"kernel-memory", "the kernel's memory", targets("proc_kcore_t", "proc_kmsg_t", "debugfs_t", "tracefs_t")},
+		{"kernel-memory", "the kernel's memory", func(t, c, p string) bool {
+			return targets("proc_kcore_t", "proc_kmsg_t", "debugfs_t", "tracefs_t")(t, c, p) || c == "lockdown" || c == "memprotect"
+		}},
 		{"kernel-settings", "writing to the kernel's settings", func(t, c, p string) bool {
 			writes := slices.Contains([]string{"write", "append", "create", "unlink", "rename", "setattr"}, p)
 			return writes && (strings.HasPrefix(t, "sysctl_") || t == "usermodehelper_t" || t == "cgroup_t" || t == "sysfs_t" || t == "efivarfs_t" || t == "proc_t")

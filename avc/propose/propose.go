@@ -110,7 +110,7 @@ func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, e
 	} else if p.Has(domain) && !req.Replaces {
 		return nil, fmt.Errorf("cannot make the domain %s: the policy has it already: choose another name, or add to it with --domain %s", domain, domain)
 	}
-	chosen := m.choose(req, findings)
+	chosen := m.choose(p, req, findings)
 	m.rules(p, req, chosen)
 	var kept []policy.Rule
 	var like policy.Likeness
@@ -133,11 +133,13 @@ func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, e
 	return m, nil
 }
 
-// choose gives the findings that become rules.
-func (m *Module) choose(req Request, findings []*judge.Finding) (chosen []*judge.Finding) {
+// choose gives the findings that become rules. Names that the policy does not have never do: what stands in a rule is policy, and a
+// record can say anything.
+func (m *Module) choose(p *policy.Policy, req Request, findings []*judge.Finding) (chosen []*judge.Finding) {
 	out := func(f *judge.Finding, reason string) { m.LeftOut = append(m.LeftOut, LeftOut{f.ID, reason}) }
 	for _, f := range findings {
 		named := slices.Contains(req.Named, f.ID)
+		known, unknown := p.Resolve(policy.Question{Target: f.Target, Class: f.Class, Permissions: f.PermissionList()})
 		switch {
 		case f.Domain != req.Base && f.Domain != m.Domain:
 			out(f, fmt.Sprintf("it is a denial of %s, and not of %s", f.Domain, cmp.Or(req.Existing, req.Base)))
@@ -145,7 +147,15 @@ func (m *Module) choose(req Request, findings []*judge.Finding) (chosen []*judge
 			out(f, f.Fix.Text)
 		case f.Fix.Kind == judge.Categories:
 			out(f, "no rule helps: "+f.Fix.Text)
+		case unknown != nil:
+			out(f, "there can be no rule: "+unknown.Error())
+		case !named && (f.Type == avc.TypeUserAVC || f.Type == avc.TypeUserSELinuxErr):
+			out(f, fmt.Sprintf("a program says so and not the kernel, and a container may be able to (if you believe it: --only %s)", f.ID))
 		case named, f.Fix.Kind == judge.Rule, f.Fix.Kind == judge.Domain:
+			if f.Target != known.Target {
+				renamed := *f
+				f, renamed.Target = &renamed, known.Target
+			}
 			chosen = append(chosen, f)
 		case f.Fix.Kind == judge.Nothing:
 			out(f, f.Fix.Text)
@@ -268,7 +278,7 @@ func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) st
 		line("")
 		line("; Held back, because it is dangerous. --allow-dangerous NAME puts it in.")
 		for _, h := range m.HeldBack {
-			line("; %s (%s): %s on %s, class %s [%s]", h.Danger, h.Reason, h.Permission, h.Target, h.Class, h.Finding)
+			line("; %s", clean(fmt.Sprintf("%s (%s): %s on %s, class %s [%s]", h.Danger, h.Reason, h.Permission, h.Target, h.Class, h.Finding)))
 		}
 	}
 	return b.String()

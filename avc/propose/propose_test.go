@@ -192,7 +192,7 @@ func TestNamed(t *testing.T) {
 
 // Dangers that the real policies have names for.
 func TestDangers(t *testing.T) {
-	p := open(t, nil)
+	p := open(t, map[string]string{"names": names})
 	for ask, want := range map[string]string{
 		"fixed_disk_device_t blk_file read":                "raw-devices",
 		"memory_device_t chr_file read":                    "raw-devices",
@@ -221,6 +221,14 @@ func TestDangers(t *testing.T) {
 		"container_t capability dac_read_search":           "dac_read_search",
 		"kernel_t bpf prog_load":                           "bpf",
 		"var_log_t file read":                              "",
+		"etc_t file write":                                 "host-programs",
+		"etc_t file read":                                  "",
+		"sshd_exec_t file write":                           "host-programs",
+		"docker_unit_t file create":                        "host-programs",
+		"container_t netlink_audit_socket nlmsg_write":     "audit",
+		"container_t netlink_audit_socket nlmsg_relay":     "",
+		"container_t memprotect mmap_zero":                 "kernel-memory",
+		"security_t file write":                            "policy",
 	} {
 		words := strings.Fields(ask)
 		m, err := propose.Write(p, request(), []*judge.Finding{finding("aaaaaa", words[0], words[1], words[2])})
@@ -302,4 +310,50 @@ func TestHostileNames(t *testing.T) {
 		t.Errorf("it can deceive its reader: %q", m.CIL)
 	}
 	open(t, map[string]string{"kube_logreader": m.CIL})
+}
+
+// names are types, classes and permissions that the policy of the other tests lacks.
+const names = `
+(class blk_file (read))
+(class service (start))
+(class unix_stream_socket (connectto))
+(class capability2 (bpf))
+(class cap_userns (sys_admin))
+(class bpf (prog_load))
+(class memprotect (mmap_zero))
+(class netlink_audit_socket (nlmsg_write nlmsg_relay))
+(classorder (unordered blk_file service unix_stream_socket capability2 cap_userns bpf memprotect netlink_audit_socket))
+(typealias etc_alias_t) (typealiasactual etc_alias_t shadow_t)
+(type fixed_disk_device_t) (type memory_device_t) (type null_device_t) (type security_t) (type selinux_config_t) (type docker_var_run_t) (type container_runtime_t)
+(type init_t) (type sysctl_kernel_t) (type proc_kcore_t) (type auditd_log_t) (type sshd_key_t) (type fs_t) (type var_log_t) (type sshd_exec_t) (type docker_unit_t)
+`
+
+// TestHostileRecords: a record says what it likes. What the policy has no name for is never written as policy, another name hides no danger, and
+// a program that says it is an object manager is not believed before somebody has looked.
+func TestHostileRecords(t *testing.T) {
+	p := open(t, map[string]string{"names": names})
+	byProgram := func(f *judge.Finding) { f.Type = avc.TypeUserAVC }
+	for name, c := range map[string]struct {
+		f    *judge.Finding
+		want string
+	}{
+		"type":        {finding("aaaaaa", "x)))(allow", "file", "read"), `there can be no rule: the policy has no type "x)))(allow"`},
+		"class":       {finding("aaaaaa", "etc_t", "file\t(read)))\n(allow\tcontainer_t\tshadow_t\t(file", "read"), "there can be no rule: the policy has no class"},
+		"permission":  {finding("aaaaaa", "etc_t", "file", "read)))(allow"), "there can be no rule: the policy has no permission of the class file"},
+		"attribute":   {finding("aaaaaa", "domain", "file", "read"), `there can be no rule: the policy has no type "domain"`},
+		"a program's": {finding("aaaaaa", "container_log_t", "file", "read", byProgram), "a program says so and not the kernel"},
+	} {
+		m, err := propose.Write(p, request(), []*judge.Finding{c.f})
+		if !errors.Is(err, propose.ErrNothing) || len(m.LeftOut) != 1 || !strings.Contains(m.LeftOut[0].Reason, c.want) {
+			t.Errorf("%s: %v, %+v", name, err, m)
+		}
+		m, err = propose.Write(p, request(func(r *propose.Request) { r.Named = []string{"aaaaaa"}; r.Dangerous = []string{"all"} }), []*judge.Finding{c.f})
+		if named := c.f.Type == avc.TypeUserAVC; named != (err == nil) || !named && m.CIL != "" {
+			t.Errorf("%s, named: %v\n%s", name, err, m.CIL)
+		}
+	}
+	m, err := propose.Write(p, request(), []*judge.Finding{finding("aaaaaa", "etc_alias_t", "file", "read")})
+	if !errors.Is(err, propose.ErrNothing) || len(m.HeldBack) != 1 || m.HeldBack[0].Danger != "shadow" {
+		t.Errorf("an alias: %v, %+v", err, m)
+	}
 }

@@ -172,11 +172,11 @@ type denialReport struct {
 	Notes    []string         `json:"notes,omitempty"`
 	Findings []*judge.Finding `json:"findings"`
 
-	policy    *policy.Policy
-	since     time.Time
-	process   string // default context of containers
-	others    uint64 // denials that the flags leave out
-	hasModule bool   // --module is in /etc/selinux-provision/modules
+	policy  *policy.Policy
+	since   time.Time
+	process string // default context of containers
+	others  uint64 // denials that the flags leave out
+	modules []int  // priorities at which the store has a module of the name that is asked for
 }
 
 // gather reads, judges and selects.
@@ -190,7 +190,7 @@ func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, erro
 	who := attribution.New(h.Root)
 	r := &denialReport{Findings: []*judge.Finding{}, since: o.sinceTime}
 	groups := avc.NewGroups(who)
-	query := collect.Query{Since: o.sinceTime, Boot: o.boot, Booted: who.Booted()}
+	query := collect.Query{Since: o.sinceTime, Boot: o.boot, Booted: who.Booted(), BootID: h.Boot}
 	if o.input != "" {
 		err = a.readInput(ctx, o, query, groups, r)
 	} else {
@@ -221,7 +221,9 @@ func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, erro
 	}
 	evidence.VolumeContext, evidence.ProcessContext = from.ContainerContexts()
 	r.process = evidence.ProcessContext
-	r.hasModule = o.module != "" && h.Root.Exists(provision.ModulesDir+"/"+o.module+".cil")
+	if o.module != "" {
+		r.modules = from.ModulePriorities(o.module)
+	}
 	findings, err := evidence.Judge(ctx, groups.List())
 	if err != nil {
 		return nil, err
@@ -421,7 +423,7 @@ func printFix(w io.Writer, f *judge.Finding, verbose bool) {
 	indent := strings.Repeat(" ", 8)
 	fmt.Fprintf(w, "%s%s: %s\n", indent, f.Fix.Kind, printable(f.Fix.Text))
 	if f.Fix.Command != "" {
-		fmt.Fprintf(w, "%s  %s\n", indent, printable(strings.Replace(f.Fix.Command, "NAME", "NAME --only "+f.ID, 1)))
+		fmt.Fprintf(w, "%s  %s\n", indent, printable(f.Fix.Command))
 	}
 	for line := range strings.Lines(f.Fix.Config) {
 		fmt.Fprintf(w, "%s  %s\n", indent, printable(strings.TrimSuffix(line, "\n")))
@@ -562,8 +564,14 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 	if base == "" {
 		return usageError{errors.New("cannot tell the domain of containers: there is no lxc_contexts: name the domain with --source")}
 	}
+	// The file cannot be asked: the shell has just made it, if the text goes there.
+	replaces := slices.Contains(r.modules, stages.ModulePriority)
+	if others := slices.DeleteFunc(r.modules, func(n int) bool { return n == stages.ModulePriority }); len(others) > 0 {
+		return usageError{fmt.Errorf("cannot name a module %s: the policy has another module of that name (priority %d), and this one would take its place: choose another name",
+			o.module, others[0])}
+	}
 	m, err := propose.Write(r.policy, propose.Request{
-		Name: o.module, Base: base, Existing: o.domain, Replaces: r.hasModule, Named: o.only, Dangerous: o.dangerous,
+		Name: o.module, Base: base, Existing: o.domain, Replaces: replaces, Named: o.only, Dangerous: o.dangerous,
 	}, r.Findings)
 	if errors.Is(err, propose.ErrNothing) {
 		return nothingToAllow(m, r)
@@ -600,7 +608,7 @@ func nothingToAllow(m *propose.Module, r *denialReport) error {
 		fmt.Fprintf(&text, "\n  %s: %s", l.Finding, printable(l.Reason))
 	}
 	for _, h := range m.HeldBack {
-		fmt.Fprintf(&text, "\n  %s: held back: %s on %s, class %s: %s; --allow-dangerous %s puts it in", h.Finding, h.Permission, h.Target, h.Class, h.Reason, h.Danger)
+		fmt.Fprintf(&text, "\n  %s: held back: %s on %s, class %s: %s; --allow-dangerous %s puts it in", h.Finding, printable(h.Permission), printable(h.Target), printable(h.Class), h.Reason, h.Danger)
 	}
 	return fmt.Errorf("cannot make a module: %s", text.String())
 }

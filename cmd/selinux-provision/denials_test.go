@@ -131,12 +131,18 @@ func TestDenialsModule(t *testing.T) {
 	if again := call(t, args...); again != got {
 		t.Error("a second run says something else")
 	}
-	tree.Semodule(tree.Dir, 400, map[string]string{"kube_logreader": got.stdout})
-
-	if got := call(t, args...); got.code != exitUsage || !strings.Contains(got.stderr, "the policy has it already") {
-		t.Errorf("a domain that is there: %+v", got)
+	// The shell makes the file before the program runs, and it says nothing.
+	tree.Write("etc/selinux-provision/modules/container.cil", "")
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", "")
+	for name, want := range map[string]string{
+		"container":  "cannot make the domain container_t: the policy has it already: choose another name",
+		"containers": "the policy has another module of that name (priority 400), and this one would take its place",
+	} {
+		if got := call(t, "--root", tree.Dir, "denials", "--module", name); got.code != exitUsage || !strings.Contains(got.stderr, want) || got.stdout != "" {
+			t.Errorf("--module %s: %+v", name, got)
+		}
 	}
-	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", got.stdout)
+	tree.Semodule(tree.Dir, 500, map[string]string{"kube_logreader": got.stdout})
 	if got := call(t, args...); got.code != exitPartly || !strings.Contains(got.stdout, "(allow kube_logreader_t container_log_t (lnk_file (read)))\n") {
 		t.Errorf("made again: %+v", got)
 	}
@@ -231,5 +237,23 @@ func TestPrintable(t *testing.T) {
 	out.WriteString(call(t, "denials", "-v", "--input", file).stdout)
 	if strings.ContainsRune(out.String(), '\x1b') || !strings.Contains(out.String(), `/\x1b[2J\nx`) {
 		t.Errorf("printed: %q", out.String())
+	}
+}
+
+// A record with made-up names gets no further than a line that says so.
+func TestHostileDenials(t *testing.T) {
+	hostile := numbered(strings.Replace(nfsDenial, ":nfs_t:", ":\x1b[2Jt)(allow:", 1), "4") +
+		numbered(strings.Replace(strings.Replace(logDenial, "type=AVC", "type=USER_AVC", 1), "): avc:", "): pid=9 subj=system_u:system_r:container_t:s0:c1,c2 msg='avc:", 1), "5")
+	tree := denialTree(t, hostile)
+	if err := os.Remove(filepath.Join(tree.Dir, "var/log/audit/audit.log.1")); err != nil {
+		t.Fatal(err)
+	}
+	got := call(t, "--root", tree.Dir, "denials", "--module", "mine")
+	if got.code != exitFailed || got.stdout != "" || strings.ContainsRune(got.stderr, '\x1b') {
+		t.Errorf("%+v", got)
+	}
+	reads(t, "what is left out", got.stderr, "there can be no rule: the policy has no type", "a program says so and not the kernel")
+	if list := call(t, "--root", tree.Dir, "denials", "-v"); list.code != exitDone || strings.ContainsRune(list.stdout, '\x1b') {
+		t.Errorf("%+v", list)
 	}
 }

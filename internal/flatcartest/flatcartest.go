@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -252,7 +253,7 @@ func (tree *Tree) Semodule(dir string, priority int, modules map[string]string, 
 	tree.t.Helper()
 	input := tree.t.TempDir()
 	argv := append([]string{"semodule", "--noreload", "--path", dir, "--store", "mcs"}, more...)
-	argv = append(argv, "--priority", map[int]string{100: "100", 300: "300", 400: "400"}[priority])
+	argv = append(argv, "--priority", strconv.Itoa(priority))
 	for name, content := range modules {
 		file := filepath.Join(input, name+".cil")
 		tree.must(os.WriteFile(file, []byte(content), 0o644))
