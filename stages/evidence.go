@@ -25,6 +25,8 @@ import (
 type Evidence struct {
 	// Denials gives what was denied since a time, judged, and what was lost on the way to the log.
 	Denials func(ctx context.Context, since time.Time) ([]*judge.Finding, avc.Stats, error)
+	// Gone says what of the log since a time is not there any more, "" if nothing is known to be gone.
+	Gone func(ctx context.Context, since time.Time) (string, error)
 	// Stopped gives the denials of this boot that enforcing stopped since a time: the newest of them, one line each, and how many
 	// there are.
 	Stopped func(ctx context.Context, since time.Time) (newest []string, count int, err error)
@@ -46,6 +48,8 @@ type LoadedPolicy struct {
 	Unlabeled  string // type of what has no label
 	// Permissive tells whether a domain is permissive by itself, also on a host that enforces.
 	Permissive func(domain string) bool
+	// EnteredBy gives the domains that may enter one.
+	EnteredBy func(domain string) []string
 }
 
 // evidenceFile holds what was observed. It is apart from the state: it is written every few minutes, and losing it costs time only.
@@ -60,7 +64,7 @@ type Observed struct {
 	Version int `json:"version"`
 	// Policy identifies the declared policy and the vendor's, "" if nothing is observed now.
 	Policy string `json:"policy"`
-	// Since is the time of the first sample, Covered the time that the host was up since then, Boots how many boots that were.
+	// Since is the time of the first sample, by the clock as it goes now, Covered the time that the host was up since then, Boots how many boots that were.
 	Since   time.Time     `json:"since,omitzero"`
 	Covered time.Duration `json:"covered_ns"`
 	Boots   int           `json:"boots"`
@@ -136,8 +140,15 @@ func (o Observed) after(s Sample) Observed {
 		}
 	}
 	n.take(s)
+	// What is logged bears the time of the host's clock. If that was set back, what was logged since then must not fall before Since.
+	if at := s.Time.Add(-n.Covered).Truncate(time.Second); at.Before(n.Since.Add(-clockSlack)) {
+		n.Since = at
+	}
 	return n
 }
+
+// clockSlack is how far the clock and the kernel's count of time may differ because they are read one after the other, in whole seconds.
+const clockSlack = 2 * time.Second
 
 func (o *Observed) take(s Sample) {
 	o.Boot, o.Uptime, o.Counter, o.Loads = s.Boot, s.Uptime, s.Lost, s.Loads

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
@@ -41,11 +42,12 @@ func (h *Host) Observe() Evidence {
 			findings, err := evidence.Judge(ctx, groups.List())
 			return findings, stats, err
 		},
+		Gone: from.Gone,
 		Stopped: func(ctx context.Context, since time.Time) ([]string, int, error) {
 			who := attribution.New(h.Root)
 			var newest []string
 			count := 0
-			_, _, err := from.Denials(ctx, collect.Query{Since: since, Boot: true, Booted: who.Booted()}, func(d *avc.Denial) {
+			_, _, err := from.Denials(ctx, collect.Query{Since: since, Boot: true, Booted: who.Booted(), BootID: h.Boot}, func(d *avc.Denial) {
 				if d.Kind != avc.Denied || d.Enforced != avc.EnforcedYes {
 					return
 				}
@@ -72,7 +74,7 @@ func (h *Host) Observe() Evidence {
 			return LoadedPolicy{Dontaudits: p.Dontaudits(), Unlabeled: p.Unlabeled(), Permissive: func(domain string) bool {
 				t, err := p.Describe(domain)
 				return err == nil && t.Permissive
-			}}, nil
+			}, EnteredBy: p.EnteredBy}, nil
 		},
 		Audit:  kernel.Audit,
 		Loads:  h.Kernel.PolicyLoads,
@@ -81,21 +83,22 @@ func (h *Host) Observe() Evidence {
 	}
 }
 
-// denialLine says a denial in one line. What comes from the denied program is quoted.
+// denialLine says a denial in one line. All of it is quoted that a program can have a word in, and the contexts of what another program than
+// the kernel denied are such too.
 func denialLine(d *avc.Denial, s avc.Subject) string {
 	name := d.Path
 	if name == "" {
 		name = d.Name
 	}
-	who := d.Source.Type()
+	who := clean(d.Source.Type())
 	if text := s.String(); text != "" {
 		who = clean(text) + " (" + who + ")"
 	}
-	line := fmt.Sprintf("%s %s: %v on %s", d.Time.UTC().Format(time.RFC3339), who, d.Permissions, d.Class)
+	line := fmt.Sprintf("%s %s: [%s] on %s", d.Time.UTC().Format(time.RFC3339), who, clean(strings.Join(d.Permissions, " ")), clean(d.Class))
 	if name != "" {
 		line += " " + clean(name)
 	}
-	return line + " of type " + d.Target.Type()
+	return line + " of type " + clean(d.Target.Type())
 }
 
 func readMounts() ([]*mounts.Mount, error) {

@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -90,6 +91,7 @@ type facts struct {
 	observed Observed // up to now
 	findings []*judge.Finding
 	stats    avc.Stats
+	gone     string // which log does not reach back to the beginning
 	policy   LoadedPolicy
 	volumes  []string // mount points without a label
 	btrfs    []string // directories of containers on Btrfs
@@ -102,7 +104,7 @@ type facts struct {
 func (f *facts) judge() *Readiness {
 	o := &f.observed
 	r := &Readiness{Verdict: Ready, Enforcing: f.enforces, Since: o.Since, Covered: o.Covered.Round(time.Second), Window: f.want.Window, Boots: o.Boots,
-		Lost: max(o.Lost, f.stats.Kernel) + f.stats.Missing, Denials: []*judge.Finding{}, Apart: []SetApart{}}
+		Lost: max(o.Lost, f.stats.Kernel) + f.stats.Missing + f.unreadable(), Denials: []*judge.Finding{}, Apart: []SetApart{}}
 	add := func(name string, good bool, otherwise Verdict, found, remedy string) {
 		c := Check{Name: name, Verdict: Ready, Found: found}
 		if !good {
@@ -127,8 +129,16 @@ func (f *facts) judge() *Readiness {
 	}
 	add("window", observed && o.Covered >= f.want.Window, NotEnough, fmt.Sprintf("observed for %s of %s", o.Covered.Round(time.Second), f.want.Window), "wait, with the usual load on the host")
 	add("reboot", observed && o.Boots >= 2, NotEnough, fmt.Sprintf("%d of at least 2 boots", o.Boots), "reboot the host once: what starts at a boot asks for other things than what runs")
-	add("lost", r.Lost == 0, NotEnough, fmt.Sprintf("%d audit records were lost", r.Lost),
-		"make the kernel's queue longer (audit_backlog_limit=8192 on the kernel command line), then: selinux-provision readiness --restart")
+	lost := fmt.Sprintf("%d audit records were lost", r.Lost)
+	if n := f.unreadable(); n > 0 {
+		lost += fmt.Sprintf(", of which %d were cut off or damaged", n)
+	}
+	remedy := "make the kernel's queue longer (audit_backlog_limit=8192 on the kernel command line), then: selinux-provision readiness --restart"
+	if f.gone != "" {
+		lost = fmt.Sprintf("what was denied at first is not in the log any more: %s, and the evidence at %s", f.gone, o.Since.Local().Format(time.DateTime))
+		remedy = "keep more of the log (SystemMaxUse= and Storage=persistent in journald.conf), then: selinux-provision readiness --restart"
+	}
+	add("lost", r.Lost == 0 && f.gone == "", NotEnough, lost, remedy)
 
 	var unseen []string
 	for _, w := range workloads(f.want) {
@@ -165,6 +175,9 @@ func (f *facts) judge() *Readiness {
 	return r
 }
 
+// unreadable counts what is in the log and may have been a denial, but cannot be read: the kernel's log cuts off what is long.
+func (f *facts) unreadable() uint64 { return f.stats.Malformed + f.stats.Overlong }
+
 func found(wrong []string, none, some string) string {
 	if len(wrong) == 0 {
 		return none
@@ -191,11 +204,15 @@ func workloads(want provision.Readiness) (all []string) {
 
 // sort tells the findings that enforcing would stop from the others.
 func (f *facts) sort(r *Readiness) {
-	// A domain that a process may not enter is one that it would not be in.
+	// A domain that a process may not enter is one that it would not be in, unless another process may.
 	entered := map[string]string{}
-	for _, d := range f.findings {
-		if d.Kind == avc.Denied && d.Class == "process" && (d.Permissions["transition"] > 0 || d.Permissions["dyntransition"] > 0) && d.Fix.Kind != judge.Nothing {
-			entered[d.Target] = d.ID
+	for target, sources := range f.refused() {
+		others := []string{}
+		if f.policy.EnteredBy != nil {
+			others = f.policy.EnteredBy(target)
+		}
+		if !slices.ContainsFunc(others, func(domain string) bool { return sources[domain] == nil }) {
+			entered[target] = sources[slices.Min(slices.Collect(maps.Keys(sources)))].ID
 		}
 	}
 	for _, d := range f.findings {
@@ -220,19 +237,33 @@ func (f *facts) sort(r *Readiness) {
 	}
 }
 
-// Describe says a finding in one line. What comes from the denied program is quoted.
-func Describe(d *judge.Finding) string {
-	who := d.Domain
-	if s := d.Subject.String(); s != "" {
-		who = fmt.Sprintf("%s (%s)", clean(s), d.Domain)
+// refused gives the domains that processes were not let into, and from where; only the kernel is believed.
+func (f *facts) refused() map[string]map[string]*judge.Finding {
+	all := map[string]map[string]*judge.Finding{}
+	for _, d := range f.findings {
+		if d.Kind == avc.Denied && d.Type != avc.TypeUserAVC && d.Class == "process" && (d.Permissions["transition"] > 0 || d.Permissions["dyntransition"] > 0) && d.Fix.Kind != judge.Nothing {
+			if all[d.Target] == nil {
+				all[d.Target] = map[string]*judge.Finding{}
+			}
+			all[d.Target][d.Domain] = d
+		}
 	}
-	on := d.Class
+	return all
+}
+
+// Describe says a finding in one line. All of it is quoted that a program can have a word in.
+func Describe(d *judge.Finding) string {
+	who := clean(d.Domain)
+	if s := d.Subject.String(); s != "" {
+		who = fmt.Sprintf("%s (%s)", clean(s), who)
+	}
+	on := clean(d.Class)
 	if name := d.Path; name != "" {
 		on += " " + clean(name)
 	} else if d.Name != "" {
 		on += " " + clean(d.Name)
 	}
-	return fmt.Sprintf("%s: %s, %s on %s of type %s, %d times", d.ID, who, strings.Join(d.PermissionList(), " and "), on, d.Target, d.Count)
+	return fmt.Sprintf("%s: %s, %s on %s of type %s, %d times", d.ID, who, clean(strings.Join(d.PermissionList(), " and ")), on, clean(d.Target), d.Count)
 }
 
 func clean(s string) string {
@@ -269,6 +300,11 @@ func (r *run) readiness(ctx context.Context, store func(context.Context) []strin
 	}
 	if r.Evidence.Denials != nil && f.observed.Policy != "" {
 		if f.findings, f.stats, err = r.Evidence.Denials(ctx, f.observed.Since); err != nil {
+			return nil, fmt.Errorf("cannot tell whether the host is ready: %w", err)
+		}
+	}
+	if r.Evidence.Gone != nil && f.observed.Policy != "" {
+		if f.gone, err = r.Evidence.Gone(ctx, f.observed.Since); err != nil {
 			return nil, fmt.Errorf("cannot tell whether the host is ready: %w", err)
 		}
 	}

@@ -59,7 +59,10 @@ func TestEvidence(t *testing.T) {
 		{"set back", []Sample{sample(10, "a", 5, lost(7)), sample(20, "a", 15, lost(2))}, 10, 10, 1, 2, "", nil},
 		{"seen", []Sample{sample(10, "a", 5, runs("unit x")), sample(20, "a", 15, runs("unit y")), sample(30, "a", 25)}, 10, 20, 1, 0, "", []string{"unit x", "unit y"}},
 		{"seen, and begun anew", []Sample{sample(10, "a", 5, runs("unit x")), sample(20, "a", 15, hides), sample(30, "a", 25)}, 30, 0, 1, 0, "dontaudit rules", nil},
-		{"a clock that was set", []Sample{sample(10, "a", 5), sample(-600, "a", 15)}, 10, 10, 1, 0, "", nil},
+		{"a clock that was set", []Sample{sample(10, "a", 5), sample(900, "a", 15)}, 10, 10, 1, 0, "", nil},
+		// What was logged meanwhile bears the new time.
+		{"a clock that was set back", []Sample{sample(700, "a", 5), sample(100, "a", 15)}, 90, 10, 1, 0, "", nil},
+		{"a clock that was set back a little", []Sample{sample(10, "a", 5), sample(20, "a", 15), sample(400, "b", 5), sample(300, "b", 15)}, 10, 25, 2, 0, "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := Observed{Version: 1}
@@ -147,6 +150,28 @@ func TestReadinessVerdict(t *testing.T) {
 		{"artefact", func(f *facts) { f.findings = []*judge.Finding{aFinding(), transition} }, NotReady, "denials",
 			"enforcing would stop 3 accesses: 111111: kernel_t, transition on process /etc/x of type container_t, 3 times",
 			"only a permissive host comes that far: the transition into container_t is denied (111111)"},
+		{"artefact, by the policy", func(f *facts) {
+			f.findings = []*judge.Finding{aFinding(), transition}
+			f.policy.EnteredBy = func(string) []string { return []string{"kernel_t"} }
+		}, NotReady, "denials", "enforcing would stop 3 accesses: 111111: kernel_t, transition on process /etc/x of type container_t, 3 times",
+			"only a permissive host comes that far: the transition into container_t is denied (111111)"},
+		{"no artefact: others may enter", func(f *facts) {
+			f.findings, f.want.Accept = []*judge.Finding{aFinding(), transition}, []string{"111111"}
+			f.policy.EnteredBy = func(string) []string { return []string{"kernel_t", "runtime_t"} }
+		}, NotReady, "denials", "enforcing would stop 3 accesses: 0a1b2c: container_t, read on file /etc/x of type etc_t, 3 times", "readiness.accept has it"},
+		{"no artefact: a program says so", func(f *facts) {
+			said := *transition
+			said.Type = avc.TypeUserAVC
+			f.findings, f.want.Accept = []*judge.Finding{aFinding(), &said}, []string{"111111"}
+		}, NotReady, "denials", "enforcing would stop 3 accesses: 0a1b2c: container_t, read on file /etc/x of type etc_t, 3 times", "readiness.accept has it"},
+		{"cut off", func(f *facts) { f.stats.Malformed, f.stats.Overlong = 2, 1 }, NotEnough, "lost", "3 audit records were lost, of which 3 were cut off or damaged", ""},
+		{"rotated away", func(f *facts) { f.gone, f.observed.Since = "the journal begins only at 2", time.Unix(0, 0) }, NotEnough, "lost",
+			"what was denied at first is not in the log any more: the journal begins only at 2, and the evidence at " + time.Unix(0, 0).Format(time.DateTime), ""},
+		{"hostile context", func(f *facts) {
+			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) {
+				f.Domain, f.Target, f.Class, f.Permissions = "a\x1bt", "b\nt", "c\rs", map[string]uint64{"\x07": 1}
+			})}
+		}, NotReady, "denials", `enforcing would stop 3 accesses: 0a1b2c: a\x1bt, \a on c\rs /etc/x of type b\nt, 3 times`, ""},
 		{"volume", func(f *facts) { f.volumes = []string{"/srv/a", "/srv/b"} }, NotReady, "volumes", "volumes without a label are mounted: /srv/a, /srv/b", ""},
 		{"btrfs", func(f *facts) { f.btrfs = []string{"/var/lib/docker"} }, NotReady, "btrfs", "containers use Btrfs: /var/lib/docker", ""},
 		{"store", func(f *facts) { f.store = []string{"stage policy would rebuild"} }, NotReady, "store", "stage policy would rebuild", ""},
