@@ -156,6 +156,11 @@ func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
 	}
 	if p := r.contradiction(); p != nil {
 		problems = append(problems, *p)
+	} else if e := r.CommandLine.Enforcing; e != nil && r.declared.Mode == provision.Enforcing && r.declared.Guard != nil {
+		problems = append(problems, Problem{
+			Problem: "the kernel command line has enforcing=1: every boot enforces, and enforce.guard cannot make the next one permissive",
+			Remedy:  "remove it from the boot loader's configuration and reboot, or declare guard: off",
+		})
 	}
 	if r.CommandLine.Ambiguous && r.declared.Mode != provision.Unmanaged {
 		problems = append(problems, Problem{

@@ -229,7 +229,10 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 				err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
 				var locked *hostfs.LockedError
 				if !errors.As(err, &locked) {
-					return err
+					if err != nil || !LoadState(h.Root).Guard.underWay(h.Boot) {
+						return err
+					}
+					break // the declaration changed just now: what is under way is another trial, with a window of its own
 				}
 				told("the window is over; waiting for another run, to write that down")
 			}
@@ -248,6 +251,10 @@ type watcher struct {
 	first   map[string]uint32 // restarts of units at the first look
 	unseen  int
 	denials []string
+	// window is Trial.Since of the window that is watched, began when that was by the host's clock: the earliest that was seen, as
+	// the clock may be set in the middle of it.
+	window time.Duration
+	began  time.Time
 }
 
 func (w *watcher) look(ctx context.Context, t *Trial) view {
@@ -273,6 +280,9 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 			return err
 		}
 		v.elapsed = uptime - t.Since
+	}
+	if at := time.Now().Add(-v.elapsed); w.began.IsZero() || w.window != t.Since || at.Before(w.began) {
+		w.window, w.began = t.Since, at
 	}
 	if w.Units != nil && len(t.Units) > 0 {
 		if v.units, err = w.Units(ctx, t.Units...); err != nil {
@@ -301,7 +311,7 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 // count reads the denials of the window.
 func (w *watcher) count(ctx context.Context, v *view) (err error) {
 	if w.Evidence.Stopped != nil {
-		w.denials, v.denials, err = w.Evidence.Stopped(ctx, time.Now().Add(-v.elapsed))
+		w.denials, v.denials, err = w.Evidence.Stopped(ctx, w.began)
 	}
 	return err
 }
@@ -322,7 +332,11 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 	defer unlock()
 	state := LoadState(h.Root)
 	if !reflect.DeepEqual(state.Guard, t) {
-		return errors.Join(failures...) // an apply went on with it, or a revert ended it
+		// An apply went on with it, or a revert ended it. If another trial is under way, then what ends this one badly ends that one.
+		if wants := phase.wants(); wants.kernel || !state.Guard.underWay(h.Boot) {
+			return errors.Join(failures...)
+		}
+		t = state.Guard
 	}
 	r := h.newRun(nil, state, false)
 	content, configured, err := readConfig(h.Root)
@@ -330,6 +344,8 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 		if perr := r.preflight(configured.Type); perr != nil {
 			phase, reason = TrialFailed, perr.Error()
 			failures = append(failures, h.Kernel.SetEnforcing(false))
+		} else if on, kerr := h.enforcing(); kerr == nil && !on {
+			phase, reason = TrialFailed, switchedOff
 		}
 	}
 	if err != nil {

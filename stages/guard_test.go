@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -385,6 +386,102 @@ func TestGuardSeesAnEarlyFailure(t *testing.T) {
 		c.watch(t.Context())
 		c.is("the watch", TrialFailed, false, "permissive")
 	})
+}
+
+// TestGuardChangesAtTheEnd: what happens between the last look of a window and its end.
+func TestGuardChangesAtTheEnd(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		sick   bool
+		do     func(c *computer)
+		phase  Phase
+		on     bool
+		config string
+		took   time.Duration
+	}{
+		{"another declaration", false, func(c *computer) {
+			c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "1m", "2m", 1))
+			c.enforce()
+		}, TrialArmed, true, "enforcing*", 3 * time.Minute},
+		{"another declaration, of a sick host", true, func(c *computer) {
+			c.tree.Write("etc/selinux-provision/config.yaml", strings.Replace(guarded, "1m", "2m", 1))
+			c.enforce()
+		}, TrialFailed, false, "permissive", 10 * time.Second},
+		{"setenforce 0", false, func(c *computer) { c.tree.Write(kernelDir+"/enforce", "0") }, TrialFailed, false, "permissive", time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newComputer(t, guarded)
+			synctest.Test(t, func(t *testing.T) {
+				c.boot()
+				begin, done := time.Now(), false
+				if test.sick {
+					time.AfterFunc(10*time.Second, func() { c.tree.Write(kernelDir+"/enforce", "0") })
+				}
+				err := c.host.Watch(t.Context(), func(said string) {
+					if said == "the window is over" && !done {
+						done = true
+						test.do(c)
+					}
+				})
+				if err != nil || !done {
+					t.Error(err, done)
+				}
+				c.is(test.name, test.phase, test.on, test.config)
+				if took := time.Since(begin); took < test.took || took > test.took+3*lookInterval {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+// TestGuardAndTheClock: denials of the window are counted from its beginning, though the clock is set in the middle.
+func TestGuardAndTheClock(t *testing.T) {
+	c := newComputer(t, guarded)
+	synctest.Test(t, func(t *testing.T) {
+		c.boot()
+		var asked []time.Time
+		c.host.Evidence.Stopped = func(_ context.Context, since time.Time) ([]string, int, error) {
+			asked = append(asked, since)
+			return nil, 0, nil
+		}
+		uptime := 10 * time.Second
+		c.host.Uptime = func() (time.Duration, error) { return uptime, nil }
+		w := watcher{Host: c.host, first: map[string]uint32{}}
+		trial := &Trial{Phase: TrialWatched, Since: uptime, MaxDenials: new(0)}
+		begin := time.Now()
+		w.look(t.Context(), trial)
+		time.Sleep(time.Hour) // as the clock sees it; the host has been up for a second more
+		uptime += time.Second
+		w.look(t.Context(), trial)
+		other := &Trial{Phase: TrialWatched, Since: uptime, MaxDenials: new(0)}
+		w.look(t.Context(), other)
+		if want := []time.Time{begin, begin, begin.Add(time.Hour)}; !slices.EqualFunc(asked, want, time.Time.Equal) {
+			t.Errorf("asked since %v, want %v", asked, want)
+		}
+	})
+}
+
+// TestGuardAndTheCommandLine: what beats the guard at every boot is said.
+func TestGuardAndTheCommandLine(t *testing.T) {
+	c := newComputer(t, guarded)
+	c.on()
+	c.host.CommandLine.Enforcing = new(true)
+	if r := c.enforce(); r.Outcome != Partly || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].String(), "the kernel command line has enforcing=1: every boot enforces") {
+		t.Errorf("%+v", r)
+	}
+	if got := c.problems(); !strings.Contains(got, "the kernel command line has enforcing=1") {
+		t.Errorf("status says %s", got)
+	}
+}
+
+// A denial's line in the journal and the state holds nothing that a program wrote as it is.
+func TestDenialLine(t *testing.T) {
+	d := &avc.Denial{Time: time.Unix(0, 0), Source: "u:r:a\x1b[2J:s0", Target: "u:r:b\n:s0", Class: "c\x07", Permissions: []string{"p\r", "q"}, Path: "/x\ny"}
+	const want = `1970-01-01T00:00:00Z a\x1b[2J: [p\r q] on c\a /x\ny of type b\n`
+	if got := denialLine(d, avc.Subject{}); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }
 
 // TestGuardEnds is the watch that ends without a verdict: at a shutdown the next boot tries again, but not for ever; else the host is

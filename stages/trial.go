@@ -129,7 +129,7 @@ func moves() map[Phase][]move {
 		},
 		TrialWatched: {
 			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() }, TrialWatched, ""},
-			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, "somebody switched the kernel to permissive"},
+			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, switchedOff},
 			{"it is under way", scene.sameBoot, TrialWatched, ""},
 			{"the power was cut just after the window: the file was written and the record was not", func(s scene) bool { return s.enforcing && (s.config.Trial || s.kept()) }, TrialProving, ""},
 			{"no end of the window was seen", always, TrialFailed, cutOff},
@@ -143,7 +143,7 @@ func moves() map[Phase][]move {
 		},
 		TrialProving: {
 			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() && s.enforcing }, TrialProving, ""},
-			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, "somebody switched the kernel to permissive"},
+			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, switchedOff},
 			{"it is under way", scene.sameBoot, TrialProving, ""},
 			{"the power was cut just after the window: the file was written and the record was not", scene.kept, TrialSettled, ""},
 			{"no end of the window was seen", always, TrialFailed, cutOff},
@@ -200,6 +200,9 @@ const (
 	maxRestarts = 2
 )
 
+// switchedOff is the reason of a trial that an operator ended.
+const switchedOff = "somebody switched the kernel to permissive"
+
 // judge tells whether the trial is over: TrialFailed with the reason, the phase after this one if the window ended well, or the same
 // phase.
 func (t *Trial) judge(v view) (Phase, string) {
@@ -214,7 +217,7 @@ func (t *Trial) judge(v view) (Phase, string) {
 		return t.Phase, ""
 	}
 	if !v.enforcing {
-		return TrialFailed, "somebody switched the kernel to permissive"
+		return TrialFailed, switchedOff
 	}
 	for _, u := range v.units {
 		if reason := sickness(u, v.restarted[u.Name]); reason != "" {
@@ -261,9 +264,9 @@ func healthy(u systemd.UnitState) bool {
 	return up(u) || u.Triggered && u.Active == "inactive" && u.Result == "success"
 }
 
-// up tells whether a unit is active, or a oneshot service that has done its work.
+// up tells whether a unit is active, or a oneshot service that has done its work. One that was never started says "success" too.
 func up(u systemd.UnitState) bool {
-	return u.Active == "active" || u.Active == "reloading" || u.Type == "oneshot" && u.Active == "inactive" && u.Result == "success"
+	return u.Active == "active" || u.Active == "reloading" || u.Type == "oneshot" && u.Started && u.Active == "inactive" && u.Result == "success"
 }
 
 // fit tells whether the units of a trial can be watched at all, before anything is switched. An inactive unit is one whose turn in

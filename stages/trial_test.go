@@ -158,7 +158,9 @@ func TestTrialVerdict(t *testing.T) {
 			"a.service is not running at the end of the window: it is inactive (dead)"},
 		{"still starting", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Sub = "activating", "start" })}, TrialFailed,
 			"a.service is not running at the end of the window: it is activating (start)"},
-		{"oneshot that is done", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Type = "inactive", "oneshot" })}, TrialArmed, ""},
+		{"oneshot that is done", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Type, u.Started = "inactive", "oneshot", true })}, TrialArmed, ""},
+		{"oneshot that never ran", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Sub, u.Type = "inactive", "dead", "oneshot" })}, TrialFailed,
+			"a.service is not running at the end of the window: it is inactive (dead)"},
 		{"waiting for its socket", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) { u.Active, u.Triggered = "inactive", true })}, TrialArmed, ""},
 		{"died, and waiting for its socket", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) {
 			u.Active, u.Sub, u.Triggered, u.Result = "inactive", "dead", true, "signal"
@@ -166,6 +168,7 @@ func TestTrialVerdict(t *testing.T) {
 			"a.service is not running at the end of the window: it is inactive (dead)"},
 		{"oneshot that failed before", Trial{}, view{elapsed: window, units: state(func(u *systemd.UnitState) {
 			u.Active, u.Sub, u.Type, u.Result = "inactive", "dead", "oneshot", "signal"
+			u.Started = true
 		})}, TrialFailed,
 			"a.service is not running at the end of the window: it is inactive (dead)"},
 		{"container there", Trial{Containers: []string{"web"}}, view{elapsed: window, containers: []string{"db", "web"}}, TrialArmed, ""},

@@ -18,6 +18,8 @@ type UnitState struct {
 	Type   string // of a service: simple, notify, oneshot, ...; "" for others
 	// Restarts counts how often systemd has restarted a service by itself since somebody started it.
 	Restarts uint32
+	// Started says that the unit has left "inactive" at least once since systemd read it.
+	Started bool
 	// Triggered says that another unit starts this one when it is needed, as a socket does: being inactive is then no fault.
 	Triggered bool
 }
@@ -59,6 +61,12 @@ func service(ctx context.Context, conn *systemd.Conn, to *UnitState) error {
 	to.Result, _ = properties["Result"].(string)
 	to.Type, _ = properties["Type"].(string)
 	to.Restarts, _ = properties["NRestarts"].(uint32)
+	left, err := conn.GetUnitPropertyContext(ctx, to.Name, "InactiveExitTimestampMonotonic")
+	if err != nil {
+		return fmt.Errorf("cannot ask for the state of %s: %w", to.Name, ended(ctx, err))
+	}
+	since, _ := left.Value.Value().(uint64)
+	to.Started = since != 0
 	triggers, err := conn.GetUnitPropertyContext(ctx, to.Name, "TriggeredBy")
 	if err != nil {
 		return fmt.Errorf("cannot ask for the state of %s: %w", to.Name, ended(ctx, err))
