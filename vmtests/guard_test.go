@@ -2,6 +2,7 @@ package vmtests
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -28,6 +29,7 @@ func startOnTrial(t *testing.T) *Machine {
 	return StartCopy(t, "guarded", Options{Ignition: config, Allowed: []Allowed{
 		{`avc: +denied .*comm="runcon"`, "the victim does what is denied"},
 		{`vmtest-victim\.service`, "the test breaks it"},
+		{`selinux-provision-guard\.service`, "the test kills it"},
 		{`selinux-provision-stage-enforce\.service|Failed to start selinux-provision-…`, "a trial that failed is not as declared"},
 	}})
 }
@@ -36,6 +38,11 @@ const guardFile = "/etc/selinux-provision/config.d/guard.yaml"
 
 func guardFor(window string) string {
 	return "version: 1\nenforce:\n  guard: {window: " + window + ", units: [docker.service, vmtest-victim.service]}\n"
+}
+
+// guardStrictly allows no denial.
+func guardStrictly() string {
+	return strings.Replace(guardFor("1h"), "window", "max_denials: 0, window", 1)
 }
 
 // trialFailed is the MESSAGE_ID of a trial that failed.
@@ -93,6 +100,25 @@ func TestGuardedEnforcing(t *testing.T) {
 	m.givenUp(t, "after a power cut in the trial", "by a crash, a reset or a power cut")
 
 	m.restore(t, "trial")
+	m.Must(t, "systemctl kill --signal=KILL --kill-whom=main selinux-provision-guard.service")
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after the watch broke", "the watch itself ended (signal), so nobody saw how the host fared")
+
+	m.restore(t, "trial")
+	m.put(t, guardFile, guardStrictly())
+	m.Must(t, "/opt/bin/selinux-provision apply")
+	m.mode(t, "declared anew in the window", "Enforcing", "permissive", 0)
+	m.Must(t, "! "+transition)
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after one denial too many", "accesses were denied, and enforce.guard.max_denials is 0")
+
+	// A shutdown in good order is no failure: the next boot tries again.
+	m.restore(t, "trial")
+	m.reboot(t)
+	m.mode(t, "at the boot after a shutdown in the trial", "Enforcing", "permissive", 0)
+	m.expect(t, "the second try", `grep -o '"phase": "[a-z]*"\|"tries": [0-9]*' /var/lib/selinux-provision/state.json`, "\"phase\": \"watched\"\n\"tries\": 2")
+	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service", "active")
+
 	m.Must(t, "touch /run/vmtest-break")
 	m.waitGuard(t, "failed")
 	m.givenUp(t, "after the trial broke a unit", "vmtest-victim.service failed (exit-code); ")
