@@ -7,7 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const completionHelp = `Print what has a shell complete the commands, flags and values of this program. For one session of bash:
+const completionHelp = `Print what has a shell complete the commands, flags and values of this program. For one session of
+bash, which needs bash-completion:
 
   source <(selinux-provision completion bash)
 
