@@ -416,10 +416,14 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && !m.generator():
 		context := rule.Context
 		if context == "" {
-			context = "USER:ROLE:TYPE:LEVEL"
+			context = "USER:ROLE:TYPE:" + cmp.Or(rule.Level, "s0")
+		}
+		remedy := fmt.Sprintf(`write the option context="%s"`, context)
+		if m.extension() == "" {
+			remedy += fmt.Sprintf(", or add the link %s to %s", generatorPath, binary)
 		}
 		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %q at once: nothing here gives the unit its context=, so the watcher would have to unmount it and mount it again",
-			one.where, rule.Name), fmt.Sprintf(`write Options=context="%s", or add the link %s to %s`, context, generatorPath, binary))
+			one.where, rule.Name), remedy)
 	}
 }
 
