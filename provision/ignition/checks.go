@@ -81,13 +81,13 @@ func (c *checker) declared(m *machine, s *situation) {
 // levels finds what Flatcar's policy has not: it has one sensitivity, s0, and the categories c0 to c1023.
 func (c *checker) levels(state *provision.State, place func(provision.Position) (provision.Position, string)) {
 	for _, v := range state.Volumes {
-		if name := unknownInLevel(v.Context + ":" + v.Level); name != "" {
+		if name := unknownInLevel(cmp.Or(v.Level, levelOf(v.Context))); name != "" {
 			at, key := place(v.Source)
 			c.add(at, key, fmt.Sprintf("cannot label the volume %q with %s: the policy has no %s", v.Name, cmp.Or(v.Context, v.Level), name), levelRemedy)
 		}
 	}
 	for _, f := range state.FileContexts {
-		if name := unknownInLevel(f.Context); name != "" {
+		if name := unknownInLevel(levelOf(f.Context)); name != "" {
 			at, key := place(f.Source)
 			c.add(at, key, fmt.Sprintf("cannot label %s with %s: the policy has no %s", f.Path, f.Context, name), levelRemedy)
 		}
@@ -98,10 +98,18 @@ const levelRemedy = "write s0, or s0 with categories from c0 to c1023"
 
 var partOfLevel = regexp.MustCompile(`[:,.-](s|c)([0-9]+)\b`)
 
-// unknownInLevel gives the first sensitivity or category of a context that the policy has not.
-func unknownInLevel(context string) string {
+// levelOf gives the level, or the range of levels, of a context.
+func levelOf(context string) string {
+	_, level, _ := strings.Cut(context, ":") // behind the user; the role and the type have no colon
+	_, level, _ = strings.Cut(level, ":")
+	_, level, _ = strings.Cut(level, ":")
+	return level
+}
+
+// unknownInLevel gives the first sensitivity or category of a level that the policy has not.
+func unknownInLevel(level string) string {
 	const highestCategory = 1023
-	for _, part := range partOfLevel.FindAllStringSubmatch(":"+context, -1) {
+	for _, part := range partOfLevel.FindAllStringSubmatch(":"+level, -1) {
 		n, err := strconv.Atoi(part[2])
 		if err != nil || part[1] == "s" && n != 0 || part[1] == "c" && n > highestCategory {
 			return part[1] + part[2]

@@ -214,7 +214,7 @@ func (c *checker) mountOptions(m mount) {
 			c.add(m.at, m.key, what+": this is no context", "write USER:ROLE:TYPE:LEVEL, such as system_u:object_r:container_file_t:s0")
 			continue
 		}
-		if name := unknownInLevel(label); name != "" {
+		if name := unknownInLevel(levelOf(label)); name != "" {
 			c.add(m.at, m.key, what+": the policy has no "+name, levelRemedy)
 			continue
 		}
