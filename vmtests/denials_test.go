@@ -132,6 +132,20 @@ restorecon -RF /var/log /var/lib/docker/containers`)
 	}
 	m.one(t, "--container collector", "collector container_t [read] container_log_t:lnk_file 2/2 rule")
 
+	// journald's own ear for the kernel's records: the same denial by a second way. PID 1 opens it, and Debian's policy does not let kernel_t do
+	// that (capability2 audit_read); once it is open, it hears what is denied while the host enforces.
+	m.Must(t, `mkdir -p /run/systemd/system/systemd-journald.service.d
+printf '[Service]\nSockets=systemd-journald-audit.socket\n' > /run/systemd/system/systemd-journald.service.d/audit.conf
+setenforce 0; systemctl daemon-reload && systemctl restart systemd-journald.service && systemctl is-active systemd-journald-audit.socket; code=$?; setenforce 1
+grep 'avc: *denied.*kernel_t.*kernel_t' /var/log/audit/audit.log; exit $code`)
+	before = m.denials(t, "--boot").Stats
+	m.fails(t, "docker start -a collector", 1)
+	m.expect(t, "journald's own record", "sleep 1; journalctl --sync; journalctl -b -o cat _TRANSPORT=audit | grep -c 'avc: *denied.*container_log_t'", "1")
+	if after := m.denials(t, "--boot").Stats; after.Denials != before.Denials+1 || after.Duplicates <= before.Duplicates || after.Missing > before.Missing+1 {
+		t.Errorf("before %+v, after one more denial, by two ways, %+v", before, after)
+	}
+	m.one(t, "--container collector", "collector container_t [read] container_log_t:lnk_file 3/3 rule")
+
 	// A denial that is logged while dontaudit is stripped, and nowhere when it is not; and the collector in a domain of its own.
 	m.fails(t, "docker run --name curious --network none -v /etc/selinux:/host:ro busybox cat /host/config", 1)
 	m.one(t, "--container curious", "curious container_t [read] selinux_config_t:file 1/1 rule")
