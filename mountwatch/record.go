@@ -109,7 +109,8 @@ type Record struct {
 	// must not give a volume an option that keeps it from being mounted. A reload of the watcher forgets them.
 	Failed []FailedMount `json:"failed,omitempty"`
 
-	saved map[string][sha256.Size]byte // what is in the files, by name
+	saved  map[string][sha256.Size]byte // what is in the files, by name
+	buffer []byte                       // for the next time
 }
 
 // FailedMount is a mount that could not be made with a context.
@@ -163,10 +164,11 @@ func (r *Record) save(root *hostfs.Root) error {
 }
 
 func (r *Record) saveFile(root *hostfs.Root, dir, name string, part *Record) error {
-	content, err := part.encode()
+	content, err := part.encode(r.buffer[:0])
 	if err != nil {
 		return err
 	}
+	r.buffer = content
 	sum := sha256.Sum256(content)
 	if _, err := root.Lstat(name); err != nil && len(part.Volumes)+len(part.Done)+len(part.Failed) == 0 || err == nil && r.inFile(root, name) == sum {
 		return nil
@@ -193,10 +195,9 @@ func (r *Record) inFile(root *hostfs.Root, name string) [sha256.Size]byte {
 	return sha256.Sum256(content)
 }
 
-// encode gives the record as JSON with a line for each entry. There may be thousands, and it is written often: encoding all of it at once
+// encode appends the record as JSON with a line for each entry. There may be thousands, and it is written often: encoding all of it at once
 // would take several times its size in memory.
-func (r *Record) encode() ([]byte, error) {
-	out := make([]byte, 0, 64+512*(len(r.Volumes)+len(r.Done)+len(r.Failed)))
+func (r *Record) encode(out []byte) ([]byte, error) {
 	out = fmt.Appendf(out, `{"version": %d`, r.Version)
 	var failures [3]error
 	out, failures[0] = appendList(out, "volumes", r.Volumes)
