@@ -62,6 +62,8 @@ type Watcher struct {
 	Notify  systemd.Notifier
 	// Watchdog is how often systemd wants to hear of the watcher; 0 is never.
 	Watchdog time.Duration
+	// Rest is called after many events, when what became of them is written down: a moment to give memory back. nil: nothing is done.
+	Rest func()
 
 	config  Config
 	rules   *judge.Rules
@@ -140,6 +142,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 	// a small part of the time goes into that.
 	var later <-chan time.Time // when there is something to write that was put off
 	var next time.Time         // not before
+	burst := false             // it was put off
 	defer func() {
 		if later != nil {
 			w.save()
@@ -177,7 +180,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case <-patience.C:
 			w.remounts.late = true
 		case <-later:
-			later = nil
+			later, burst = nil, true
 		case err := <-failed:
 			if ctx.Err() == nil {
 				return err
@@ -201,6 +204,10 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		}
 		later = nil
 		w.save()
+		if burst && w.Rest != nil {
+			burst = false
+			w.Rest()
+		}
 		next = time.Now().Add(saveShare * time.Since(begin))
 		if !ready && (!w.remounts.running() || w.remounts.late) {
 			ready = true

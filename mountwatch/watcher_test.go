@@ -641,7 +641,7 @@ func TestEverythingIsWrittenDown(t *testing.T) {
 	}
 	defer root.Close()
 	const count = 2000
-	seen := make(chan struct{}, count)
+	seen, rested := make(chan struct{}, count), make(chan struct{}, count)
 	w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Source: &flood{count: count},
 		Load: func() (Config, error) {
 			return Config{Rules: []judge.Rule{{Name: "all", Match: judge.Match{Mountpoint: "/srv/*"}}}}, nil
@@ -651,6 +651,7 @@ func TestEverythingIsWrittenDown(t *testing.T) {
 				seen <- struct{}{}
 			}
 		},
+		Rest: func() { rested <- struct{}{} },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -658,6 +659,7 @@ func TestEverythingIsWrittenDown(t *testing.T) {
 	for range count {
 		<-seen
 	}
+	<-rested // the flood is written down at least once before its end is
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)

@@ -71,6 +71,7 @@ func (a *app) watch(ctx context.Context) error {
 	}()
 	// It lives as long as the host, and is idle for most of that: memory is worth more than the time that collecting it takes.
 	debug.SetGCPercent(40)
+	w.Rest = debug.FreeOSMemory
 	source, err := mounts.Open()
 	if err != nil {
 		return err
