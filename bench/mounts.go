@@ -122,7 +122,7 @@ func watch(ctx context.Context, how, below string) error {
 	if how == "naive" {
 		return watchNaively(say)
 	}
-	w, err := mounts.Open()
+	w, err := mounts.Open(true)
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func (r *volumeReport) label(ctx context.Context, dir string) error {
 		return err
 	}
 	defer root.Close()
-	watcher, err := mounts.Open()
+	watcher, err := mounts.Open(true)
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func atS0(context string) bool {
 // Look gives every mount that a rule fits, those that are left alone included, and every rule that no mount matches, as they are now. It
 // changes nothing.
 func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config) ([]Volume, error) {
-	source, err := mounts.Open()
+	source, err := mounts.Open(false)
 	if err != nil {
 		return nil, err
 	}

@@ -154,7 +154,7 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	h.t.Setenv("NOTIFY_SOCKET", dir+"/s")
-	watcher, err := mounts.Open()
+	watcher, err := mounts.Open(true)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -761,7 +761,7 @@ func TestTwoLabelsByName(t *testing.T) {
 		}
 		h.run("mount", device, point)
 	}
-	source, err := mounts.Open()
+	source, err := mounts.Open(true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func TestEnforcingFromIgnition(t *testing.T) {
 // neither the boot nor the mode.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	m := startProvisioned(t, Allowed{`selinux-provision-stage-(policystore|policy|audit|enforce)\.service|Failed to start selinux-provision-…`, "the configuration is wrong, or the command line contradicts it"})
+	m := startProvisioned(t, Allowed{`selinux-provision-(stage-(policystore|policy|audit|enforce)|mountwatch)\.service|Failed to start selinux-provision-…`, "the configuration is wrong, or the command line contradicts it"})
 	m.reboot(t, func(o *Options) { o.KernelArgs = []string{"enforcing=0"} })
 	m.expect(t, "with enforcing=0", "getenforce; grep ^SELINUX= /etc/selinux/config", "Permissive\nSELINUX=enforcing")
 	status := m.status(t, 3)

@@ -72,7 +72,11 @@ func (a *app) watch(ctx context.Context) error {
 	// It lives as long as the host, and is idle for most of that: memory is worth more than the time that collecting it takes.
 	debug.SetGCPercent(40)
 	w.Rest = debug.FreeOSMemory
-	source, err := mounts.Open()
+	notices, err := h.Kernel.MayWatchMounts() // to try it would log a denial
+	if err != nil {
+		return fmt.Errorf("cannot ask the policy how mounts may be watched: %w", err)
+	}
+	source, err := mounts.Open(notices)
 	if err != nil {
 		return err
 	}

@@ -34,3 +34,29 @@ func TestAllowed(t *testing.T) {
 		t.Error("permission 40 of 32")
 	}
 }
+
+func TestMayWatchMounts(t *testing.T) {
+	policy := func(files ...string) map[string]string {
+		all := map[string]string{"class/file/index": "7", "access": strings.Repeat("\x00", 64), "deny_unknown": "0"}
+		for i := 0; i < len(files); i += 2 {
+			all[files[i]] = files[i+1]
+		}
+		return all
+	}
+	const permission = "class/file/perms/watch_mountns"
+	for _, c := range []struct {
+		name, mask string
+		files      map[string]string
+		want       bool
+	}{
+		{"allowed", "40", policy(permission, "7"), true},
+		{"not allowed", "20", policy(permission, "7"), false},
+		{"not allowed, and what is unknown is", "20", policy(permission, "7", "deny_unknown", "0"), false},
+		{"not in the policy", "0", policy(), true},
+		{"not in the policy, which denies that", "ffffffff", policy("deny_unknown", "1"), false},
+	} {
+		if got, err := fake(t, c.files).mayWatchMounts(c.mask, "u:r:t:s0"); got != c.want || err != nil {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func TestNoticesDescribeAsTheTableDoes(t *testing.T) {
 		defer umount(t, at("disk"))
 		mount(t, "proc", at("proc"), "proc", 0, "")
 
-		w, err := Open()
+		w, err := Open(true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,11 +74,11 @@ type line struct {
 	mount *Mount
 }
 
-// Open begins to watch. Nothing is missed from here on.
-func Open() (*Watcher, error) {
+// Open begins to watch. Nothing is missed from here on. With notices, the kernel's notices of mounts are used where it has them.
+func Open(notices bool) (*Watcher, error) {
 	unique := newUniqueIDs()
-	if unique == nil {
-		return open(nil, nil)
+	if unique == nil || !notices {
+		return open(unique, nil)
 	}
 	return open(unique, newNotices())
 }

@@ -25,7 +25,7 @@ func watchers(t *testing.T) map[string]func() (*Watcher, error) {
 	}
 	if n := newNotices(); n != nil {
 		n.close()
-		all["with notices"] = Open
+		all["with notices"] = func() (*Watcher, error) { return Open(true) }
 	}
 	t.Logf("this kernel can do %d ways", len(all))
 	return all
