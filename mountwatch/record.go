@@ -186,6 +186,9 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string, part *Record) err
 	return nil
 }
 
+// forgetCopies gives up what is made anew when the record is written again.
+func (r *Record) forgetCopies() { r.Volumes, r.buffer = nil, nil }
+
 // inFile gives the hash of what is in a file. It is read once: it may be long.
 func (r *Record) inFile(root *hostfs.Root, name string) [sha256.Size]byte {
 	if sum, known := r.saved[name]; known {

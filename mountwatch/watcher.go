@@ -62,7 +62,7 @@ type Watcher struct {
 	Notify  systemd.Notifier
 	// Watchdog is how often systemd wants to hear of the watcher; 0 is never.
 	Watchdog time.Duration
-	// Rest is called after many events, when what became of them is written down: a moment to give memory back. nil: nothing is done.
+	// Rest is called when nothing more comes after many mounts came or went: a moment to give memory back. nil: nothing is done.
 	Rest func()
 
 	config  Config
@@ -142,7 +142,10 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 	// a small part of the time goes into that.
 	var later <-chan time.Time // when there is something to write that was put off
 	var next time.Time         // not before
-	burst := false             // it was put off
+	// What many events took for a moment is given back when nothing more comes.
+	many := 0
+	quiet := time.NewTimer(time.Hour)
+	defer quiet.Stop()
 	defer func() {
 		if later != nil {
 			w.save()
@@ -158,6 +161,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case l := <-seen:
 			w.table = l.table
 			news = w.changed(ctx, l.change) || !ready
+			if many += len(l.change.Appeared) + len(l.change.Vanished); many >= restAfter {
+				quiet.Reset(restDelay)
+			}
 			if !ready && !waiting && w.remounts.running() {
 				waiting = true // from the first one on: others that are mounted meanwhile must not prolong it
 				patience.Reset(readyPatience)
@@ -180,7 +186,18 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case <-patience.C:
 			w.remounts.late = true
 		case <-later:
-			later, burst = nil, true
+			later = nil
+		case <-quiet.C:
+			news = false
+			if !ready { // what the last run has left is still asked for
+				quiet.Reset(restDelay)
+				continue
+			}
+			many = 0
+			w.record.forgetCopies()
+			if w.Rest != nil {
+				w.Rest()
+			}
 		case err := <-failed:
 			if ctx.Err() == nil {
 				return err
@@ -204,10 +221,6 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		}
 		later = nil
 		w.save()
-		if burst && w.Rest != nil {
-			burst = false
-			w.Rest()
-		}
 		next = time.Now().Add(saveShare * time.Since(begin))
 		if !ready && (!w.remounts.running() || w.remounts.late) {
 			ready = true
@@ -218,6 +231,12 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		}
 	}
 }
+
+// After restAfter mounts that came or went, the watcher rests when nothing came for restDelay.
+const (
+	restAfter = 256
+	restDelay = 3 * time.Second
+)
 
 // saveShare is how much of the time writing the record may take at most: one part in so many.
 const saveShare = 20
