@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
@@ -71,6 +72,7 @@ func (a *app) watch(ctx context.Context) error {
 	}()
 	// It lives as long as the host, and is idle for most of that: memory is worth more than the time that collecting it takes.
 	debug.SetGCPercent(40)
+	_ = kernel.SmallPages() // without it, it takes more
 	w.Rest = debug.FreeOSMemory
 	notices, err := h.Kernel.MayWatchMounts() // to try it would log a denial
 	if err != nil {
