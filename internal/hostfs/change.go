@@ -171,7 +171,13 @@ func (r *Root) MkdirAll(name string, mode fs.FileMode) error {
 	if err := r.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
-	return r.Mkdir(name, mode)
+	err := r.Mkdir(name, mode)
+	if errors.Is(err, unix.EEXIST) { // maybe somebody else has made it meanwhile
+		if info, serr := r.Stat(name); serr == nil && info.IsDir() {
+			return nil
+		}
+	}
+	return err
 }
 
 // Mkdir makes the directory name; one that exists is an error.

@@ -3,6 +3,7 @@ package hostfs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -369,5 +370,24 @@ func TestSweep(t *testing.T) {
 	}
 	if n, err := r.Sweep("/missing"); n != 0 || err != nil {
 		t.Errorf("a missing directory: %d, %v", n, err)
+	}
+}
+
+// Several that make the same directories at the same time all find them made.
+func TestMkdirAllAtOnce(t *testing.T) {
+	r, err := Open(t.TempDir())
+	must(t, err)
+	defer r.Close()
+	for round := range 10 {
+		name := fmt.Sprintf("/%d/b/c", round)
+		made := make(chan error)
+		for range 8 {
+			go func() { made <- r.MkdirAll(name, 0o755) }()
+		}
+		for range 8 {
+			if err := <-made; err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }

@@ -21,11 +21,7 @@ const LockDir = "/run/selinux-provision/relabelling"
 func (t *Target) Lock(ctx context.Context, host *hostfs.Root, wait time.Duration, waiting func(holder string)) (unlock func(), err error) {
 	dev := uint64(t.stat.Dev)
 	name := fmt.Sprintf("%s/%d:%d", LockDir, unix.Major(dev), unix.Minor(dev))
-	err = host.MkdirAll(name, 0o755)
-	if errors.Is(err, fs.ErrExist) { // somebody made it at the same time
-		err = host.MkdirAll(name, 0o755)
-	}
-	if err == nil {
+	if err = host.MkdirAll(name, 0o755); err == nil {
 		unlock, err = host.Lock(ctx, name, wait, waiting)
 	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
