@@ -194,8 +194,10 @@ func (p *parser) names(key string, n *yaml.Node, check func(string) (problem, re
 	return names
 }
 
-// isUnit is told by the name; systemd takes 255 bytes (unit-name.h, UNIT_NAME_MAX).
-func isUnit(name string) bool { return len(name) <= 255 && validUnit.MatchString(name) }
+// isUnit is told by the name, of at most 240 bytes before the suffix: systemd takes 255 in all (unit-name.h, UNIT_NAME_MAX).
+func isUnit(name string) bool {
+	return validUnit.MatchString(name) && strings.LastIndexByte(name, '.') <= 240
+}
 
 func isFinding(id string) bool { return len(id) >= 6 && len(id) <= 64 && validFinding.MatchString(id) }
 

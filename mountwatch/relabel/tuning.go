@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	tick     = 4 * time.Millisecond
-	window   = 8 // ticks that are looked at together: the kernel adds up the time of a thread that runs on another processor once in a tick of its own, of up to 10 ms
+	tick = 4 * time.Millisecond
+	// The ticks that are looked at together. The kernel adds up the time of a running thread once in a tick of its own, of up to 10 ms.
+	window   = 8
 	patience = 8 // windows before it is tried again whether more workers help
 	busy     = 0.7
 	growth   = 4    // times as many workers are tried
@@ -78,8 +79,8 @@ func used() usage {
 
 // tuner decides how many workers there are. Those that wait for a disk cost nothing, and a disk answers many requests at once; those
 // that compute only get in each other's way. So while blocks are read from a disk and the processors are not busy, there are as many as
-// there may be, or fewer while what they wait for is being read ahead; when they wait for something else, such as a log or a server, more are tried, and stay if that helped. Where nothing
-// moves at all, as when a journal is full and written back, more would only wait too.
+// there may be, or fewer while what they wait for is being read ahead; when they wait for something else, such as a log or a server,
+// more are tried, and stay if that helped. Where nothing moves at all, as when a journal is full and written back, more would only wait too.
 type tuner struct {
 	workers, most int
 	enough        int // for a disk that is waited for
