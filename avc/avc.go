@@ -3,7 +3,7 @@
 //
 // A Decoder turns text into Records. A Reader joins the records of one event, drops what came by a second transport, counts
 // what was lost, and gives Denials. Groups puts equal denials together. Nothing here touches the host: who a denial belongs to
-// is the business of avc/attribution, what the policy says about it that of avc/policy, what to do about it that of avc/judge.
+// is the business of avc/attribution, what the policy says about it that of internal/policydb, what to do about it that of avc/judge.
 //
 // The formats are those of the kernel (security/selinux/avc.c, kernel/audit.c, kernel/auditsc.c), of the audit daemon's raw and
 // enriched logs, and of systemd-journald. Do not use it for other audit events: it keeps of them only what a denial needs.

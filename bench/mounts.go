@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 const (

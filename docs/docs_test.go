@@ -316,8 +316,8 @@ func TestThreeInTheMorning(t *testing.T) {
 		}
 	}
 	checked := 0
-	for _, tree := range product(t, "stages", "policystore", "mountwatch", "mountwatch/judge", "mountwatch/remount", "mountwatch/declared", "mountwatch/mounts",
-		"mountwatch/relabel", "internal/command", "internal/filecontexts", "internal/hostfs", "internal/kernel", "internal/plan", "internal/systemd", "cmd/selinux-provision/watch.go") {
+	for _, tree := range product(t, "stages", "policystore", "mountwatch", "mountwatch/judge", "mountwatch/remount", "mountwatch/declared", "internal/mounts",
+		"relabel", "internal/command", "internal/filecontexts", "internal/hostfs", "internal/kernel", "internal/plan", "internal/systemd", "cmd/selinux-provision/watch.go") {
 		for _, text := range texts(tree) {
 			if !strings.HasPrefix(text, "cannot ") || strings.HasPrefix(text, "cannot …") {
 				continue

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 // How a volume has its label.

@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
-	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
 // relabels labels the files of volumes, one volume at a time on each disk: two would only take the disk from each other.

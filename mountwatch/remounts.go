@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
 )
 

@@ -20,10 +20,10 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
-	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
 // Config is what the operator declared.

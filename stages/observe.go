@@ -13,7 +13,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 const (

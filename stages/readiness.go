@@ -11,8 +11,8 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 

@@ -8,9 +8,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
+	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
 // WatchConfig gives what the mount watcher needs to know of the declared state.

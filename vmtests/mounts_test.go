@@ -13,10 +13,10 @@ import (
 func TestMountsOfEachKernel(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "mounts.test")
-	build := exec.Command("go", "test", "-c", "-trimpath", "-o", binary, "github.com/selinux-provision/selinux-provision/mountwatch/mounts")
+	build := exec.Command("go", "test", "-c", "-trimpath", "-o", binary, "github.com/selinux-provision/selinux-provision/internal/mounts")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the tests of mountwatch/mounts: %v\n%s", err, out)
+		t.Fatalf("cannot build the tests of internal/mounts: %v\n%s", err, out)
 	}
 	content, err := os.ReadFile(binary)
 	if err != nil {

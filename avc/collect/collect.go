@@ -19,10 +19,10 @@ import (
 	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/avc"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
@@ -274,7 +274,7 @@ func (h *Host) policyType() (string, error) {
 const busyWait = 5 * time.Second
 
 // Policy reads the loaded policy, or, where there is no kernel, the policy of a tree with the highest number.
-func (h *Host) Policy(ctx context.Context) (*policy.Policy, error) {
+func (h *Host) Policy(ctx context.Context) (*policydb.Policy, error) {
 	if h.Kernel != nil {
 		return h.loaded(ctx)
 	}
@@ -303,15 +303,15 @@ func (h *Host) Policy(ctx context.Context) (*policy.Policy, error) {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
 	defer f.Close()
-	return policy.Parse(f)
+	return policydb.Parse(f)
 }
 
-func (h *Host) loaded(ctx context.Context) (*policy.Policy, error) {
+func (h *Host) loaded(ctx context.Context) (*policydb.Policy, error) {
 	deadline := time.Now().Add(busyWait)
 	for {
 		in, err := h.Kernel.Policy()
 		if err == nil {
-			p, err := policy.Parse(in)
+			p, err := policydb.Parse(in)
 			return p, errors.Join(err, in.Close())
 		}
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {

@@ -19,13 +19,13 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 )
 
 // Evidence is what can be known beside the denials. Each part may be missing.
 type Evidence struct {
 	// Policy is the loaded policy, or the one of a tree.
-	Policy *policy.Policy
+	Policy *policydb.Policy
 	// Container gives what is known of a subject's container, nil if nothing is.
 	Container func(avc.Subject) *attribution.Container
 	// Mounts are the host's.
@@ -66,8 +66,8 @@ type Fix struct {
 	// Also says what must be done besides, or what to mind.
 	Also string `json:"also,omitempty"`
 
-	Booleans     []policy.Setting     `json:"booleans,omitempty"`
-	Alternatives []policy.Alternative `json:"alternatives,omitempty"`
+	Booleans     []policydb.Setting     `json:"booleans,omitempty"`
+	Alternatives []policydb.Alternative `json:"alternatives,omitempty"`
 }
 
 // Seen is a path and how often it was denied.
@@ -201,8 +201,8 @@ func (e *Evidence) expect(ctx context.Context, cases []*oneCase) error {
 	return nil
 }
 
-func (c *oneCase) question() policy.Question {
-	return policy.Question{Domain: c.Domain, Target: c.Target, Class: c.Class, Permissions: c.PermissionList()}
+func (c *oneCase) question() policydb.Question {
+	return policydb.Question{Domain: c.Domain, Target: c.Target, Class: c.Class, Permissions: c.PermissionList()}
 }
 
 // fix finds what helps one case; what needs a look at all cases of a subject comes later.
@@ -217,7 +217,7 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if c.Raw != "" {
 		return unknownLabel(c)
 	}
-	forbidden, known := policy.Constraint{}, false
+	forbidden, known := policydb.Constraint{}, false
 	allowed := false
 	if e.Policy != nil {
 		forbidden, known = e.Policy.Constraints(string(c.Source), string(c.Object), c.Class, c.PermissionList())
@@ -430,7 +430,7 @@ func (e *Evidence) volumeOf(c *oneCase) string {
 	return ""
 }
 
-func booleanFix(settings []policy.Setting, also string) Fix {
+func booleanFix(settings []policydb.Setting, also string) Fix {
 	var words, pairs []string
 	for _, s := range settings {
 		state := map[bool]string{true: "on", false: "off"}[s.Value]
@@ -443,7 +443,7 @@ func booleanFix(settings []policy.Setting, also string) Fix {
 	}
 }
 
-func constraintFix(c *oneCase, forbidden policy.Constraint) Fix {
+func constraintFix(c *oneCase, forbidden policydb.Constraint) Fix {
 	if !forbidden.ByLevel {
 		return Fix{Kind: Categories, Text: "the rules allow this, and a constraint on users, roles or types forbids it; no allow rule helps"}
 	}
@@ -475,7 +475,7 @@ func (e *Evidence) domains(cases []*oneCase) {
 		}
 	}
 	for who, these := range left {
-		var questions []policy.Question
+		var questions []policydb.Question
 		for _, c := range these {
 			questions = append(questions, c.question())
 		}

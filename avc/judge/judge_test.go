@@ -13,7 +13,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/policytest"
 )
 
@@ -31,7 +31,7 @@ func evidence(t *testing.T) *judge.Evidence {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	p, err := policy.Parse(in)
+	p, err := policydb.Parse(in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 )
 
 // Request says what module to write.
@@ -95,7 +95,7 @@ func CheckName(name string) (domain string, err error) {
 }
 
 // Write makes the module. ErrNothing: no finding needs a rule; the Module then says why.
-func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, error) {
+func Write(p *policydb.Policy, req Request, findings []*judge.Finding) (*Module, error) {
 	domain, err := CheckName(req.Name)
 	if err != nil {
 		return nil, err
@@ -112,8 +112,8 @@ func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, e
 	}
 	chosen := m.choose(p, req, findings)
 	m.rules(p, req, chosen)
-	var kept []policy.Rule
-	var like policy.Likeness
+	var kept []policydb.Rule
+	var like policydb.Likeness
 	if req.Existing == "" {
 		if like, err = p.Like(req.Base); err != nil {
 			return nil, fmt.Errorf("cannot make a domain like %s: %w", req.Base, err)
@@ -135,11 +135,11 @@ func Write(p *policy.Policy, req Request, findings []*judge.Finding) (*Module, e
 
 // choose gives the findings that become rules. Names that the policy does not have never do: what stands in a rule is policy, and a
 // record can say anything.
-func (m *Module) choose(p *policy.Policy, req Request, findings []*judge.Finding) (chosen []*judge.Finding) {
+func (m *Module) choose(p *policydb.Policy, req Request, findings []*judge.Finding) (chosen []*judge.Finding) {
 	out := func(f *judge.Finding, reason string) { m.LeftOut = append(m.LeftOut, LeftOut{f.ID, reason}) }
 	for _, f := range findings {
 		named := slices.Contains(req.Named, f.ID)
-		known, unknown := p.Resolve(policy.Question{Target: f.Target, Class: f.Class, Permissions: f.PermissionList()})
+		known, unknown := p.Resolve(policydb.Question{Target: f.Target, Class: f.Class, Permissions: f.PermissionList()})
 		switch {
 		case f.Domain != req.Base && f.Domain != m.Domain:
 			out(f, fmt.Sprintf("it is a denial of %s, and not of %s", f.Domain, cmp.Or(req.Existing, req.Base)))
@@ -169,14 +169,14 @@ func (m *Module) choose(p *policy.Policy, req Request, findings []*judge.Finding
 }
 
 // rules makes one rule for each target and class, and holds back what is dangerous.
-func (m *Module) rules(p *policy.Policy, req Request, chosen []*judge.Finding) {
+func (m *Module) rules(p *policydb.Policy, req Request, chosen []*judge.Finding) {
 	type key struct{ target, class string }
 	byKey := map[key]*Rule{}
 	for _, f := range chosen {
 		self := f.Target == f.Domain || f.Target == m.Domain
 		target := f.Target
 		if self {
-			target = policy.Self
+			target = policydb.Self
 		}
 		var fine []string
 		for _, permission := range f.PermissionList() {
@@ -198,7 +198,7 @@ func (m *Module) rules(p *policy.Policy, req Request, chosen []*judge.Finding) {
 		r.Findings = append(r.Findings, f.ID)
 		r.from = append(r.from, source{f, fine})
 		if slices.Contains(fine, "ioctl") {
-			missing, _ := p.Ioctl(policy.Question{Domain: f.Domain, Target: f.Target, Class: f.Class}, f.Ioctl)
+			missing, _ := p.Ioctl(policydb.Question{Domain: f.Domain, Target: f.Target, Class: f.Class}, f.Ioctl)
 			for _, command := range missing {
 				if at, found := slices.BinarySearch(r.Ioctl, command); !found {
 					r.Ioctl = slices.Insert(r.Ioctl, at, command)
@@ -219,13 +219,13 @@ func (m *Module) rules(p *policy.Policy, req Request, chosen []*judge.Finding) {
 }
 
 // keep gives the rules that the module in the policy has beyond those of the base, and that no new rule repeats.
-func (m *Module) keep(own, base []policy.Rule) (kept []policy.Rule) {
+func (m *Module) keep(own, base []policydb.Rule) (kept []policydb.Rule) {
 	for _, r := range own {
-		if r.Statement != "allow" || r.Source != policy.Self || r.Condition != "" {
+		if r.Statement != "allow" || r.Source != policydb.Self || r.Condition != "" {
 			continue
 		}
 		r.Permissions = slices.DeleteFunc(slices.Clone(r.Permissions), func(permission string) bool {
-			return slices.ContainsFunc(base, func(b policy.Rule) bool {
+			return slices.ContainsFunc(base, func(b policydb.Rule) bool {
 				return b.Statement == "allow" && b.Condition == "" && b.Source == r.Source && b.Target == r.Target && b.Class == r.Class && slices.Contains(b.Permissions, permission)
 			}) || slices.ContainsFunc(m.Rules, func(n Rule) bool {
 				return n.Target == r.Target && n.Class == r.Class && slices.Contains(n.Permissions, permission)
@@ -238,7 +238,7 @@ func (m *Module) keep(own, base []policy.Rule) (kept []policy.Rule) {
 	return kept
 }
 
-func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) string {
+func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	if req.Existing != "" {
@@ -260,9 +260,9 @@ func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) st
 		}
 		line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Permissions, " "))
 		if len(r.Ioctl) > 0 {
-			limited := policy.Rule{Statement: "allowx", Source: m.Domain, Target: r.Target, Class: r.Class}
+			limited := policydb.Rule{Statement: "allowx", Source: m.Domain, Target: r.Target, Class: r.Class}
 			for _, command := range r.Ioctl {
-				limited.Commands = append(limited.Commands, policy.Range{Low: command, High: command})
+				limited.Commands = append(limited.Commands, policydb.Range{Low: command, High: command})
 			}
 			line("%s", limited.CIL(m.Domain))
 		}
@@ -286,7 +286,7 @@ func (m *Module) write(req Request, like policy.Likeness, kept []policy.Rule) st
 
 // writeLikeness makes the domain one like the base. What the next release of the OS may do without is optional: without that attribute
 // or rule the domain is still there, and the container starts.
-func (m *Module) writeLikeness(line func(string, ...any), base string, like policy.Likeness) {
+func (m *Module) writeLikeness(line func(string, ...any), base string, like policydb.Likeness) {
 	line("")
 	line("(type %s)", m.Domain)
 	for _, role := range like.Roles {
@@ -302,18 +302,18 @@ func (m *Module) writeLikeness(line func(string, ...any), base string, like poli
 	if like.Unnamed > 0 {
 		line("; %d more, for large sets of types without a name, cannot be written down.", like.Unnamed)
 	}
-	others := map[string][]policy.Rule{}
+	others := map[string][]policydb.Rule{}
 	for _, r := range like.Rules {
 		other := r.Target
-		if r.Source != policy.Self {
+		if r.Source != policydb.Self {
 			other = r.Source
 		}
 		others[other] = append(others[other], r)
 	}
-	for _, r := range others[policy.Self] {
+	for _, r := range others[policydb.Self] {
 		line("%s", conditional(r, m.Domain))
 	}
-	delete(others, policy.Self)
+	delete(others, policydb.Self)
 	for _, other := range slices.Sorted(maps.Keys(others)) {
 		line("(optional %s_and_%s", m.Name, other)
 		for _, r := range others[other] {
@@ -323,7 +323,7 @@ func (m *Module) writeLikeness(line func(string, ...any), base string, like poli
 	}
 }
 
-func conditional(r policy.Rule, domain string) string {
+func conditional(r policydb.Rule, domain string) string {
 	text := r.CIL(domain)
 	if r.Condition == "" {
 		return text

@@ -12,19 +12,19 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
 	"github.com/selinux-provision/selinux-provision/avc/propose"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/policytest"
 )
 
-func open(t *testing.T, modules map[string]string) *policy.Policy {
+func open(t *testing.T, modules map[string]string) *policydb.Policy {
 	t.Helper()
 	in, err := os.Open(policytest.Build(t, modules))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	p, err := policy.Parse(in)
+	p, err := policydb.Parse(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestExistingDomain(t *testing.T) {
 		t.Error(m.CIL)
 	}
 	with := open(t, map[string]string{"kube_logreader": m.CIL})
-	if !with.Allowed(policy.Question{Domain: "container_t", Target: "container_log_t", Class: "lnk_file", Permissions: []string{"read"}}) {
+	if !with.Allowed(policydb.Question{Domain: "container_t", Target: "container_log_t", Class: "lnk_file", Permissions: []string{"read"}}) {
 		t.Error("the rule is not in the policy")
 	}
 	_, err = propose.Write(p, request(func(r *propose.Request) { r.Existing = "contaner_t" }), findings)
@@ -271,7 +271,7 @@ func TestIoctl(t *testing.T) {
 		t.Fatalf("%v\n%s", err, m.CIL)
 	}
 	with := open(t, map[string]string{"kube_logreader": m.CIL})
-	q := policy.Question{Domain: "kube_logreader_t", Target: "nfs_t", Class: "chr_file"}
+	q := policydb.Question{Domain: "kube_logreader_t", Target: "nfs_t", Class: "chr_file"}
 	if missing, limited := with.Ioctl(q, []uint16{0x5401, 0x5402, 0x5403, 0x8910}); !limited || !slices.Equal(missing, []uint16{0x5403}) {
 		t.Errorf("missing %#x, limited %v", missing, limited)
 	}

@@ -19,9 +19,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
 	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
-	"github.com/selinux-provision/selinux-provision/avc/policy"
 	"github.com/selinux-provision/selinux-provision/avc/propose"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -172,7 +172,7 @@ type denialReport struct {
 	Notes    []string         `json:"notes,omitempty"`
 	Findings []*judge.Finding `json:"findings"`
 
-	policy  *policy.Policy
+	policy  *policydb.Policy
 	since   time.Time
 	process string // default context of containers
 	others  uint64 // denials that the flags leave out
@@ -260,7 +260,7 @@ func (a *app) readInput(ctx context.Context, o *denialOptions, q collect.Query, 
 }
 
 // policy gives the policy of a file, or that of the host.
-func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*policy.Policy, error) {
+func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*policydb.Policy, error) {
 	if name == "" {
 		return from.Policy(ctx)
 	}
@@ -269,7 +269,7 @@ func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*pol
 		return nil, usageError{fmt.Errorf("cannot use --policy: %w", err)}
 	}
 	defer f.Close()
-	p, err := policy.Parse(f)
+	p, err := policydb.Parse(f)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("cannot use --policy %s: %w", name, err)}
 	}
@@ -654,7 +654,7 @@ func subjects(findings []*judge.Finding, m *propose.Module) (who []string) {
 }
 
 // openPolicy gives the policy for a question that needs nothing else.
-func (a *app) openPolicy(ctx context.Context, name string) (*policy.Policy, error) {
+func (a *app) openPolicy(ctx context.Context, name string) (*policydb.Policy, error) {
 	h, closeHost, err := a.host()
 	if err != nil {
 		return nil, err
@@ -677,7 +677,7 @@ func (a *app) describeType(ctx context.Context, o *denialOptions) error {
 	}
 	if a.answer(struct {
 		header
-		policy.Type
+		policydb.Type
 	}{a.header(), t}) {
 		return nil
 	}
@@ -713,10 +713,10 @@ func (a *app) may(ctx context.Context, o *denialOptions) error {
 	}
 	if a.answer(struct {
 		header
-		Domain string          `json:"domain"`
-		Target string          `json:"target"`
-		Access []policy.Access `json:"access"`
-	}{a.header(), o.may, o.on, append([]policy.Access{}, list...)}) {
+		Domain string            `json:"domain"`
+		Target string            `json:"target"`
+		Access []policydb.Access `json:"access"`
+	}{a.header(), o.may, o.on, append([]policydb.Access{}, list...)}) {
 		return nil
 	}
 	if len(list) == 0 {
@@ -734,17 +734,17 @@ func (a *app) may(ctx context.Context, o *denialOptions) error {
 	return nil
 }
 
-func (a *app) beyond(p *policy.Policy, o *denialOptions) error {
+func (a *app) beyond(p *policydb.Policy, o *denialOptions) error {
 	list, err := p.Beyond(o.may, o.beyond)
 	if err != nil {
 		return usageError{fmt.Errorf("cannot answer: %w", err)}
 	}
 	if a.answer(struct {
 		header
-		Domain string              `json:"domain"`
-		Other  string              `json:"other"`
-		Beyond []policy.Difference `json:"beyond"`
-	}{a.header(), o.may, o.beyond, append([]policy.Difference{}, list...)}) {
+		Domain string                `json:"domain"`
+		Other  string                `json:"other"`
+		Beyond []policydb.Difference `json:"beyond"`
+	}{a.header(), o.may, o.beyond, append([]policydb.Difference{}, list...)}) {
 		return nil
 	}
 	if len(list) == 0 {

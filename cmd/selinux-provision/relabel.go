@@ -23,8 +23,8 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
-	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
 	"github.com/selinux-provision/selinux-provision/provision"
+	"github.com/selinux-provision/selinux-provision/relabel"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 

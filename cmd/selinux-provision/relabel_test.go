@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
-	"github.com/selinux-provision/selinux-provision/mountwatch/relabel"
+	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
 // callRelabel runs the program and gives what it printed.

@@ -18,10 +18,10 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 

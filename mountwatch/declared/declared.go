@@ -23,8 +23,8 @@ import (
 	"github.com/coreos/go-systemd/v22/unit"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 // Mount is a mount that systemd is told to make. Its texts are as systemd's unit files have them: "%" is doubled.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 // DropInName is the file name of every drop-in of ours. It sorts behind those that people write, so that it counts.

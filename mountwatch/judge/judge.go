@@ -8,7 +8,7 @@
 package judge
 
 import (
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 // Rule is what the operator wants for the volumes that it matches.

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 const (

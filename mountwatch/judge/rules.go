@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 // Rules are the operator's, ready to be used. The zero value has none. They may be used by several goroutines at once.

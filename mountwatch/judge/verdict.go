@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 // Judge gives the verdict on one mount of the table. The facts are those of that mount. RootLabel and Labelled are only looked at for

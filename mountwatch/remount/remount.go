@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 // ErrBusy says that the file system is in use and stays as it is.

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/mounttest"
-	"github.com/selinux-provision/selinux-provision/mountwatch/mounts"
 )
 
 // The tests mount real file systems on loop devices. They run in a mount namespace of their own, so that nothing of it is seen outside.

@@ -1,4 +1,4 @@
-package policy_test
+package policydb_test
 
 import (
 	"bytes"
@@ -10,17 +10,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/selinux-provision/selinux-provision/avc/policy"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/policytest"
 )
 
-func open(t testing.TB, modules map[string]string) *policy.Policy {
+func open(t testing.TB, modules map[string]string) *policydb.Policy {
 	t.Helper()
 	content, err := os.ReadFile(policytest.Build(t, modules))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.Parse(bytes.NewReader(content))
+	p, err := policydb.Parse(bytes.NewReader(content))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestQuestions(t *testing.T) {
 			}
 		}
 		_, err := p.Describe("contaner_t")
-		var unknown *policy.UnknownError
+		var unknown *policydb.UnknownError
 		if !errors.As(err, &unknown) || !slices.Contains(unknown.Similar, "container_t") {
 			t.Errorf("a misspelt type: %v", err)
 		}
@@ -75,12 +75,12 @@ func TestQuestions(t *testing.T) {
 		}
 	})
 
-	ask := func(target, class, permissions string) policy.Question {
-		return policy.Question{Domain: "container_t", Target: target, Class: class, Permissions: words(permissions)}
+	ask := func(target, class, permissions string) policydb.Question {
+		return policydb.Question{Domain: "container_t", Target: target, Class: class, Permissions: words(permissions)}
 	}
 	t.Run("booleans", func(t *testing.T) {
 		for _, c := range []struct {
-			q    policy.Question
+			q    policydb.Question
 			want string
 		}{
 			{ask("nfs_t", "file", "read open"), "[[{container_use_nfs true}]]"},
@@ -131,11 +131,11 @@ func TestQuestions(t *testing.T) {
 	})
 
 	t.Run("alternatives", func(t *testing.T) {
-		got := p.Alternatives("container_t", []policy.Question{ask("container_log_t", "file", "read open"), ask("container_log_t", "dir", "search")})
+		got := p.Alternatives("container_t", []policydb.Question{ask("container_log_t", "file", "read open"), ask("container_log_t", "dir", "search")})
 		if len(got) != 1 || got[0].Domain != "container_reader_t" || got[0].Loses <= 0 || got[0].Loses > 0.3 {
 			t.Errorf("got %v, want container_reader_t, which loses a little", got)
 		}
-		if got := p.Alternatives("container_t", []policy.Question{ask("shadow_t", "file", "read")}); len(got) != 0 {
+		if got := p.Alternatives("container_t", []policydb.Question{ask("shadow_t", "file", "read")}); len(got) != 0 {
 			t.Errorf("got %v for what nobody may", got)
 		}
 	})
@@ -218,7 +218,7 @@ func agrees(t *testing.T, file string, attributes []string, pairs [][2]string) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	p, err := policy.Parse(in)
+	p, err := policydb.Parse(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestDamaged(t *testing.T) {
 		step = 61
 	}
 	for n := 0; n < len(content); n += step {
-		if _, err := policy.Parse(bytes.NewReader(content[:n])); err == nil {
+		if _, err := policydb.Parse(bytes.NewReader(content[:n])); err == nil {
 			t.Fatalf("%d of %d bytes are taken for a policy", n, len(content))
 		}
 	}
@@ -297,7 +297,7 @@ func TestDamaged(t *testing.T) {
 	for version, want := range map[byte]string{25: "its version is 25", 36: "its version is 36"} {
 		other := slices.Clone(content)
 		other[16] = version
-		if _, err := policy.Parse(bytes.NewReader(other)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := policydb.Parse(bytes.NewReader(other)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("version %d: %v", version, err)
 		}
 	}
@@ -305,18 +305,18 @@ func TestDamaged(t *testing.T) {
 
 // use asks everything of what may be a damaged policy; it must not panic.
 func use(content []byte) {
-	p, err := policy.Parse(bytes.NewReader(content))
+	p, err := policydb.Parse(bytes.NewReader(content))
 	if err != nil {
 		return
 	}
-	q := policy.Question{Domain: "container_t", Target: "nfs_t", Class: "file", Permissions: []string{"read"}}
+	q := policydb.Question{Domain: "container_t", Target: "nfs_t", Class: "file", Permissions: []string{"read"}}
 	_, _ = p.Describe("container_t")
 	_, _ = p.Describe("container_domain")
 	_, _ = p.May("container_t", "nfs_t")
 	p.Booleans(q)
 	p.Hidden(q)
 	p.Allowed(q)
-	p.Alternatives("container_t", []policy.Question{q})
+	p.Alternatives("container_t", []policydb.Question{q})
 	_, _ = p.Like("container_t")
 	_, _ = p.Beyond("container_t", "spc_t")
 	p.Constraints("system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2", "file", []string{"read"})

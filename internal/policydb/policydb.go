@@ -1,11 +1,11 @@
-// Package policy answers questions about a policy that the kernel has loaded or would load: what a domain may do to a type, which
+// Package policydb answers questions about a policy that the kernel has loaded or would load: what a domain may do to a type, which
 // boolean would allow it, which categories forbid it, which rules hide its denials, which types an attribute has.
 //
 // It reads the binary form, the very bytes that decide (docs/adr/0021-loaded-policy-not-the-store.md). Names of attributes that no rule
 // uses, macros, blocks and the modules that rules come from are not in it.
 //
 // Do not use it to decide an access: ask the kernel, which also knows of bounds, validatetrans and what changed since.
-package policy
+package policydb
 
 import (
 	"cmp"
