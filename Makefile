@@ -56,13 +56,17 @@ test-vm: build ## the tests in virtual machines, one machine at a time
 	@echo "== tests in virtual machines"
 	go test -v -count=1 -p 1 -timeout 120m $(AS_ROOT) ./vmtests/...
 
+# The linter is built from source, once for each version: 2.5.0 panics when it is built with this Go.
+LINTER := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
 .PHONY: lint
-lint: go ## gofmt and go vet, and golangci-lint where it is installed
+lint: go ## gofmt, go vet, and golangci-lint with the list in .golangci.yml
 	@echo "== gofmt, go vet"
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
 	  { echo "make: these files are not formatted: run gofmt -w on them:" >&2; echo "$$unformatted" >&2; exit 1; }
 	@go vet ./...
-	@if command -v golangci-lint >/dev/null; then echo "== golangci-lint"; golangci-lint run ./...; fi
+	@echo "== golangci-lint (built at the first run, which takes some minutes)"
+	@go run $(LINTER) run ./...
 
 .PHONY: demo
 demo: install-prerequisites build ## from the vendor's machine to an enforcing one, in a virtual machine, explained as it goes
@@ -85,16 +89,12 @@ examples: go ## the Ignition files beside the Butane files in ignition-examples,
 man: build ## the manual pages in docs/man, after a change of commands, flags or keys
 	@mkdir -p docs/man && bin/selinux-provision man > docs/man/selinux-provision.8 && bin/selinux-provision man config > docs/man/selinux-provision.yaml.5
 
-.PHONY: picture
-picture: go ## docs/boot.svg, after a change of docs/picture
-	@go run $(VCS) ./docs/picture > docs/boot.svg
-
-.PHONY: reference
-reference: go ## docs/reference.md, after a change of what is printed as JSON, of metrics or of messages
-	@go run $(VCS) ./docs/reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
+.PHONY: documents
+documents: go ## docs/reference.md, docs/promises.md and the messages in docs/3am.md, after a change of JSON, metrics, messages or proofs
+	@go run $(VCS) ./docs/generate
 
 .PHONY: generated
-generated: man picture reference examples ## everything in the repository that is made from something else in it
+generated: man documents examples ## everything in the repository that is made from something else in it
 
 .PHONY: sysext
 sysext: install-prerequisites build ## the system extension image, bin/selinux-provision.raw

@@ -24,6 +24,8 @@ func exported(fields ...string) string {
 
 // TestHostile: what programs can put into a log, and what a crash leaves of it. A denial that the kernel reported is read, and nothing
 // else becomes one.
+//
+// Proves V18: what programs write into the journal, and what a crash leaves.
 func TestHostile(t *testing.T) {
 	const stamp = "audit(1700000000.123:45): "
 	record := "type=AVC msg=" + stamp + avcBody + "\n"
@@ -76,6 +78,8 @@ type=SYSCALL msg=audit(2.000:2): arch=c000003e syscall=188 success=no exit=-22 p
 }
 
 // An event of more records than any event has neither takes for ever nor loses one.
+//
+// Proves V18.
 func TestEndlessEvent(t *testing.T) {
 	var b strings.Builder
 	const n = 20 * perEvent
@@ -90,6 +94,8 @@ func TestEndlessEvent(t *testing.T) {
 }
 
 // Made-up names of any kind do not take memory without an end either.
+//
+// Proves V18.
 func TestManyKinds(t *testing.T) {
 	groups := NewGroups(Nobody{})
 	const n = 5 * maxGroups

@@ -37,6 +37,8 @@ func said(d *Denial) string {
 
 // Records in the forms of many kernels and object managers, written after the kernel's sources (security/selinux/avc.c,
 // security/lsm_audit.c, ss/services.c), systemd's selinux-access.c, dbus' selinux.c, and the manuals of the audit daemon.
+//
+// Proves V18.
 func TestKernels(t *testing.T) {
 	for _, c := range []struct{ kernel, text, want string }{
 		{

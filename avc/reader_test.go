@@ -36,6 +36,8 @@ const avcBody = `avc:  denied  { read write } for  pid=2919 comm="cat" name="onl
 	`scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:object_r:var_t:s0 tclass=file permissive=0`
 
 // One record in every form that it comes in is the same denial.
+//
+// Proves V18.
 func TestForms(t *testing.T) {
 	for name, text := range map[string]string{
 		"audit log":           "type=AVC msg=audit(1700000000.123:45): " + avcBody,
@@ -96,6 +98,8 @@ func asKernel(text string) string {
 }
 
 // What comes by several ways is one denial; what is written twice is two.
+//
+// Proves V18.
 func TestDuplicates(t *testing.T) {
 	long := strings.Replace(line(3, 1), "comm=\"x\"", "comm=\"x\" path=\""+strings.Repeat("/long", 300)+"\"", 1)
 	for name, c := range map[string]struct {
@@ -130,6 +134,8 @@ func TestDuplicates(t *testing.T) {
 }
 
 // Records of one event are joined although those of others stand between them.
+//
+// Proves V18.
 func TestSplitEvents(t *testing.T) {
 	syscall := func(serial int) string {
 		return fmt.Sprintf("type=SYSCALL msg=audit(%d.%03d:%d): arch=c000003e syscall=2 success=no exit=-13 pid=1 comm=\"x\" exe=\"/bin/x%d\"\n", 1700000000+serial/1000, serial%1000, serial, serial)
@@ -154,6 +160,8 @@ func TestSplitEvents(t *testing.T) {
 }
 
 // What did not arrive is counted, whatever the order of what did.
+//
+// Proves V18.
 func TestLosses(t *testing.T) {
 	var whole, holes, shuffled string
 	for i := 1; i <= 5000; i++ {
@@ -231,6 +239,8 @@ func (f *flood) Read(p []byte) (int, error) {
 }
 
 // A flood is read to the last record, in memory that does not grow with it.
+//
+// Proves V18.
 func TestFlood(t *testing.T) {
 	n := 300_000
 	if testing.Short() {
@@ -313,6 +323,8 @@ func TestCategories(t *testing.T) {
 }
 
 // Whatever stands in a log, reading it ends, and no string of a denial changes later.
+//
+// Proves V18.
 func FuzzReader(f *testing.F) {
 	f.Add("type=AVC msg=audit(1700000000.123:45): " + avcBody + "\n")
 	f.Add("node=h type=AVC msg=audit(1700000000.123:45): " + avcBody + "\x1dA=b\n" + asKernel(line(1, 1)))

@@ -9,6 +9,8 @@ import (
 )
 
 // Each example is translated without a warning, Ignition finds nothing wrong with what comes out, and that is what stands beside it.
+//
+// Proves V12: each is what its Butane file says, and Ignition takes it.
 func TestTranslated(t *testing.T) {
 	names, err := Names()
 	if err != nil || len(names) < 9 {

@@ -62,6 +62,8 @@ func (h *host) has(name string) bool {
 }
 
 // What was unmounted is mounted again, whatever letters are in its name, and whatever else is mounted in the same place.
+//
+// Proves V17.
 func TestRecover(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
 	device, _ := h.device("image")
@@ -82,6 +84,8 @@ func TestRecover(t *testing.T) {
 }
 
 // The number of a device may be given to another file system before the next start.
+//
+// Proves V17.
 func TestRecoverAnotherFileSystem(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
 	device, _ := h.device("image")
@@ -113,6 +117,8 @@ func TestRecoverAnotherFileSystem(t *testing.T) {
 }
 
 // A volume that was hidden when it was judged is judged when it comes to light, and one that is being hidden is nobody's business any more.
+//
+// Proves V17.
 func TestCovered(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
 	point := h.mount("data")

@@ -298,6 +298,8 @@ func relabelRule(name string) judge.Rule {
 }
 
 // A volume is labelled once: not again when the watcher starts again, nor when it is mounted again; but it is if it was made anew.
+//
+// Proves P5.
 func TestRelabelOnce(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
 	point := h.mount("data")
@@ -438,6 +440,8 @@ func TestReload(t *testing.T) {
 }
 
 // Each sub-path is labelled and nothing beside it, and one that is missing is said.
+//
+// Proves P5.
 func TestPaths(t *testing.T) {
 	rule := relabelRule("data")
 	rule.Paths = []string{"pvc-1", "deep/pvc-2"}
@@ -634,6 +638,8 @@ func (f *flood) Next(ctx context.Context) (mounts.Change, error) {
 func (f *flood) Table() *mounts.Table { return f.table }
 
 // Thousands of volumes, each of which is news, are not written down thousands of times; and nothing is left out at the end.
+//
+// Proves V17.
 func TestEverythingIsWrittenDown(t *testing.T) {
 	root, err := hostfs.Open(t.TempDir())
 	if err != nil {
@@ -670,6 +676,8 @@ func TestEverythingIsWrittenDown(t *testing.T) {
 }
 
 // Volumes that are on no disk do not wait for each other, and still not all of them are labelled at once.
+//
+// Proves V17.
 func TestLabelledAtOnce(t *testing.T) {
 	h := newHost(t, relabelRule("*"))
 	const count = 3 * maxRelabels
@@ -705,6 +713,8 @@ func TestLabelledAtOnce(t *testing.T) {
 }
 
 // What a rule names and the watcher leaves alone is shown with the reason. It keeps nobody waiting.
+//
+// Proves V11.
 func TestLookAtWhatIsLeftAlone(t *testing.T) {
 	root, err := hostfs.Open(t.TempDir())
 	if err != nil {
@@ -747,6 +757,8 @@ func TestLookAtWhatIsLeftAlone(t *testing.T) {
 
 // Two rules that want two labels for one file system are both refused, also where one of them knows it by its UUID, and the other mount shows
 // no labels of files.
+//
+// Proves V11.
 func TestTwoLabelsByName(t *testing.T) {
 	h := newHost(t)
 	device, _ := h.device("image")

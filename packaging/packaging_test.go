@@ -100,6 +100,8 @@ func dist(t *testing.T, in, umask string) map[string][]byte {
 }
 
 // A release that is built twice, in two places, at two times, is the same to the byte; and it holds what it says.
+//
+// Proves V16.
 func TestRelease(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds two releases: not in -short mode")

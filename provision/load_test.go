@@ -49,6 +49,7 @@ func plant(t *testing.T, files map[string]string) tree {
 
 const dir = "/etc/selinux-provision/"
 
+// Proves V10.
 func TestLoadNothing(t *testing.T) {
 	for _, files := range []map[string]string{
 		nil, {dir: ""}, {dir + "config.d/": "", dir + "modules/": ""},
@@ -170,6 +171,7 @@ func TestLoadNoModules(t *testing.T) {
 	}
 }
 
+// Proves V10.
 func TestLoadMessages(t *testing.T) {
 	config := func(text string) map[string]string {
 		return map[string]string{dir + "config.yaml": "version: 1\n" + text}
@@ -255,6 +257,7 @@ func TestLoadMessages(t *testing.T) {
 	}
 }
 
+// Proves V10.
 func TestLoadUnreadable(t *testing.T) {
 	r := plant(t, map[string]string{
 		dir + "config.yaml": "version: 1\npolicy: {modules: [{path: /opt/a.cil}]}", "/opt/a.cil": "x",

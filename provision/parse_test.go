@@ -102,6 +102,7 @@ func TestParseAccepts(t *testing.T) {
 	}
 }
 
+// Proves V10: the messages.
 func TestParseMessages(t *testing.T) {
 	fc := func(inside string) string { return "version: 1\npolicy:\n  file_contexts:\n  - " + inside }
 	path := func(p string) string { return fc("{context: <<none>>, path: " + p + "}") }

@@ -46,6 +46,7 @@ relabel: {workers: 4, entries_per_second: 3000, cpu_percent: 50}
 	}
 }
 
+// Proves V11.
 func TestParseVolumeMessages(t *testing.T) {
 	const data = "{name: data, match: {mountpoint: /data}, "
 	match := func(m string) string { return "{name: data, match: {" + m + "}}" }

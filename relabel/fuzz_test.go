@@ -13,6 +13,8 @@ import (
 )
 
 // FuzzWalk builds a tree from the input, labels it with options from the input, and compares what the run says with what is there.
+//
+// Proves P7.
 func FuzzWalk(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, uint8(0), uint8(1))
 	f.Add([]byte("dddddddddddddffffffffffffff..llll\xff\x00\n"), uint8(3), uint8(2))

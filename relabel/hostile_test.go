@@ -24,6 +24,8 @@ func nameAt(p *byte) string {
 }
 
 // Every error that a label can meet is counted as what it is, the rest is labelled, and the root is not.
+//
+// Proves P5.
 func TestEveryError(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EOPNOTSUPP, unix.EIO, unix.EINVAL, unix.ENOMEM, unix.ESTALE} {
 		for _, where := range []string{"get", "set", "open", "list"} {
@@ -113,6 +115,8 @@ func (i injected) list(dir int, buf []byte) (int, unix.Errno) {
 }
 
 // What really happens on a real file system, for those errors that can be had.
+//
+// Proves P5: what fails is counted as failed, and the root is not labelled.
 func TestRealErrors(t *testing.T) {
 	needTool(t, "chattr")
 	t.Run("immutable", func(t *testing.T) {
@@ -219,6 +223,8 @@ func fill(t *testing.T, dir string) {
 }
 
 // Nothing outside of the tree is labelled, whatever somebody does in it meanwhile.
+//
+// Proves P7: a million operations of attackers beside the walk: hard links, links, renames, bind mounts.
 func TestAttackers(t *testing.T) {
 	operations := int64(1_000_000)
 	if testing.Short() {
@@ -342,6 +348,8 @@ func attack(random *rand.Rand, tree, outside string, stop <-chan struct{}, done 
 }
 
 // What is mounted in the tree is not entered, and what is below the mount is labelled.
+//
+// Proves P7.
 func TestMountsInside(t *testing.T) {
 	dir := filesystem(t, "ext4")
 	outside := filesystem(t, "tmpfs")
@@ -386,6 +394,8 @@ func TestMountsInside(t *testing.T) {
 }
 
 // A file with several names is labelled where all of them must be inside, and left alone where one may be outside.
+//
+// Proves P7.
 func TestHardLinks(t *testing.T) {
 	dir := filesystem(t, "ext4")
 	mustMkdir(t, filepath.Join(dir, "tree"))
@@ -607,6 +617,8 @@ func times(t *testing.T, dir string) map[string]unix.Timespec {
 }
 
 // System directories are refused whatever leads to them.
+//
+// Proves P7: system directories and what is in them, whatever link, bind mount or root leads to them.
 func TestRefused(t *testing.T) {
 	needRoot(t)
 	temp := t.TempDir()
@@ -744,6 +756,8 @@ func (u unlinked) stat(name *byte, st *unix.Stat_t) unix.Errno {
 }
 
 // A file of which only a name outside is left when its names are counted has one name, and is not labelled.
+//
+// Proves P7.
 func TestLastNameIsOutside(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		dir := filesystem(t, "ext4")
@@ -770,6 +784,8 @@ func TestLastNameIsOutside(t *testing.T) {
 }
 
 // Where the listing does not tell what is a directory, they are entered all the same.
+//
+// Proves P5: getfattr finds what the counts say.
 func TestListingWithoutKinds(t *testing.T) {
 	dir := filesystem(t, "ext4", "-O", "^filetype")
 	n := growTree(t, dir) + 1 // lost+found

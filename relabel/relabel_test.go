@@ -170,6 +170,7 @@ func labels(t *testing.T, dir string) map[string]int64 {
 	return found
 }
 
+// Proves P5: getfattr finds what the counts say.
 func TestTree(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {

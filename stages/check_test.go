@@ -10,6 +10,8 @@ import (
 )
 
 // TestCheckOfTheNextImage says before the update what the update would break, and changes nothing but the record of that.
+//
+// Proves P3.
 func TestCheckOfTheNextImage(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {

@@ -108,6 +108,8 @@ func failAt(t *testing.T, dir, stage, call, errno string, n int) (said string, r
 
 // TestErrorMatrix lets each stage fail at each of its calls that change something: the host is as it was at once, not after the next
 // run, and the next run ends where an undisturbed one does.
+//
+// Proves P2: every such call fails.
 func TestErrorMatrix(t *testing.T) {
 	needStrace(t)
 	if testing.Short() {
@@ -204,6 +206,9 @@ func bootable(t *testing.T, tree *flatcartest.Tree) {
 
 // TestCrashMatrix kills each stage at each of its calls that change something, and runs it again: what was there is whole at once,
 // and the next run ends where an undisturbed one does.
+//
+// Proves P1.
+// Proves P2: killed at every call that changes something.
 func TestCrashMatrix(t *testing.T) {
 	needStrace(t)
 	if testing.Short() {
@@ -273,6 +278,9 @@ func noLeftovers(t *testing.T, tree *flatcartest.Tree) {
 }
 
 // TestSemoduleKilledUnderUs kills semodule at each of its renames, as a power cut in the policy stage does, and runs the stages.
+//
+// Proves P1: what PID 1 needs is whole at each instant.
+// Proves P2.
 func TestSemoduleKilledUnderUs(t *testing.T) {
 	needStrace(t)
 	start := flatcartest.New(t, flatcartest.Today)

@@ -43,6 +43,8 @@ func mount(t *testing.T, fstype, options, at string) {
 }
 
 // TestDiskThatIsFull runs into the end of the disk before the copy, during the copy and during the build.
+//
+// Proves P1.
 func TestDiskThatIsFull(t *testing.T) {
 	for _, tc := range []struct {
 		name, options string
@@ -79,6 +81,8 @@ func TestDiskThatIsFull(t *testing.T) {
 }
 
 // TestDiskThatIsReadOnly changes nothing and says so.
+//
+// Proves P1.
 func TestDiskThatIsReadOnly(t *testing.T) {
 	tree := provisioned(t)
 	lib := filepath.Join(tree.Dir, "var/lib")
@@ -118,6 +122,8 @@ func withSemodule(t *testing.T, tree *flatcartest.Tree, script, limit string) st
 }
 
 // TestSemoduleThatMisbehaves is about a tool that hangs, lies, fails or is not there.
+//
+// Proves P1.
 func TestSemoduleThatMisbehaves(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {

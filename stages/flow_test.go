@@ -108,6 +108,7 @@ func compare(t *testing.T, what string, got, want map[string]string) {
 	}
 }
 
+// Proves P6: in a tree, for every layout.
 func TestFirstRunThenNothingToDoThenRevert(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {

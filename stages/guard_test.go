@@ -200,6 +200,8 @@ func (c *computer) problems() string {
 }
 
 // TestGuardPasses is the whole way of a host that stays well: the trial, the boot that proves itself, and boots with nothing to do.
+//
+// Proves P4.
 func TestGuardPasses(t *testing.T) {
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
@@ -254,6 +256,8 @@ func TestGuardPasses(t *testing.T) {
 }
 
 // TestGuardFails breaks a host in the middle of each window.
+//
+// Proves P4.
 func TestGuardFails(t *testing.T) {
 	type breakage struct {
 		name   string
@@ -320,6 +324,8 @@ func TestGuardFails(t *testing.T) {
 }
 
 // TestGuardFailsAndChanges begins another trial when the declaration changes, and not before.
+//
+// Proves P4.
 func TestGuardFailsAndChanges(t *testing.T) {
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
@@ -337,6 +343,8 @@ func TestGuardFailsAndChanges(t *testing.T) {
 }
 
 // TestGuardDoesNotBegin refuses a trial that could not be judged, or that would judge what was broken before.
+//
+// Proves P4.
 func TestGuardDoesNotBegin(t *testing.T) {
 	c := newComputer(t, guarded)
 	c.boot() // to have a host
@@ -370,6 +378,8 @@ func TestGuardDoesNotBegin(t *testing.T) {
 }
 
 // TestGuardSeesAnEarlyFailure: in the boot that is to prove itself, a unit has failed before the stage and the watch come.
+//
+// Proves P4.
 func TestGuardSeesAnEarlyFailure(t *testing.T) {
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
@@ -389,6 +399,8 @@ func TestGuardSeesAnEarlyFailure(t *testing.T) {
 }
 
 // TestGuardChangesAtTheEnd: what happens between the last look of a window and its end.
+//
+// Proves P4.
 func TestGuardChangesAtTheEnd(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -436,6 +448,8 @@ func TestGuardChangesAtTheEnd(t *testing.T) {
 }
 
 // TestGuardAndTheClock: denials of the window are counted from its beginning, though the clock is set in the middle.
+//
+// Proves P4.
 func TestGuardAndTheClock(t *testing.T) {
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
@@ -486,6 +500,8 @@ func TestDenialLine(t *testing.T) {
 
 // TestGuardEnds is the watch that ends without a verdict: at a shutdown the next boot tries again, but not for ever; else the host is
 // permissive at once.
+//
+// Proves P4.
 func TestGuardEnds(t *testing.T) {
 	for _, window := range []Phase{TrialWatched, TrialProving} {
 		t.Run(string(window), func(t *testing.T) {
@@ -537,6 +553,8 @@ func TestGuardEnds(t *testing.T) {
 
 // TestGuardAfterAnUpdate: a host that was proven with one policy proves itself again with another, without a boot that does not
 // enforce, and is permissive after a power cut in that window.
+//
+// Proves P4.
 func TestGuardAfterAnUpdate(t *testing.T) {
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
@@ -559,6 +577,8 @@ func TestGuardAfterAnUpdate(t *testing.T) {
 
 // TestGuardHistories lets anything happen in any order, and checks at each boot what the guard is for: a host whose enforcing was not
 // seen well begins the next boot permissive, and one that gave up stays so until somebody says otherwise.
+//
+// Proves P4.
 func TestGuardHistories(t *testing.T) {
 	histories := 200
 	if testing.Short() {
@@ -639,6 +659,8 @@ func TestGuardHistories(t *testing.T) {
 
 // TestGuardKilled kills each step of a trial at each call that changes something, boots, and checks that the host is where the guard
 // wants it: enforcing for good only if that was what the step was to reach.
+//
+// Proves P4: each step killed at each call that changes something.
 func TestGuardKilled(t *testing.T) {
 	needStrace(t)
 	if testing.Short() {

@@ -77,6 +77,8 @@ func damages() map[string]func(*testing.T, *flatcartest.Tree) {
 }
 
 // TestEveryLayoutEndsInTheSameState brings each layout in each state to the declared one, and from there back to the vendor's.
+//
+// Proves P2.
 func TestEveryLayoutEndsInTheSameState(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		good := flatcartest.New(t, layout)
@@ -132,6 +134,8 @@ func without(all map[string]string, prefix string) map[string]string {
 
 // TestAdoptedStoreLosesNothing takes over a store that was copied and worked on by hand before: what the operator put there stays, at
 // whatever priority, and what had to be replaced is kept aside.
+//
+// Proves P3.
 func TestAdoptedStoreLosesNothing(t *testing.T) {
 	tree := flatcartest.New(t, flatcartest.Today)
 	store := filepath.Join(tree.Dir, "var/lib/selinux")

@@ -78,6 +78,8 @@ func (w *world) setBoolean(t *testing.T, tree *flatcartest.Tree) {
 
 // TestAnyHistoryEndsLikeAFreshHost makes random histories of updates, rollbacks, declarations, work by hand, crashes and runs,
 // and compares with a host that was installed with the last image and the last declarations, and had the same work by hand.
+//
+// Proves P2.
 func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
 	needStrace(t)
 	histories := 24

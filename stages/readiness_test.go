@@ -19,6 +19,8 @@ import (
 )
 
 // TestEvidence takes a record through samples, and says what is left of it.
+//
+// Proves P4.
 func TestEvidence(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	sample := func(minutes int, boot string, uptime int, change ...func(*Sample)) Sample {
@@ -102,6 +104,8 @@ func aFinding(change ...func(*judge.Finding)) *judge.Finding {
 }
 
 // TestReadinessVerdict: each reason by itself, against a host that is ready.
+//
+// Proves P4.
 func TestReadinessVerdict(t *testing.T) {
 	transition := aFinding(func(f *judge.Finding) {
 		f.ID, f.Domain, f.Target, f.Class, f.Permissions = "111111", "kernel_t", "container_t", "process", map[string]uint64{"transition": 1}
@@ -205,6 +209,7 @@ func TestReadinessVerdict(t *testing.T) {
 	}
 }
 
+// Proves P4.
 func TestVolumesInUse(t *testing.T) {
 	mount := func(point, kind string, minor uint32) *mounts.Mount {
 		return &mounts.Mount{Mountpoint: point, FSType: kind, Root: "/", Device: mounts.Device{Major: 8, Minor: minor}}
@@ -254,6 +259,8 @@ func TestVolumesInUse(t *testing.T) {
 }
 
 // TestRequireReadiness holds the mode back until the host is ready, and not longer.
+//
+// Proves P4.
 func TestRequireReadiness(t *testing.T) {
 	for name, config := range map[string]string{
 		"plain":   "version: 1\nmode: enforcing\nenforce: {require_readiness: true}\nreadiness: {window: 1h, units: [docker.service]}\n",
@@ -332,6 +339,8 @@ func TestRequireReadiness(t *testing.T) {
 }
 
 // TestSamples: who writes evidence down, and when not.
+//
+// Proves P4.
 func TestSamples(t *testing.T) {
 	c := newComputer(t, guarded)
 	c.on()

@@ -19,6 +19,8 @@ func file(text string) seconfig.Config {
 }
 
 // TestTrialMoves has a line for each situation that a host can be in when the enforce stage looks at it.
+//
+// Proves P4.
 func TestTrialMoves(t *testing.T) {
 	const here, earlier = "boot2", "boot1"
 	for _, c := range []struct {
@@ -130,6 +132,7 @@ func TestTrialMovesAreComplete(t *testing.T) {
 	}
 }
 
+// Proves P4.
 func TestTrialVerdict(t *testing.T) {
 	const window = time.Minute
 	good := systemd.UnitState{Name: "a.service", Load: "loaded", Active: "active", Sub: "running", Type: "notify", Result: "success"}

@@ -48,6 +48,8 @@ func modules(t *testing.T, tree *flatcartest.Tree) []string {
 }
 
 // TestUpdateAndRollback goes forward, back and forward again, and compares with a host that was installed with that image.
+//
+// Proves P3.
 func TestUpdateAndRollback(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {
@@ -96,6 +98,8 @@ func TestUpdateAndRollback(t *testing.T) {
 }
 
 // TestStalePolicyVersions leaves a policy with a higher and one with a lower version beside the right one: neither may be loaded.
+//
+// Proves P3.
 func TestStalePolicyVersions(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		tree := flatcartest.New(t, layout)
@@ -113,6 +117,8 @@ func TestStalePolicyVersions(t *testing.T) {
 }
 
 // TestModuleThatAnUpdateBreaks leaves out what the new vendor policy breaks, keeps it, and has it back after the rollback.
+//
+// Proves P3.
 func TestModuleThatAnUpdateBreaks(t *testing.T) {
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
@@ -157,6 +163,8 @@ func TestModuleThatAnUpdateBreaks(t *testing.T) {
 
 // TestVendorPolicyThatDoesNotBuild puts the vendor's own policy in force when even that does not build: nothing of the old OS
 // image's stays.
+//
+// Proves P1.
 func TestVendorPolicyThatDoesNotBuild(t *testing.T) {
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", enforcing)
@@ -188,6 +196,8 @@ func TestVendorPolicyThatDoesNotBuild(t *testing.T) {
 }
 
 // TestWhatDoesNotBuildIsLeftOut declares one broken thing of each kind beside a good module.
+//
+// Proves P1.
 func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 	for _, tc := range []struct {
 		name, config, file, content, want string
@@ -223,6 +233,8 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 
 // TestStoreIsNotReplacedUnderSemodule keeps libsemanage's lock, as a transaction of somebody else does, while the store is to be
 // replaced: it waits.
+//
+// Proves P2.
 func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
 	tree := provisioned(t)
 	h := host(t, tree)
@@ -254,6 +266,8 @@ func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
 }
 
 // TestDamagedStoreIsBuiltAnew empties a vendor's module in the store: no build may start from that.
+//
+// Proves P3.
 func TestDamagedStoreIsBuiltAnew(t *testing.T) {
 	tree := provisioned(t)
 	h := host(t, tree)
@@ -271,6 +285,8 @@ func TestDamagedStoreIsBuiltAnew(t *testing.T) {
 }
 
 // TestQuarantineEndsWhenTheCauseDoes takes away what a module by hand lacked, and gives it back.
+//
+// Proves P3.
 func TestQuarantineEndsWhenTheCauseDoes(t *testing.T) {
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
@@ -294,6 +310,8 @@ func TestQuarantineEndsWhenTheCauseDoes(t *testing.T) {
 }
 
 // TestLocalFileThatAnUpdateBreaks has a line of semanage's that names a type of the old image.
+//
+// Proves P3.
 func TestLocalFileThatAnUpdateBreaks(t *testing.T) {
 	tree := provisioned(t)
 	h := host(t, tree)

@@ -9,6 +9,8 @@ import (
 
 // TestCheckOfTheNextImage writes an update to the other /usr partition, as update_engine does. The unit builds what is declared against it,
 // with that image's own tools, and status says before the reboot what the update would break.
+//
+// Proves P3: before the reboot, with the next image's own tools.
 func TestCheckOfTheNextImage(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)

@@ -9,6 +9,11 @@ func contains(text, part string) bool { return strings.Contains(text, part) }
 
 // TestDeclarations takes a machine through what an operator declares and takes back: modules, one of which does not compile, a
 // boolean, and the mode.
+//
+// Proves P1: a boot with a module that does not compile.
+// Proves V3: the mode.
+// Proves V4: with it, and declared.
+// Proves V6.
 func TestDeclarations(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, policyPartly())
@@ -52,6 +57,10 @@ func TestDeclarations(t *testing.T) {
 
 // TestByHandAndBack starts from what the vendor's manual recipe leaves on today's layout, where it makes a dangling link, and ends
 // with the vendor's machine again.
+//
+// Proves V5: the same denial before and after.
+// Proves V7: the dangling link, and no opaque directory is left.
+// Proves V9: type, mode, owner, label, target and content of everything, before and after a reboot.
 func TestByHandAndBack(t *testing.T) {
 	t.Parallel()
 	m := StartCopy(t, "fresh", Options{Allowed: []Allowed{transitionDenied()}})
@@ -92,6 +101,8 @@ func TestByHandAndBack(t *testing.T) {
 
 // TestConfigErrors proves that a wrong configuration is refused with its place, and that the host stays as it was; and that a
 // host with no configuration keeps its mode.
+//
+// Proves V10: the machine.
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	m := StartCopy(t, "fresh", Options{})

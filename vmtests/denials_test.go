@@ -68,6 +68,10 @@ func (m *Machine) one(t *testing.T, flags, want string) finding {
 
 // TestDenials is the way from a denial to the answer, with containers of Docker on an enforcing machine: a volume that nobody labelled, one of
 // another container, and a log collector that gets a domain of its own, which no other container has.
+//
+// Proves V18: the kernel's log in the journal, the audit daemon's log and journald's own audit socket, as one; dontaudit rules
+// hide a denial, and the empty answer says so.
+// Proves V19: with Docker: an unlabelled volume, one of another container, the log collector.
 func TestDenials(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`avc: +denied`, "the test provokes it"})

@@ -19,6 +19,8 @@ func bootExample(t *testing.T, name string, options Options) *Machine {
 }
 
 // TestExamplePermissive boots the first step of the way: nothing is stopped, and what the policy would hide is in the journal.
+//
+// Proves V12.
 func TestExamplePermissive(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "permissive-with-evidence.bu", Options{Allowed: []Allowed{{`avc: +denied .*:container_t:.* permissive=1`, "the test provokes it, and nothing is stopped"}}})
@@ -34,6 +36,8 @@ func TestExamplePermissive(t *testing.T) {
 }
 
 // TestExampleGuarded boots a machine that is put on trial: enforcing now, and at the next boot only as part of the trial.
+//
+// Proves V12.
 func TestExampleGuarded(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "guarded-rollout.bu", Options{})
@@ -48,6 +52,8 @@ func TestExampleGuarded(t *testing.T) {
 // TestExampleKubeadm boots a Kubernetes node and does what kubeadm's static pods and a CNI plugin's installer do, in containers that
 // stand in for them: they write into the directories of the host that carry the containers' label, a second installer replaces what
 // the first one wrote, and a directory without that label is closed.
+//
+// Proves V12: the parts of Kubernetes are stand-ins.
 func TestExampleKubeadm(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "kubeadm-node.bu", Options{Allowed: []Allowed{{`avc: +denied .*comm="(sh|cp|busybox)"`, "a container writes where it must not"}}})
@@ -112,6 +118,8 @@ func containerDenied() []Allowed {
 
 // TestExampleCustomModule boots a machine with the module of the log collector: it follows the links to the logs of another container, and a
 // plain container does not get there.
+//
+// Proves V12.
 func TestExampleCustomModule(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "custom-module.bu", Options{Allowed: containerDenied()})
@@ -132,6 +140,8 @@ ln -s /var/log/pods/default_web_0/web/0.log /var/log/containers/web.log`)
 
 // TestExampleSharedVolume boots a machine with a volume for several containers: mounted with its label from the start, written by one, appended
 // to by another, read back by the first.
+//
+// Proves V12.
 func TestExampleSharedVolume(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "shared-volume.bu", Options{Disks: []Disk{{"shared", 64}}})
@@ -149,6 +159,8 @@ func TestExampleSharedVolume(t *testing.T) {
 }
 
 // TestExampleDataVolume boots a machine with a volume for one application: the application gets in, and nobody else does.
+//
+// Proves V12.
 func TestExampleDataVolume(t *testing.T) {
 	t.Parallel()
 	m := bootExample(t, "data-volume.bu", Options{Disks: []Disk{{"data", 64}}, Allowed: containerDenied()})
@@ -194,6 +206,8 @@ RequiredBy=srv-media.mount srv-ledger.mount
 `
 
 // TestExampleNFSVolume boots a machine with two exports of one server: one for all containers, one for an application alone.
+//
+// Proves V12.
 func TestExampleNFSVolume(t *testing.T) {
 	t.Parallel()
 	config, err := addToIgnition(example(t, "nfs-volume.bu"), map[string][]byte{"/opt/bin/nas": []byte(nas)}, map[string]string{"docker.service": "", "nas.service": nasUnit})

@@ -20,6 +20,8 @@ func fileConfig(path, content string) []byte {
 
 // TestFreshMachine proves that the machine which everything else starts from is the one that Flatcar gives: permissive, with a policy
 // store that cannot be changed, and with audit rules that hide denials.
+//
+// Proves V1.
 func TestFreshMachine(t *testing.T) {
 	t.Parallel()
 	m := Start(t, Options{Ignition: fileConfig("/etc/from-ignition", "hello\n")})
@@ -200,6 +202,9 @@ func TestVerdict(t *testing.T) {
 
 // TestLayouts proves that each layout looks in the guest as it does on the releases that had it, and that the stages bring it to the
 // same good state, which lasts.
+//
+// Proves P6: the same on each layout.
+// Proves V7: each layout.
 func TestLayouts(t *testing.T) {
 	t.Parallel()
 	describe := `cd / && for p in etc/selinux/config etc/selinux/mcs etc/selinux/semanage.conf usr/lib/selinux/config usr/lib/selinux/mcs usr/lib/selinux/policy ` +

@@ -82,6 +82,9 @@ func (m *Machine) givenUp(t *testing.T, when, reason string) {
 
 // TestGuardedEnforcing takes a machine from its first boot, with Ignition, through a trial of enforcing: one that is cut by a power loss,
 // one that breaks a required unit, one that passes; then the boot that is to prove itself, in the same three ways.
+//
+// Proves P4: from Ignition at the first boot: kept after a window and a boot that proved itself; back to permissive after a
+// power cut and after a unit that broke, in either window; the kernel never saw a permissive moment of an enforcing boot.
 func TestGuardedEnforcing(t *testing.T) {
 	t.Parallel()
 	m := startOnTrial(t)

@@ -71,6 +71,8 @@ systemctl list-units --all --no-legend --plain 'selinux-provision*'`, "Permissiv
 
 // TestUpgradeAndRemoval replaces the program on a machine that the old one provisioned, and then removes it by the operator guide's
 // commands: the new one finds everything as declared and does nothing, and what is left is the vendor's machine.
+//
+// Proves V13.
 func TestUpgradeAndRemoval(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
@@ -113,6 +115,8 @@ func guideCommands(t *testing.T, heading, word string) string {
 
 // TestExampleSysext boots a machine with the system extension image: the stages run before the containers, a newer image takes over
 // what the older one made, and after the guide's removal the machine is the vendor's.
+//
+// Proves V12, V13.
 func TestExampleSysext(t *testing.T) {
 	t.Parallel()
 	config, err := addToIgnition(example(t, "sysext.bu"), nil, map[string]string{"docker.service": "", "systemd-sysext.service": "", "ensure-sysext.service": ensureSysext})

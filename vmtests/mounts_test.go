@@ -10,6 +10,8 @@ import (
 // TestMountsOfEachKernel proves that every change of the mount table is seen on the machines' kernels, with SELinux and with udev: on 6.12 by
 // its unique IDs, on the next release's also by its notices, and on both in the way of kernels that have neither. It is the test of
 // the package itself, run there. The storm of 5,000 mounts is left to the host that the tests run on: it says nothing more here.
+//
+// Proves V11: 6.12 and 7.2, by unique IDs and notices and in the way of older kernels.
 func TestMountsOfEachKernel(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "mounts.test")

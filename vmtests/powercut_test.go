@@ -8,6 +8,9 @@ import (
 
 // TestPowerCutWhileBuilding cuts the power at the first boot, while semodule works. The next boot ends as the first should have. A
 // module that does not compile is declared as well, and stops neither.
+//
+// Proves P1: the power is cut at the first boot while semodule works, and a module does not compile.
+// Proves V6: at the first boot.
 func TestPowerCutWhileBuilding(t *testing.T) {
 	t.Parallel()
 	Require(t)

@@ -54,6 +54,8 @@ func observe(window, extra string) string {
 
 // TestReadiness flips the verdict for each reason, on a host that collects evidence from its first boot on, and ends with a mode that was held back until
 // the host was ready.
+//
+// Proves P4: the verdict flips for each reason; the mode is held back until the host is ready.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	Require(t)

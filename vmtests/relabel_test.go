@@ -22,6 +22,8 @@ type relabelled struct {
 
 // TestRelabel labels trees on a machine that enforces, where the policy is asked about each label: ext4, xfs and tmpfs, an NFS export
 // mounted from the machine itself, and what is refused. What the program says is compared with what find and stat see.
+//
+// Proves P5: under a policy that is enforced: ext4, xfs, tmpfs, NFS.
 func TestRelabel(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`avc: +denied .*(associate|relabelto)`, "the test gives files a label that is no file's"})

@@ -7,6 +7,14 @@ import (
 // TestEnforcingFromIgnition is the main job: one Butane file takes a machine from permissive to enforcing at its first boot, before
 // containers start, and the second boot is enforcing from the start, with nothing done again. What somebody switched by hand
 // and not for good is gone then.
+//
+// Proves P4: the second boot is enforcing, and no stage had to do it.
+// Proves P6: the second boot wrote nothing where the stages work, and semodule made no commit.
+// Proves V2: with Docker and containerd.
+// Proves V3: setenforce.
+// Proves V4: without -P.
+// Proves V5: one denial makes one message.
+// Proves V12.
 func TestEnforcingFromIgnition(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, transitionDenied())
@@ -34,6 +42,9 @@ func TestEnforcingFromIgnition(t *testing.T) {
 
 // TestCommandLine proves that a mode on the kernel's command line is reported and not fought, and that a wrong configuration costs
 // neither the boot nor the mode.
+//
+// Proves P1: a boot with a wrong config.
+// Proves V8.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`selinux-provision-(stage-(policystore|policy|audit|enforce)|mountwatch)\.service|Failed to start selinux-provision-…`, "the configuration is wrong, or the command line contradicts it"})

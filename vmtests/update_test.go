@@ -4,6 +4,9 @@ import "testing"
 
 // TestUpdateAndRollback takes a machine with everything that an operator may have made his own through an update of the operating system, and
 // back. One declared module needs a type that the newer policy has no more.
+//
+// Proves P3: to another OS image and back, with a declared module, one made by hand, one that the new policy breaks, and
+// booleans.
 func TestUpdateAndRollback(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, policyPartly(), Allowed{`avc: +denied +{ mac_admin } .*comm="systemd-tmpfile"`,

@@ -199,6 +199,9 @@ func (s scenario) config() string {
 
 // TestVolumes mounts a volume of every kind in every way while the watcher runs, and sees what becomes of it: it has its label, read back
 // from the mount table or from each file, or it is as it was, with the reason.
+//
+// Proves P5: each kind of file system: what is reported is compared with the mount table and every file.
+// Proves V17.
 func TestVolumes(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
@@ -240,6 +243,8 @@ func TestVolumes(t *testing.T) {
 // TestVolumesLive is the life of declared volumes on one machine: mounted by systemd with the label from the start, on a disk, an NFS and an SMB
 // server; declared while they are mounted; given another label; the watcher killed, and hanging; the machine rebooted while files are being
 // labelled; shared by containers; among thousands of mounts.
+//
+// Proves V17: also among 5,000 other mounts.
 func TestVolumesLive(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, append(containerDenied(),
@@ -578,6 +583,8 @@ tar -C /tmp/image -c . | docker import - vmtest >/dev/null; mount -o loop /var/i
 
 // TestVolumeFromIgnition proves that a disk which Ignition formats, and has mounted by a unit, has its label from its very first mount on, at
 // the first boot, and that what needs it waits for that.
+//
+// Proves V17: from its first mount at the first boot; shared by labels.
 func TestVolumeFromIgnition(t *testing.T) {
 	t.Parallel()
 	config := example(t, "enforcing.bu")

@@ -47,6 +47,7 @@ func cri(container, pod, level string) string {
 "process":{"selinuxLabel":"%s%s"},"mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/logs","type":"bind","source":"/var/log/pods","options":["rbind","ro"]}]}`, container, pod, label, level)
 }
 
+// Proves V19: containerd, CRI-O, podman: from their files.
 func TestRuntimes(t *testing.T) {
 	const tasks = "run/containerd/io.containerd.runtime.v2.task/"
 	h := host(t, map[string]string{

@@ -43,6 +43,8 @@ func tree(t *testing.T, files map[string]string) *Host {
 }
 
 // The audit daemon's logs are read oldest first, and those that can have nothing for the query are not read.
+//
+// Proves V18.
 func TestAuditLogs(t *testing.T) {
 	h := tree(t, map[string]string{
 		"var/log/audit/audit.log": line(5), "var/log/audit/audit.log.1": line(4), "var/log/audit/audit.log.2": line(3), "var/log/audit/audit.log.10": line(1) + line(2),
@@ -166,6 +168,8 @@ func TestExpected(t *testing.T) {
 }
 
 // The journal knows which boot a denial is of; a clock that was set after the boot does not matter then.
+//
+// Proves V18.
 func TestBootOfADenial(t *testing.T) {
 	booted := time.Unix(1700000000, 0)
 	q := Query{Boot: true, Booted: booted, BootID: "aabbccdd-0000-1111-2222-333344445555"}
@@ -189,6 +193,8 @@ func TestBootOfADenial(t *testing.T) {
 }
 
 // A log that was rotated does not tell what was denied at first; one that begins with its daemon does.
+//
+// Proves V18.
 func TestGone(t *testing.T) {
 	start := "type=DAEMON_START msg=audit(1700000003.000:9001): op=start\n"
 	for name, c := range map[string]struct{ log, want string }{

@@ -123,6 +123,8 @@ func judged(t *testing.T, e *judge.Evidence, denials ...string) []*judge.Finding
 }
 
 // The first answer that holds is the one given.
+//
+// Proves V19.
 func TestFixes(t *testing.T) {
 	e := evidence(t)
 	for _, c := range []struct {

@@ -61,6 +61,8 @@ func request(changes ...func(*propose.Request)) propose.Request {
 
 // The new domain may do what the container domain may and what was asked, and nothing else; the container domain may no more than
 // before. semodule builds it.
+//
+// Proves V19.
 func TestNewDomain(t *testing.T) {
 	p := open(t, nil)
 	findings := []*judge.Finding{
@@ -154,6 +156,8 @@ func TestDeterministic(t *testing.T) {
 }
 
 // What is dangerous is in it only if it was named, and what has another remedy only if it was chosen.
+//
+// Proves V19.
 func TestNamed(t *testing.T) {
 	p := open(t, nil)
 	findings := []*judge.Finding{
@@ -330,6 +334,8 @@ const names = `
 
 // TestHostileRecords: a record says what it likes. What the policy has no name for is never written as policy, another name hides no danger, and
 // a program that says it is an object manager is not believed before somebody has looked.
+//
+// Proves V19: made-up names never become rules.
 func TestHostileRecords(t *testing.T) {
 	p := open(t, map[string]string{"names": names})
 	byProgram := func(f *judge.Finding) { f.Type = avc.TypeUserAVC }

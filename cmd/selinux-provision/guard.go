@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"os"
 	"time"
 
@@ -99,16 +100,16 @@ func trialMessage(t stages.Trial) (id, text string) {
 	text = "guard: " + t.Phase.String()
 	switch t.Phase {
 	case stages.TrialWatched, stages.TrialProving:
-		return messageTrialBegun, fmt.Sprintf("%s (%s)", text, t.Window)
+		return messages.TrialBegun.ID(), fmt.Sprintf("%s (%s)", text, t.Window)
 	case stages.TrialArmed, stages.TrialSettled:
 		if t.DenialCount > 0 {
 			text += fmt.Sprintf("; %d accesses were denied meanwhile, see: journalctl -b --grep 'avc: '", t.DenialCount)
 		}
-		return messageTrialPassed, text
+		return messages.TrialPassed.ID(), text
 	case stages.TrialInterrupted:
-		return messageTrialInterrupted, text
+		return messages.TrialInterrupted.ID(), text
 	}
-	return messageTrialFailed, text + ": " + t.Reason
+	return messages.TrialFailed.ID(), text + ": " + t.Reason
 }
 
 func (t textReporter) Trial(trial stages.Trial) {
@@ -128,7 +129,7 @@ func (j journalReporter) Trial(trial stages.Trial) {
 	log(text, "message_id", id, "phase", string(trial.Phase), "reason", trial.Reason, "denials", trial.DenialCount, "tries", trial.Tries)
 	if trial.Phase == stages.TrialFailed {
 		for _, d := range trial.Denials {
-			j.log.Warn("guard: denied: "+d, "message_id", messageTrialDenial)
+			j.log.Warn("guard: denied: "+d, "message_id", messages.TrialDenial.ID())
 		}
 	}
 }

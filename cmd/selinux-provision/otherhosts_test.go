@@ -109,6 +109,8 @@ func everything(t *testing.T, root string) string {
 
 // On a host that is not Flatcar, or has no SELinux, every command that would change something ends with 4, says why, and leaves no trace:
 // not even the time of a directory changes.
+//
+// Proves V15: trees in the layout of Debian, Fedora, an ostree, no SELinux.
 func TestOtherHostsAreLeftAlone(t *testing.T) {
 	for name, files := range otherHosts() {
 		for _, configured := range []bool{false, true} {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"io"
 	"log/slog"
 	"strings"
@@ -88,31 +89,13 @@ func (a *app) fail(err error) {
 		return
 	}
 	if logger := journal(); logger != nil {
-		logger.Error(err.Error(), "message_id", messageFailed, "command", a.command)
+		logger.Error(err.Error(), "message_id", messages.Failed.ID(), "command", a.command)
 		return
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 }
-
-// The journal's MESSAGE_ID of each kind of message; they never change meaning.
-const (
-	messageStep    = "50984b04a47b448e8fe7b0090dca47e1" // a step was carried out
-	messageDone    = "d04d32b4beb447e3b5fe389298051956" // a stage ended and everything is as declared
-	messagePartly  = "70f2ef065760470da486f5c30ac6433d" // a stage ended and something is not as declared
-	messageFailed  = "6ff345c34ea243cc9b6072d6639e3364" // a stage or a command failed, the host is as it was
-	messageWaiting = "8d4328ff7a8f472e804e6382c0b88770" // waiting for another run
-
-	messageTrialBegun       = "d0efe0883e4149a4a5a4ae588362f287" // enforcing is on trial
-	messageTrialPassed      = "50c1b4accd5d48fca25d834d26370bea" // a window of the trial ended well
-	messageTrialFailed      = "07df4a63f14b426ba14cbb0bdff88a5b" // the trial failed, the host is permissive again
-	messageTrialInterrupted = "48456faab27f46c798b8a444c8cd117e" // the host is shut down in the middle of the trial
-	messageTrialDenial      = "a520c1622bf04baf9c88aa97bffecf30" // a denial of a trial that failed
-
-	messageRelabelling = "60496911bed246ac8e849a7213d49db3" // a tree is being relabelled, and how far it is
-	messageRelabelled  = "7d259d841a6f425da911f741e4201f2f" // a tree was relabelled
-)
 
 // journal gives a logger to the journal when systemd started this process, else nil.
 func journal() *slog.Logger {
@@ -211,7 +194,7 @@ func summary(r stages.Result) string {
 type journalReporter struct{ log *slog.Logger }
 
 func (j journalReporter) Waiting(holder string) {
-	j.log.Info("waiting for "+holder, "message_id", messageWaiting, "holder", holder)
+	j.log.Info("waiting for "+holder, "message_id", messages.Waiting.ID(), "holder", holder)
 }
 
 func (j journalReporter) Started(stage string, s plan.Step) {
@@ -221,20 +204,20 @@ func (j journalReporter) Started(stage string, s plan.Step) {
 }
 
 func (j journalReporter) Finished(stage string, d plan.Done) {
-	j.log.Info(stage+": "+stepLine(d), "message_id", messageStep, "stage", stage, "action", d.Action, "target", d.Target, "reason", d.Reason, "result", d.Result)
+	j.log.Info(stage+": "+stepLine(d), "message_id", messages.Step.ID(), "stage", stage, "action", d.Action, "target", d.Target, "reason", d.Reason, "result", d.Result)
 }
 
 func (j journalReporter) Result(r stages.Result) {
 	for _, p := range r.Problems {
-		j.log.Warn(r.Stage+": "+p.String(), "message_id", messagePartly, "stage", r.Stage, "remedy", p.Remedy)
+		j.log.Warn(r.Stage+": "+p.String(), "message_id", messages.Partly.ID(), "stage", r.Stage, "remedy", p.Remedy)
 	}
 	switch r.Outcome {
 	case stages.Failed, stages.Skipped:
-		j.log.Error(r.Stage+": "+r.Error, "message_id", messageFailed, "stage", r.Stage)
+		j.log.Error(r.Stage+": "+r.Error, "message_id", messages.Failed.ID(), "stage", r.Stage)
 	case stages.Partly:
-		j.log.Warn(r.Stage+": "+summary(r), "message_id", messagePartly, "stage", r.Stage, "outcome", string(r.Outcome))
+		j.log.Warn(r.Stage+": "+summary(r), "message_id", messages.Partly.ID(), "stage", r.Stage, "outcome", string(r.Outcome))
 	default:
-		j.log.Info(r.Stage+": "+summary(r), "message_id", messageDone, "stage", r.Stage, "outcome", string(r.Outcome))
+		j.log.Info(r.Stage+": "+summary(r), "message_id", messages.Done.ID(), "stage", r.Stage, "outcome", string(r.Outcome))
 	}
 }
 

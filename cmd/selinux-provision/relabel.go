@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -356,7 +357,7 @@ func (r *relabelReporter) progress(p relabel.Progress) {
 		if p.Left > 0 {
 			line += fmt.Sprintf(", about %s left", p.Left.Round(time.Second))
 		}
-		r.log.Info(line, "message_id", messageRelabelling, "path", r.path, "seen", p.Seen, "changed", p.Changed, "failed", p.Failed)
+		r.log.Info(line, "message_id", messages.Relabelling.ID(), "path", r.path, "seen", p.Seen, "changed", p.Changed, "failed", p.Failed)
 	}
 }
 
@@ -402,10 +403,10 @@ func (r *relabelReporter) result(result relabel.Result) {
 		return
 	}
 	for _, p := range problems {
-		r.log.Warn(p, "message_id", messagePartly, "path", result.Path)
+		r.log.Warn(p, "message_id", messages.Partly.ID(), "path", result.Path)
 	}
 	for _, line := range lines {
-		r.log.Info(line, "message_id", messageRelabelled, "path", result.Path, "seen", result.Seen, "set", result.Set, "failed", result.FailedCount())
+		r.log.Info(line, "message_id", messages.Relabelled.ID(), "path", result.Path, "seen", result.Seen, "set", result.Set, "failed", result.FailedCount())
 	}
 }
 

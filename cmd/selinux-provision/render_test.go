@@ -26,6 +26,8 @@ func site(t *testing.T, config string) string {
 }
 
 // render gives everything that a directory declares, from a directory, a tree and a single file, and check finds nothing in it.
+//
+// Proves V14.
 func TestRender(t *testing.T) {
 	from := site(t, "version: 1\nmode: enforcing\n")
 	root := t.TempDir()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"io"
 	"log/slog"
 	"os"
@@ -21,7 +22,6 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
-	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -164,7 +164,7 @@ func (a *app) volumeReporter() func(mountwatch.Event) {
 
 func logVolume(logger *slog.Logger, e mountwatch.Event) {
 	level, text := eventText(e)
-	attrs := []any{"message_id", volumeMessage(e), "event", string(e.Kind)}
+	attrs := []any{"message_id", volumeMessage(e).ID(), "event", string(e.Kind)}
 	v := e.Volume
 	for _, field := range []struct{ name, value string }{
 		{"rule", v.Rule}, {"mountpoint", v.Mountpoint}, {"source", v.Source}, {"fstype", v.FSType}, {"device", v.Device},
@@ -232,77 +232,12 @@ func eventText(e mountwatch.Event) (slog.Level, string) {
 	return slog.LevelInfo, strings.TrimSpace(e.Text)
 }
 
-// volumeMessage gives the MESSAGE_ID of an event. A refusal has that of its reason.
-func volumeMessage(e mountwatch.Event) string {
-	switch e.Kind {
-	case mountwatch.VolumeLabelled:
-		return "b282326e111b4614ac3a1927459f419e"
-	case mountwatch.Remounted:
-		return "adb8e8732e93429287df8d177f30480d"
-	case mountwatch.Recovered:
-		return "4f9984a9fef54d6e86c9af1a07541298"
-	case mountwatch.RelabelStarted:
-		return "91417ce5df7449ba9124b5a7b0935ca1"
-	case mountwatch.RelabelDone:
-		return "cfa7b8b8da304a36be579df079066c37"
-	case mountwatch.NotShared:
-		return "e86e591cb9b349eb869c683e4335f9ec"
-	case mountwatch.Declared:
-		return "88481de2605e45d9a6cc75d6bb4ac21b"
-	case mountwatch.NotDeclared:
-		return "b1d13772b8e24519b4ecf3c1b020094d"
-	case mountwatch.ConfigRead:
-		return "fa0891817a4c4f6080aab062467c2fb8"
-	case mountwatch.ConfigBad:
-		return "65dae33776254557bba02e181fe23a3e"
-	case mountwatch.CannotRemember:
-		return "e3fed87277014f97b8537eb3a3d75cb8"
+// volumeMessage returns the kind of the journal's entry for an event. A refusal has that of its reason.
+func volumeMessage(e mountwatch.Event) messages.Kind {
+	if e.Kind == mountwatch.VolumeRefused || e.Kind == mountwatch.VolumeLost {
+		return messages.Refused + messages.Kind(e.Volume.Code)
 	}
-	return refusalMessage(e.Volume.Code)
-}
-
-func refusalMessage(code judge.Code) string {
-	switch code {
-	case judge.CodeSELinuxOff:
-		return "11e8b656549a4dc9a120aeac22b7e9eb"
-	case judge.CodeTie:
-		return "95e9a3a5082246fea3624dba492c07db"
-	case judge.CodeTwoLabels:
-		return "9796e9ac52e746a58d499f79df70baf7"
-	case judge.CodeProhibited:
-		return "b0ca2bd07b5b470f8f066ff90895d80d"
-	case judge.CodeBtrfs:
-		return "494bc9beb770426a895350146ed44acd"
-	case judge.CodeBind:
-		return "f512a9640527476c94360ed6714cd5bb"
-	case judge.CodeReadOnly:
-		return "5c5c34db9d04490fa708c9b81854efb0"
-	case judge.CodeNoWay:
-		return "55c8d4ed76b8496b9940d7c8dd0a11cc"
-	case judge.CodeNoRelabel:
-		return "33fc33f3c28944c1a5d12868d9773ddc"
-	case judge.CodeOtherContext:
-		return "60f628b5c8d547d091f196813eebecbd"
-	case judge.CodeSeveralMounts:
-		return "dc91583afe2c434aa176f6e2f166c40c"
-	case judge.CodeNoDefault:
-		return "38009cc4da40456d9b39245187a87973"
-	case mountwatch.CodeUnknownContext:
-		return "e88529186b28497591df5ad1d77f1c3d"
-	case mountwatch.CodeDenied:
-		return "f39c5a4bd84d46d782e8a28d66f4b6c9"
-	case mountwatch.CodeBusy:
-		return "240b0c490b1e475d80ee591ba445305d"
-	case mountwatch.CodeNoRemount:
-		return "15dccace6aba4efa91258ba690408315"
-	case mountwatch.CodeRemountFailed:
-		return "83d3aa19a3c145cbb4e9f82c2292c8c9"
-	case mountwatch.CodeLost:
-		return "1a5d6feef26244ffbc2c011b66d827bf"
-	case mountwatch.CodeRelabelFailed:
-		return "5167505c10dd410a84222df621720636"
-	}
-	return "1a424070ecb7463a8a0d2119df041ac2" // refused for a reason that has no number of its own
+	return messages.Volume + messages.Kind(e.Kind)
 }
 
 // isGenerator tells whether systemd runs this program as one of its generators: under a name that ends so, with three directories.

@@ -123,6 +123,8 @@ func TestExitError(t *testing.T) {
 }
 
 // A tool that hangs takes its children with it, and what it printed until then is not lost.
+//
+// Proves P1.
 func TestLimitKillsTheGroup(t *testing.T) {
 	tool := script(t, "tool", `trap '' INT TERM; sleep 600 & echo $!; wait`)
 	out, err := Tools{Limit: 300 * time.Millisecond}.Run(t.Context(), tool)

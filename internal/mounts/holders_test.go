@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Proves V11.
 func TestHolders(t *testing.T) {
 	inNamespace(t, func(t *testing.T, dir string) {
 		a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")

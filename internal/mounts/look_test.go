@@ -35,6 +35,8 @@ func mounted(t *testing.T, point string) *Mount {
 }
 
 // The names that are read from a device are those that blkid reads.
+//
+// Proves V11.
 func TestNamesAgreeWithBlkid(t *testing.T) {
 	inNamespace(t, func(t *testing.T, dir string) {
 		for _, c := range []struct {

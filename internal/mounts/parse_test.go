@@ -89,6 +89,8 @@ func TestParseRefuses(t *testing.T) {
 }
 
 // An overlay of many layers makes a line of more than 64 KiB, where bufio.Scanner gives up. What is kept of it is short.
+//
+// Proves V11.
 func TestParseLongLines(t *testing.T) {
 	for _, size := range []int{1000, 2000, 63 << 10, 64<<10 - 80, 64 << 10, 102 << 10, 900 << 10, 3 << 20} {
 		long := fmt.Sprintf(`23 1 0:31 / /long rw - overlay overlay rw,seclabel,context="u:r:t:s0:c1,c2",lowerdir=%s,upperdir=/u`, strings.Repeat("x", size))

@@ -134,6 +134,8 @@ func TestWatcherSeesEachChange(t *testing.T) {
 }
 
 // A file system that takes the place of another gives the same line, ID included. It is another one all the same.
+//
+// Proves V11.
 func TestWatcherSeesAnotherFileSystemInTheSamePlace(t *testing.T) {
 	inNamespace(t, func(t *testing.T, dir string) {
 		disk := loop(t, dir, "ext4", "-q")
@@ -246,6 +248,8 @@ func (f *follower) apply(c Change, table *Table) {
 
 // TestWatcherStorm mounts 5,000 file systems, one each millisecond, while another point is mounted and unmounted over and over. Every
 // mount that stays is seen, none that has gone is left, and the last one on the other point is the one that is known.
+//
+// Proves V11: 5,000 mounts, one each millisecond, while another point is mounted over and over.
 func TestWatcherStorm(t *testing.T) {
 	const count = 5000
 	inNamespace(t, func(t *testing.T, dir string) {

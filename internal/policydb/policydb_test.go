@@ -189,6 +189,8 @@ func TestLikeness(t *testing.T) {
 }
 
 // The answers are those of setools: on our own policy, and on that of this machine if it has one that setools can read.
+//
+// Proves V19.
 func TestAgreesWithSetools(t *testing.T) {
 	if _, err := exec.LookPath("sesearch"); err != nil {
 		if os.Getenv("CI") == "true" {

@@ -216,6 +216,8 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 // A journal that takes nothing any more must not hold up the program.
+//
+// Proves P1.
 func TestJournalHangs(t *testing.T) {
 	server := listen(t)
 	var rest bytes.Buffer

@@ -60,6 +60,8 @@ func TestRestartResults(t *testing.T) {
 }
 
 // A job whose end is never told costs no more than the limit.
+//
+// Proves P1.
 func TestRestartEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := errors.New("the stage took too long")

@@ -45,6 +45,7 @@ func readOnly(m *mounts.Mount) {
 
 func at(point string) Match { return Match{Mountpoint: point} }
 
+// Proves V11.
 func TestJudge(t *testing.T) {
 	host := Host{SELinux: true, DefaultContext: "system_u:object_r:container_file_t:s0:c1"}
 	data := Rule{Name: "data", Source: "c.yaml:3", Match: at("/data"), Strategy: Auto}
@@ -232,6 +233,7 @@ func TestJudgeWhatIsGone(t *testing.T) {
 	}
 }
 
+// Proves V11.
 func TestMatching(t *testing.T) {
 	m := disk("/var/lib/data")
 	names := mounts.Names{

@@ -110,6 +110,7 @@ func extra(fsType string) Option {
 	return map[string]Option{"ext4": {"commit", "77"}, "xfs": {"logbsize", "256k"}}[fsType]
 }
 
+// Proves V17.
 func TestRemount(t *testing.T) {
 	for _, c := range []struct {
 		fsType, options string
@@ -224,6 +225,8 @@ func TestRemountBusy(t *testing.T) {
 }
 
 // A second mount that fails leaves the first as it was.
+//
+// Proves V17.
 func TestRemountFails(t *testing.T) {
 	for _, c := range []struct{ fsType, options string }{
 		{"ext4", "noatime,nosuid,errors=continue,data=journal"}, {"xfs", "nodev,largeio"},
@@ -273,6 +276,8 @@ func TestRemountNotBegun(t *testing.T) {
 }
 
 // Where another namespace keeps the superblock, the mount comes back and says so.
+//
+// Proves V17.
 func TestRemountElsewhere(t *testing.T) {
 	f := makeFS(t, "ext4", "noatime", false)
 	other := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec cat")
@@ -375,6 +380,8 @@ func TestImpossible(t *testing.T) {
 }
 
 // What was read-only comes back read-only, even where its other options do not work any more.
+//
+// Proves V17.
 func TestRestoreReadOnly(t *testing.T) {
 	f := makeFS(t, "ext4", "noatime,ro,noload", false)
 	before := *f.mount(t)
@@ -398,6 +405,8 @@ func TestRestoreReadOnly(t *testing.T) {
 }
 
 // Systemd unmounts what the path leads to; and what somebody has marked for its end must not be ended by looking.
+//
+// Proves V17.
 func TestIdle(t *testing.T) {
 	f := makeFS(t, "ext4", "noatime", false)
 	m := f.mount(t)

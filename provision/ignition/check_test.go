@@ -34,6 +34,8 @@ func badFiles(t *testing.T) (all []badFile) {
 }
 
 // Every bad file is refused with exactly these messages, each with its line and its remedy.
+//
+// Proves V14.
 func TestBadFiles(t *testing.T) {
 	all := badFiles(t)
 	if len(all) < 60 {

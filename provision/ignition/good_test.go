@@ -8,6 +8,8 @@ import (
 )
 
 // None of the good files raises an alarm: the examples of this repository, and files for hosts that have nothing to do with it.
+//
+// Proves V14.
 func TestGoodFiles(t *testing.T) {
 	examples, err := filepath.Glob("../../ignition-examples/*.bu")
 	if err != nil || len(examples) == 0 {

@@ -35,6 +35,8 @@ func refused(t *testing.T, files map[string][2]string) {
 }
 
 // A file that is made to take the reader down is refused: what is too deep, is two files, or no text.
+//
+// Proves V14.
 func TestHostileFiles(t *testing.T) {
 	const deep = "nothing that a machine is made from is that deep: look for what repeats itself"
 	const second = "a second document begins here, which nobody reads: put both into one"
@@ -57,6 +59,8 @@ func TestHostileFiles(t *testing.T) {
 }
 
 // What is small and large when it is unpacked is not unpacked to its end, whether one file does it or many.
+//
+// Proves V14.
 func TestBombs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it packs and unpacks hundreds of megabytes: not in -short mode")

@@ -1,6 +1,6 @@
-// Command reference writes docs/reference.md from the program's own source: the JSON object of each command with the comments of its
-// fields, the metrics, and the MESSAGE_IDs. It is run in the root of the repository: reference > docs/reference.md. A test compares
-// the file with what this writes.
+// Command generate writes the documents that follow from the source: docs/reference.md (the JSON object of each command with the
+// comments of its fields, the metrics, the messages), the table of messages in docs/3am.md, and the tests in docs/promises.md. It is run
+// in the root of the repository. A test compares the files with what this writes.
 package main
 
 import (
@@ -19,15 +19,83 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 )
 
 const module = "github.com/selinux-provision/selinux-provision"
 
 func main() {
-	if err := write(os.Stdout, "."); err != nil {
-		fmt.Fprintln(os.Stderr, "reference:", err)
+	if err := run("."); err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
+}
+
+func run(root string) error {
+	pages, err := generate(root)
+	if err != nil {
+		return err
+	}
+	for name, page := range pages {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(page), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generate returns each page with its name relative to the root of the repository.
+func generate(root string) (map[string]string, error) {
+	s, err := read(root)
+	if err != nil {
+		return nil, err
+	}
+	reference, err := s.reference()
+	if err != nil {
+		return nil, err
+	}
+	old := map[string]string{}
+	for _, name := range []string{guidePage, promisesPage} {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return nil, err
+		}
+		old[name] = string(content)
+	}
+	guide, err := messageTable(old[guidePage])
+	if err != nil {
+		return nil, err
+	}
+	proofs, err := readProofs(root)
+	if err != nil {
+		return nil, err
+	}
+	proven, err := promises(old[promisesPage], proofs)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"docs/reference.md": reference, guidePage: guide, promisesPage: proven}, nil
+}
+
+const (
+	guidePage    = "docs/3am.md"
+	promisesPage = "docs/promises.md"
+)
+
+// messageTable puts the table of messages into a page, in place of the one that is there.
+func messageTable(page string) (string, error) {
+	const head = "| MESSAGE_ID | means | do |\n|---|---|---|\n"
+	before, rest, ok := strings.Cut(page, head)
+	if !ok {
+		return "", fmt.Errorf("%s has no table of messages", guidePage)
+	}
+	_, after, _ := strings.Cut(rest, "\n\n")
+	var rows strings.Builder
+	for _, m := range messages.All() {
+		fmt.Fprintf(&rows, "| `%s` | %s | %s |\n", m.ID, m.Means, m.Do)
+	}
+	return before + head + rows.String() + "\n" + after, nil
 }
 
 // source is the parsed product.
@@ -52,7 +120,7 @@ type file struct {
 
 func read(root string) (*source, error) {
 	s := &source{types: map[string]declared{}, values: map[string][]string{}, marshals: map[string]bool{}}
-	for _, top := range []string{"cmd/selinux-provision", "stages", "policystore", "mountwatch", "avc", "provision", "internal"} {
+	for _, top := range []string{"cmd/selinux-provision", "stages", "policystore", "mountwatch", "relabel", "avc", "provision", "internal"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 				return err
@@ -134,11 +202,8 @@ func commands() map[string]string {
 	}
 }
 
-func write(w io.Writer, root string) error {
-	s, err := read(root)
-	if err != nil {
-		return err
-	}
+func (s *source) reference() (string, error) {
+	w := &strings.Builder{}
 	fmt.Fprint(w, `# Reference of JSON, metrics and messages
 
 Written by "make generated" from the source; do not edit.
@@ -152,7 +217,7 @@ missing; new fields may come, a field keeps its meaning. Times are RFC 3339, dur
 	p := &printer{source: s, w: w, done: map[string]bool{}}
 	header, ok := s.types["cmd/selinux-provision.header"]
 	if !ok {
-		return errors.New("cannot find the header of all answers")
+		return "", errors.New("cannot find the header of all answers")
 	}
 	fmt.Fprintf(w, "### Every command\n\n")
 	p.table(header.spec.Type.(*ast.StructType), header.in) //nolint:errcheck // it is one
@@ -172,8 +237,11 @@ missing; new fields may come, a field keeps its meaning. Times are RFC 3339, dur
 		p.table(d.spec.Type.(*ast.StructType), d.in) //nolint:errcheck // only such are queued
 	}
 	s.metrics(w)
-	s.messages(w)
-	return nil
+	fmt.Fprintf(w, "## Messages\n\n`journalctl MESSAGE_ID=...` finds them. What to do: [3am.md](3am.md#by-message_id).\n\n| MESSAGE_ID | |\n|---|---|\n")
+	for _, m := range messages.All() {
+		fmt.Fprintf(w, "| `%s` | %s |\n", m.ID, m.Means)
+	}
+	return w.String(), nil
 }
 
 // answer is the object of one command.
@@ -367,65 +435,6 @@ func (s *source) metrics(w io.Writer) {
 	if len(rows) > 0 {
 		fmt.Fprintf(w, "## Metrics\n\nGauges in Prometheus' text format, by `selinux-provision readiness --metrics FILE`; see [fleet.md](fleet.md).\n\n| metric | |\n|---|---|\n%s\n\n", strings.Join(rows, "\n"))
 	}
-}
-
-// messages finds the MESSAGE_IDs: text of 32 hexadecimal digits in what writes to the journal.
-func (s *source) messages(w io.Writer) {
-	fmt.Fprintf(w, "## Messages\n\n`journalctl MESSAGE_ID=...` finds them. What to do: [3am.md](3am.md).\n\n| MESSAGE_ID | |\n|---|---|\n")
-	for _, f := range s.files {
-		if strings.HasPrefix(f.dir, "avc") {
-			continue // it reads the journal, and knows the messages of others
-		}
-		comments := ast.NewCommentMap(token.NewFileSet(), f.tree, f.tree.Comments)
-		ast.Inspect(f.tree, func(n ast.Node) bool {
-			switch v := n.(type) {
-			case *ast.ValueSpec:
-				if len(v.Values) == 1 && id(literal(v.Values[0])) {
-					fmt.Fprintf(w, "| `%s` | %s |\n", literal(v.Values[0]), oneLine(v.Comment.Text()))
-				}
-			case *ast.CaseClause:
-				for _, statement := range v.Body {
-					if r, ok := statement.(*ast.ReturnStmt); ok && len(r.Results) == 1 && id(literal(r.Results[0])) {
-						text := ""
-						for _, c := range comments[r] {
-							text = oneLine(c.Text())
-						}
-						if len(v.List) == 1 && text == "" {
-							text = "refused: " + words(v.List[0])
-						}
-						fmt.Fprintf(w, "| `%s` | %s |\n", literal(r.Results[0]), text)
-					}
-				}
-			}
-			return true
-		})
-	}
-}
-
-func id(s string) bool {
-	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// words makes words out of the name of a constant: judge.CodeBindMount is "bind mount".
-func words(e ast.Expr) string {
-	name := ""
-	switch v := e.(type) {
-	case *ast.SelectorExpr:
-		name = v.Sel.Name
-	case *ast.Ident:
-		name = v.Name
-	}
-	var b strings.Builder
-	for i, r := range strings.TrimPrefix(name, "Code") {
-		if r >= 'A' && r <= 'Z' {
-			if i > 0 {
-				b.WriteByte(' ')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 func literal(e ast.Expr) string {
