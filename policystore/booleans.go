@@ -3,7 +3,6 @@ package policystore
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 )
 
 // localBooleans is booleans.local of the active store, where setsebool -P keeps the values that differ from the policy's own.
@@ -93,27 +93,20 @@ func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (
 	return plan.Write(b.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared"), true
 }
 
-// policyBoolean finds a boolean and its value at boot in a binary policy, whose conditional section has for each boolean three
-// little-endian 32-bit numbers, identifier, state and length of the name, and the name (libsepol, conditional.c,
-// cond_read_bool).
-func policyBoolean(policy []byte, name string) (value, found bool) {
-	pattern := binary.LittleEndian.AppendUint32(nil, uint32(len(name)))
-	pattern = append(pattern, name...)
-	for at := 0; ; {
-		i := bytes.Index(policy[at:], pattern)
-		if i < 0 {
-			return false, false
-		}
-		at += i
-		if at >= 8 {
-			id, state := binary.LittleEndian.Uint32(policy[at-8:]), binary.LittleEndian.Uint32(policy[at-4:])
-			// A symbol of another kind, such as a type, has other numbers before its name.
-			if state <= 1 && id >= 1 && id <= 1<<16 {
-				return state == 1, true
-			}
-		}
-		at++
+// policyBooleans gives the booleans of a binary policy with their values at boot. known is false for a policy of a version that this program
+// cannot read: libsemanage and the kernel can, and what they do is not to fail for that.
+func policyBooleans(root *hostfs.Root, name string) (values map[string]bool, known bool, err error) {
+	f, err := root.OpenFile(name)
+	if err != nil {
+		return nil, false, err
 	}
+	defer f.Close()
+	values, err = policydb.ReadBooleans(f)
+	var version *policydb.VersionError
+	if errors.As(err, &version) {
+		return nil, false, nil
+	}
+	return values, err == nil, err
 }
 
 // checkBooleans reads the built policy and tells which declared booleans it does not have. One that it has with the wrong value
@@ -122,13 +115,16 @@ func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) (
 	if len(want) == 0 {
 		return nil, nil
 	}
-	policy, err := b.Root.ReadFile(b.policyFile(policyType, file))
+	built, known, err := policyBooleans(b.Root, b.policyFile(policyType, file))
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
+	}
+	if !known {
+		return nil, nil
 	}
 	var missing []Quarantined
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		value, found := policyBoolean(policy, name)
+		value, found := built[name]
 		switch {
 		case !found:
 			missing = append(missing, Quarantined{Kind: "boolean", Name: name, Reason: "the policy has no such boolean: getsebool -a lists those it has"})
@@ -147,19 +143,19 @@ func (b *Builder) bootBooleans(policyType, file string, before []string) (map[st
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
 	}
-	policy, err := b.Root.ReadFile(b.policyFile(policyType, file))
+	built, _, err := policyBooleans(b.Root, b.policyFile(policyType, file))
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
 	}
 	wrong := map[string]bool{}
 	for _, name := range slices.AppendSeq(slices.Clone(before), maps.Keys(local.values)) {
-		built, inPolicy := policyBoolean(policy, name)
+		value, inPolicy := built[name]
 		current, loaded, err := b.Kernel.Boolean(name)
 		if err != nil {
 			return nil, err
 		}
-		if inPolicy && loaded && current != built {
-			wrong[name] = built
+		if inPolicy && loaded && current != value {
+			wrong[name] = value
 		}
 	}
 	return wrong, nil
@@ -213,12 +209,15 @@ func VendorBooleans(root *hostfs.Root, policyType string, names []string) (map[s
 		return nil, err
 	}
 	for _, e := range entries {
-		policy, err := root.ReadFile(dir + "/" + e.Name())
+		if !strings.HasPrefix(e.Name(), "policy.") {
+			continue
+		}
+		vendors, _, err := policyBooleans(root, dir+"/"+e.Name())
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range names {
-			if value, found := policyBoolean(policy, name); found {
+			if value, found := vendors[name]; found {
 				values[name] = value
 			}
 		}

@@ -2,7 +2,6 @@ package policystore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"maps"
 	"path"
 	"strings"
@@ -32,30 +31,6 @@ func FuzzParseBooleans(f *testing.F) {
 			t.Errorf("%v became %v, %v", first.values, again.values, err)
 		}
 	})
-}
-
-func booleanRecord(id, state uint32, name string) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, id)
-	b = binary.LittleEndian.AppendUint32(b, state)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(name)))
-	return append(b, name...)
-}
-
-func TestPolicyBoolean(t *testing.T) {
-	// A type of the same name stands before the boolean; its length, identifier and flags have another order.
-	policy := append([]byte("head"), booleanRecord(7, 0x10000, "use_nfs")...)
-	policy = append(policy, booleanRecord(3, 1, "use_nfs")...)
-	policy = append(policy, booleanRecord(4, 0, "use_samba")...)
-	for name, want := range map[string][2]bool{"use_nfs": {true, true}, "use_samba": {false, true}, "use": {false, false}, "": {false, false}} {
-		if value, found := policyBoolean(policy, name); value != want[0] || found != want[1] {
-			t.Errorf("%q: %t, %t, want %v", name, value, found, want)
-		}
-	}
-}
-
-func FuzzPolicyBoolean(f *testing.F) {
-	f.Add(booleanRecord(3, 1, "use_nfs"), "use_nfs")
-	f.Fuzz(func(_ *testing.T, policy []byte, name string) { policyBoolean(policy, name) })
 }
 
 func TestStem(t *testing.T) {

@@ -21,10 +21,8 @@ const (
 	versionNames    = 29
 	versionCompact  = 33 // file name transitions in groups
 	versionNoAudit  = 35
-	magic           = 0xf97cff8c
-	kernelPolicy    = "SE Linux"
-	configMLS       = 1
 	symbolTables    = 8
+	booleanTable    = 5
 	maxElements     = 1 << 24
 	propertyPrimary = 1
 	propertyAttr    = 2
@@ -154,7 +152,7 @@ func (b bitmap) contains(other bitmap) bool {
 func Parse(in io.Reader) (*Policy, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxSize+1))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
 	if len(content) > maxSize {
 		return nil, errors.New("cannot read the policy: it is larger than 64 MB")
@@ -167,34 +165,12 @@ func Parse(in io.Reader) (*Policy, error) {
 }
 
 func parse(r *reader) (*Policy, error) {
-	if r.u32() != magic {
-		return nil, errors.New("it is no binary policy")
+	p := newPolicy()
+	contexts, permissive, err := p.begin(r)
+	if err != nil {
+		return nil, err
 	}
-	if name := r.text(min(r.u32(), 64)); name != kernelPolicy {
-		return nil, errors.New("it is not one that the kernel loads")
-	}
-	p := &Policy{typeByName: map[string]uint16{}, classByName: map[string]uint16{}, boolByName: map[string]uint32{}}
-	r.vers = r.u32()
-	p.Version = int(r.vers)
-	if r.vers < oldest || r.vers > newest {
-		return nil, fmt.Errorf("its version is %d, and this program knows %d to %d", r.vers, oldest, newest)
-	}
-	if config := r.u32(); config&configMLS == 0 && r.err == nil {
-		return nil, errors.New("it is one without levels and categories")
-	}
-	if n := r.u32(); n != symbolTables && r.err == nil {
-		return nil, fmt.Errorf("it has %d tables of symbols and not %d", n, symbolTables)
-	}
-	contexts := r.count(0)
-	r.bitmap() // capabilities of the policy
-	permissive := r.bitmap()
-	if r.vers >= versionNoAudit {
-		r.bitmap()
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	p.symbols(r)
+	p.symbols(r, symbolTables)
 	p.rules = r.rules(nil)
 	p.conditionals(r)
 	r.transitions()
@@ -209,9 +185,39 @@ func parse(r *reader) (*Policy, error) {
 	return p, p.index()
 }
 
-func (p *Policy) symbols(r *reader) {
+func newPolicy() *Policy {
+	return &Policy{typeByName: map[string]uint16{}, classByName: map[string]uint16{}, boolByName: map[string]uint32{}}
+}
+
+// begin reads what stands before the symbols: how many kinds of contexts there are, and the types that are permissive.
+func (p *Policy) begin(r *reader) (contexts int, permissive bitmap, err error) {
+	head, err := r.header()
+	if err != nil {
+		return 0, nil, err
+	}
+	p.Version, r.vers = head.Version, uint32(head.Version)
+	if r.vers < oldest || r.vers > newest {
+		return 0, nil, &VersionError{head.Version}
+	}
+	if !head.MLS {
+		return 0, nil, errors.New("it is one without levels and categories")
+	}
+	if n := r.u32(); n != symbolTables && r.err == nil {
+		return 0, nil, fmt.Errorf("it has %d tables of symbols and not %d", n, symbolTables)
+	}
+	contexts = r.count(0)
+	r.bitmap() // capabilities of the policy
+	permissive = r.bitmap()
+	if r.vers >= versionNoAudit {
+		r.bitmap()
+	}
+	return contexts, permissive, r.err
+}
+
+// symbols reads the first tables of symbols.
+func (p *Policy) symbols(r *reader, tables int) {
 	commons := map[string][]string{}
-	for table := range symbolTables {
+	for table := range tables {
 		primary := r.count(0)
 		n := r.count(8)
 		switch table {
@@ -223,7 +229,7 @@ func (p *Policy) symbols(r *reader) {
 			p.roles = make([]role, min(primary, len(r.left)))
 		case 4:
 			p.users = make([]string, min(primary, len(r.left)))
-		case 5:
+		case booleanTable:
 			p.booleans = make([]boolean, min(primary, len(r.left)))
 		}
 		for range n {
@@ -248,7 +254,7 @@ func (p *Policy) symbols(r *reader) {
 				r.bitmap()
 				r.levelRange()
 				r.level()
-			case 5:
+			case booleanTable:
 				value, state, length := r.u32(), r.u32(), r.u32()
 				name := r.text(length)
 				put(r, p.booleans, value, boolean{name, state != 0})

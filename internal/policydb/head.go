@@ -1,0 +1,114 @@
+package policydb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The beginning of a binary policy (policydb_read in the kernel's security/selinux/ss/policydb.c).
+const (
+	magic         = 0xf97cff8c
+	kernelPolicy  = "SE Linux"
+	longestName   = 64
+	longestHeader = 4 + 4 + longestName + 4 + 4
+	configMLS     = 0x1
+	configReject  = 0x2
+	configAllow   = 0x4
+	// firstPart is where the booleans are looked for first: those of a policy like Flatcar's end within it.
+	firstPart = 256 << 10
+)
+
+// Unknown is what the kernel does with classes and permissions that it has and the policy has not.
+type Unknown string
+
+// The ways.
+const (
+	DenyUnknown   Unknown = "deny"
+	AllowUnknown  Unknown = "allow"
+	RejectUnknown Unknown = "reject" // the kernel does not load the policy
+)
+
+// Header is what a binary policy says of itself before anything else.
+type Header struct {
+	// Version is N of policy.N. It may be one that Parse does not know.
+	Version int
+	// MLS says that contexts have a level.
+	MLS bool
+	// Unknown says what becomes of classes and permissions that the policy does not define.
+	Unknown Unknown
+}
+
+// VersionError says that a policy is of a version that this package cannot read, most likely because the system is newer than the program.
+type VersionError struct{ Version int }
+
+// Error names the versions that can be read.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("its version is %d, and this program knows %d to %d", e.Version, oldest, newest)
+}
+
+// ReadHeader reads the first bytes of a binary policy, of any version. It tells nothing of the rest, which may be cut off.
+func ReadHeader(in io.Reader) (Header, error) {
+	content, err := io.ReadAll(io.LimitReader(in, longestHeader))
+	if err != nil {
+		return Header{}, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	head, err := (&reader{left: content}).header()
+	if err != nil {
+		return Header{}, fmt.Errorf("cannot read the policy: %w", err)
+	}
+	return head, nil
+}
+
+func (r *reader) header() (Header, error) {
+	if len(r.left) == 0 {
+		return Header{}, errors.New("it is empty")
+	}
+	if r.u32() != magic {
+		return Header{}, errors.New("it is no binary policy")
+	}
+	if name := r.text(min(r.u32(), longestName)); name != kernelPolicy && r.err == nil {
+		return Header{}, errors.New("it is not one that the kernel loads")
+	}
+	head := Header{Version: int(r.u32()), Unknown: DenyUnknown}
+	config := r.u32()
+	head.MLS = config&configMLS != 0
+	switch {
+	case config&configReject != 0:
+		head.Unknown = RejectUnknown
+	case config&configAllow != 0:
+		head.Unknown = AllowUnknown
+	}
+	return head, r.err
+}
+
+// ReadBooleans gives the booleans of a binary policy with the values that they have when the kernel loads it for the first time. It reads the
+// symbols alone, which costs a fraction of Parse. A *VersionError says that the policy is of a version that is not known.
+func ReadBooleans(in io.Reader) (map[string]bool, error) {
+	var content bytes.Buffer
+	for part := int64(firstPart); ; part *= 2 {
+		n, err := io.CopyN(&content, in, part-int64(content.Len()))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("cannot read the policy: %w", err)
+		}
+		p := newPolicy()
+		r := &reader{left: content.Bytes()}
+		if _, _, err = p.begin(r); err == nil {
+			p.symbols(r, booleanTable+1)
+			err = r.err
+		}
+		if err == nil {
+			values := make(map[string]bool, len(p.booleans))
+			for name, value := range p.boolByName {
+				values[name] = p.booleans[value-1].state
+			}
+			return values, nil
+		}
+		// Whatever is wrong may be so because the part is too short, and not the policy.
+		var version *VersionError
+		if n == 0 || content.Len() > maxSize || errors.As(err, &version) {
+			return nil, fmt.Errorf("cannot read the booleans of the policy: %w", err)
+		}
+	}
+}
