@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 )
 
 const (
@@ -34,7 +36,8 @@ func Load(r Reader, configFile string) (*State, error) {
 		reader:  r,
 		state:   &State{Mode: Unmanaged, Booleans: map[string]bool{}},
 		allRead: true,
-		named:   map[string]moduleRef{},
+		named:   map[string]namedModule{},
+		paths:   map[string]bool{},
 	}
 	if configFile != "" {
 		l.config(configFile, true)
@@ -67,7 +70,8 @@ type loader struct {
 	allRead    bool // no file was unreadable, so a key that was not seen is not there
 	modulesSet bool
 	refs       []moduleRef
-	named      map[string]moduleRef // the modules seen so far by their name
+	named      map[string]namedModule // the modules seen so far by their name
+	paths      map[string]bool        // and by their path
 	size       int
 }
 
@@ -193,16 +197,10 @@ func (l *loader) modulesDir() {
 }
 
 func (l *loader) module(ref moduleRef) {
-	name, lang := moduleName(path.Base(ref.path))
-	if other, taken := l.named[name]; taken {
-		// The same file asked for twice is one wish.
-		if other.path != ref.path {
-			l.complain(ref.source, ref.key, fmt.Sprintf("cannot use two modules of the name %q", name),
-				fmt.Sprintf("rename %s or %s (%s)", ref.path, other.path, other.source), nil)
-		}
-		return
+	if l.paths[ref.path] {
+		return // the same file asked for twice is one wish
 	}
-	l.named[name] = ref
+	l.paths[ref.path] = true
 	if l.size > maxModules {
 		return // refused already
 	}
@@ -212,19 +210,60 @@ func (l *loader) module(ref moduleRef) {
 	}
 	content, err := l.reader.ReadFile(ref.path)
 	l.size += len(content)
+	refused := func(problem, remedy string, cause error) { l.complain(ref.source, ref.key, problem, remedy, cause) }
 	switch {
 	case err != nil:
-		l.complain(ref.source, ref.key, "cannot read "+what+": "+reason(err), remedy(err), err)
+		refused("cannot read "+what+": "+reason(err), remedy(err), err)
+		return
 	case len(bytes.TrimSpace(content)) == 0:
-		l.complain(ref.source, ref.key, "cannot use "+what+": it is empty", "put the module there, or remove it", nil)
+		refused("cannot use "+what+": it is empty", "put the module there, or remove it", nil)
+		return
 	case len(content) > maxModule:
-		l.complain(ref.source, ref.key, fmt.Sprintf("cannot use %s: it is larger than %d MiB", what, maxModule>>20), "split it", nil)
+		refused(fmt.Sprintf("cannot use %s: it is larger than %d MiB", what, maxModule>>20), "split it", nil)
+		return
 	case l.size > maxModules:
-		l.complain(ref.source, ref.key, fmt.Sprintf("cannot use %s: all modules together are larger than %d MiB", what, maxModules>>20),
-			"remove what is not needed", nil)
-	default:
-		l.state.Modules = append(l.state.Modules, Module{Name: name, Path: ref.path, Lang: lang, Content: content, Source: ref.source})
+		refused(fmt.Sprintf("cannot use %s: all modules together are larger than %d MiB", what, maxModules>>20), "remove what is not needed", nil)
+		return
 	}
+	m := Module{Path: ref.path, Content: content, Source: ref.source}
+	var base bool
+	m.Name, m.Lang, base = nameInside(ref.path, content)
+	inside := m.NamedInside()
+	switch other, taken := l.named[m.Name]; {
+	case base:
+		refused("cannot use "+what+": it is a whole policy and would take the place of the vendor's", "compile it as a module: checkmodule -m", nil)
+	case inside && nameProblem(m.Name) != "":
+		refused(fmt.Sprintf("cannot use %s, in which stands the name %s", what, quote(m.Name)), "compile it again: "+nameProblem(m.Name), nil)
+	case taken && (inside || other.inside):
+		refused(fmt.Sprintf("cannot use two modules of the name %q: a .pp has the name that stands in it", m.Name),
+			fmt.Sprintf("remove %s or %s (%s)", ref.path, other.path, other.source), nil)
+	case taken:
+		refused(fmt.Sprintf("cannot use two modules of the name %q", m.Name),
+			fmt.Sprintf("rename %s or %s (%s)", ref.path, other.path, other.source), nil)
+	default:
+		l.named[m.Name] = namedModule{ref, inside}
+		l.state.Modules = append(l.state.Modules, m)
+	}
+}
+
+// namedModule is a module whose name is known.
+type namedModule struct {
+	moduleRef
+	inside bool // the name is not its file's
+}
+
+// nameInside gives the name under which libsemanage installs a module: of a .pp the one that stands in it, if it can be read. Whether
+// the rest can be read only the tools of the host know; what they refuse is left out when the policy is built.
+func nameInside(file string, content []byte) (name, lang string, base bool) {
+	name, lang = moduleName(path.Base(file))
+	if lang == "pp" {
+		if h, err := policypackage.Read(content); err == nil && h.Base {
+			return name, lang, true
+		} else if err == nil {
+			name = h.Name
+		}
+	}
+	return name, lang, false
 }
 
 // reason takes the name of the file out of an error: the message has it already.

@@ -94,6 +94,57 @@ func TestLoadModulesWithoutConfig(t *testing.T) {
 	}
 }
 
+// TestNamesInside takes a .pp for what it says it is, whatever its file is called.
+func TestNamesInside(t *testing.T) {
+	outer, err := os.ReadFile("../internal/policypackage/testdata/outer.pp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	zipped, err := os.ReadFile("../internal/policypackage/testdata/outer.pp.bz2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner := func(name string) string { // of the same length, so that the package stays whole
+		return strings.Replace(string(outer), "site_inner", name, 1)
+	}
+	whole := strings.Replace(string(outer), "Module\x02", "Module\x01", 1)
+	for _, c := range []struct {
+		files map[string]string
+		want  string // the names, or the message
+	}{
+		{map[string]string{"outer.pp": string(outer)}, "site_inner"},
+		{map[string]string{"zipped.pp": string(zipped), "b.cil": "x"}, "b site_inner"},
+		{map[string]string{"site_inner.pp": string(outer)}, "site_inner"},
+		{map[string]string{"a.pp": string(outer), "b.pp": string(zipped)},
+			dir + `modules/b.pp: cannot use two modules of the name "site_inner": a .pp has the name that stands in it: remove ` + dir + `modules/b.pp or ` + dir + `modules/a.pp (` + dir + `modules/a.pp)`},
+		{map[string]string{"a.pp": string(outer), "site_inner.cil": "x"},
+			dir + `modules/site_inner.cil: cannot use two modules of the name "site_inner": a .pp has the name that stands in it: remove ` + dir + `modules/site_inner.cil or ` + dir + `modules/a.pp (` + dir + `modules/a.pp)`},
+		{map[string]string{"a.pp": inner("../../../x")},
+			dir + `modules/a.pp: cannot use this module, in which stands the name "../../../x": compile it again: the name begins with a letter, then come letters, digits, - and _, or single dots between them`},
+		{map[string]string{"a.pp": whole}, dir + "modules/a.pp: cannot use this module: it is a whole policy and would take the place of the vendor's: compile it as a module: checkmodule -m"},
+		{map[string]string{"text.pp": "(type x_t)"}, "text"}, // left out when the policy is built
+	} {
+		files := map[string]string{}
+		for name, content := range c.files {
+			files[dir+"modules/"+name] = content
+		}
+		s, err := Load(plant(t, files), "")
+		got := ""
+		if err != nil {
+			got = err.Error()
+		} else {
+			var names []string
+			for _, m := range s.Modules {
+				names = append(names, m.Name)
+			}
+			got = strings.Join(names, " ")
+		}
+		if got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
 func TestLoadMerges(t *testing.T) {
 	files := map[string]string{
 		dir + "config.yaml": `version: 1

@@ -309,13 +309,21 @@ func checkModuleName(base string) (problem, remedy string) {
 	switch {
 	case lang == "":
 		return "cannot use " + quote(base) + " as a module", "the name of a module ends in .cil or .pp"
-	case !validName.MatchString(name):
-		return "cannot use " + quote(name) + " as the name of a module",
-			"rename the file: the name begins with a letter, then come letters, digits, - and _, or single dots between them"
-	case strings.HasPrefix(name, reservedPrefix):
-		return "cannot use " + quote(name) + " as the name of a module", "rename the file: " + reservedPrefix + " is for the modules of this program"
+	case nameProblem(name) != "":
+		return "cannot use " + quote(name) + " as the name of a module", "rename the file: " + nameProblem(name)
 	}
 	return "", ""
+}
+
+// nameProblem says which rule the name of a module breaks.
+func nameProblem(name string) string {
+	switch {
+	case !validName.MatchString(name):
+		return "the name begins with a letter, then come letters, digits, - and _, or single dots between them"
+	case strings.HasPrefix(name, reservedPrefix):
+		return reservedPrefix + " is for the modules of this program"
+	}
+	return ""
 }
 
 // moduleName splits the name of a file. Lang is empty if it is no module's.

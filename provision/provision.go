@@ -17,6 +17,7 @@ import (
 	"hash"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ type State struct {
 
 // Module is one policy module that is to be installed.
 type Module struct {
-	// Name is the base name of the file without its extension: the name under which the store knows it.
+	// Name is the name under which the store knows it: that of the file without its extension, or the one that stands in a .pp.
 	Name string
 	Path string
 	// Lang is "cil" or "pp".
@@ -83,6 +84,12 @@ type Module struct {
 	Content []byte
 	// Source is where the module was asked for: a line of a config file, or the module itself when it was found in ModulesDir.
 	Source Position
+}
+
+// NamedInside reports whether the module's name is not that of its file, but one that stands in it.
+func (m Module) NamedInside() bool {
+	name, _ := moduleName(path.Base(m.Path))
+	return name != m.Name
 }
 
 // FileContext is the label of the files whose whole path matches a regular expression.

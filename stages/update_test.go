@@ -231,6 +231,32 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 	}
 }
 
+// TestModuleNamedOtherwise installs a .pp under the name that stands in it, compressed or not.
+func TestModuleNamedOtherwise(t *testing.T) {
+	for _, file := range []string{"outer.pp", "outer.pp.bz2"} {
+		content, err := os.ReadFile("../internal/policypackage/testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := flatcartest.New(t, flatcartest.Today)
+		tree.Write("etc/selinux-provision/config.yaml", enforcing)
+		tree.Write("etc/selinux-provision/modules/my-local.pp", string(content))
+		h := host(t, tree)
+		apply(t, h, Changed)
+		apply(t, h, Unchanged)
+		if list := modules(t, tree); !slices.Contains(list, "500/site_inner") {
+			t.Errorf("%s: modules: %v", file, list)
+		}
+		if err := os.Remove(filepath.Join(tree.Dir, "etc/selinux-provision/modules/my-local.pp")); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, h, Unchanged, Changed, Unchanged, Unchanged)
+		if list := modules(t, tree); slices.Contains(list, "500/site_inner") {
+			t.Errorf("%s: it stays: %v", file, list)
+		}
+	}
+}
+
 // TestStoreIsNotReplacedUnderSemodule keeps libsemanage's lock, as a transaction of somebody else does, while the store is to be
 // replaced: it waits.
 //

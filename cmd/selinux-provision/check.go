@@ -121,7 +121,7 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 		defer f.Close()
 		in = f
 	}
-	kind, findings, err := ignition.Check(shown, in, ignition.Options{FilesDir: filesDir, Module: a.moduleIsThere(name)})
+	kind, findings, err := ignition.Check(shown, in, ignition.Options{FilesDir: filesDir, Module: a.moduleAt(name)})
 	if err != nil {
 		return checkedFile{}, fmt.Errorf("cannot check %s: %w", shown, err)
 	}
@@ -131,9 +131,9 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 	return checkedFile{shown, kind, findings}, nil
 }
 
-// moduleIsThere looks for the modules that a configuration names, if it is that of this host or of the tree of --root, or if there is
+// moduleAt reads the modules that a configuration names, if it is that of this host or of the tree of --root, or if there is
 // a directory for them beside it, as "render --from" takes it. Of others nothing is known.
-func (a *app) moduleIsThere(name string) func(string) bool {
+func (a *app) moduleAt(name string) func(string) ([]byte, bool) {
 	abs, err := filepath.Abs(name)
 	if err != nil || name == "-" {
 		return nil
@@ -147,22 +147,22 @@ func (a *app) moduleIsThere(name string) func(string) bool {
 		if info, err := os.Stat(filepath.Join(dir, "modules")); err != nil || !info.IsDir() {
 			return nil
 		}
-		return func(module string) bool {
+		return func(module string) ([]byte, bool) {
 			below, ok := strings.CutPrefix(module, configDir+"/")
 			if !ok {
-				return true
+				return []byte(ignition.Unknown), true
 			}
-			_, err := os.Stat(filepath.Join(dir, below))
-			return err == nil
+			content, err := os.ReadFile(filepath.Join(dir, below))
+			return content, err == nil
 		}
 	}
-	return func(module string) bool {
+	return func(module string) ([]byte, bool) {
 		r, err := hostfs.Open(root)
 		if err != nil {
-			return false
+			return nil, false
 		}
 		defer r.Close()
-		_, err = r.ReadFile(module)
-		return err == nil
+		content, err := r.ReadFile(module)
+		return content, err == nil
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
@@ -62,7 +63,9 @@ func (c *checker) declared(m *machine, s *situation) {
 	if err == nil {
 		s.declared, s.mode = state, state.Mode
 		s.enforcing = state.Mode == provision.Enforcing
-		c.levels(state, func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) })
+		there := func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) }
+		c.levels(state, there)
+		c.packages(state, there)
 		return
 	}
 	c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
@@ -76,6 +79,25 @@ func (c *checker) declared(m *machine, s *situation) {
 		}
 		return at, key + keyed(e.Key)
 	})
+}
+
+// packages looks into the .pp modules: one that is no policy package would be left out, and one has the name that stands in it.
+func (c *checker) packages(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	for _, m := range state.Modules {
+		if m.Lang != "pp" || string(m.Content) == Unknown {
+			continue
+		}
+		at, key := place(m.Source)
+		what := "this module"
+		if m.Source.File != m.Path {
+			what = "the module " + m.Path
+		}
+		if _, err := policypackage.Read(m.Content); err != nil {
+			c.add(at, key, "cannot use "+what+": "+err.Error(), "compile it: checkmodule -m, then semodule_package; a text in CIL is called .cil")
+		} else if m.NamedInside() {
+			c.note(at, key, fmt.Sprintf("%s is installed as %s, the name that stands in it", what, m.Name), "look for that name in status and in semodule -l")
+		}
+	}
 }
 
 // levels finds what Flatcar's policy has not: it has one sensitivity, s0, and the categories c0 to c1023.
@@ -139,7 +161,7 @@ func (t tree) ReadFile(name string) ([]byte, error) {
 	case path.Ext(name) == ".yaml":
 		return []byte("version: 1\n"), nil
 	}
-	return []byte("(unknown)"), nil
+	return []byte(Unknown), nil
 }
 
 // ReadDir lists what the file writes into a directory.

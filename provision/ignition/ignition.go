@@ -65,8 +65,8 @@ const (
 type Options struct {
 	// FilesDir is where the Butane keys "local", "contents_local" and "trees" look, as --files-dir of butane.
 	FilesDir string
-	// Module tells whether a module that a configuration names is there. Nil: nothing is known about modules.
-	Module func(path string) bool
+	// Module reads a module that a configuration names; false: it is not there. Nil: nothing is known about modules.
+	Module func(path string) (content []byte, there bool)
 }
 
 // Check reads a file of any kind and gives what is wrong with it, in the order of the lines, and what kind it took it for. The error
@@ -278,35 +278,49 @@ func lineAt(content []byte, offset int64) int {
 
 // configuration checks one file of selinux-provision's own.
 func (c *checker) configuration(name string, content []byte) {
-	state, err := provision.Load(single{name, content}, name)
+	state, err := provision.Load(single{name, content, c.options.Module}, name)
 	if err != nil {
 		c.addErrors(err, func(e *provision.Error) (provision.Position, string) { return e.Position, e.Key })
 	} else {
-		c.levels(state, func(p provision.Position) (provision.Position, string) { return p, "" })
+		here := func(p provision.Position) (provision.Position, string) { return p, "" }
+		c.levels(state, here)
+		c.packages(state, here)
 	}
 	doc, err := provision.Parse(name, bytes.NewReader(content))
 	if err != nil {
 		return // it was said
 	}
 	for _, m := range doc.Modules() {
-		if c.options.Module != nil && !c.options.Module(m.Path) {
+		if c.options.Module == nil {
+			continue
+		}
+		if _, there := c.options.Module(m.Path); !there {
 			c.add(m.Source, "", "cannot find the module "+m.Path+" here", "put it there, and deliver it to the machine together with this file")
 		}
 	}
 }
 
-// single shows provision.Load one file of the configuration. What else it asks for is taken for a module that is there.
+// single shows provision.Load one file of the configuration. What else it asks for is a module.
 type single struct {
 	name    string
 	content []byte
+	module  func(path string) ([]byte, bool)
 }
+
+// Unknown stands for the content of a module that is not at hand.
+const Unknown = "(unknown)"
 
 // ReadFile gives the file, or something in place of a module.
 func (s single) ReadFile(name string) ([]byte, error) {
 	if name == s.name {
 		return s.content, nil
 	}
-	return []byte("(unknown)"), nil
+	if s.module != nil {
+		if content, there := s.module(name); there {
+			return content, nil
+		}
+	}
+	return []byte(Unknown), nil
 }
 
 // ReadDir finds nothing: which modules lie beside the file is not known.

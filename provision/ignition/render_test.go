@@ -2,6 +2,7 @@ package ignition
 
 import (
 	"bytes"
+	le "encoding/binary"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -15,7 +16,7 @@ func delivery(version string) Delivery {
 		Files: []File{
 			{"/etc/selinux-provision/config.yaml", []byte("version: 1\nmode: enforcing\n")},
 			{"/etc/selinux-provision/modules/site.cil", []byte("(type site_t)\n")},
-			{"/etc/selinux-provision/modules/old.pp", []byte("\x8f\xff\x7c\xf9\x00\x01")},
+			{"/etc/selinux-provision/modules/old.pp", modulePackage("old")},
 		},
 		Units: fstest.MapFS{
 			"selinux-provision.target":                             {Data: []byte("[Unit]\nDescription=a\n\n[Install]\nWantedBy=multi-user.target\n")},
@@ -130,4 +131,35 @@ func FuzzRender(f *testing.F) {
 			t.Errorf("%q became %q\n%s", content, got.content, butane)
 		}
 	})
+}
+
+// modulePackage is the beginning of a policy package, as far as its header goes.
+func modulePackage(name string) []byte {
+	number := func(n uint32) string { return string(le.LittleEndian.AppendUint32(nil, n)) }
+	text := func(s string) string { return number(uint32(len(s))) + s }
+	return []byte(number(0xf97cff8f) + number(1) + number(1) + number(16) +
+		number(0xf97cff8d) + text("SE Linux Module") + number(2) + number(21) + number(1) + number(8) + number(0) + text(name) + text("1.0"))
+}
+
+// TestPackagesAreLookedInto says under which name a .pp is installed, and which one is none.
+func TestPackagesAreLookedInto(t *testing.T) {
+	for _, c := range []struct {
+		content []byte
+		want    string
+	}{
+		{modulePackage("site"), ""},
+		{modulePackage("inner"), "note: the module /m/site.pp is installed as inner, the name that stands in it"},
+		{[]byte("(type site_t)\n"), "cannot use the module /m/site.pp: it is no policy package"},
+		{modulePackage("in ner"), `cannot use the module /m/site.pp, in which stands the name "in ner"`},
+	} {
+		module := func(string) ([]byte, bool) { return c.content, true }
+		_, findings, err := Check("config.yaml", strings.NewReader("version: 1\npolicy:\n  modules: [{path: /m/site.pp}]\n"), Options{Module: module})
+		var said []string
+		for _, f := range findings {
+			said = append(said, map[bool]string{true: "note: "}[f.Note]+f.Problem)
+		}
+		if got := strings.Join(said, "\n"); got != c.want || err != nil {
+			t.Errorf("said %q, %v, want %q", got, err, c.want)
+		}
+	}
 }
