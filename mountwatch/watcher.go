@@ -273,8 +273,11 @@ func (w *Watcher) alone(ctx context.Context) (unlock func(), err error) {
 	if err := w.Root.MkdirAll(RunDir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the watcher's directory: %w", err)
 	}
-	return w.Root.Lock(ctx, RunDir, lockPatience, nil)
+	return w.Root.Lock(ctx, hostfs.Lock{File: lockFile, Before: RunDir, Wait: lockPatience})
 }
+
+// lockFile is locked by the watcher.
+const lockFile = "/run/selinux-provision/locks/watcher"
 
 // lockPatience is how long to wait for another watcher that is about to end.
 const lockPatience = 10 * time.Second

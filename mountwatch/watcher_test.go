@@ -602,13 +602,13 @@ func TestDamagedRecord(t *testing.T) {
 func TestOneWatcher(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
 	h.start()
-	_, err := h.root.Lock(t.Context(), RunDir, 0, nil)
+	_, err := h.root.Lock(t.Context(), hostfs.Lock{File: lockFile})
 	var locked *hostfs.LockedError
 	if !errors.As(err, &locked) {
 		t.Error(err)
 	}
 	h.halt()
-	unlock, err := h.root.Lock(t.Context(), RunDir, 0, nil)
+	unlock, err := h.root.Lock(t.Context(), hostfs.Lock{File: lockFile})
 	if err != nil {
 		t.Fatal(err)
 	}

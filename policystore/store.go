@@ -2,12 +2,14 @@ package policystore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -206,8 +208,11 @@ func lockStore(ctx context.Context, root *hostfs.Root, policyType string) (unloc
 			u()
 		}
 	}
-	for _, name := range []string{"semanage.trans.LOCK", "semanage.read.LOCK"} {
-		u, err := root.Lock(ctx, typeDir(policyType)+"/"+name, storeWait, nil)
+	if err := closeLocks(root, typeDir(policyType)); err != nil {
+		return nil, err
+	}
+	for _, name := range lockFiles() {
+		u, err := root.LockForeign(ctx, typeDir(policyType)+"/"+name, storeWait)
 		if hostfs.Missing(err) {
 			continue
 		}
@@ -218,6 +223,22 @@ func lockStore(ctx context.Context, root *hostfs.Root, policyType string) (unloc
 		unlocks = append(unlocks, u)
 	}
 	return unlock, nil
+}
+
+func lockFiles() []string { return []string{"semanage.trans.LOCK", "semanage.read.LOCK"} }
+
+// closeLocks takes everybody else's rights off libsemanage's lock files in a store. It makes them with mode 0600 (semanage_store.c); a copy,
+// an image's or a hand-made one, may have another, and whoever can open such a file can hold up every semodule.
+func closeLocks(root *hostfs.Root, store string) error {
+	if dir, err := root.Lstat(StoreDir); strings.HasPrefix(store, StoreDir) && (err != nil || !dir.IsDir()) {
+		return nil // the vendor's own, which nobody writes to
+	}
+	for _, name := range lockFiles() {
+		if err := root.MakePrivate(store + "/" + name); err != nil && !hostfs.NoFile(err) && !errors.Is(err, syscall.EROFS) {
+			return err
+		}
+	}
+	return nil
 }
 
 // replaceStore builds a store from the vendor's beside the old one, carries the operator's work over, and exchanges the two in
@@ -283,6 +304,9 @@ func (k *Keeper) buildStore(vendor *Vendor, rec *Record, old Store, beside strin
 			root.Path(path.Dir(StoreDir)), free>>20, need>>20)
 	}
 	tree, err := root.CopyTree(VendorStore, beside)
+	if err == nil {
+		err = closeLocks(root, beside+"/"+vendor.Type)
+	}
 	if err == nil && old.Kind != Absent {
 		err = root.CopyLabel(StoreDir, beside) // the vendor's copy in /usr has none to take along
 	}

@@ -356,6 +356,9 @@ func (tx *transaction) run(ctx context.Context, items []item) (command.Output, e
 	if err != nil {
 		return command.Output{}, fmt.Errorf("cannot write semodule's input: %w", err)
 	}
+	if err := closeLocks(tx.b.Root, typeDir(tx.policyType)); err != nil {
+		return command.Output{}, err
+	}
 	for start := time.Now(); ; {
 		out, err := tx.b.Tools.Run(ctx, argv...)
 		var failed *command.ExitError

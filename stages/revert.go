@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -167,7 +168,7 @@ func (h *Host) forget() error {
 	kept := false
 	for _, e := range entries {
 		switch name := StateDir + "/" + e.Name(); name {
-		case stateFile:
+		case stateFile, lockDir:
 		case quarantineDir, keptDir:
 			kept = true
 		default:
@@ -177,10 +178,18 @@ func (h *Host) forget() error {
 		}
 	}
 	// The record goes last: as long as it is there, the next run knows that this one was not done.
-	if err := h.Root.Remove(stateFile); err != nil || kept {
+	if err := h.Root.Remove(stateFile); err != nil {
 		return err
 	}
-	return h.Root.RemoveTree(StateDir)
+	// Without its lock the next run can begin, and what it makes stays.
+	rest := StateDir
+	if kept {
+		rest = lockDir
+	}
+	if err := h.Root.RemoveTree(rest); !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // vendorMode reads the mode that the OS image comes with.

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -218,28 +217,13 @@ func (h *Host) applicable() error {
 	return nil
 }
 
-// lock keeps other runs out. The lock is on the state directory itself: it needs no file of its own.
+// lock keeps other runs out.
 func (h *Host) lock(ctx context.Context) (func(), error) {
-	var waiting func(string)
+	l := hostfs.Lock{File: lockDir + "/stages", Before: StateDir, Wait: h.LockWait}
 	if h.Reporter != nil {
-		waiting = h.Reporter.Waiting
+		l.Waiting = h.Reporter.Waiting
 	}
-	for {
-		// Somebody else may make the directory at the same time, or a revert remove it.
-		err := h.Root.MkdirAll(StateDir, 0o755)
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
-			if err = ctx.Err(); err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot make the state directory: %w", err)
-		}
-		unlock, err := h.Root.Lock(ctx, StateDir, h.LockWait, waiting)
-		if !errors.Is(err, fs.ErrNotExist) { // else the holder was a revert, which removes the directory
-			return unlock, err
-		}
-	}
+	return h.Root.Lock(ctx, l)
 }
 
 // sweep removes the temporary files of a run that was cut off. Where the state says that none was, only the state's own

@@ -18,6 +18,8 @@ const (
 	quarantineDir = StateDir + "/quarantine"
 	// keptDir holds copies of files that were replaced and may have been the operator's.
 	keptDir = StateDir + "/kept"
+	// lockDir holds the lock of whoever works on the host.
+	lockDir = StateDir + "/locks"
 )
 
 // State is what was done to the host. It speeds up the next run and tells the operator's changes from ours; it is never

@@ -267,7 +267,7 @@ func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
 	apply(t, h, Changed)
 	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
 	tree.Image(2)
-	unlock, err := h.Root.Lock(t.Context(), "/var/lib/selinux/mcs/semanage.trans.LOCK", 0, nil)
+	unlock, err := h.Root.LockForeign(t.Context(), "/var/lib/selinux/mcs/semanage.trans.LOCK", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -384,7 +384,7 @@ func TestLocked(t *testing.T) {
 	if err := root.MkdirAll(stages.StateDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := root.Lock(t.Context(), stages.StateDir, 0, nil)
+	unlock, err := root.Lock(t.Context(), hostfs.Lock{File: stages.StateDir + "/locks/stages"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestLocked(t *testing.T) {
 		if got.code != exitLocked || got.stdout != "" {
 			t.Errorf("%s: exit code %d, on standard output %q", command, got.code, got.stdout)
 		}
-		reads(t, command, got.stderr, "selinux-provision: cannot lock "+filepath.Join(tree.Dir, stages.StateDir), holder, "try again when that has ended")
+		reads(t, command, got.stderr, "selinux-provision: cannot lock "+filepath.Join(tree.Dir, stages.StateDir, "locks/stages"), holder, "try again when that has ended")
 		got = locked(append(strings.Fields(command), "--json")...)
 		if r := got.object(t); got.code != exitLocked || !strings.Contains(r.Error, holder) || r.Command != command {
 			t.Errorf("%s: exit code %d\n%s", command, got.code, got.stdout)
@@ -429,7 +429,7 @@ func TestInterruptedWait(t *testing.T) {
 	if err := root.MkdirAll(stages.StateDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := root.Lock(t.Context(), stages.StateDir, 0, nil)
+	unlock, err := root.Lock(t.Context(), hostfs.Lock{File: stages.StateDir + "/locks/stages"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,6 +93,7 @@ func rules() []rule {
 		{"processes", onlyIn("os/exec", "internal/command")},
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
+		{"locks", calledOnlyIn("Flock", "internal/hostfs")},
 		{"names", nameRule},
 		{"no init", initRule},
 		{"no mutable variables", variableRule},
@@ -172,6 +173,24 @@ func onlyIn(pkg string, dirs ...string) func(source) []string {
 			if name == pkg {
 				findings = append(findings, fmt.Sprintf("%s: %s is for %s only", s.at(spec), pkg, strings.Join(dirs, ", ")))
 			}
+		})
+		return findings
+	}
+}
+
+// calledOnlyIn finds calls of a function or method by its name.
+func calledOnlyIn(name string, dirs ...string) func(source) []string {
+	return func(s source) (findings []string) {
+		if !s.isProduct() || slices.Contains(dirs, s.dir) {
+			return nil
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				if f, ok := call.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == name {
+					findings = append(findings, fmt.Sprintf("%s: %s is for %s only", s.at(call), name, strings.Join(dirs, ", ")))
+				}
+			}
+			return true
 		})
 		return findings
 	}
@@ -358,6 +377,8 @@ func TestRulesFind(t *testing.T) {
 		{"processes", "vmtests/a.go", `import "os/exec"`, ""},
 		{"system calls", "provision/a.go", `import "golang.org/x/sys/unix"`, "golang.org/x/sys/unix is for internal/command, "},
 		{"system calls", "internal/hostfs/a.go", `import "golang.org/x/sys/unix"`, ""},
+		{"locks", "stages/a.go", `var _ = unix.Flock(0, 0)`, "Flock is for internal/hostfs only"},
+		{"locks", "internal/hostfs/a.go", `var _ = unix.Flock(0, 0)`, ""},
 		{"names", "internal/util/a.go", "", "the name util says nothing"},
 		{"names", "internal/utility/a.go", "", ""},
 		{"no init", "stages/a.go", "func init() {}", "no func init"},
