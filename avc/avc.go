@@ -11,8 +11,9 @@ package avc
 
 import (
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Type is the kernel's number of a kind of audit message (include/uapi/linux/audit.h).
@@ -154,36 +155,8 @@ type Denial struct {
 	cwd string // from the CWD record
 }
 
-// Context is a security context, user:role:type:level, as it stands in the record.
-type Context string
-
-func (c Context) part(n int) string {
-	rest := string(c)
-	for range n {
-		_, after, found := strings.Cut(rest, ":")
-		if !found {
-			return ""
-		}
-		rest = after
-	}
-	if n == 3 {
-		return rest // a level has colons of its own
-	}
-	part, _, _ := strings.Cut(rest, ":")
-	return part
-}
-
-// User gives the SELinux user.
-func (c Context) User() string { return c.part(0) }
-
-// Role gives the role.
-func (c Context) Role() string { return c.part(1) }
-
-// Type gives the type, for a process its domain.
-func (c Context) Type() string { return c.part(2) }
-
-// Level gives the level or range with its categories, "" without MCS.
-func (c Context) Level() string { return c.part(3) }
+// Context is a security context as it stands in the record.
+type Context = secontext.Context
 
 // Field gives a field of Extra, "" if there is none.
 func (d *Denial) Field(key string) string {

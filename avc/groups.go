@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 const (
@@ -225,65 +227,16 @@ func (g *Groups) List() []*Group {
 	return list
 }
 
-// outside tells whether the target's level has categories that the source's has not. Levels that it cannot read are alike only
-// if they are equal.
+// outside tells whether the target's level has categories that the source's has not. A target's level that cannot be read has none.
 func outside(source, target string) bool {
 	if target == source {
 		return false
 	}
-	// Of a range the high end decides for the source, the low end for an object, which has one level only.
-	if _, high, found := strings.Cut(source, "-"); found {
-		source = high
-	}
-	target, _, _ = strings.Cut(target, "-")
-	_, wanted, found := strings.Cut(target, ":")
-	if !found {
+	object, err := secontext.ParseRange(target)
+	if err != nil || len(object.Low.Categories) == 0 {
 		return false
 	}
-	_, has, _ := strings.Cut(source, ":")
-	held := Categories(has)
-	for _, c := range Categories(wanted) {
-		if !slices.Contains(held, c) {
-			return true
-		}
-	}
-	return false
-}
-
-// Categories reads "c1,c3.c5" as 1, 3, 4, 5. What is no category is left out.
-func Categories(text string) []uint16 {
-	var all []uint16
-	for part := range strings.SplitSeq(text, ",") {
-		from, to, isRange := strings.Cut(part, ".")
-		first, ok := category(from)
-		if !ok {
-			continue
-		}
-		last := first
-		if isRange {
-			if last, ok = category(to); !ok || last < first {
-				continue
-			}
-		}
-		for c := int(first); c <= int(last); c++ {
-			all = append(all, uint16(c))
-		}
-	}
-	return all
-}
-
-// category reads "c17". The kernel takes at most 65,535 categories; policies of this kind have 1,024.
-func category(text string) (uint16, bool) {
-	digits, ok := strings.CutPrefix(text, "c")
-	if !ok || digits == "" || len(digits) > 5 {
-		return 0, false
-	}
-	n := 0
-	for _, c := range []byte(digits) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return uint16(n), n < 1<<16
+	// Of a range the high end decides for the source, the low end for an object, which has one level only.
+	subject, _ := secontext.ParseRange(source)
+	return !subject.High.Categories.Contain(object.Low.Categories)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
 
@@ -72,7 +73,7 @@ func (l looker) labelled(rule *judge.Rule, m *mounts.Mount, names mounts.Names) 
 	}
 	for _, path := range pathsOf(rule) {
 		label, err := m.Label(path)
-		if err != nil || !judge.SameContext(label, want) {
+		if err != nil || !secontext.Same(label, want) {
 			return ""
 		}
 	}
@@ -91,7 +92,7 @@ func pathsOf(rule *judge.Rule) []string {
 func describe(v judge.Verdict) Volume {
 	m := v.Mount
 	out := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String(), MountID: mountID(m),
-		Context: v.Want, Shared: atS0(v.Want), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
+		Context: v.Want, Shared: secontext.Context(v.Want).Shared(), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
 	var names []string
 	for _, r := range v.Rules {
 		names = append(names, r.Name)
@@ -117,12 +118,6 @@ func describe(v judge.Verdict) Volume {
 		out.State = LeftAlone
 	}
 	return out
-}
-
-// atS0 tells whether a context is at the level that every container may use.
-func atS0(context string) bool {
-	fields := strings.SplitN(context, ":", 4)
-	return len(fields) == 4 && fields[3] == "s0"
 }
 
 // Look gives every mount that a rule fits, those that are left alone included, and every rule that no mount matches, as they are now. It
@@ -189,7 +184,7 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 	for _, r := range config.Rules {
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)
-			volumes = append(volumes, Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: atS0(want), State: NotMounted})
+			volumes = append(volumes, Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted})
 		}
 	}
 	return volumes, nil

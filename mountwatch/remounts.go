@@ -14,6 +14,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
@@ -207,7 +208,7 @@ func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy 
 			"stop what uses it (fuser -vm " + remount.Word(v.Mountpoint) + "), " + again + "; or reboot"
 	case errors.As(err, &impossible):
 		return Refused, CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
-			"unmount it and mount it with -o " + remount.Word(`context="`+v.Context+`"`)
+			"unmount it and mount it with -o " + remount.Word(secontext.Context(v.Context).MountOption())
 	}
 	return Failed, CodeRemountFailed, "it could not be mounted with the option context=, and is mounted as before: " + err.Error(),
 		"see \"dmesg\" for what the kernel says; " + again

@@ -338,7 +338,7 @@ func (b *Builder) built(policyType string, rec *Record, want Declared, tx *trans
 		return "", err
 	}
 	next.Quarantine = append(next.Quarantine, missing...)
-	beaten, err := b.checkContexts(policyType, tx.items)
+	beaten, err := b.checkContexts(policyType, next.File, tx.items)
 	if err != nil {
 		return "", err
 	}

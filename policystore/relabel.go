@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Relabel is a path whose files may have another label after a rebuild.
@@ -125,8 +127,8 @@ func fileconPath(statement string) string {
 }
 
 // checkContexts reads the built file_contexts and tells which declared ones are not in it: a module that declares the same path at
-// another place wins over a second one.
-func (b *Builder) checkContexts(policyType string, items []item) ([]Quarantined, error) {
+// another place wins over a second one. file is the built policy, which knows the aliases of types: libsepol writes a type's own name.
+func (b *Builder) checkContexts(policyType, file string, items []item) ([]Quarantined, error) {
 	if !slices.ContainsFunc(items, func(i item) bool { return i.kind == "file context" }) {
 		return nil, nil
 	}
@@ -134,21 +136,40 @@ func (b *Builder) checkContexts(policyType string, items []item) ([]Quarantined,
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the built file contexts: %w", err)
 	}
-	// The level is left out: libsepol writes categories in its own order and ranges.
-	identity := func(context string) string {
-		return strings.Join(strings.SplitN(context, ":", 4)[:min(3, strings.Count(context, ":")+1)], ":")
-	}
-	built := map[[2]string]bool{} // path and context
+	built := map[string][]string{} // the contexts of a path, of any type of file
 	for line := range strings.Lines(string(content)) {
 		if f := strings.Fields(line); len(f) >= 2 {
-			built[[2]string{f[0], identity(f[len(f)-1])}] = true
+			built[f[0]] = append(built[f[0]], f[len(f)-1])
 		}
 	}
-	var beaten []Quarantined
+	has := func(path, context string) bool {
+		return slices.ContainsFunc(built[path], func(have string) bool { return secontext.Same(have, context) })
+	}
+	var (
+		beaten []Quarantined
+		policy *policydb.Policy // it is large, and seldom needed
+	)
 	for _, it := range items {
-		if it.kind == "file context" && !built[[2]string{it.name, identity(it.context)}] {
+		if it.kind != "file context" || has(it.name, it.context) {
+			continue
+		}
+		if policy == nil {
+			if policy, err = b.readPolicy(policyType, file); err != nil {
+				return nil, err
+			}
+		}
+		if context, known := policy.Canonical(it.context); !known || !has(it.name, context) {
 			beaten = append(beaten, Quarantined{Kind: it.kind, Name: it.name, From: it.from, Reason: shadowed})
 		}
 	}
 	return beaten, nil
+}
+
+func (b *Builder) readPolicy(policyType, file string) (*policydb.Policy, error) {
+	f, err := b.Root.OpenFile(b.policyFile(policyType, file))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+	}
+	defer f.Close()
+	return policydb.Parse(f)
 }

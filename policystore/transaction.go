@@ -14,6 +14,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // transaction is one run of semodule for the whole wanted state. semodule's cost is per run, not per module, and a run is
@@ -89,34 +90,7 @@ func (b *Builder) transaction(policyType string, rec *Record, want Declared) (*t
 
 // filecon gives the CIL statement of a file context. The parts were validated with the configuration.
 func filecon(c FileContext) string {
-	if c.Context == "<<none>>" {
-		return fmt.Sprintf("(filecon \"%s\" %s ())\n", c.Path, c.Type)
-	}
-	f := strings.SplitN(c.Context, ":", 4)
-	low, high := "s0", ""
-	if len(f) == 4 {
-		low, high, _ = strings.Cut(f[3], "-")
-	}
-	if high == "" {
-		high = low
-	}
-	return fmt.Sprintf("(filecon \"%s\" %s (%s %s %s (%s %s)))\n", c.Path, c.Type, f[0], f[1], f[2], level(low), level(high))
-}
-
-// level gives "s0:c1,c3.c5" as CIL: (s0 (c1 (range c3 c5))).
-func level(text string) string {
-	sensitivity, categories, ok := strings.Cut(text, ":")
-	if !ok {
-		return "(" + sensitivity + ")"
-	}
-	var out []string
-	for c := range strings.SplitSeq(categories, ",") {
-		if from, to, ok := strings.Cut(c, "."); ok {
-			c = "(range " + from + " " + to + ")"
-		}
-		out = append(out, c)
-	}
-	return "(" + sensitivity + " (" + strings.Join(out, " ") + "))"
+	return fmt.Sprintf("(filecon \"%s\" %s %s)\n", c.Path, c.Type, secontext.Context(c.Context).CIL())
 }
 
 // commitWith makes the small changes first, and takes them back if semodule fails. They are a plan with semodule as the last step.

@@ -11,6 +11,3 @@ func (d *Document) Modules() []Module {
 	}
 	return all
 }
-
-// CheckContext says what is wrong with a context, and what to do about it; two empty strings when nothing is.
-func CheckContext(context string) (problem, remedy string) { return checkContext(context) }

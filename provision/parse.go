@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"path"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 const (
@@ -26,15 +27,6 @@ const (
 	// reservedPrefix begins the names of the modules that this program makes itself.
 	reservedPrefix = "selinux_provision_"
 )
-
-var (
-	// What libsemanage takes as the name of a module, and CIL as that of anything else.
-	validName = regexp.MustCompile(`^[A-Za-z](\.?[A-Za-z0-9_-])*$`)
-
-	validLevel = regexp.MustCompile(`^` + level + `(-` + level + `)?$`)
-)
-
-const level = `s[0-9]{1,4}(:c[0-9]{1,5}(\.c[0-9]{1,5})?(,c[0-9]{1,5}(\.c[0-9]{1,5})?)*)?`
 
 // Document is one config file that was read and found right in itself. What it says counts only together with the other
 // files, through Load.
@@ -318,7 +310,7 @@ func checkModuleName(base string) (problem, remedy string) {
 // nameProblem says which rule the name of a module breaks.
 func nameProblem(name string) string {
 	switch {
-	case !validName.MatchString(name):
+	case !secontext.IsName(name):
 		return "the name begins with a letter, then come letters, digits, - and _, or single dots between them"
 	case strings.HasPrefix(name, reservedPrefix):
 		return reservedPrefix + " is for the modules of this program"
@@ -348,7 +340,7 @@ func (p *parser) booleans(key string, n *yaml.Node) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if name := resolve(n.Content[i]); name.Kind == yaml.ScalarNode {
 			known[name.Value] = func(key string, n *yaml.Node) {
-				if !validName.MatchString(name.Value) || len(name.Value) > 255 {
+				if !secontext.IsName(name.Value) {
 					p.complain(name.Line, key, "cannot use "+quote(name.Value)+" as the name of a boolean", `see "getsebool -a" for the names`)
 				} else if value := p.boolean(key, n); value != nil {
 					if p.doc.booleans == nil {
@@ -429,20 +421,11 @@ func checkPattern(pattern string) (problem, remedy string) {
 }
 
 func checkContext(context string) (problem, remedy string) {
-	if context != "<<none>>" && !isContext(context) {
+	if c := secontext.Context(context); c != secontext.None && c.Check() != nil {
 		return "cannot use " + quote(context) + " as a context",
 			"write user:role:type:level, such as system_u:object_r:container_file_t:s0, or <<none>>"
 	}
 	return "", ""
-}
-
-func isContext(context string) bool {
-	fields := strings.SplitN(context, ":", 4)
-	good := len(fields) == 4 && len(context) <= maxPath && validLevel.MatchString(fields[3])
-	for _, name := range fields[:min(3, len(fields))] {
-		good = good && validName.MatchString(name)
-	}
-	return good
 }
 
 func (p *parser) sequence(key string, n *yaml.Node) (items []*yaml.Node, ok bool) {

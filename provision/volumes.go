@@ -12,6 +12,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 var (
@@ -71,14 +72,14 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 			"match": func(key string, n *yaml.Node) { p.match(key, n, &v.Match) },
 			"context": func(key string, n *yaml.Node) {
 				v.Context, _ = p.text(key, n, "a context")
-				if v.Context != "" && !isContext(v.Context) {
+				if v.Context != "" && secontext.Context(v.Context).Check() != nil {
 					p.complain(n.Line, key, "cannot use "+quote(v.Context)+" as a context",
 						"write user:role:type:level, such as system_u:object_r:container_file_t:s0:c10,c20, or only a level with the key level")
 				}
 			},
 			"level": func(key string, n *yaml.Node) {
 				v.Level, _ = p.text(key, n, "a level")
-				if v.Level != "" && (!validLevel.MatchString(v.Level) || len(v.Level) > maxPath) {
+				if _, err := secontext.ParseRange(v.Level); v.Level != "" && err != nil {
 					p.complain(n.Line, key, "cannot use "+quote(v.Level)+" as a level", "write s0 for a volume that containers share, or s0:c10,c20")
 				}
 			},

@@ -1,9 +1,8 @@
 package relabel
 
 import (
-	"strings"
-
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // FromPolicy gives each entry the context that the policy's file contexts have for its path, as restorecon does: only the type is
@@ -34,15 +33,14 @@ func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
 	if p.force || current == "" || current == context {
 		return context, ""
 	}
-	now, wanted := strings.SplitN(current, ":", 4), strings.SplitN(context, ":", 4)
-	if len(now) < 3 || len(wanted) < 3 { // not a context: nothing in it is worth keeping
+	now, wanted := secontext.Context(current), secontext.Context(context)
+	if now.Type() == "" || wanted.Type() == "" { // not a context: nothing in it is worth keeping
 		return context, ""
 	}
-	if p.contexts.Customizable(now[2]) {
+	if p.contexts.Customizable(now.Type()) {
 		return "", Customized
 	}
-	now[2] = wanted[2]
-	return strings.Join(now, ":"), ""
+	return string(now.WithType(wanted.Type())), ""
 }
 
 func columnOf(kind Kind) filecontexts.Kind {

@@ -190,32 +190,6 @@ func TestPolicyIsNamedByItsContent(t *testing.T) {
 	}
 }
 
-// A context is judged by its form.
-func TestCheckContext(t *testing.T) {
-	for context, good := range map[string]bool{
-		"system_u:object_r:container_file_t:s0":              true,
-		"system_u:object_r:container_file_t:s0:c1,c2":        true,
-		"system_u:object_r:container_file_t:s0-s15:c0.c1023": true,
-		"system_u:object_r:my_block.process":                 true,
-		"a:b:c":                                              true,
-		"":                                                   false,
-		"container_file_t":                                   false,
-		"a:b":                                                false,
-		"a:b:c:":                                             false,
-		"a:b:c:s0:":                                          false,
-		"a:b:c:s0:c1;c2":                                     false,
-		"a:b:c:s0-s1-s2":                                     false,
-		"a:b:c d:s0":                                         false,
-		"a:b:c\n:s0":                                         false,
-		"a:b:\x00c:s0":                                       false,
-		strings.Repeat("a", 300) + ":b:c":                    false,
-	} {
-		if err := CheckContext(context); (err == nil) != good {
-			t.Errorf("%q: %v", context, err)
-		}
-	}
-}
-
 // Quoted paths are plain, and cannot be taken for others.
 func TestQuote(t *testing.T) {
 	for path, want := range map[string]string{"/a b/é": "/a b/é", "/a\nb": `"/a\nb"`, "/\xff": `"/\xff"`, "/\u202e": `"/\u202e"`} {

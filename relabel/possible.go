@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // CopyUpError says that the labels would copy files to the upper layer of an overlay, and what that takes.
@@ -66,7 +68,7 @@ func (r *run) takesLabels() string {
 	if strings.Contains(r.place.superOp+",", "context=") && !strings.Contains(r.place.superOp, "seclabel") {
 		return "it is mounted with context=, which gives everything on it one label: mount it with another one, or without"
 	}
-	var value [maxContext]byte
+	var value [secontext.MaxSize]byte
 	h := &worker{run: r, sys: r.target.sys}
 	if _, errno := h.get(handle{fd: r.target.fd, pinned: true}, value[:]); errno == unix.EOPNOTSUPP {
 		return "its file system (" + r.place.fstype + ") keeps no labels: mount it with context= instead"

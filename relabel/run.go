@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 const (
@@ -85,8 +87,8 @@ func (t *Target) newRun(o Options) (*run, error) {
 		return nil, fmt.Errorf("cannot relabel with %d workers: at most %d", o.Workers, MaxWorkers)
 	}
 	if f, ok := o.Labels.(fixed); ok {
-		if err := CheckContext(string(f)); err != nil {
-			return nil, err
+		if err := secontext.Context(f).Check(); err != nil {
+			return nil, fmt.Errorf("cannot use context %q: %w", string(f), err)
 		}
 		r.fixed = append([]byte(f), 0)
 	}
@@ -207,7 +209,7 @@ func (r *run) grow(n int) {
 	n = min(n, max(mostWorkers, r.options.Workers))
 	r.queue.mu.Lock()
 	for len(r.workers) < n && !r.queue.ended {
-		w := &worker{run: r, id: len(r.workers), sys: r.target.sys, value: make([]byte, 2*maxContext)}
+		w := &worker{run: r, id: len(r.workers), sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
 		r.workers = append(r.workers, w)
 		r.running.Add(1)
 		go func() {
@@ -290,7 +292,7 @@ func (r *run) total() (c struct{ seen, already, set, vanished, resumed, failed i
 
 // labelRoot gives the root its label: last, and only if nothing failed. Until then the tree does not look done.
 func (r *run) labelRoot() {
-	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*maxContext)}
+	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
 	r.workers = append(r.workers, w)
 	w.byHandle(nil, "", Directory, handle{fd: r.root.fd}, func() Reason {
 		if len(r.failures) > 0 {
@@ -308,7 +310,7 @@ func (w *worker) right() bool {
 
 // single labels a target that is no directory.
 func (r *run) single(_ context.Context, fd int) error {
-	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*maxContext)}
+	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
 	r.workers = append(r.workers, w)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 const (
@@ -274,7 +276,7 @@ func (w *worker) set(h handle, value []byte) unix.Errno {
 // byHandle labels the entry of a directory that a handle is, and reads the label back; it tells whether there was nothing to write. allowed
 // is asked before it is written.
 func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed func() Reason) (was bool) {
-	got, errno := w.get(h, w.value[:maxContext])
+	got, errno := w.get(h, w.value[:secontext.MaxSize])
 	want, outcome := w.judge(n, name, kind, got, errno)
 	if outcome != write {
 		return true
@@ -302,7 +304,7 @@ func (w *worker) byHandle(n *node, name string, kind Kind, h handle, allowed fun
 
 // kept reads a label back.
 func (w *worker) kept(h handle, want []byte) unix.Errno {
-	back := w.value[maxContext:] // the first half may hold the label that was there
+	back := w.value[secontext.MaxSize:] // the first half may hold the label that was there
 	n, errno := w.get(h, back)
 	if errno == 0 && !same(back[:n], want) {
 		return errNotKept
@@ -546,7 +548,7 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 		w.skip(n, Mounted)
 		return
 	}
-	got, errno := w.sys.get(first, w.value[:maxContext])
+	got, errno := w.sys.get(first, w.value[:secontext.MaxSize])
 	want, outcome := w.judgeName(n, name, kind, got, errno)
 	if outcome != write {
 		return

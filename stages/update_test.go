@@ -257,6 +257,36 @@ func TestModuleNamedOtherwise(t *testing.T) {
 	}
 }
 
+// A declared context counts by what it means: its type by an old name, its categories in any order. The policy has it in a form of its own.
+func TestDeclaredContextInAnotherForm(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", `version: 1
+policy:
+  file_contexts:
+    - {path: '/srv/alias(/.*)?', context: 'system_u:object_r:svirt_lxc_file_t:s0'}
+    - {path: '/srv/order(/.*)?', context: 'system_u:object_r:etc_t:s0:c2,c0,c1'}
+    - {path: '/srv/both', type: dir, context: 'system_u:object_r:svirt_lxc_file_t:s0:c2,c1'}
+`)
+	h := host(t, tree)
+	for _, r := range apply(t, h, Changed, Changed, Unchanged) {
+		if len(r.Problems) != 0 {
+			t.Errorf("%s: %v", r.Stage, r.Problems)
+		}
+	}
+	apply(t, h, Unchanged, Unchanged, Unchanged)
+	content, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/mcs/contexts/files/file_contexts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	built := strings.Join(strings.Fields(string(content)), " ") + " "
+	for _, want := range []string{"/srv/alias(/.*)? system_u:object_r:container_file_t:s0 ", "/srv/order(/.*)? system_u:object_r:etc_t:s0:c0.c2 ",
+		"/srv/both -d system_u:object_r:container_file_t:s0:c1,c2 "} {
+		if !strings.Contains(built, want) {
+			t.Errorf("no %q in\n%s", want, built)
+		}
+	}
+}
+
 // TestStoreIsNotReplacedUnderSemodule keeps libsemanage's lock, as a transaction of somebody else does, while the store is to be
 // replaced: it waits.
 //

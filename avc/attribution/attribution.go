@@ -21,6 +21,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Mount is a directory of the host in a container.
@@ -68,7 +69,7 @@ func New(root *hostfs.Root) *Host {
 	h.storage("/var/lib/containers/storage/overlay-containers")
 	h.kubelet()
 	for _, c := range h.containers {
-		level := avc.Context(c.Label).Level()
+		level := secontext.Context(c.Label).Tidy().Level() // as the kernel writes it in a record
 		if !strings.Contains(level, ":") {
 			continue // s0 is everybody's
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/relabel"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -224,8 +225,8 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 	if !strings.Contains(label, ":") {
 		return nil, 0, usageError{fmt.Errorf("cannot use context %q: it is neither user:role:type:level, such as system_u:object_r:container_file_t:s0, nor \"default\"", label)}
 	}
-	if err := relabel.CheckContext(label); err != nil {
-		return nil, 0, usageError{err}
+	if err := secontext.Context(label).Check(); err != nil {
+		return nil, 0, usageError{fmt.Errorf("cannot use context %q: %w", label, err)}
 	}
 	if root.IsHost() {
 		if err := knownToKernel(label); err != nil {

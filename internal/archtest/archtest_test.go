@@ -94,6 +94,9 @@ func rules() []rule {
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
 		{"locks", calledOnlyIn("Flock", "internal/hostfs")},
+		{"SELinux of containers", onlyIn("github.com/opencontainers/selinux/go-selinux", "internal/kernel")},
+		{"mount options of containers", onlyIn("github.com/opencontainers/selinux/go-selinux/label", "internal/secontext")},
+		{"contexts", contextFormRule},
 		{"names", nameRule},
 		{"no init", initRule},
 		{"no mutable variables", variableRule},
@@ -194,6 +197,44 @@ func calledOnlyIn(name string, dirs ...string) func(source) []string {
 		})
 		return findings
 	}
+}
+
+// contextFormRule leaves the form of contexts and levels to one package. What else is split at a colon is listed here.
+func contextFormRule(s source) (findings []string) {
+	others := []string{
+		"avc/decode.go",                  // audit(TIME:SERIAL)
+		"avc/attribution/attribution.go", // a line of /proc/PID/cgroup
+		"internal/command/command.go",    // PATH
+		"internal/hostfs/lock.go",        // MAJOR:MINOR:INODE in /proc/locks
+		"internal/mounts/parse.go",       // MAJOR:MINOR of a mount
+		"internal/systemd/journal.go",    // DEVICE:INODE of the journal's stream
+		"mountwatch/remount/remount.go",  // shared:N
+	}
+	if !s.isProduct() || s.dir == "internal/secontext" || slices.Contains(others, path.Join(s.dir, s.name)) {
+		return nil
+	}
+	splits := []string{"Split", "SplitN", "SplitSeq", "SplitAfter", "SplitAfterN", "SplitAfterSeq", "Cut", "Count", "Index", "LastIndex", "IndexByte",
+		"LastIndexByte", "IndexRune", "IndexAny", "FieldsFunc", "FieldsFuncSeq"}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING && (strings.Contains(literal.Value, "c[0-9]") || strings.Contains(literal.Value, "(s|c)")) {
+				findings = append(findings, s.at(n)+": levels are read in internal/secontext only")
+			}
+			return true
+		}
+		function, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok || !slices.Contains(splits, function.Sel.Name) {
+			return true
+		}
+		for _, argument := range call.Args {
+			if literal, ok := argument.(*ast.BasicLit); ok && (literal.Value == `":"` || literal.Value == `':'`) {
+				findings = append(findings, s.at(call)+": a context is taken apart in internal/secontext only")
+			}
+		}
+		return true
+	})
+	return findings
 }
 
 func nameRule(s source) []string {
@@ -379,6 +420,17 @@ func TestRulesFind(t *testing.T) {
 		{"system calls", "internal/hostfs/a.go", `import "golang.org/x/sys/unix"`, ""},
 		{"locks", "stages/a.go", `var _ = unix.Flock(0, 0)`, "Flock is for internal/hostfs only"},
 		{"locks", "internal/hostfs/a.go", `var _ = unix.Flock(0, 0)`, ""},
+		{"SELinux of containers", "stages/a.go", `import "github.com/opencontainers/selinux/go-selinux"`, "is for internal/kernel only"},
+		{"SELinux of containers", "internal/kernel/a.go", `import "github.com/opencontainers/selinux/go-selinux"`, ""},
+		{"mount options of containers", "stages/a.go", `import "github.com/opencontainers/selinux/go-selinux/label"`, "is for internal/secontext only"},
+		{"contexts", "stages/a.go", `var a = strings.SplitN(c, ":", 4)`, "a context is taken apart in internal/secontext only"},
+		{"contexts", "stages/a.go", `var a, b, _ = strings.Cut(c, ":")`, "a context is taken apart in internal/secontext only"},
+		{"contexts", "stages/a.go", `var a = bytes.IndexByte(c, ':')`, "a context is taken apart in internal/secontext only"},
+		{"contexts", "stages/a.go", "var a = regexp.MustCompile(`^s[0-9](:c[0-9])?`)", "levels are read in internal/secontext only"},
+		{"contexts", "stages/a.go", `var a = strings.SplitN(c, ",", 4)`, ""},
+		{"contexts", "stages/a_test.go", `var a = strings.SplitN(c, ":", 4)`, ""},
+		{"contexts", "internal/secontext/a.go", `var a = strings.SplitN(c, ":", 4)`, ""},
+		{"contexts", "internal/mounts/parse.go", `var a, b, _ = strings.Cut(c, ":")`, ""},
 		{"names", "internal/util/a.go", "", "the name util says nothing"},
 		{"names", "internal/utility/a.go", "", ""},
 		{"no init", "stages/a.go", "func init() {}", "no func init"},

@@ -1,8 +1,10 @@
 package policydb
 
 import (
+	"fmt"
 	"slices"
-	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Steps of a constraint (security/selinux/ss/constraint.h).
@@ -55,63 +57,56 @@ type context struct {
 
 // context reads user:role:type:level. It gives false if the policy lacks a part.
 func (p *Policy) context(text string) (context, bool) {
-	parts := strings.SplitN(text, ":", 4)
-	if len(parts) != 4 {
+	parts := secontext.Context(text)
+	levels, err := secontext.ParseRange(parts.Level())
+	if err != nil {
 		return context{}, false
 	}
 	c := context{
-		user: uint32(slices.Index(p.users, parts[0]) + 1), role: uint32(slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts[1] }) + 1),
-		typ: uint32(p.typeByName[parts[2]]),
+		user: uint32(slices.Index(p.users, parts.User()) + 1), role: uint32(slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts.Role() }) + 1),
+		typ: uint32(p.typeByName[parts.Type()]),
 	}
-	low, high, isRange := strings.Cut(parts[3], "-")
-	var ok bool
-	if c.low, ok = p.level(low); !ok {
-		return context{}, false
-	}
-	c.high = c.low
-	if isRange {
-		if c.high, ok = p.level(high); !ok {
-			return context{}, false
-		}
-	}
-	return c, c.user != 0 && c.role != 0 && c.typ != 0
+	var low, high bool
+	c.low, low = p.level(levels.Low)
+	c.high, high = p.level(levels.High)
+	return c, low && high && c.user != 0 && c.role != 0 && c.typ != 0
 }
 
-func (p *Policy) level(text string) (l level, ok bool) {
-	name, cats, _ := strings.Cut(text, ":")
-	for _, s := range p.sensitivities {
-		if s.name == name {
-			l.sens, ok = s.value, true
-		}
+// Canonical gives a context as the kernel writes it when it has this policy: with the type's own name in place of an alias. It gives
+// false if the policy lacks a part; whether a user may have a role, and a role a type, is not asked.
+func (p *Policy) Canonical(text string) (string, bool) {
+	c, ok := p.context(text)
+	if !ok || p.types[c.typ-1].attribute {
+		return "", false
 	}
-	if !ok || cats == "" {
-		return l, ok
+	return string(secontext.Context(text).WithType(p.name(uint16(c.typ))).Tidy()), true
+}
+
+func (p *Policy) level(from secontext.Level) (l level, ok bool) {
+	name := fmt.Sprintf("s%d", from.Sensitivity)
+	at := slices.IndexFunc(p.sensitivities, func(s sensitivity) bool { return s.name == name })
+	if at < 0 {
+		return l, false
 	}
-	value := func(name string) int {
-		for _, c := range p.categories {
-			if c.name == name {
-				return int(c.value)
-			}
+	l.sens = p.sensitivities[at].value
+	value := func(n uint16) uint32 {
+		name := fmt.Sprintf("c%d", n)
+		if at := slices.IndexFunc(p.categories, func(c category) bool { return c.name == name }); at >= 0 {
+			return p.categories[at].value
 		}
 		return 0
 	}
-	bitsSet := map[uint32]uint64{}
-	for part := range strings.SplitSeq(cats, ",") {
-		from, to, isRange := strings.Cut(part, ".")
-		first := value(from)
-		last := first
-		if isRange {
-			last = value(to)
-		}
+	bits := map[uint32]uint64{}
+	for _, span := range from.Categories {
+		first, last := value(span.First), value(span.Last)
 		if first == 0 || last < first {
 			return l, false
 		}
-		for v := first; v <= last; v++ {
-			bit := uint32(v - 1)
-			bitsSet[bit&^63] |= 1 << (bit & 63)
+		for bit := first - 1; bit < last; bit++ {
+			bits[bit&^63] |= 1 << (bit & 63)
 		}
 	}
-	for start, set := range bitsSet {
+	for start, set := range bits {
 		l.cats = append(l.cats, node{start, set})
 	}
 	return l, true

@@ -342,3 +342,24 @@ func TestEnteredBy(t *testing.T) {
 		}
 	}
 }
+
+// What an old name of a type, or a level in another order, means is what the kernel would write.
+func TestCanonical(t *testing.T) {
+	p := open(t, nil)
+	for context, want := range map[string]string{
+		"system_u:object_r:container_file_t:s0":          "system_u:object_r:container_file_t:s0",
+		"system_u:object_r:svirt_lxc_file_t:s0:c2,c1,c3": "system_u:object_r:container_file_t:s0:c1.c3",
+		"system_u:object_r:svirt_lxc_file_t:s0-s0":       "system_u:object_r:container_file_t:s0",
+		"system_u:object_r:file_type:s0":                 "", // an attribute
+		"system_u:object_r:no_such_t:s0":                 "",
+		"system_u:no_such_r:container_file_t:s0":         "",
+		"no_such_u:object_r:container_file_t:s0":         "",
+		"system_u:object_r:container_file_t:s9":          "",
+		"system_u:object_r:container_file_t:s0:c9999":    "",
+		"system_u:object_r:container_file_t":             "",
+	} {
+		if got, ok := p.Canonical(context); got != want || ok != (want != "") {
+			t.Errorf("%s: %q, %v", context, got, ok)
+		}
+	}
+}

@@ -119,6 +119,8 @@ func host() Host {
 				return "", true
 			case "/dev/right":
 				return shared, true
+			case "/dev/private":
+				return private, true
 			}
 			return "", false
 		}}
@@ -171,6 +173,8 @@ func TestPlan(t *testing.T) {
 		{"unknown to the policy", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Context = "u:r:no_such_t:s0" })}, disk, "",
 			"the policy in the kernel does not know u:r:no_such_t:s0"},
 		{"mounted already", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What = "/dev/mounted" }), "", "the device is mounted already, with another label"},
+		{"mounted already, right in another order", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Level = "s0:c20,c10" })},
+			as(func(m *Mount) { m.What = "/dev/private" }), `noatime,nodev,context="system_u:object_r:container_file_t:s0:c20,c10"`, ""},
 		{"mounted already, right", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What = "/dev/right" }), `noatime,nodev,context="` + shared + `"`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -199,6 +203,7 @@ func TestPlanOneDeviceTwice(t *testing.T) {
 		want int
 	}{
 		{"the same", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}}, 2},
+		{"the same in another order", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}, Context: "system_u:object_r:container_file_t:s0-s0"}, 2},
 		{"another level", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}, Level: "s0:c1"}, 0},
 		{"none", judge.Rule{Match: judge.Match{Mountpoint: "/srv/c"}}, 0},
 		{"files", judge.Rule{Match: judge.Match{Mountpoint: "/srv/b"}, Strategy: judge.Relabel}, 0},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
 
@@ -54,7 +55,7 @@ func Options(m *Mount, context string) string {
 			options = append(options, more)
 		}
 	}
-	return strings.Join(append(options, `context="`+doubled(context)+`"`), ",")
+	return strings.Join(append(options, secontext.Context(doubled(context)).MountOption()), ",")
 }
 
 // alone gives the options that keep a mount's superblock to itself.
@@ -133,12 +134,12 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 // conflict says why a context would keep this or another mount of the device from being made.
 func conflict(host Host, m *Mount, context string, wanted []string) string {
 	for _, other := range wanted {
-		if other != context {
+		if other == "" || !secontext.Same(other, context) {
 			return "the same device is declared twice, and not with one label"
 		}
 	}
 	if host.Mounted != nil {
-		if now, mounted := host.Mounted(device(m.What), m.Where); mounted && !judge.SameContext(now, context) {
+		if now, mounted := host.Mounted(device(m.What), m.Where); mounted && !secontext.Same(now, context) {
 			return "the device is mounted already, with another label"
 		}
 	}

@@ -314,29 +314,3 @@ func TestNewRulesRefuses(t *testing.T) {
 		}
 	}
 }
-
-func TestSameContext(t *testing.T) {
-	const c = "u:r:t:"
-	for _, x := range []struct {
-		a, b string
-		want bool
-	}{
-		{c + "s0", c + "s0", true}, {c + "s0", c + "s1", false}, {c + "s0:c1,c2", c + "s0:c2,c1", true}, {c + "s0:c1.c3", c + "s0:c1,c2,c3", true},
-		{c + "s0:c1.c3", c + "s0:c1,c3", false}, {c + "s0", c + "s0-s0", true}, {c + "s0-s0:c0.c1", c + "s0-s0:c0,c1", true},
-		{c + "s0-s0:c1", c + "s0", false}, {c + "s0", "u:r:x:s0", false}, {"u:r:t", "u:r:t", true}, {"u:r:t", c + "s0", false},
-		{c + "s0:c0.c1023", c + "s0:c0.c1022", false}, {c + "s0:c3.c1", c + "s0:c1.c3", false}, {c + "s0:c1.c999999999", c + "s0", false}, {"", c, false},
-	} {
-		if SameContext(x.a, x.b) != x.want || SameContext(x.b, x.a) != x.want {
-			t.Errorf("%q and %q: %v", x.a, x.b, !x.want)
-		}
-	}
-}
-
-func FuzzSameContext(f *testing.F) {
-	f.Add("u:r:t:s0:c1.c3", "u:r:t:s0:c1,c2,c3")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if SameContext(a, b) != SameContext(b, a) || !SameContext(a, a) {
-			t.Error(a, b)
-		}
-	})
-}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Judge gives the verdict on one mount of the table. The facts are those of that mount. RootLabel and Labelled are only looked at for
@@ -59,7 +60,7 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 		return v.because(CodeTwoLabels, fmt.Sprintf("the rule %s wants %s for it, and the rule %s wants another label for the same file system at %s",
 			nameOf(rule), v.Want, nameOf(its), other.Mountpoint), "one file system can have one label: change one of the rules")
 	}
-	if now := m.Context(); now != "" && SameContext(now, v.Want) && len(rule.Paths) == 0 {
+	if now := m.Context(); now != "" && secontext.Same(now, v.Want) && len(rule.Paths) == 0 {
 		return v.right() // wherever and however it is mounted
 	}
 	if !m.Whole() {
@@ -90,8 +91,8 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	}
 	// What a finished relabelling has recorded counts if the root agrees: it is labelled last, and a file system that was made anew in its
 	// place has another one.
-	recorded := facts.Labelled != "" && SameContext(facts.Labelled, v.Want)
-	if recorded && m.Seclabel() && rule.Strategy != Context && (len(rule.Paths) > 0 || SameContext(facts.RootLabel, v.Want)) {
+	recorded := facts.Labelled != "" && secontext.Same(facts.Labelled, v.Want)
+	if recorded && m.Seclabel() && rule.Strategy != Context && (len(rule.Paths) > 0 || secontext.Same(facts.RootLabel, v.Want)) {
 		return v.right()
 	}
 	switch {
@@ -134,7 +135,7 @@ func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, f
 		if len(matching) != 1 {
 			continue
 		}
-		if its, ok := host.wanted(matching[0]); ok && !SameContext(its, mine) {
+		if its, ok := host.wanted(matching[0]); ok && !secontext.Same(its, mine) {
 			return other, matching[0]
 		}
 	}

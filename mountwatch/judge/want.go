@@ -1,9 +1,10 @@
 package judge
 
 import (
+	"cmp"
 	"errors"
-	"slices"
-	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // ErrNoDefault says that a rule leaves the context to the image, and that the image has no default for volumes.
@@ -15,13 +16,10 @@ func (r *Rule) Want(defaultContext string) (string, error) {
 	if r.Context != "" {
 		return r.Context, nil
 	}
-	fields := strings.SplitN(defaultContext, ":", 4)
-	if len(fields) < 3 || slices.Contains(fields[:3], "") {
+	// Without a level it is shared: a volume that is nobody's has no categories, whatever the image says.
+	context := secontext.Context(defaultContext).WithLevel(cmp.Or(r.Level, "s0"))
+	if context.Check() != nil {
 		return "", ErrNoDefault
 	}
-	level := r.Level
-	if level == "" {
-		level = "s0" // shared: a volume that is nobody's has no categories, whatever the image says
-	}
-	return strings.Join(append(fields[:3:3], level), ":"), nil
+	return string(context), nil
 }

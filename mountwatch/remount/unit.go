@@ -15,6 +15,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
@@ -99,7 +100,7 @@ func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep fu
 		switch {
 		case now == nil:
 			failed = errors.New("systemd says that it is mounted, and the kernel does not")
-		case !judge.SameContext(now.Context(), context):
+		case !secontext.Same(now.Context(), context):
 			// util-linux drops the option without a word where it thinks that SELinux is off.
 			return true, fmt.Errorf("it was mounted again, and does not have the option context=%s: is /etc/selinux/config there?", context)
 		default:

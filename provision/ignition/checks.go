@@ -8,13 +8,13 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -103,13 +103,13 @@ func (c *checker) packages(state *provision.State, place func(provision.Position
 // levels finds what Flatcar's policy has not: it has one sensitivity, s0, and the categories c0 to c1023.
 func (c *checker) levels(state *provision.State, place func(provision.Position) (provision.Position, string)) {
 	for _, v := range state.Volumes {
-		if name := unknownInLevel(cmp.Or(v.Level, levelOf(v.Context))); name != "" {
+		if name := unknownInLevel(cmp.Or(v.Level, secontext.Context(v.Context).Level())); name != "" {
 			at, key := place(v.Source)
 			c.add(at, key, fmt.Sprintf("cannot label the volume %q with %s: the policy has no %s", v.Name, cmp.Or(v.Context, v.Level), name), levelRemedy)
 		}
 	}
 	for _, f := range state.FileContexts {
-		if name := unknownInLevel(levelOf(f.Context)); name != "" {
+		if name := unknownInLevel(secontext.Context(f.Context).Level()); name != "" {
 			at, key := place(f.Source)
 			c.add(at, key, fmt.Sprintf("cannot label %s with %s: the policy has no %s", f.Path, f.Context, name), levelRemedy)
 		}
@@ -118,23 +118,19 @@ func (c *checker) levels(state *provision.State, place func(provision.Position) 
 
 const levelRemedy = "write s0, or s0 with categories from c0 to c1023"
 
-var partOfLevel = regexp.MustCompile(`[:,.-](s|c)([0-9]+)\b`)
-
-// levelOf gives the level, or the range of levels, of a context.
-func levelOf(context string) string {
-	_, level, _ := strings.Cut(context, ":") // behind the user; the role and the type have no colon
-	_, level, _ = strings.Cut(level, ":")
-	_, level, _ = strings.Cut(level, ":")
-	return level
-}
-
-// unknownInLevel gives the first sensitivity or category of a level that the policy has not.
+// unknownInLevel gives a sensitivity or category of a level that the policy has not, "" if there is none.
 func unknownInLevel(level string) string {
 	const highestCategory = 1023
-	for _, part := range partOfLevel.FindAllStringSubmatch(":"+level, -1) {
-		n, err := strconv.Atoi(part[2])
-		if err != nil || part[1] == "s" && n != 0 || part[1] == "c" && n > highestCategory {
-			return part[1] + part[2]
+	r, err := secontext.ParseRange(level)
+	if err != nil {
+		return "" // said already
+	}
+	for _, l := range []secontext.Level{r.Low, r.High} {
+		if l.Sensitivity != 0 {
+			return fmt.Sprintf("s%d", l.Sensitivity)
+		}
+		if n := len(l.Categories); n > 0 && l.Categories[n-1].Last > highestCategory {
+			return fmt.Sprintf("c%d", l.Categories[n-1].Last)
 		}
 	}
 	return ""

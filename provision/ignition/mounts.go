@@ -12,6 +12,7 @@ import (
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -210,11 +211,11 @@ func (c *checker) mountOptions(m mount) {
 				fmt.Sprintf(`write %s="%s,%s"`, o.name, label, all[i+1].name))
 			continue
 		}
-		if problem, _ := provision.CheckContext(label); problem != "" || label == "<<none>>" {
+		if secontext.Context(label).Check() != nil {
 			c.add(m.at, m.key, what+": this is no context", "write USER:ROLE:TYPE:LEVEL, such as system_u:object_r:container_file_t:s0")
 			continue
 		}
-		if name := unknownInLevel(levelOf(label)); name != "" {
+		if name := unknownInLevel(secontext.Context(label).Level()); name != "" {
 			c.add(m.at, m.key, what+": the policy has no "+name, levelRemedy)
 			continue
 		}
