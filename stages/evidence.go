@@ -44,6 +44,8 @@ type Evidence struct {
 
 // LoadedPolicy is what readiness asks of the policy in the kernel.
 type LoadedPolicy struct {
+	// Unreadable says why this program cannot read the policy, most likely one that is newer, "" if it can: the rest is then not known.
+	Unreadable string
 	Dontaudits int    // rules that hide denials
 	Unlabeled  string // type of what has no label
 	// Permissive tells whether a domain is permissive by itself, also on a host that enforces.
@@ -214,6 +216,9 @@ func (r *run) hides(ctx context.Context) (string, error) {
 		p, err := r.Evidence.Policy(ctx)
 		if err != nil {
 			return "", err
+		}
+		if p.Unreadable != "" {
+			return "what the policy in force hides is not known: " + p.Unreadable + ": install a newer selinux-provision", nil
 		}
 		if p.Dontaudits > 0 {
 			return fmt.Sprintf("%d dontaudit rules of the policy hide denials: declare audit: {dontaudit: strip} and run selinux-provision apply", p.Dontaudits), nil

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
-	"github.com/selinux-provision/selinux-provision/avc/attribution"
 	"github.com/selinux-provision/selinux-provision/avc/collect"
+	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 )
 
 const (
@@ -23,64 +24,50 @@ const (
 	labelLimit = 5 * time.Second
 )
 
+// Findings is where denials of this host or tree are asked for.
+func (h *Host) Findings() *findings.Host {
+	return &findings.Host{Host: collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}, Boot: h.Boot, HidingRules: h.HidingRules}
+}
+
 // Observe is the Evidence of the running host.
 func (h *Host) Observe() Evidence {
-	from := &collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}
+	from := h.Findings()
 	return Evidence{
 		Denials: func(ctx context.Context, since time.Time) ([]*judge.Finding, avc.Stats, error) {
-			who := attribution.New(h.Root)
-			groups := avc.NewGroups(who)
-			stats, _, err := from.Denials(ctx, collect.Query{Since: since, Booted: who.Booted()}, groups.Add)
+			r, err := from.Gather(ctx, findings.Query{Since: since})
 			if err != nil {
-				return nil, stats, err
+				return nil, avc.Stats{}, err
 			}
-			evidence := judge.Evidence{Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: from.Inode, Expected: from.Expected}
-			if evidence.Policy, err = from.Policy(ctx); err != nil {
-				return nil, stats, err
+			if r.PolicyError != nil && !findings.Unreadable(r.PolicyError) {
+				return nil, r.Stats, r.PolicyError
 			}
-			evidence.VolumeContext, evidence.ProcessContext = from.ContainerContexts()
-			findings, err := evidence.Judge(ctx, groups.List())
-			return findings, stats, err
+			return r.Findings, r.Stats, nil
 		},
 		Gone: from.Gone,
 		Stopped: func(ctx context.Context, since time.Time) ([]string, int, error) {
-			who := attribution.New(h.Root)
-			var newest []string
-			count := 0
-			_, _, err := from.Denials(ctx, collect.Query{Since: since, Boot: true, Booted: who.Booted(), BootID: h.Boot}, func(d *avc.Denial) {
-				if d.Kind != avc.Denied || d.Enforced != avc.EnforcedYes {
-					return
-				}
-				count++
-				newest = append(newest, denialLine(d, who.Subject(d)))
-				if len(newest) > 2*newestDenials {
-					newest = append(newest[:0], newest[len(newest)-newestDenials:]...)
-				}
-			})
-			return newest[max(0, len(newest)-newestDenials):], count, err
+			return from.Stopped(ctx, since, newestDenials, denialLine)
 		},
-		Containers: func(context.Context) ([]string, error) {
-			var names []string
-			for _, s := range attribution.New(h.Root).Running() {
-				names = append(names, attribution.Names(s)...)
-			}
-			return names, nil
-		},
-		Policy: func(ctx context.Context) (LoadedPolicy, error) {
-			p, err := from.Policy(ctx)
-			if err != nil {
-				return LoadedPolicy{}, err
-			}
-			return LoadedPolicy{Dontaudits: p.Dontaudits(), Unlabeled: p.Unlabeled(), Permissive: func(domain string) bool {
-				t, err := p.Describe(domain)
-				return err == nil && t.Permissive
-			}, EnteredBy: p.EnteredBy}, nil
-		},
-		Audit:  kernel.Audit,
-		Loads:  h.Kernel.PolicyLoads,
-		Mounts: readMounts,
-		Label:  rootLabel,
+		Containers: func(context.Context) ([]string, error) { return from.Running(), nil },
+		Policy:     func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
+		Audit:      kernel.Audit,
+		Loads:      h.Kernel.PolicyLoads,
+		Mounts:     readMounts,
+		Label:      rootLabel,
 	}
+}
+
+// loadedPolicy answers for a policy that was read, and for one that this program cannot read, which another try does not change.
+func loadedPolicy(p *policydb.Policy, err error) (LoadedPolicy, error) {
+	if findings.Unreadable(err) {
+		return LoadedPolicy{Unreadable: err.Error()}, nil
+	}
+	if err != nil {
+		return LoadedPolicy{}, err
+	}
+	return LoadedPolicy{Dontaudits: p.Dontaudits(), Unlabeled: p.Unlabeled(), Permissive: func(domain string) bool {
+		t, err := p.Describe(domain)
+		return err == nil && t.Permissive
+	}, EnteredBy: p.EnteredBy}, nil
 }
 
 // denialLine says a denial in one line. All of it is quoted that a program can have a word in, and the contexts of what another program than

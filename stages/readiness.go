@@ -119,7 +119,7 @@ func (f *facts) judge() *Readiness {
 	case !f.declared:
 		add("evidence", false, NotEnough, "nothing is observed: readiness is not declared", "declare readiness: {window: 24h, units: [...], containers: [...]}, and run selinux-provision apply")
 	case !observed:
-		add("evidence", false, NotEnough, "what enforcing would deny is not logged: "+o.Broken, "do as it says; the evidence then begins")
+		add("evidence", false, NotEnough, "what enforcing would deny is not known: "+o.Broken, "do as it says; the evidence then begins")
 	default:
 		found := "nothing hid a denial since " + o.Since.Local().Format(time.DateTime)
 		if o.Broken != "" {

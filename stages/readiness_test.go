@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -128,7 +130,7 @@ func TestReadinessVerdict(t *testing.T) {
 	}{
 		{"ready", func(*facts) {}, Ready, "", "", ""},
 		{"not declared", func(f *facts) { f.declared, f.observed = false, Observed{} }, NotEnough, "evidence", "nothing is observed: readiness is not declared", ""},
-		{"hidden", func(f *facts) { f.observed = Observed{Broken: "3 dontaudit rules"} }, NotEnough, "evidence", "what enforcing would deny is not logged: 3 dontaudit rules", ""},
+		{"hidden", func(f *facts) { f.observed = Observed{Broken: "3 dontaudit rules"} }, NotEnough, "evidence", "what enforcing would deny is not known: 3 dontaudit rules", ""},
 		{"short", func(f *facts) { f.observed.Covered-- }, NotEnough, "window", "observed for 1h0m0s of 1h0m0s", ""},
 		{"one boot", func(f *facts) { f.observed.Boots = 1 }, NotEnough, "reboot", "1 of at least 2 boots", ""},
 		{"lost", func(f *facts) { f.observed.Lost = 2 }, NotEnough, "lost", "2 audit records were lost", ""},
@@ -206,6 +208,31 @@ func TestReadinessVerdict(t *testing.T) {
 	f.observed.Boots, f.volumes = 1, []string{"/a"}
 	if r := f.judge(); r.Verdict != NotReady || len(r.Against()) != 2 || r.Against()[0].Name != "volumes" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A policy that this program cannot read breaks the evidence and fails neither the sampler nor readiness: what it hides is not known. An
+// error that another try may not meet fails both.
+func TestPolicyThatCannotBeRead(t *testing.T) {
+	_, err := policydb.Parse(strings.NewReader("a policy of the future"))
+	p, err := loadedPolicy(nil, fmt.Errorf("cannot read the loaded policy: %w", err))
+	if err != nil || p.Unreadable != "cannot read the loaded policy: cannot read the policy: it is no binary policy" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := loadedPolicy(nil, syscall.EBUSY); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("got %v", err)
+	}
+	r := &run{Host: &Host{Root: host(t, newComputer(t, guarded).tree).Root, Evidence: Evidence{
+		Policy: func(context.Context) (LoadedPolicy, error) { return p, nil },
+	}}, declared: &provision.State{}, state: &State{}}
+	r.state.Store.Policy.Declared = declaredPolicy(r).Digest
+	hides, err := r.hides(t.Context())
+	if want := "what the policy in force hides is not known: " + p.Unreadable + ": install a newer selinux-provision"; err != nil || hides != want {
+		t.Errorf("hides %q, %v", hides, err)
+	}
+	broken := Observed{Version: 1, Policy: "a", Covered: time.Hour}.after(Sample{Hides: hides})
+	if broken.Policy != "" || broken.Broken != hides {
+		t.Errorf("%+v", broken)
 	}
 }
 

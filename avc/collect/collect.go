@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
@@ -369,39 +371,31 @@ func (h *Host) ModulePriorities(name string) (priorities []int) {
 	return priorities
 }
 
-// pathsAtOnce bounds the arguments of one matchpathcon.
-const pathsAtOnce = 200
-
-// Expected asks libselinux itself, through matchpathcon, which contexts file_contexts, its substitutions and the local ones give to
-// paths. Paths for which it has none are left out; so are all of them where the tool is not there or the tree is not the host.
-func (h *Host) Expected(ctx context.Context, class string, paths []string) (map[string]string, error) {
-	found := map[string]string{}
-	if !h.Root.IsHost() {
-		return found, nil
+// FileContexts gives what the policy's file contexts, the administrator's among them, have for a path and the class of a file, "" if that is
+// nothing.
+func (h *Host) FileContexts() (expected func(class, name string) string, err error) {
+	policyType, err := h.policyType()
+	if err != nil {
+		return nil, err
 	}
-	kind := map[string]string{
-		"file": "file", "dir": "dir", "lnk_file": "symlink", "chr_file": "char", "blk_file": "block", "sock_file": "socket", "fifo_file": "pipe",
-	}[class]
-	if kind == "" {
-		return found, nil
+	contexts, err := filecontexts.Load(h.Root, policyType)
+	if err != nil {
+		return nil, err
 	}
-	paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "\t\n\x00") })
-	for batch := range slices.Chunk(paths, pathsAtOnce) {
-		out, err := h.Tools.Run(ctx, append([]string{"matchpathcon", "-m", kind}, batch...)...)
-		var failed *command.ExitError
-		switch {
-		case errors.Is(err, command.ErrMissing):
-			return found, nil
-		case err != nil && !errors.As(err, &failed): // it fails if one path of many has no context
-			return nil, fmt.Errorf("cannot ask for the labels of paths: %w", err)
+	return func(class, name string) string {
+		kind, known := map[string]filecontexts.Kind{
+			"file": filecontexts.Regular, "dir": filecontexts.Directory, "lnk_file": filecontexts.Link, "chr_file": filecontexts.Character,
+			"blk_file": filecontexts.Block, "sock_file": filecontexts.Socket, "fifo_file": filecontexts.FIFO,
+		}[class]
+		if !known || !path.IsAbs(name) {
+			return ""
 		}
-		for line := range strings.Lines(out.Stdout) {
-			if name, label, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t"); ok && label != "<<none>>" {
-				found[name] = label
-			}
+		context, found := contexts.Lookup(path.Clean(name), kind)
+		if !found {
+			return ""
 		}
-	}
-	return found, nil
+		return context
+	}, nil
 }
 
 // Inode gives the inode number of a file of the host, of a link its own, 0 if there is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,28 +142,29 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// libsemanage's own file_contexts are asked through the tool that is on every image.
-func TestExpected(t *testing.T) {
-	root, err := hostfs.Open("/")
+// A tree's file contexts are asked like a host's: with the administrator's own, by class, and with the substitutions.
+func TestFileContexts(t *testing.T) {
+	const dir = "etc/selinux/mcs/contexts/files/file_contexts"
+	h := tree(t, map[string]string{
+		"etc/selinux/config": "SELINUXTYPE=mcs\n", dir: "/etc(/.*)?\tu:r:etc_t:s0\n/run/app\t-d\tu:r:app_t:s0\n/proc\t<<none>>\n",
+		dir + ".local": "/etc/mine\tu:r:mine_t:s0\n", dir + ".subs_dist": "/var/run /run\n",
+	})
+	expected, err := h.FileContexts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close()
-	h := &Host{Root: root}
-	got, err := h.Expected(t.Context(), "file", []string{"/etc/shadow", "relative", "/with\ttab"})
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct{ class, name, want string }{
+		{"file", "/etc/shadow", "u:r:etc_t:s0"}, {"file", "/etc/./shadow", "u:r:etc_t:s0"}, {"file", "/etc/mine", "u:r:mine_t:s0"},
+		{"dir", "/var/run/app", "u:r:app_t:s0"}, {"file", "/var/run/app", ""}, {"dir", "/proc", ""}, {"tcp_socket", "/etc/shadow", ""}, {"file", "etc/shadow", ""},
+	} {
+		if got := expected(c.class, c.name); got != c.want {
+			t.Errorf("%s %s: got %q, want %q", c.class, c.name, got, c.want)
+		}
 	}
-	if _, installed := os.Stat("/etc/selinux/default/contexts/files/file_contexts"); installed == nil && !strings.Contains(got["/etc/shadow"], ":shadow_t:") || len(got) > 1 {
-		t.Errorf("got %v", got)
+	if _, err := tree(t, nil).FileContexts(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a tree without a policy: %v", err)
 	}
-	if got, err := h.Expected(t.Context(), "tcp_socket", []string{"/etc/shadow"}); err != nil || len(got) != 0 {
-		t.Errorf("a socket: %v, %v", got, err)
-	}
-	if got, err := (&Host{Root: tree(t, nil).Root}).Expected(t.Context(), "file", []string{"/etc/shadow"}); err != nil || len(got) != 0 {
-		t.Errorf("a tree: %v, %v", got, err)
-	}
-	if h.Inode("/etc/passwd") == 0 || h.Inode("/no/such") != 0 {
+	if h.Inode("/etc/selinux/config") == 0 || h.Inode("/no/such") != 0 {
 		t.Error("inodes are not those of files")
 	}
 }

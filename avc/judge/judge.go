@@ -7,7 +7,6 @@ package judge
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,9 +31,8 @@ type Evidence struct {
 	Mounts attribution.Mounts
 	// Inode finds a file of the host by name; it gives 0 if there is none.
 	Inode func(name string) uint64
-	// Expected gives the contexts that the policy's file_contexts have for paths of one class. A path that it has none for is
-	// left out.
-	Expected func(ctx context.Context, class string, paths []string) (map[string]string, error)
+	// Expected gives the context that the policy's file contexts have for the path of a file of a class, "" if they have none.
+	Expected func(class, name string) string
 	// VolumeContext is the context that volumes get by default ("file" in lxc_contexts), ProcessContext that of containers.
 	VolumeContext, ProcessContext string
 }
@@ -92,19 +90,15 @@ type Finding struct {
 const maxPaths = 20
 
 // Judge judges groups. The findings come most frequent first.
-func (e *Evidence) Judge(ctx context.Context, groups []*avc.Group) ([]*Finding, error) {
+func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 	cases := make([]*oneCase, 0, len(groups))
 	for _, g := range groups {
-		cases = append(cases, e.open(g))
-	}
-	if err := e.expect(ctx, cases); err != nil {
-		return nil, err
-	}
-	for _, c := range cases {
+		c := e.open(g)
 		c.fix = e.fix(c)
+		cases = append(cases, c)
 	}
 	e.domains(cases)
-	return merge(cases), nil
+	return merge(cases)
 }
 
 // oneCase is a group on its way to a finding.
@@ -134,6 +128,9 @@ func (e *Evidence) open(g *avc.Group) *oneCase {
 		c.host = g.Path
 	}
 	c.mount = e.Mounts.Of(g.Dev, c.host)
+	if c.host != "" && e.Expected != nil {
+		c.expected = e.Expected(g.Class, c.host)
+	}
 	return c
 }
 
@@ -171,34 +168,6 @@ func fileClass(class string) bool {
 		return true
 	}
 	return false
-}
-
-// expect asks for the labels of all paths, once for each class.
-func (e *Evidence) expect(ctx context.Context, cases []*oneCase) error {
-	if e.Expected == nil {
-		return nil
-	}
-	byClass := map[string][]*oneCase{}
-	for _, c := range cases {
-		if c.host != "" {
-			byClass[c.Class] = append(byClass[c.Class], c)
-		}
-	}
-	for _, class := range slices.Sorted(maps.Keys(byClass)) {
-		var paths []string
-		for _, c := range byClass[class] {
-			paths = append(paths, c.host)
-		}
-		slices.Sort(paths)
-		expected, err := e.Expected(ctx, class, slices.Compact(paths))
-		if err != nil {
-			return err
-		}
-		for _, c := range byClass[class] {
-			c.expected = expected[c.host]
-		}
-	}
-	return nil
 }
 
 func (c *oneCase) question() policydb.Question {

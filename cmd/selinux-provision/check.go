@@ -30,7 +30,6 @@ func (a *app) checkCommand() *cobra.Command {
 	usr := check.Flags().String("usr", "", "the /usr tree in this `directory`, or \"other\"")
 	filesDir := check.Flags().String("files-dir", ".", "what a Butane file takes with \"local\" is below this `directory`")
 	check.RunE = func(cmd *cobra.Command, args []string) error {
-		a.command = "check"
 		switch {
 		case *usr != "" && len(args) > 0:
 			return usageError{errors.New("cannot check files and an OS image in one run: give files, or --usr")}

@@ -25,7 +25,6 @@ func (a *app) completionCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a.command = "completion"
 			root := cmd.Root()
 			switch args[0] {
 			case "bash":

@@ -16,8 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/avc"
-	"github.com/selinux-provision/selinux-provision/avc/attribution"
-	"github.com/selinux-provision/selinux-provision/avc/collect"
+	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/avc/propose"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
@@ -74,7 +73,6 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringVar(&o.domain, "domain", "", "with --module: add to this existing `domain`; every process in it gets the rules")
 	flags.StringSliceVar(&o.dangerous, "allow-dangerous", nil, "with --module: put these `dangers` in, as the list of what is held back names them")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "denials"
 		if err := o.check(time.Now()); err != nil {
 			return usageError{err}
 		}
@@ -116,154 +114,57 @@ func (o *denialOptions) check(now time.Time) (err error) {
 		return errors.New("cannot use --domain or --allow-dangerous without --module: they say what the module holds")
 	}
 	if o.since != "" {
-		if o.sinceTime, err = parseTime(o.since, now); err != nil {
+		if o.sinceTime, err = findings.Since(o.since, now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// parseTime reads a point in time as people write it.
-func parseTime(text string, now time.Time) (time.Time, error) {
-	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
-	switch text {
-	case "today":
-		return midnight, nil
-	case "yesterday":
-		return midnight.AddDate(0, 0, -1), nil
-	}
-	ago := strings.TrimPrefix(strings.TrimSuffix(text, " ago"), "-")
-	if number, ok := strings.CutSuffix(ago, "d"); ok {
-		if days, err := strconv.ParseUint(number, 10, 16); err == nil {
-			return now.AddDate(0, 0, -int(days)), nil
-		}
-	}
-	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	if seconds, ok := strings.CutPrefix(text, "@"); ok {
-		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil {
-			return time.Unix(n, 0), nil
-		}
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return t, nil
-		}
-	}
-	for _, layout := range []string{"15:04:05", "15:04"} {
-		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("cannot use --since %s: write 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", today or yesterday", text)
-}
-
-// denialReport is the result of denials.
-type denialReport struct {
-	// Sources are what was read.
-	Sources []string  `json:"sources"`
-	Stats   avc.Stats `json:"stats"`
-	// Dontaudits counts the rules of the policy that hide denials; absent if the policy could not be read.
-	Dontaudits *int `json:"dontaudits,omitempty"`
-	// Hiding are audit rules of the kernel that keep denials from the journal.
-	Hiding []string `json:"hiding_audit_rules,omitempty"`
-	// Notes say what is missing or to be minded.
-	Notes    []string         `json:"notes,omitempty"`
-	Findings []*judge.Finding `json:"findings"`
-
-	policy  *policydb.Policy
-	since   time.Time
-	process string // default context of containers
-	others  uint64 // denials that the flags leave out
-	modules []int  // priorities at which the store has a module of the name that is asked for
-}
-
 // gather reads, judges and selects.
-func (a *app) gather(ctx context.Context, o *denialOptions) (*denialReport, error) {
-	h, closeHost, err := a.host()
+func (a *app) gather(ctx context.Context, o *denialOptions) (h *stages.Host, r *findings.Report, closeHost func(), err error) {
+	h, closeHost, err = a.host()
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	defer closeHost()
-	from := collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}
-	who := attribution.New(h.Root)
-	r := &denialReport{Findings: []*judge.Finding{}, since: o.sinceTime}
-	groups := avc.NewGroups(who)
-	query := collect.Query{Since: o.sinceTime, Boot: o.boot, Booted: who.Booted(), BootID: h.Boot}
-	if o.input != "" {
-		err = a.readInput(ctx, o, query, groups, r)
-	} else {
-		if h.Root.IsHost() && h.Kernel == nil {
-			r.Notes = append(r.Notes, "SELinux is off in the running kernel: what follows is from before")
-		}
-		r.Stats, r.Sources, err = from.Denials(ctx, query, groups.Add)
+	if r, err = o.ask(ctx, h.Findings()); err != nil {
+		closeHost()
+		return nil, nil, nil, err
 	}
-	if err != nil {
-		return nil, err
-	}
-	if r.policy, err = a.policy(ctx, &from, o.policy); err != nil {
-		if o.policy != "" {
-			return nil, err
-		}
-		r.Notes = append(r.Notes, fmt.Sprintf("booleans, domains and dontaudit rules are not known: %v", err))
-	} else {
-		n := r.policy.Dontaudits()
-		r.Dontaudits = &n
-	}
-	if h.Kernel != nil && o.input == "" {
-		if r.Hiding, err = h.HidingRules(ctx); err != nil {
-			r.Notes = append(r.Notes, fmt.Sprintf("whether audit rules keep denials from the journal is not known: %v", err))
-		}
-	}
-	evidence := judge.Evidence{
-		Policy: r.policy, Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: from.Inode, Expected: from.Expected,
-	}
-	evidence.VolumeContext, evidence.ProcessContext = from.ContainerContexts()
-	r.process = evidence.ProcessContext
-	if o.module != "" {
-		r.modules = from.ModulePriorities(o.module)
-	}
-	findings, err := evidence.Judge(ctx, groups.List())
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range findings {
-		if o.selects(f) {
-			r.Findings = append(r.Findings, f)
-		} else {
-			r.others += f.Count
-		}
-	}
-	r.Notes = append(r.Notes, r.losses(o.input != "")...)
-	return r, o.misses(r.Findings)
+	return h, r, closeHost, nil
 }
 
-func (a *app) readInput(ctx context.Context, o *denialOptions, q collect.Query, groups *avc.Groups, r *denialReport) (err error) {
-	in, name := io.Reader(os.Stdin), "standard input"
-	if o.input != "-" {
+func (o *denialOptions) ask(ctx context.Context, from *findings.Host) (*findings.Report, error) {
+	q := findings.Query{
+		Since: o.sinceTime, Boot: o.boot, Only: findings.Selection{Container: o.container, Unit: o.unit, Domain: o.source, IDs: o.only},
+	}
+	switch o.input {
+	case "":
+	case "-":
+		q.Input, q.InputName = os.Stdin, "standard input"
+	default:
 		f, err := os.Open(o.input)
 		if err != nil {
-			return usageError{fmt.Errorf("cannot use --input: %w", err)}
+			return nil, usageError{fmt.Errorf("cannot use --input: %w", err)}
 		}
 		defer f.Close()
-		in, name = f, o.input
+		q.Input, q.InputName = f, o.input
 	}
-	r.Sources = []string{name}
-	if r.Stats, err = collect.Read(ctx, q, groups.Add, avc.NewDecoder(in)); err != nil {
-		return fmt.Errorf("%w [%s]", err, name)
+	if o.policy != "" {
+		var err error
+		if q.Policy, err = readPolicy(o.policy); err != nil {
+			return nil, err
+		}
 	}
-	if r.Stats.Records == 0 {
-		r.Notes = append(r.Notes, name+" has no audit record in it: wanted is audit.log, dmesg, or journalctl with -o json or -o export")
+	r, err := from.Gather(ctx, q)
+	var missing *findings.MissingError
+	if errors.As(err, &missing) {
+		err = usageError{err}
 	}
-	return nil
+	return r, err
 }
 
-// policy gives the policy of a file, or that of the host.
-func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*policydb.Policy, error) {
-	if name == "" {
-		return from.Policy(ctx)
-	}
+func readPolicy(name string) (*policydb.Policy, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("cannot use --policy: %w", err)}
@@ -276,54 +177,15 @@ func (a *app) policy(ctx context.Context, from *collect.Host, name string) (*pol
 	return p, nil
 }
 
-func (o *denialOptions) selects(f *judge.Finding) bool {
-	s := f.Subject
-	return (o.container == "" || s.Container == o.container || len(o.container) >= 6 && strings.HasPrefix(s.ID, o.container)) &&
-		(o.unit == "" || s.Unit == o.unit || s.Unit == o.unit+".service") &&
-		(o.source == "" || f.Domain == o.source) &&
-		(len(o.only) == 0 || slices.Contains(o.only, f.ID))
-}
-
-// misses complains about an ID that nothing has: it would be left out silently.
-func (o *denialOptions) misses(findings []*judge.Finding) error {
-	for _, id := range o.only {
-		if !slices.ContainsFunc(findings, func(f *judge.Finding) bool { return f.ID == id }) {
-			return usageError{fmt.Errorf("there is no finding %s: selinux-provision denials, with the same --since and --input, lists them", id)}
-		}
-	}
-	return nil
-}
-
-// losses says in words what did not get into the log.
-func (r *denialReport) losses(input bool) (notes []string) {
-	s := r.Stats
-	if s.Kernel > 0 {
-		notes = append(notes, fmt.Sprintf("the kernel dropped %d audit records: its queue was full; auditctl -b 8192 makes it longer", s.Kernel))
-	}
-	switch {
-	case s.Missing > 0 && input:
-		notes = append(notes, fmt.Sprintf("%d audit events between the first and the last are not in the input: they were lost, or somebody filtered them out", s.Missing))
-	case s.Missing > 0:
-		notes = append(notes, fmt.Sprintf("%d audit events between the first and the last are missing (at most %d in one place, before %s): they were lost on their way to the log",
-			s.Missing, s.LargestGap, s.GapAt.Local().Format(time.DateTime)))
-	}
-	if s.Malformed+s.Overlong > 0 {
-		notes = append(notes, fmt.Sprintf("%d lines that look like audit records could not be read", s.Malformed+s.Overlong))
-	}
-	if s.Suppressed > 0 && s.Missing > 0 {
-		notes = append(notes, fmt.Sprintf("the kernel's log left out %d messages", s.Suppressed))
-	}
-	return notes
-}
-
 func (a *app) denials(ctx context.Context, o *denialOptions) error {
-	r, err := a.gather(ctx, o)
+	_, r, closeHost, err := a.gather(ctx, o)
 	if err != nil {
 		return err
 	}
+	defer closeHost()
 	if a.answer(struct {
 		header
-		*denialReport
+		*findings.Report
 	}{a.header(), r}) {
 		return nil
 	}
@@ -331,7 +193,7 @@ func (a *app) denials(ctx context.Context, o *denialOptions) error {
 	return nil
 }
 
-func printDenials(w io.Writer, r *denialReport, verbose bool) {
+func printDenials(w io.Writer, r *findings.Report, verbose bool) {
 	if len(r.Findings) == 0 {
 		fmt.Fprintf(w, "No denials in %s%s%s.\n", strings.Join(r.Sources, " and "), period(r), others(r))
 	} else {
@@ -348,11 +210,11 @@ func printDenials(w io.Writer, r *denialReport, verbose bool) {
 }
 
 // others says how many denials the flags leave out: a misspelt name must not look like a clean host.
-func others(r *denialReport) string {
-	if r.others == 0 {
+func others(r *findings.Report) string {
+	if r.Others == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", but %d that these flags leave out", r.others)
+	return fmt.Sprintf(", but %d that these flags leave out", r.Others)
 }
 
 func unknown(n uint64) string {
@@ -369,10 +231,10 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-func period(r *denialReport) string {
+func period(r *findings.Report) string {
 	switch {
-	case !r.since.IsZero():
-		return " since " + r.since.Format(time.DateTime)
+	case !r.Since.IsZero():
+		return " since " + r.Since.Format(time.DateTime)
 	case r.Stats.First.IsZero():
 		return ""
 	}
@@ -380,7 +242,7 @@ func period(r *denialReport) string {
 }
 
 // hidden says what keeps denials out of the log: an empty list proves nothing while something does.
-func hidden(r *denialReport) (notes []string) {
+func hidden(r *findings.Report) (notes []string) {
 	if r.Dontaudits != nil && *r.Dontaudits > 0 {
 		notes = append(notes, fmt.Sprintf("%d dontaudit rules of the policy hide denials: what they hide would be stopped without a word when enforcing; to see it, declare audit: {dontaudit: strip} and apply",
 			*r.Dontaudits))
@@ -546,33 +408,17 @@ func printable(text string) string {
 
 // module prints CIL on standard output, and what to do with it, and what is not in it, on standard error.
 func (a *app) module(ctx context.Context, o *denialOptions) error {
-	r, err := a.gather(ctx, o)
+	h, r, closeHost, err := a.gather(ctx, o)
 	if err != nil {
 		return err
 	}
-	if r.policy == nil {
-		return fmt.Errorf("cannot make a module: %s", strings.Join(r.Notes, "; "))
+	defer closeHost()
+	if r.PolicyError != nil {
+		return fmt.Errorf("cannot make a module: %w", r.PolicyError)
 	}
-	domain, err := propose.CheckName(o.module)
-	if err != nil {
-		return usageError{err}
-	}
-	base := cmp.Or(o.domain, avc.Context(r.process).Type())
-	if o.domain == "" && o.source != domain {
-		base = cmp.Or(o.source, base)
-	}
-	if base == "" {
-		return usageError{errors.New("cannot tell the domain of containers: there is no lxc_contexts: name the domain with --source")}
-	}
-	// The file cannot be asked: the shell has just made it, if the text goes there.
-	replaces := slices.Contains(r.modules, stages.ModulePriority)
-	if others := slices.DeleteFunc(r.modules, func(n int) bool { return n == stages.ModulePriority }); len(others) > 0 {
-		return usageError{fmt.Errorf("cannot name a module %s: the policy has another module of that name (priority %d), and this one would take its place: choose another name",
-			o.module, others[0])}
-	}
-	m, err := propose.Write(r.policy, propose.Request{
-		Name: o.module, Base: base, Existing: o.domain, Replaces: replaces, Named: o.only, Dangerous: o.dangerous,
-	}, r.Findings)
+	m, err := h.Findings().Module(r, findings.ModuleQuery{
+		Name: o.module, Existing: o.domain, Source: o.source, Named: o.only, Dangerous: o.dangerous, Priority: stages.ModulePriority,
+	})
 	if errors.Is(err, propose.ErrNothing) {
 		return nothingToAllow(m, r)
 	}
@@ -596,7 +442,7 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 }
 
 // nothingToAllow says why there is no module.
-func nothingToAllow(m *propose.Module, r *denialReport) error {
+func nothingToAllow(m *propose.Module, r *findings.Report) error {
 	var text strings.Builder
 	switch {
 	case len(r.Findings) == 0:
@@ -613,7 +459,7 @@ func nothingToAllow(m *propose.Module, r *denialReport) error {
 	return fmt.Errorf("cannot make a module: %s", text.String())
 }
 
-func (a *app) explain(m *propose.Module, r *denialReport, o *denialOptions) {
+func (a *app) explain(m *propose.Module, r *findings.Report, o *denialOptions) {
 	say := func(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
 	if o.domain != "" {
 		say("! Every process in %s gets these rules: every container that runs in it, not only this one. A domain of its own needs no --domain.", o.domain)
@@ -655,15 +501,18 @@ func subjects(findings []*judge.Finding, m *propose.Module) (who []string) {
 
 // openPolicy gives the policy for a question that needs nothing else.
 func (a *app) openPolicy(ctx context.Context, name string) (*policydb.Policy, error) {
+	if name != "" {
+		return readPolicy(name)
+	}
 	h, closeHost, err := a.host()
 	if err != nil {
 		return nil, err
 	}
 	defer closeHost()
-	if name == "" && h.Root.IsHost() && h.Kernel == nil {
+	if h.Root.IsHost() && h.Kernel == nil {
 		return nil, fmt.Errorf("%w: %w: name a policy file with --policy", stages.ErrNotApplicable, kernel.ErrDisabled)
 	}
-	return a.policy(ctx, &collect.Host{Root: h.Root, Kernel: h.Kernel, Tools: h.Tools}, name)
+	return h.Findings().Policy(ctx)
 }
 
 func (a *app) describeType(ctx context.Context, o *denialOptions) error {

@@ -33,7 +33,6 @@ func (a *app) guardCommand() *cobra.Command {
 		{"boot", "Make the next boot permissive if this one is on trial", a.guardBoot},
 	} {
 		guard.AddCommand(&cobra.Command{Use: sub.use, Short: sub.short, Args: noArguments, RunE: func(cmd *cobra.Command, _ []string) error {
-			a.command = "guard " + sub.use
 			a.lockWait = min(a.lockWait, guardLockWait)
 			return sub.run(cmd.Context())
 		}})

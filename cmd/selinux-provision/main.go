@@ -92,13 +92,22 @@ func (a *app) run(ctx context.Context, args []string) int {
 	executed, err := cmd.ExecuteContextC(ctx)
 	if err != nil {
 		if a.command == "" { // cobra refused the command line before any of our functions ran
-			_, a.command, _ = strings.Cut(executed.CommandPath(), " ")
+			a.command = called(executed, nil)
 			a.json = a.json || slices.Contains(args, "--json") // a flag behind one that is wrong was not read
 			err = usageError{fmt.Errorf("%w\nTry: %s --help", err, executed.CommandPath())}
 		}
 		a.fail(err)
 	}
 	return a.code
+}
+
+// called names a command as it was called: without the program, with the argument that chooses what is done.
+func called(cmd *cobra.Command, args []string) string {
+	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
+	if len(args) > 0 && len(cmd.ValidArgs) > 0 {
+		name += " " + args[0]
+	}
+	return name
 }
 
 // noArguments refuses what stands behind a command, and guesses what was meant where it stands in place of one.
@@ -165,7 +174,8 @@ func (a *app) commands() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	// The terminal going away ends a command; to the watcher its signal means something else.
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+	root.PersistentPreRun = func(cmd *cobra.Command, args []string) {
+		a.command = called(cmd, args)
 		if cmd.Name() != "watch" {
 			ctx, _ := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			cmd.SetContext(ctx)
@@ -187,7 +197,6 @@ func (a *app) commands() *cobra.Command {
 	}
 	dry := dryRun(stage)
 	stage.RunE = func(cmd *cobra.Command, args []string) error {
-		a.command = "stage " + args[0]
 		if !known(args[0]) {
 			return usageError{fmt.Errorf("there is no stage %q: the stages are %s", args[0], stages.Names())}
 		}
@@ -200,7 +209,6 @@ func (a *app) commands() *cobra.Command {
 	applyDry := dryRun(apply)
 	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "apply"
 		if err := a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry); err != nil || *applyDry {
 			return err
 		}
@@ -212,20 +220,17 @@ func (a *app) commands() *cobra.Command {
 		Long: "Bring back the vendor's SELinux: mode, policy, store and audit rules, from any state. The units are disabled, the\nconfiguration in /etc/selinux-provision stays."}
 	revertDry := dryRun(revert)
 	revert.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "revert"
 		return a.revert(cmd.Context(), *revertDry)
 	}
 
 	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: noArguments,
 		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a.command = "status"
 			return a.status(cmd.Context())
 		}}
 
 	version := &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			a.command = "version"
 			return a.version()
 		}}
 	// One line for each file that has a command.

@@ -16,7 +16,6 @@ func (a *app) manCommand() *cobra.Command {
 		Long:    "Print a manual page for man(1): that of the program, or with \"config\" that of its configuration.",
 		Example: "  selinux-provision man | man -l -", ValidArgs: []string{"config"}, Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a.command = "man"
 			page := manual(cmd.Root())
 			if len(args) > 0 {
 				page = manualOfConfig()

@@ -31,7 +31,6 @@ func (a *app) readinessCommand() *cobra.Command {
 	sample := c.Flags().Bool("sample", false, "look at the host and add to the evidence")
 	_ = c.Flags().MarkHidden("sample") // for the timer
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "readiness"
 		if *sample && *restart {
 			return usageError{errors.New("cannot use --sample and --restart at once: --restart takes the first sample")}
 		}

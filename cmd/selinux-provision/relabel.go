@@ -111,7 +111,6 @@ func (a *app) relabelCommand() *cobra.Command {
 	flags.IntVar(&f.entries, "max-rate", 0, "look at no more than this many `entries` a second (default: the configuration's relabel.entries_per_second)")
 	flags.IntVar(&f.cpu, "max-cpu", 0, "use no more than this `percentage` of one processor (default: the configuration's relabel.cpu_percent)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		a.command = "relabel"
 		f.given = flags.Changed
 		return a.relabel(cmd.Context(), args[0], f)
 	}

@@ -53,7 +53,6 @@ func (a *app) renderCommand() *cobra.Command {
 	_ = render.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"butane", "ignition"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = render.RegisterFlagCompletionFunc("spec", cobra.FixedCompletions(ignition.Versions(), cobra.ShellCompDirectiveNoFileComp))
 	render.RunE = func(*cobra.Command, []string) error {
-		a.command = "render"
 		return a.render(f)
 	}
 	return render

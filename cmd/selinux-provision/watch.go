@@ -34,7 +34,6 @@ func (a *app) watchCommand() *cobra.Command {
 	}
 	name := cmd.Flags().String("wait-for", "", "wait for the volumes of the rule with this `name` instead of watching")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		a.command = "watch"
 		if cmd.Flags().Changed("wait-for") {
 			return a.waitFor(cmd.Context(), *name)
 		}

@@ -145,7 +145,7 @@ func (b bitmap) contains(other bitmap) bool {
 	return true
 }
 
-// Parse reads the binary policy that the kernel loads, of version 26 to 35.
+// Parse reads the binary policy that the kernel loads, of version 26 to 35. The error is a *FormError if the policy is the reason.
 //
 // The form is that of policydb_read in the kernel's security/selinux/ss/policydb.c. Numbers are little-endian; types, classes,
 // roles, users and booleans are numbered from 1.
@@ -155,11 +155,11 @@ func Parse(in io.Reader) (*Policy, error) {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
 	if len(content) > maxSize {
-		return nil, errors.New("cannot read the policy: it is larger than 64 MB")
+		return nil, fmt.Errorf("cannot read the policy: %w", &FormError{errors.New("it is larger than 64 MB")})
 	}
 	p, err := parse(&reader{left: content})
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the policy: %w", err)
+		return nil, fmt.Errorf("cannot read the policy: %w", &FormError{err})
 	}
 	return p, nil
 }

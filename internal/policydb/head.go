@@ -40,6 +40,16 @@ type Header struct {
 	Unknown Unknown
 }
 
+// FormError says that what was read is no policy of a form that this package knows: it is of a newer system, or damaged. Another try finds the
+// same, which is not so of an error of the file.
+type FormError struct{ Reason error }
+
+// Error gives the reason.
+func (e *FormError) Error() string { return e.Reason.Error() }
+
+// Unwrap gives the reason.
+func (e *FormError) Unwrap() error { return e.Reason }
+
 // VersionError says that a policy is of a version that this package cannot read, most likely because the system is newer than the program.
 type VersionError struct{ Version int }
 
@@ -56,7 +66,7 @@ func ReadHeader(in io.Reader) (Header, error) {
 	}
 	head, err := (&reader{left: content}).header()
 	if err != nil {
-		return Header{}, fmt.Errorf("cannot read the policy: %w", err)
+		return Header{}, fmt.Errorf("cannot read the policy: %w", &FormError{err})
 	}
 	return head, nil
 }
@@ -84,7 +94,8 @@ func (r *reader) header() (Header, error) {
 }
 
 // ReadBooleans gives the booleans of a binary policy with the values that they have when the kernel loads it for the first time. It reads the
-// symbols alone, which costs a fraction of Parse. A *VersionError says that the policy is of a version that is not known.
+// symbols alone, which costs a fraction of Parse. The error is a *FormError if the policy is the
+// reason; within it, a *VersionError says that its version is not known.
 func ReadBooleans(in io.Reader) (map[string]bool, error) {
 	var content bytes.Buffer
 	for part := int64(firstPart); ; part *= 2 {
@@ -108,7 +119,7 @@ func ReadBooleans(in io.Reader) (map[string]bool, error) {
 		// Whatever is wrong may be so because the part is too short, and not the policy.
 		var version *VersionError
 		if n == 0 || content.Len() > maxSize || errors.As(err, &version) {
-			return nil, fmt.Errorf("cannot read the booleans of the policy: %w", err)
+			return nil, fmt.Errorf("cannot read the booleans of the policy: %w", &FormError{err})
 		}
 	}
 }

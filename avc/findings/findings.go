@@ -1,0 +1,216 @@
+// Package findings is the one way from logs to findings: it collects the denials of a host, a tree or a file, finds out whose they are, and
+// judges them. The command, readiness, its sampler and the guard all take it, so that they cannot differ.
+//
+// What is missing (a policy that cannot be read, a tree without file contexts) makes an answer poorer and never fails it: the Report says so.
+// Do not use it to read single records (package avc), or for a question about the policy alone (internal/policydb).
+package findings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/attribution"
+	"github.com/selinux-provision/selinux-provision/avc/collect"
+	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
+)
+
+// Host is what is asked: the running host, or a tree.
+type Host struct {
+	collect.Host
+	// Boot is the ID of the boot that runs, "" for a tree.
+	Boot string
+	// HidingRules gives the audit rules of the kernel that keep denials from the log; nil for a tree.
+	HidingRules func(ctx context.Context) ([]string, error)
+}
+
+// Query says which denials.
+type Query struct {
+	Since time.Time // only from this time on; zero for all
+	Boot  bool      // only of the boot that runs
+	// Input is read in place of the host's own logs, if it is not nil; InputName says what it is.
+	Input     io.Reader
+	InputName string
+	// Policy is asked in place of the host's, if it is not nil.
+	Policy *policydb.Policy
+	// Only selects findings.
+	Only Selection
+}
+
+// Selection selects findings by who was denied. What is empty selects all.
+type Selection struct {
+	Container string // name, or the beginning of the ID
+	Unit      string
+	Domain    string
+	IDs       []string
+}
+
+// shortestID is what the beginning of a container's ID must at least be, so that it is not taken for a name.
+const shortestID = 6
+
+// Selects tells whether a finding is one of them.
+func (s *Selection) Selects(f *judge.Finding) bool {
+	who := f.Subject
+	return (s.Container == "" || who.Container == s.Container || len(s.Container) >= shortestID && strings.HasPrefix(who.ID, s.Container)) &&
+		(s.Unit == "" || who.Unit == s.Unit || who.Unit == s.Unit+".service") &&
+		(s.Domain == "" || f.Domain == s.Domain) &&
+		(len(s.IDs) == 0 || slices.Contains(s.IDs, f.ID))
+}
+
+// MissingError says that no finding has an ID that was asked for: it would be left out silently.
+type MissingError struct{ ID string }
+
+// Error names the ID, and what lists those that there are.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("there is no finding %s: selinux-provision denials, with the same --since and --input, lists them", e.ID)
+}
+
+// Report is the answer.
+type Report struct {
+	// Sources are what was read.
+	Sources []string  `json:"sources"`
+	Stats   avc.Stats `json:"stats"`
+	// Dontaudits counts the rules of the policy that hide denials; absent if the policy could not be read.
+	Dontaudits *int `json:"dontaudits,omitempty"`
+	// Hiding are audit rules of the kernel that keep denials from the journal.
+	Hiding []string `json:"hiding_audit_rules,omitempty"`
+	// Notes say what is missing or to be minded.
+	Notes    []string         `json:"notes,omitempty"`
+	Findings []*judge.Finding `json:"findings"`
+
+	// Policy is the one that was asked, nil if it could not be read; PolicyError then says why.
+	Policy      *policydb.Policy `json:"-"`
+	PolicyError error            `json:"-"`
+	// Since is where the query begins, Others counts the denials that its selection leaves out.
+	Since  time.Time `json:"-"`
+	Others uint64    `json:"-"`
+	// ProcessContext is the default context of containers, "" if it is not known.
+	ProcessContext string `json:"-"`
+}
+
+// Gather collects, attributes and judges.
+func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
+	r := &Report{Findings: []*judge.Finding{}, Since: q.Since}
+	who := attribution.New(h.Root)
+	groups := avc.NewGroups(who)
+	records := collect.Query{Since: q.Since, Boot: q.Boot, Booted: who.Booted(), BootID: h.Boot}
+	var err error
+	if q.Input != nil {
+		r.Sources = []string{q.InputName}
+		if r.Stats, err = collect.Read(ctx, records, groups.Add, avc.NewDecoder(q.Input)); err != nil {
+			return nil, fmt.Errorf("%w [%s]", err, q.InputName)
+		}
+	} else if r.Stats, r.Sources, err = h.Denials(ctx, records, groups.Add); err != nil {
+		return nil, err
+	}
+	evidence := judge.Evidence{Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: h.Inode}
+	if evidence.Expected, err = h.FileContexts(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.Notes = append(r.Notes, fmt.Sprintf("which labels files should have is not known: %v", err))
+	}
+	if evidence.Policy = q.Policy; q.Policy == nil {
+		evidence.Policy, r.PolicyError = h.Policy(ctx)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r.Policy = evidence.Policy
+	evidence.VolumeContext, evidence.ProcessContext = h.ContainerContexts()
+	r.ProcessContext = evidence.ProcessContext
+	for _, f := range evidence.Judge(groups.List()) {
+		if q.Only.Selects(f) {
+			r.Findings = append(r.Findings, f)
+		} else {
+			r.Others += f.Count
+		}
+	}
+	h.note(ctx, r, q.Input != nil)
+	for _, id := range q.Only.IDs {
+		if !slices.ContainsFunc(r.Findings, func(f *judge.Finding) bool { return f.ID == id }) {
+			return nil, &MissingError{id}
+		}
+	}
+	return r, nil
+}
+
+// note says what keeps the report from being complete.
+func (h *Host) note(ctx context.Context, r *Report, input bool) {
+	add := func(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
+	if input && r.Stats.Records == 0 {
+		add("%s has no audit record in it: wanted is audit.log, dmesg, or journalctl with -o json or -o export", r.Sources[0])
+	}
+	if !input && h.Root.IsHost() && h.Kernel == nil {
+		add("SELinux is off in the running kernel: what follows is from before")
+	}
+	if r.PolicyError != nil {
+		add("booleans, domains and dontaudit rules are not known: %v", r.PolicyError)
+	} else {
+		n := r.Policy.Dontaudits()
+		r.Dontaudits = &n
+	}
+	if h.Kernel != nil && h.HidingRules != nil && !input {
+		var err error
+		if r.Hiding, err = h.HidingRules(ctx); err != nil {
+			add("whether audit rules keep denials from the journal is not known: %v", err)
+		}
+	}
+	r.losses(add, input)
+}
+
+// losses says in words what did not get into the log.
+func (r *Report) losses(add func(format string, args ...any), input bool) {
+	s := r.Stats
+	if s.Kernel > 0 {
+		add("the kernel dropped %d audit records: its queue was full; auditctl -b 8192 makes it longer", s.Kernel)
+	}
+	switch {
+	case s.Missing > 0 && input:
+		add("%d audit events between the first and the last are not in the input: they were lost, or somebody filtered them out", s.Missing)
+	case s.Missing > 0:
+		add("%d audit events between the first and the last are missing (at most %d in one place, before %s): they were lost on their way to the log",
+			s.Missing, s.LargestGap, s.GapAt.Local().Format(time.DateTime))
+	}
+	if s.Malformed+s.Overlong > 0 {
+		add("%d lines that look like audit records could not be read", s.Malformed+s.Overlong)
+	}
+	if s.Suppressed > 0 && s.Missing > 0 {
+		add("the kernel's log left out %d messages", s.Suppressed)
+	}
+}
+
+// Stopped gives the denials of the boot that runs which stopped an access since a time: the newest of them, and how many there are.
+func (h *Host) Stopped(ctx context.Context, since time.Time, newest int, line func(*avc.Denial, avc.Subject) string) (lines []string, count int, err error) {
+	who := attribution.New(h.Root)
+	query := collect.Query{Since: since, Boot: true, Booted: who.Booted(), BootID: h.Boot}
+	_, _, err = h.Denials(ctx, query, func(d *avc.Denial) {
+		if d.Kind != avc.Denied || d.Enforced != avc.EnforcedYes {
+			return
+		}
+		count++
+		if lines = append(lines, line(d, who.Subject(d))); len(lines) > 2*newest {
+			lines = append(lines[:0], lines[len(lines)-newest:]...)
+		}
+	})
+	return lines[max(0, len(lines)-newest):], count, err
+}
+
+// Running gives every name of each container that runs.
+func (h *Host) Running() (names []string) {
+	for _, s := range attribution.New(h.Root).Running() {
+		names = append(names, attribution.Names(s)...)
+	}
+	return names
+}
+
+// Unreadable tells whether an error says that a policy is there and has a form that this program does not know, which no second try changes:
+// the system is newer than the program, or the policy is damaged. What depends on the policy is then not known.
+func Unreadable(err error) bool {
+	var form *policydb.FormError
+	return errors.As(err, &form)
+}

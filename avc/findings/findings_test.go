@@ -1,0 +1,126 @@
+package findings_test
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/avc/collect"
+	"github.com/selinux-provision/selinux-provision/avc/findings"
+	"github.com/selinux-provision/selinux-provision/avc/judge"
+	"github.com/selinux-provision/selinux-provision/avc/propose"
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/policytest"
+)
+
+const record = `type=AVC msg=audit(1700000000.001:5): avc:  denied  { read } for  pid=7 comm="cat" path="/nfs/x" dev="nfs" ino=9 ` +
+	"scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:object_r:nfs_t:s0 tclass=file permissive=1\n"
+
+func tree(t *testing.T) (*flatcartest.Tree, *findings.Host) {
+	t.Helper()
+	tree := flatcartest.New(t, flatcartest.Today)
+	policytest.AddTo(t, tree, nil)
+	tree.Write("var/log/audit/audit.log", record)
+	root, err := hostfs.Open(tree.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return tree, &findings.Host{Host: collect.Host{Root: root}}
+}
+
+func TestGather(t *testing.T) {
+	_, h := tree(t)
+	r, err := h.Gather(t.Context(), findings.Query{})
+	if err != nil || len(r.Findings) != 1 || r.Findings[0].Fix.Kind != judge.Boolean || r.Dontaudits == nil || r.PolicyError != nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	id := r.Findings[0].ID
+	for _, c := range []struct {
+		only findings.Selection
+		want int
+	}{
+		{findings.Selection{}, 1}, {findings.Selection{Domain: "container_t"}, 1}, {findings.Selection{Domain: "kernel_t"}, 0}, {findings.Selection{IDs: []string{id}}, 1},
+		{findings.Selection{Container: "web"}, 0}, {findings.Selection{Unit: "docker"}, 0},
+	} {
+		r, err := h.Gather(t.Context(), findings.Query{Only: c.only})
+		if err != nil || len(r.Findings) != c.want || r.Others != uint64(1-c.want) {
+			t.Errorf("%+v: %d, and %d others, %v", c.only, len(r.Findings), r.Others, err)
+		}
+	}
+	var missing *findings.MissingError
+	if _, err := h.Gather(t.Context(), findings.Query{Only: findings.Selection{IDs: []string{id, "abcdef"}}}); !errors.As(err, &missing) || missing.ID != "abcdef" {
+		t.Errorf("an ID that nothing has: %v", err)
+	}
+	r, err = h.Gather(t.Context(), findings.Query{Input: strings.NewReader("hello\n"), InputName: "a file"})
+	if err != nil || len(r.Findings) != 0 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "a file has no audit record in it") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// A policy that this program cannot read makes the answer poorer, and no question fails for it but one about the policy.
+func TestPolicyOfANewerSystem(t *testing.T) {
+	built, h := tree(t)
+	file := policytest.File(t, built)
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := slices.Clone(content)
+	newer[16] = 99
+	for _, c := range []struct {
+		name       string
+		content    []byte // nil: there is none
+		unreadable bool
+	}{{"newer", newer, true}, {"damaged", content[:100], true}, {"gone", nil, false}} {
+		err := os.WriteFile(file, c.content, 0o644)
+		if c.content == nil {
+			err = os.Remove(file)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := h.Gather(t.Context(), findings.Query{})
+		if err != nil || len(r.Findings) != 1 || r.PolicyError == nil || findings.Unreadable(r.PolicyError) != c.unreadable || r.Dontaudits != nil || len(r.Notes) != 1 ||
+			!strings.HasPrefix(r.Notes[0], "booleans, domains and dontaudit rules are not known: cannot read the policy: ") {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+	}
+}
+
+func TestModule(t *testing.T) {
+	built, h := tree(t)
+	r, err := h.Gather(t.Context(), findings.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := h.Module(r, findings.ModuleQuery{Name: "site", Priority: 500}); !errors.Is(err, propose.ErrNothing) || len(m.LeftOut) != 1 {
+		t.Errorf("a boolean helps: %+v, %v", m, err)
+	}
+	m, err := h.Module(r, findings.ModuleQuery{Name: "site", Named: []string{r.Findings[0].ID}, Priority: 500})
+	if err != nil || !strings.Contains(m.CIL, "(allow site_t nfs_t (file (read)))") {
+		t.Errorf("chosen: %+v, %v", m, err)
+	}
+	built.Semodule(built.Dir, 400, map[string]string{"site": "(type other_t)(roletype object_r other_t)"})
+	if _, err := h.Module(r, findings.ModuleQuery{Name: "site", Priority: 500}); err == nil || !strings.Contains(err.Error(), "another module of that name (priority 400)") {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	r.ProcessContext = ""
+	if _, err := h.Module(r, findings.ModuleQuery{Name: "free", Priority: 500}); err == nil || !strings.Contains(err.Error(), "cannot tell the domain of containers") {
+		t.Errorf("no lxc_contexts: %v", err)
+	}
+}
+
+// The reader of a policy says of what it refuses that the policy is the reason.
+func TestUnreadable(t *testing.T) {
+	if _, err := policydb.Parse(strings.NewReader("no policy")); !findings.Unreadable(err) {
+		t.Errorf("%v", err)
+	}
+	if findings.Unreadable(os.ErrNotExist) || findings.Unreadable(nil) {
+		t.Error("a file that is missing is no policy that cannot be read")
+	}
+}
