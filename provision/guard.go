@@ -1,8 +1,8 @@
 package provision
 
 import (
+	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -268,23 +268,33 @@ func union(a, b []string) []string {
 // Fingerprint identifies everything that is declared, the policy and what is to happen to the mode, wherever it was written. It is for telling
 // that the operator changed something.
 func (s *State) Fingerprint() [sha256.Size]byte {
-	policy := s.Digest()
+	policy, mode := s.Digest(), s.ModeFingerprint()
 	rest := struct {
-		Mode             Mode
-		LogDenials       bool
-		Guard            *Guard
-		RequireReadiness bool
-		Readiness        *Readiness
-	}{s.Mode, s.LogDenials, nil, s.RequireReadiness, nil}
-	if s.Guard != nil {
-		rest.Guard = new(*s.Guard)
-		rest.Guard.Source = Position{}
-	}
+		LogDenials bool
+		Readiness  *Readiness
+	}{s.LogDenials, nil}
 	if s.Readiness != nil {
 		rest.Readiness = new(*s.Readiness)
 		rest.Readiness.Source = Position{}
 	}
-	// No value in it can fail to be encoded.
-	text, _ := json.Marshal(rest)
-	return sha256.Sum256(binary.BigEndian.AppendUint64(append(policy[:], text...), uint64(len(text))))
+	return fingerprint(rest, policy[:], mode[:])
+}
+
+// ModeFingerprint identifies what is declared under mode and enforce: the operator's wish for the mode, whatever the policy is.
+func (s *State) ModeFingerprint() [sha256.Size]byte {
+	wish := struct {
+		Mode             Mode
+		Guard            *Guard
+		RequireReadiness bool
+	}{s.Mode, nil, s.RequireReadiness}
+	if s.Guard != nil {
+		wish.Guard = new(*s.Guard)
+		wish.Guard.Source = Position{}
+	}
+	return fingerprint(wish)
+}
+
+func fingerprint(what any, before ...[]byte) [sha256.Size]byte {
+	text, _ := json.Marshal(what) // no value of ours can fail to be encoded
+	return sha256.Sum256(append(bytes.Join(before, nil), text...))
 }

@@ -3,6 +3,7 @@ package provision
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,5 +129,13 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("%s: the fingerprint of %s", name, other)
 		}
 		seen[s.Fingerprint()] = name
+		// The operator's wish for the mode is what stands under mode and enforce, and nothing else.
+		wish := slices.Contains([]string{"mode", "no guard", "window", "units", "denials", "require"}, name)
+		if (s.ModeFingerprint() != base().ModeFingerprint()) != wish {
+			t.Errorf("%s: counts as a wish for the mode: %v", name, !wish)
+		}
+	}
+	if moved.ModeFingerprint() != base().ModeFingerprint() {
+		t.Error("the place in the file changes the wish for the mode")
 	}
 }

@@ -21,18 +21,23 @@ import (
 func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	want := r.declared.Mode
 	content, configured, err := readConfig(r.Root)
+	if err != nil && want != provision.Unmanaged {
+		return nil, err
+	}
+	live, lerr := r.enforcing()
+	if lerr != nil {
+		return nil, lerr
+	}
 	if want == provision.Unmanaged {
-		if err != nil || !configured.Trial {
-			return r.forgetTrial(nil), nil //nolint:nilerr // whatever the file is like, it is left alone
+		var steps plan.Plan
+		if live && r.state.Guard.underWay(r.Boot) { // what is not on trial any more is not watched any more
+			steps = append(steps, r.switchMode(false))
 		}
-		return append(r.forgetTrial(nil), r.configure(content, configured, configured.Mode, false)...), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	live, err := r.enforcing()
-	if err != nil {
-		return nil, err
+		steps = append(steps, r.recordTrial(nil)...)
+		if err == nil && configured.Trial { // whatever else the file is like, it is left alone
+			steps = append(steps, r.configure(content, configured, configured.Mode, false)...)
+		}
+		return steps, nil
 	}
 	on := want == provision.Enforcing
 	if on {
@@ -42,8 +47,9 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 		if p := &r.state.Store.Policy; !live && !r.dry && (p.Declared != declaredPolicy(r).Digest || p.Vendor != r.state.Store.Vendor) {
 			return nil, errors.New("cannot enforce: the policy in force is not the declared one: run the policy stage first, it says what is wrong")
 		}
-		if r.declared.Guard != nil {
-			return r.planGuarded(ctx, content, configured, live)
+		// What was given up stays so until somebody asks, also where the guard is not declared any more.
+		if s := r.scene(configured, live); r.declared.Guard != nil || r.Kernel != nil && s.next().to == TrialFailed {
+			return r.planGuarded(ctx, content, s)
 		}
 	}
 	if on && (!live || configured.Mode != string(want)) {
@@ -55,7 +61,8 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	if r.Kernel != nil && live != on && r.contradiction() == nil {
 		steps = append(steps, r.switchMode(on))
 	}
-	return append(r.forgetTrial(steps), r.configure(content, configured, string(want), false)...), nil
+	steps = append(steps, r.recordTrial(nil)...)
+	return append(steps, r.configure(content, configured, string(want), false)...), nil
 }
 
 // heldBack tells whether the mode is to wait until the host is ready. An image is judged when it runs.

@@ -176,7 +176,7 @@ func wanted(d *provision.State) provision.Readiness {
 // look takes a sample.
 func (r *run) look(ctx context.Context) (Sample, error) {
 	s := Sample{Time: time.Now().UTC().Truncate(time.Second), Boot: r.Boot}
-	_, s.Policy = r.fingerprints()
+	s.Policy = r.policyFingerprint()
 	if r.Kernel == nil || r.Uptime == nil {
 		return s, fmt.Errorf("%w: only a host that runs can be observed", ErrNotApplicable)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"reflect"
 	"slices"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 // WatchUnit watches the host while enforcing is on trial. The enforce stage starts it.
@@ -21,23 +24,36 @@ const WatchUnit = "selinux-provision-guard.service"
 // lookInterval is how often the watch looks at the host.
 const lookInterval = 2 * time.Second
 
+// scene is what the enforce stage finds of a trial.
+func (r *run) scene(configured seconfig.Config, live bool) scene {
+	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
+	all, wish := r.declared.Fingerprint(), r.declared.ModeFingerprint()
+	s.fingerprint, s.asks = hex.EncodeToString(all[:])+" "+r.state.Store.Vendor, hex.EncodeToString(wish[:])
+	s.policy = r.policyFingerprint()
+	return s
+}
+
+// policyFingerprint identifies the policy: what is declared of it, and the vendor's.
+func (r *run) policyFingerprint() string {
+	digest := r.declared.Digest()
+	return hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
+}
+
 // planGuarded brings the trial to its next phase, and the host to what that phase wants.
-func (r *run) planGuarded(ctx context.Context, content []byte, configured seconfig.Config, live bool) (plan.Plan, error) {
+func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Plan, error) {
 	if r.Kernel == nil || r.contradiction() != nil {
 		// An image, where nothing can be tried: its first boot begins the trial. Or a kernel whose mode is not ours.
 		return nil, nil
 	}
-	if r.StartUnit == nil || r.Units == nil {
+	move := s.next()
+	if move.to.wants().watch && (r.StartUnit == nil || r.Units == nil) {
 		return nil, errors.New("cannot put enforcing on trial: systemd does not run here, so nobody could watch: declare guard: off")
 	}
-	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
-	s.fingerprint, s.policy = r.fingerprints()
-	move := s.next()
 	next, err := r.trial(s, move)
 	if err != nil {
 		return nil, err
 	}
-	if move.to == TrialWatched && next != s.trial && !live {
+	if move.to == TrialWatched && next != s.trial && !s.enforcing {
 		if held, err := r.heldBack(ctx); held || err != nil {
 			return nil, err
 		}
@@ -53,9 +69,13 @@ func (r *run) planGuarded(ctx context.Context, content []byte, configured seconf
 		}
 	}
 	wants := next.Phase.wants()
-	steps := r.configure(content, configured, wants.mode, wants.mark)
+	var steps plan.Plan
+	if s.enforcing && next.Phase == TrialFailed && next != s.trial {
+		steps = append(steps, r.switchMode(false))
+	}
+	steps = append(steps, r.configure(content, s.config, wants.mode, wants.mark)...)
 	steps = append(steps, r.recordTrial(next)...)
-	if wants.kernel && !live {
+	if wants.kernel && !s.enforcing {
 		steps = append(steps, r.switchMode(true))
 	}
 	if wants.watch {
@@ -68,29 +88,21 @@ func (r *run) planGuarded(ctx context.Context, content []byte, configured seconf
 	return steps, nil
 }
 
-// fingerprints of what is declared and of the policy, both with the vendor's policy.
-func (r *run) fingerprints() (all, policy string) {
-	whole, digest := r.declared.Fingerprint(), r.declared.Digest()
-	return hex.EncodeToString(whole[:]) + " " + r.state.Store.Vendor, hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
-}
-
 // trial gives the record that follows from a move: the old one if the phase goes on.
 func (r *run) trial(s scene, m move) (*Trial, error) {
-	if old := s.trial; old != nil && old.Phase == m.to && (!old.underWay(s.boot) || !s.changed()) {
+	old := s.trial
+	if old != nil && old.Phase == m.to && (!old.underWay(s.boot) || !s.changed()) {
 		return old, nil
 	}
-	next := &Trial{Phase: m.to, Boot: s.boot, Began: time.Now().UTC().Truncate(time.Second), Tries: 1,
-		Fingerprint: s.fingerprint, Policy: s.policy, Reason: m.reason}
-	if old := s.trial; old != nil {
-		if !s.changed() {
-			next.Tries = old.Tries
-			if old.Phase == TrialInterrupted && m.to == TrialWatched {
-				next.Tries++
-			}
-		}
-		if m.to == TrialFailed {
-			next.Fingerprint, next.Policy = old.Fingerprint, old.Policy
-			next.Denials, next.DenialCount = old.Denials, old.DenialCount
+	now := time.Now().UTC().Truncate(time.Second)
+	if old != nil && m.to == TrialFailed {
+		return old.ended(TrialFailed, m.reason, s.asks), nil
+	}
+	next := &Trial{Phase: m.to, Boot: s.boot, Began: now, Tries: 1, Fingerprint: s.fingerprint, Policy: s.policy, Asked: s.asks, Reason: m.reason}
+	if old != nil && !s.changed() {
+		next.Tries = old.Tries
+		if old.Phase == TrialInterrupted && m.to == TrialWatched {
+			next.Tries++
 		}
 	}
 	if g := r.declared.Guard; m.to == TrialWatched || m.to == TrialProving {
@@ -107,6 +119,13 @@ func (r *run) trial(s scene, m move) (*Trial, error) {
 		}
 	}
 	return next, nil
+}
+
+// ended gives the record of a trial that came to an end; asked is what is declared of the mode by then.
+func (t *Trial) ended(phase Phase, reason, asked string) *Trial {
+	next := *t
+	next.Phase, next.Reason, next.Asked, next.Began = phase, reason, asked, time.Now().UTC().Truncate(time.Second)
+	return &next
 }
 
 // recordTrial writes the trial down at once and not only when the stage is done: a boot that ends in between has to be known to have
@@ -136,38 +155,56 @@ func (r *run) recordTrial(next *Trial) plan.Plan {
 	}}
 }
 
-// forgetTrial is for a host whose mode is not on trial: the record goes.
-func (r *run) forgetTrial(steps plan.Plan) plan.Plan { return append(steps, r.recordTrial(nil)...) }
+// watchFile says that the watch is at work. It is there before the watch asks for a trial, and goes before the watch ends by itself, which then
+// asks once more. So a trial that was recorded while the file was there is seen by the watch, or by what systemd runs after one that broke.
+const watchFile = "/run/selinux-provision/guard"
 
-// startWatch is the step that starts the watch, none if it runs.
+func (h *Host) commitWatch() error {
+	if h.Root.Exists(watchFile) {
+		return nil
+	}
+	if err := h.Root.MkdirAll(path.Dir(watchFile), 0o700); err != nil {
+		return err
+	}
+	return h.Root.WriteFile(watchFile, nil, hostfs.Attributes{Mode: 0o600})
+}
+
+// startWatch is the step that starts the watch, none if it runs. The step comes after the record.
 func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
 	units, err := r.Units(ctx, WatchUnit)
 	if err != nil {
 		return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
 	}
-	for _, u := range units {
-		if u.Active == "active" {
-			return nil, nil
-		}
-	}
-	return plan.Plan{{Action: "start", Target: WatchUnit, Reason: "somebody has to watch the host while enforcing is on trial",
+	runs := slices.ContainsFunc(units, func(u systemd.UnitState) bool { return u.Active == "active" }) && r.Root.Exists(watchFile)
+	return plan.Plan{{Action: "start", Target: WatchUnit, Reason: "somebody has to watch the host while enforcing is on trial", Quiet: runs,
 		Do: func(ctx context.Context) (string, error) {
-			if err := r.StartUnit(ctx, WatchUnit); err != nil {
-				return "", fmt.Errorf("cannot put enforcing on trial: %w", err)
+			// To systemd a watch that is just ending by itself is active, and needs no start.
+			for begin := time.Now(); ; {
+				if err := r.StartUnit(ctx, WatchUnit); err != nil {
+					return "", fmt.Errorf("cannot put enforcing on trial: %w", err)
+				}
+				if r.Root.Exists(watchFile) {
+					return "it watches; follow it with: journalctl -fu " + WatchUnit, nil
+				}
+				if time.Since(begin) > 10*lookInterval || ctx.Err() != nil {
+					return "", errors.New("cannot put enforcing on trial: " + WatchUnit + " was started and does not watch: see its journal")
+				}
+				time.Sleep(lookInterval / 10)
 			}
-			return "it watches; follow it with: journalctl -fu " + WatchUnit, nil
-		}}}, nil
+		},
+		Stays: true, // without a trial the watch ends by itself
+	}}, nil
 }
 
 // checkTrial lists what came of a trial that is over and was not passed.
 func (r *run) checkTrial() []Problem {
 	t := r.state.Guard
-	if t == nil || t.Phase != TrialFailed || r.declared.Guard == nil || r.declared.Mode != "enforcing" {
+	if t == nil || t.Phase != TrialFailed || r.declared.Mode != provision.Enforcing {
 		return nil
 	}
 	return []Problem{{
 		Problem: "enforcing was tried and given up at " + t.Began.Format(time.RFC3339) + ": " + t.Reason + t.denied(),
-		Remedy:  "correct the cause, then change the configuration, or run: selinux-provision apply --retry-guard",
+		Remedy:  "the host stays permissive, whatever its policy becomes; correct the cause, then run: selinux-provision apply --retry-guard, or declare enforce otherwise",
 	}}
 }
 
@@ -204,8 +241,17 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
+		if err := h.commitWatch(); err != nil {
+			return fmt.Errorf("cannot say that the watch is at work: %w", err)
+		}
 		t := LoadState(h.Root).Guard
 		if !t.underWay(h.Boot) {
+			if err := h.Root.Remove(watchFile); err != nil {
+				return err
+			}
+			if LoadState(h.Root).Guard.underWay(h.Boot) {
+				continue // it began before anybody could see that the watch ends
+			}
 			told("no trial is under way")
 			return nil
 		}
@@ -216,6 +262,9 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 		if phase, reason := t.judge(v); phase != t.Phase {
 			told("the window is over")
 			if phase == TrialFailed { // cure first, and then write down what happened
+				if !LoadState(h.Root).Guard.underWay(h.Boot) {
+					continue // somebody ended it while the watch looked
+				}
 				if err := h.Kernel.SetEnforcing(false); err != nil {
 					return err
 				}
@@ -225,17 +274,15 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 				reason += fmt.Sprintf("; what was denied is not known: %v", err)
 			}
 			cancel()
-			for {
-				err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
-				var locked *hostfs.LockedError
-				if !errors.As(err, &locked) {
-					if err != nil || !LoadState(h.Root).Guard.underWay(h.Boot) {
-						return err
-					}
-					break // the declaration changed just now: what is under way is another trial, with a window of its own
-				}
+			var locked *hostfs.LockedError
+			err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
+			for ; errors.As(err, &locked); err = h.conclude(ctx, t, phase, reason, w.denials, v.denials) {
 				told("the window is over; waiting for another run, to write that down")
 			}
+			if err != nil {
+				return err
+			}
+			continue // if the declaration changed just now, what is under way is another trial, with a window of its own
 		}
 		told(fmt.Sprintf("enforcing is on trial, %s left; %s", max(0, t.Window-v.elapsed).Round(time.Second), t.watched()))
 		select {
@@ -316,50 +363,86 @@ func (w *watcher) count(ctx context.Context, v *view) (err error) {
 	return err
 }
 
-// conclude ends the phase that is under way. A sick host is made permissive before anything else.
+// conclude ends the phase that was judged. A sick host is made permissive before anything else, and again under the lock: a run that had it
+// meanwhile, or a person, may have switched the kernel back.
 func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason string, denials []string, count int) error {
 	ctx = context.WithoutCancel(ctx) // what was judged is written down, also when the host goes down
-	var failures []error
-	if phase == TrialFailed {
-		if err := h.Kernel.SetEnforcing(false); err != nil {
-			failures = append(failures, err)
+	cure := func() error {
+		if phase != TrialFailed {
+			return nil
 		}
+		return h.Kernel.SetEnforcing(false)
 	}
+	failed := cure()
 	unlock, err := h.lock(ctx)
 	if err != nil {
-		return errors.Join(append(failures, err)...)
+		return errors.Join(failed, err, cure())
 	}
 	defer unlock()
 	state := LoadState(h.Root)
-	if !reflect.DeepEqual(state.Guard, t) {
-		// An apply went on with it, or a revert ended it. If another trial is under way, then what ends this one badly ends that one.
-		if wants := phase.wants(); wants.kernel || !state.Guard.underWay(h.Boot) {
-			return errors.Join(failures...)
-		}
-		t = state.Guard
-	}
 	r := h.newRun(nil, state, false)
-	content, configured, err := readConfig(h.Root)
-	if err == nil && (phase == TrialArmed || phase == TrialSettled) {
-		if perr := r.preflight(configured.Type); perr != nil {
-			phase, reason = TrialFailed, perr.Error()
-			failures = append(failures, h.Kernel.SetEnforcing(false))
-		} else if on, kerr := h.enforcing(); kerr == nil && !on {
+	now, asked := concerned(t, state.Guard, h.Boot, phase), ""
+	switch {
+	case now != nil:
+		asked = now.Asked
+	case phase == TrialFailed && state.Guard == nil:
+		// A run took enforcing off trial to keep it, and did not see yet that the host is sick.
+		if r.declared, err = h.Declared(); err != nil || r.declared.Mode != provision.Enforcing || state.Store.Vendor == "" {
+			return failed
+		}
+		now, asked = t, r.scene(seconfig.Config{}, false).asks
+	default:
+		return failed
+	}
+	if phase == TrialArmed || phase == TrialSettled {
+		_, configured, err := readConfig(h.Root)
+		if err == nil {
+			err = r.preflight(configured.Type)
+		}
+		if err != nil {
+			phase, reason = TrialFailed, err.Error()
+		} else if on, err := h.enforcing(); err == nil && !on {
 			phase, reason = TrialFailed, switchedOff
 		}
 	}
+	next := now.ended(phase, reason, asked)
+	next.Denials, next.DenialCount = denials, count
+	return errors.Join(cure(), r.endTrial(ctx, next))
+}
+
+// endTrial writes down how a trial ended, and what that end wants of the next boot.
+func (r *run) endTrial(ctx context.Context, next *Trial) error {
+	content, configured, err := readConfig(r.Root)
 	if err != nil {
-		return errors.Join(append(failures, err)...)
+		return err
 	}
-	next := *t
-	next.Phase, next.Reason, next.Denials, next.DenialCount = phase, reason, denials, count
-	next.Began = time.Now().UTC().Truncate(time.Second)
-	wants := phase.wants()
-	steps := append(r.configure(content, configured, wants.mode, wants.mark), r.recordTrial(&next)...)
+	wants := next.Phase.wants()
+	steps := append(r.configure(content, configured, wants.mode, wants.mark), r.recordTrial(next)...)
 	enforce := Order()[len(Order())-1]
-	result := Result{Stage: enforce.Name}
-	failures = append(failures, r.do(ctx, enforce, steps, &result))
-	return errors.Join(failures...)
+	return r.do(ctx, enforce, steps, &Result{Stage: enforce.Name})
+}
+
+// giveUpUnwatched ends a trial of a host that enforces while nobody watches, as the enforce stage could not see to that: failed is why.
+func (r *run) giveUpUnwatched(ctx context.Context, failed error) error {
+	live, err := r.enforcing()
+	if err != nil || !live || !r.unwatched() {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	t := r.state.Guard
+	if t == nil {
+		t = &Trial{Boot: r.Boot, Tries: 1}
+	}
+	next := t.ended(TrialFailed, "nobody could watch: "+failed.Error(), t.Asked)
+	return errors.Join(r.Kernel.SetEnforcing(false), r.endTrial(ctx, next))
+}
+
+// unwatched tells whether this boot is on trial, and nobody watches.
+func (h *Host) unwatched() bool {
+	t := LoadState(h.Root).Guard
+	_, configured, err := readConfig(h.Root)
+	onTrial := t.underWay(h.Boot) || err == nil && configured.Trial && (t == nil || t.Boot != h.Boot)
+	return h.Kernel != nil && onTrial && !h.Root.Exists(watchFile)
 }
 
 // EndWatch ends a trial whose watch has ended without a verdict: the host goes down, somebody stopped the watch, or it broke. how is
@@ -369,19 +452,20 @@ func (h *Host) EndWatch(ctx context.Context, how string) error {
 		return err
 	}
 	t := LoadState(h.Root).Guard
-	if !t.underWay(h.Boot) {
+	if !t.underWay(h.Boot) || how == "success" && !h.Root.Exists(watchFile) { // it ended by itself, and a run that begins a trial starts another
 		return nil
 	}
-	if h.Stopping != nil {
-		if down, err := h.Stopping(ctx); err == nil && down {
-			return h.conclude(ctx, t, TrialInterrupted, "the host was shut down within the window", t.Denials, t.DenialCount)
-		}
-	}
-	reason := "the watch was stopped by hand"
+	phase, reason := TrialFailed, "the watch was stopped by hand"
 	if how != "success" {
 		reason = "the watch itself ended (" + how + "), so nobody saw how the host fared"
 	}
-	return h.conclude(ctx, t, TrialFailed, reason, t.Denials, t.DenialCount)
+	if h.Stopping != nil {
+		if down, err := h.Stopping(ctx); err == nil && down {
+			phase, reason = TrialInterrupted, "the host was shut down within the window"
+		}
+	}
+	err := h.conclude(ctx, t, phase, reason, t.Denials, t.DenialCount)
+	return errors.Join(err, h.Root.Remove(watchFile))
 }
 
 // BeginBoot makes the next boot permissive if this one is to prove itself. It runs when nothing but the root file system is

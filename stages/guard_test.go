@@ -89,6 +89,7 @@ func (c *computer) on() {
 	}
 	c.tree.Write(kernelDir+"/enforce", value)
 	c.tree.Write(kernelDir+"/policyvers", "33")
+	os.Remove(filepath.Join(c.tree.Dir, watchFile)) // /run is empty
 	c.tree.Write(bootFile, "boot"+strconv.Itoa(c.boots))
 	c.host = hostWithKernel(c.t, c.tree.Dir)
 	c.host.Uptime = func() (time.Duration, error) { return time.Since(c.booted), nil }
@@ -97,7 +98,7 @@ func (c *computer) on() {
 			c.t.Errorf("%s is started", unit)
 		}
 		c.watched = true
-		return nil
+		return c.host.commitWatch()
 	}
 	c.host.Units = func(_ context.Context, names ...string) ([]systemd.UnitState, error) {
 		c.mu.Lock()
@@ -732,7 +733,7 @@ func guardStep(t *testing.T, dir, step string) {
 	var err error
 	switch step {
 	case "stage":
-		h.StartUnit = func(context.Context, string) error { return nil }
+		h.StartUnit = func(context.Context, string) error { return h.commitWatch() }
 		h.Units = func(_ context.Context, names ...string) (states []systemd.UnitState, err error) {
 			for _, name := range names {
 				states = append(states, systemd.UnitState{Name: name, Load: "loaded", Active: "inactive"})

@@ -137,15 +137,8 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 	if err := h.applicable(); err != nil {
 		return nil, err
 	}
-	declared, wrong := h.Declared()
-	if wrong != nil {
-		// The store needs no declaration to follow an OS update, and a wrong one must not leave the host with the policy of an OS
-		// image that is gone. A host that was never provisioned stays as it is.
-		follows := len(names) == 1 && (names[0] == "policystore" || names[0] == "policy")
-		if !follows || dry || LoadState(h.Root).Store.Vendor == "" {
-			return nil, wrong
-		}
-		declared = &provision.State{Mode: provision.Unmanaged}
+	if _, wrong := h.Declared(); wrong != nil && (dry || !h.goesOnWithout(names)) {
+		return nil, wrong
 	}
 	if !dry {
 		unlock, err := h.lock(ctx)
@@ -154,6 +147,8 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 		}
 		defer unlock()
 	}
+	// Whatever decides is looked at after the wait, the declaration too.
+	declared, wrong := h.Declared()
 	state := LoadState(h.Root)
 	if !dry {
 		if err := h.sweep(state); err != nil {
@@ -161,8 +156,17 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 		}
 	}
 	r := h.newRun(declared, state, dry)
-	if wrong != nil && names[0] == "policy" {
-		return nil, errors.Join(wrong, r.fallBack(ctx))
+	if wrong != nil {
+		switch {
+		case dry || !h.goesOnWithout(names):
+			return nil, wrong
+		case names[0] == "policy":
+			return nil, errors.Join(wrong, r.fallBack(ctx))
+		case names[0] == "policystore":
+			r.declared = &provision.State{Mode: provision.Unmanaged}
+		default:
+			return nil, errors.Join(wrong, r.giveUpUnwatched(ctx, wrong))
+		}
 	}
 	results := r.stages(ctx, names)
 	// A stage that was cut off after its work has nothing to do the next time, and nobody else would clear its marker.
@@ -171,6 +175,14 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 		return results, state.save(h.Root)
 	}
 	return results, nil
+}
+
+// goesOnWithout tells whether there is something to do although the declaration is wrong. The store needs none to follow an OS update, and a
+// wrong one must not leave the host with the policy of an OS image that is gone, nor with a trial that nobody watches. A host that was never
+// provisioned stays as it is.
+func (h *Host) goesOnWithout(names []string) bool {
+	return LoadState(h.Root).Store.Vendor != "" && len(names) == 1 && (names[0] == "policystore" || names[0] == "policy") ||
+		slices.Contains(names, "enforce") && h.unwatched()
 }
 
 func (r *run) stages(ctx context.Context, names []string) []Result {
@@ -186,6 +198,9 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("cannot do it before stage %s has succeeded", s.Needs)}
 		} else {
 			result = r.stage(ctx, s)
+		}
+		if result.Err != nil && s.Name == "enforce" && !r.dry {
+			result.Err = errors.Join(result.Err, r.giveUpUnwatched(ctx, result.Err))
 		}
 		if result.Err != nil {
 			result.Error = result.Err.Error()

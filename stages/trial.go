@@ -2,6 +2,7 @@ package stages
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ const (
 	TrialSettled Phase = "settled"
 	// TrialInterrupted: the host was shut down in good order in the middle of a window. The next boot begins the trial again.
 	TrialInterrupted Phase = "interrupted"
-	// TrialFailed: back to permissive, until the declaration changes or the operator says so.
+	// TrialFailed: back to permissive, until somebody asks for enforcing again.
 	TrialFailed Phase = "failed"
 )
 
@@ -39,16 +40,17 @@ const maxTries = 3
 type Trial struct {
 	Phase Phase `json:"phase"`
 	// Boot is the ID of the boot in which the phase began, Began the time for people, Since the kernel's time since that boot
-	// at which the window began.
+	// at which the window began. A failure keeps Boot and Since of what failed.
 	Boot  string        `json:"boot"`
 	Began time.Time     `json:"began"`
 	Since time.Duration `json:"since_ns"`
 	// Tries counts the trials with this declaration, this one included.
 	Tries int `json:"tries"`
-	// Fingerprint identifies everything that was declared, and the vendor's policy; Policy the policy alone. Retry is about the
-	// first, a new proof about the second.
+	// Fingerprint identifies everything that was declared, and the vendor's policy; Policy the policy alone; Asked what was declared
+	// under mode and enforce. A window begins anew with the first, a new proof with the second, and what was given up with the third.
 	Fingerprint string `json:"fingerprint"`
 	Policy      string `json:"policy"`
+	Asked       string `json:"asked"`
 
 	// What is watched for how long; from the declaration.
 	Window     time.Duration `json:"window_ns"`
@@ -66,6 +68,11 @@ type Trial struct {
 // underWay tells whether this boot's host is to be watched.
 func (t *Trial) underWay(boot string) bool {
 	return t != nil && t.Boot == boot && (t.Phase == TrialWatched || t.Phase == TrialProving)
+}
+
+// same tells whether two records are about one window.
+func (t *Trial) same(other *Trial) bool {
+	return t != nil && other != nil && t.Boot == other.Boot && t.Since == other.Since
 }
 
 // row is what a phase wants of the host.
@@ -95,13 +102,23 @@ type scene struct {
 	config      seconfig.Config
 	fingerprint string
 	policy      string
-	retry       bool // the operator says: try again
+	asks        string // what is declared under mode and enforce
+	retry       bool   // the operator says: try again
 }
 
 func (s scene) sameBoot() bool { return s.trial.Boot == s.boot }
 
 // changed tells whether the declaration, or the vendor's policy, is another than that of the trial.
 func (s scene) changed() bool { return s.trial.Fingerprint != s.fingerprint || s.retry }
+
+// asked tells whether somebody asked for enforcing since it was given up: in words, or by another declaration of mode or enforce. Another
+// policy, declared or the vendor's, is no wish.
+func (s scene) asked() bool {
+	return s.retry || s.trial.Asked != "" && s.trial.Asked != s.asks
+}
+
+// gaveUp tells whether the kernel went back to permissive in the window: the watch did that before it could write it down, or a person.
+func (s scene) gaveUp() bool { return s.sameBoot() && !s.enforcing }
 
 // kept tells whether the file says enforcing with no trial about it: only the end of a trial writes that, or the operator.
 func (s scene) kept() bool { return s.config.Mode == "enforcing" && !s.config.Trial }
@@ -128,13 +145,14 @@ func moves() map[Phase][]move {
 			{"it begins", always, TrialWatched, ""},
 		},
 		TrialWatched: {
+			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, switchedOff},
 			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() }, TrialWatched, ""},
-			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, switchedOff},
 			{"it is under way", scene.sameBoot, TrialWatched, ""},
 			{"the power was cut just after the window: the file was written and the record was not", func(s scene) bool { return s.enforcing && (s.config.Trial || s.kept()) }, TrialProving, ""},
 			{"no end of the window was seen", always, TrialFailed, cutOff},
 		},
 		TrialArmed: {
+			{"another policy than the one that was watched", func(s scene) bool { return s.sameBoot() && s.trial.Policy != s.policy }, TrialWatched, ""},
 			{"the boot that is to prove it has not come", scene.sameBoot, TrialArmed, ""},
 			{"it has", func(s scene) bool { return s.enforcing }, TrialProving, ""},
 			{"that boot came, and ended before this stage", func(s scene) bool { return s.config.Trial && s.config.Mode == "permissive" }, TrialFailed,
@@ -142,8 +160,8 @@ func moves() map[Phase][]move {
 			{"somebody changed the file or the mode", always, TrialWatched, ""},
 		},
 		TrialProving: {
-			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() && s.enforcing }, TrialProving, ""},
-			{"somebody ran setenforce 0", func(s scene) bool { return s.sameBoot() && !s.enforcing }, TrialFailed, switchedOff},
+			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, switchedOff},
+			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() }, TrialProving, ""},
 			{"it is under way", scene.sameBoot, TrialProving, ""},
 			{"the power was cut just after the window: the file was written and the record was not", scene.kept, TrialSettled, ""},
 			{"no end of the window was seen", always, TrialFailed, cutOff},
@@ -160,8 +178,8 @@ func moves() map[Phase][]move {
 		},
 		TrialFailed: {
 			{"somebody made the host enforce for good", func(s scene) bool { return s.enforcing && s.kept() }, TrialSettled, ""},
-			{"nothing has changed", func(s scene) bool { return !s.changed() }, TrialFailed, ""},
-			{"it begins anew", always, TrialWatched, ""},
+			{"nobody asked for it since", func(s scene) bool { return !s.asked() }, TrialFailed, ""},
+			{"somebody did", always, TrialWatched, ""},
 		},
 	}
 }
@@ -178,6 +196,19 @@ func (s scene) next() move {
 	}
 	i := slices.IndexFunc(rules, func(m move) bool { return m.holds(s) })
 	return rules[i]
+}
+
+// concerned gives the trial that ends when the watch judged t, and now is what the record says once the watch has the lock; nil: none does,
+// since another run has ended it. A good end is one of the very trial that was judged. A bad one ends whatever is under way, as the kernel
+// is permissive by then; and a stage that found it permissive has written down the failure, but did not know why.
+func concerned(t, now *Trial, boot string, verdict Phase) *Trial {
+	switch {
+	case reflect.DeepEqual(t, now),
+		!verdict.wants().kernel && now.underWay(boot),
+		verdict == TrialFailed && now.same(t) && now.Phase == TrialFailed:
+		return now
+	}
+	return nil
 }
 
 // view is what the watch sees at one look.

@@ -28,7 +28,7 @@ func TestTrialMoves(t *testing.T) {
 		boot      string // in which that phase began
 		enforcing bool
 		config    string
-		what      string // "policy": another one is in force; "declared": something else changed; "retry"; "N tries"
+		what      string // "policy": another one is in force; "wish": mode or enforce; "declared": something else changed; "retry"; "N tries"
 		want      Phase
 	}{
 		{none, "", false, "permissive", "", TrialWatched},
@@ -41,7 +41,10 @@ func TestTrialMoves(t *testing.T) {
 		{TrialWatched, here, true, "permissive", "", TrialWatched},
 		{TrialWatched, here, true, "permissive", "declared", TrialWatched},
 		{TrialWatched, here, false, "permissive", "", TrialFailed},
-		{TrialWatched, here, false, "permissive", "retry", TrialWatched},
+		{TrialWatched, here, false, "permissive", "policy", TrialFailed}, // the watch gave up while a run built another policy
+		{TrialWatched, here, false, "permissive", "wish", TrialFailed},   // that was declared before it
+		{TrialWatched, here, false, "permissive", "retry", TrialFailed},  // that was asked before it
+		{TrialWatched, here, true, "permissive", "retry", TrialWatched},
 		{TrialWatched, earlier, false, "permissive", "", TrialFailed},         // power cut in the window
 		{TrialWatched, earlier, true, "permissive*", "", TrialProving},        // power cut between file and record, then a boot that marked itself
 		{TrialWatched, earlier, true, "enforcing*", "", TrialProving},         // the same, where nothing marks the boot early
@@ -52,6 +55,8 @@ func TestTrialMoves(t *testing.T) {
 
 		{TrialArmed, here, true, "enforcing*", "", TrialArmed},
 		{TrialArmed, here, false, "enforcing*", "", TrialArmed},
+		{TrialArmed, here, true, "enforcing*", "policy", TrialWatched}, // that one was never seen to enforce
+		{TrialArmed, here, true, "enforcing*", "declared", TrialArmed},
 		{TrialArmed, earlier, true, "permissive*", "", TrialProving}, // as it is to be
 		{TrialArmed, earlier, true, "enforcing*", "", TrialProving},  // nothing marked the boot early
 		{TrialArmed, earlier, false, "permissive*", "", TrialFailed}, // a boot marked itself and ended before this stage
@@ -61,6 +66,9 @@ func TestTrialMoves(t *testing.T) {
 		{TrialProving, here, true, "permissive*", "", TrialProving},
 		{TrialProving, here, true, "permissive*", "policy", TrialProving},
 		{TrialProving, here, false, "permissive*", "", TrialFailed},
+		{TrialProving, here, false, "permissive*", "policy", TrialFailed},
+		{TrialProving, here, false, "permissive*", "wish", TrialFailed},
+		{TrialProving, here, false, "permissive*", "retry", TrialFailed},
 		{TrialProving, earlier, false, "permissive*", "", TrialFailed}, // power cut in the window
 		{TrialProving, earlier, true, "enforcing", "", TrialSettled},   // power cut between file and record
 		{TrialProving, earlier, false, "enforcing", "", TrialSettled},  // the same, and somebody ran setenforce 0
@@ -82,16 +90,24 @@ func TestTrialMoves(t *testing.T) {
 		{TrialFailed, earlier, false, "permissive", "", TrialFailed},
 		{TrialFailed, earlier, true, "permissive", "", TrialFailed}, // setenforce 1 for this boot
 		{TrialFailed, earlier, true, "enforcing", "", TrialSettled}, // somebody decided
-		{TrialFailed, earlier, false, "permissive", "declared", TrialWatched},
-		{TrialFailed, earlier, false, "permissive", "policy", TrialWatched},
+		{TrialFailed, earlier, false, "permissive", "wish", TrialWatched},
+		{TrialFailed, earlier, false, "permissive", "declared", TrialFailed},
+		{TrialFailed, earlier, false, "permissive", "policy", TrialFailed},
+		{TrialFailed, earlier, false, "permissive", "wish unknown", TrialFailed}, // the record is of an earlier version
 		{TrialFailed, here, false, "permissive", "retry", TrialWatched},
 
 		{"of a later version", here, false, "permissive", "", TrialWatched},
 	} {
 		t.Run(fmt.Sprintf("%s/%s/%v/%s/%s", c.from, c.boot, c.enforcing, c.config, c.what), func(t *testing.T) {
-			s := scene{boot: here, enforcing: c.enforcing, config: file(c.config), fingerprint: "f", policy: "p", retry: strings.Contains(c.what, "retry")}
+			s := scene{boot: here, enforcing: c.enforcing, config: file(c.config), fingerprint: "f", policy: "p", asks: "a", retry: strings.Contains(c.what, "retry")}
 			if c.from != none {
-				s.trial = &Trial{Phase: c.from, Boot: c.boot, Fingerprint: "f", Policy: "p", Tries: 1}
+				s.trial = &Trial{Phase: c.from, Boot: c.boot, Fingerprint: "f", Policy: "p", Asked: "a", Tries: 1}
+				switch {
+				case c.what == "wish unknown":
+					s.trial.Asked = ""
+				case c.what == "wish":
+					s.trial.Fingerprint, s.trial.Asked = "g", "b"
+				}
 				if strings.Contains(c.what, "declared") {
 					s.trial.Fingerprint = "g"
 				}
