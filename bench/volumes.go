@@ -66,8 +66,8 @@ func (b *bench) volumes(ctx context.Context) error {
 // anything is a policy that allows everything.
 type anything struct{}
 
-// ValidContext is as mountwatch.Policy says.
-func (anything) ValidContext(string) (bool, error) { return true, nil }
+// Canonical is as mountwatch.Policy says.
+func (anything) Canonical(c string) (string, bool, error) { return c, true, nil }
 
 // MayMount is as mountwatch.Policy says.
 func (anything) MayMount(string) (bool, error) { return true, nil }

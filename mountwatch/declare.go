@@ -58,7 +58,7 @@ func planned(root *hostfs.Root, host judge.Host, rules *judge.Rules, policy Poli
 
 // refusedByPolicy says why the policy would keep a file system from being mounted with a context.
 func refusedByPolicy(policy Policy, context string) string {
-	known, err := policy.ValidContext(context)
+	_, known, err := policy.Canonical(context)
 	if err == nil && !known {
 		return "the policy in the kernel does not know " + context
 	}

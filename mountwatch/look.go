@@ -71,7 +71,7 @@ func (l looker) labelled(rule *judge.Rule, m *mounts.Mount, names mounts.Names) 
 	if err != nil || l.record.finished(identity(m, names), want, rule.Paths) == nil {
 		return ""
 	}
-	for _, path := range pathsOf(rule) {
+	for _, path := range pathsOf(rule.Paths) {
 		label, err := m.Label(path)
 		if err != nil || !secontext.Same(label, want) {
 			return ""
@@ -80,12 +80,12 @@ func (l looker) labelled(rule *judge.Rule, m *mounts.Mount, names mounts.Names) 
 	return want
 }
 
-// pathsOf gives the trees that a rule covers, relative to the root of the volume.
-func pathsOf(rule *judge.Rule) []string {
-	if len(rule.Paths) == 0 {
+// pathsOf gives the trees that a rule with these paths covers, relative to the root of the volume.
+func pathsOf(paths []string) []string {
+	if len(paths) == 0 {
 		return []string{"."}
 	}
-	return rule.Paths
+	return paths
 }
 
 // describe turns a verdict into what is shown and remembered.

@@ -1,6 +1,7 @@
 package mountwatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,12 +146,8 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 func (j *relabelJob) run(ctx context.Context) (files Files, err error) {
 	begin := time.Now()
 	defer func() { files.Millis = time.Since(begin).Milliseconds() }()
-	paths := j.paths
-	if len(paths) == 0 {
-		paths = []string{"."}
-	}
 	var failures []error
-	for _, path := range paths {
+	for _, path := range pathsOf(j.paths) {
 		result, err := j.tree(ctx, path)
 		files.add(&result)
 		if ctx.Err() != nil {
@@ -270,13 +267,31 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 			w.record.finish(Done{FileSystem: job.fileSystem, Context: job.want, Paths: job.paths, When: time.Now().UTC().Truncate(time.Second), Files: r.files})
 			v.Files = &r.files
 			w.Report(Event{Kind: RelabelDone, Volume: v.Volume})
-			w.consider(ctx, job.mount) // which reads the labels of the roots back
+			// This is what is said of it if the roots do not have the label when they are read back; it is not done again then.
+			again := &volume{Volume: v.Volume}
+			again.refuse(Failed, CodeRelabelFailed, "every file was given the label "+job.want+", and "+job.rootLabels(),
+				"find out who gives it another label, such as a container with :Z; then: systemctl reload selinux-provision-mountwatch")
+			w.failed[k] = &again.Volume
+			w.consider(ctx, job.mount)
 			if now := w.volumes[k]; now != nil {
 				now.Files = &r.files
 			}
 		}
 	}
 	w.startRelabels(ctx)
+}
+
+// rootLabels says which labels the roots of the trees have that were labelled.
+func (j *relabelJob) rootLabels() string {
+	var all []string
+	for _, path := range pathsOf(j.paths) {
+		label, err := j.mount.Label(path)
+		if err != nil {
+			label = "a label that cannot be read"
+		}
+		all = append(all, filepath.Join(j.Mountpoint, path)+" has "+cmp.Or(label, "none"))
+	}
+	return strings.Join(all, ", ")
 }
 
 // disksOf gives the disks that a device lies on, so that two partitions of one disk are known to share it. What is on no disk, such as a

@@ -1,6 +1,7 @@
 package mountwatch
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,23 @@ type remounts struct {
 	late  bool // READY does not wait any more
 	done  chan remountResult
 	group sync.WaitGroup
+	begun map[string][]time.Time // by mountpoint, within remountWindow
+	do    func(context.Context, *volume) (unmounted bool, err error)
+}
+
+// At most maxRemounts times within remountWindow something is mounted again at one place, whoever asks for it, and by whatever way.
+const (
+	maxRemounts   = 10
+	remountWindow = 10 * time.Minute
+)
+
+// often tells whether enough was tried at a mountpoint for now.
+func (r *remounts) often(mountpoint string, now time.Time) bool {
+	begun := slices.DeleteFunc(r.begun[mountpoint], func(t time.Time) bool { return now.Sub(t) > remountWindow })
+	if r.begun[mountpoint] = begun; len(begun) == 0 {
+		delete(r.begun, mountpoint)
+	}
+	return len(begun) >= maxRemounts
 }
 
 type remountResult struct {
@@ -52,6 +70,7 @@ func (r *remounts) start(ctx context.Context, w *Watcher, v *volume) {
 		}
 	}
 	r.queue = append(r.queue, v)
+	r.begun[v.Mountpoint] = append(r.begun[v.Mountpoint], time.Now())
 	r.next(ctx, w)
 }
 
@@ -64,7 +83,7 @@ func (r *remounts) next(ctx context.Context, w *Watcher) {
 	v := r.queue[0]
 	r.group.Go(func() {
 		begin := time.Now()
-		unmounted, err := w.remount(ctx, v)
+		unmounted, err := r.do(ctx, v)
 		select {
 		case r.done <- remountResult{v, unmounted, err, time.Since(begin)}:
 		case <-ctx.Done():
@@ -169,14 +188,21 @@ func (w *Watcher) remounted(ctx context.Context, r remountResult) {
 	}
 	if r.err == nil {
 		w.Report(Event{Kind: Remounted, Volume: v.Volume, Took: r.took})
-	} else if ctx.Err() == nil {
+	}
+	if ctx.Err() == nil {
+		// Also of a try that succeeded: it is not made again if the table does not show what it was for.
 		given := &refusal{mount: old, Volume: v.Volume}
-		given.State, given.Code, given.Reason, given.Remedy = whyNot(v, r.err)
+		var now *mounts.Mount
 		if r.unmounted {
 			given.mount = key{}
-			if now := remount.Mounted(v.Mountpoint); now != nil {
+			if now = remount.Mounted(v.Mountpoint); now != nil {
 				given.mountID = now.ID
 			}
+		}
+		if r.err == nil {
+			given.State, given.Code, given.Reason, given.Remedy = withoutEffect(v, now)
+		} else {
+			given.State, given.Code, given.Reason, given.Remedy = whyNot(v, r.err)
 		}
 		w.gaveUp[attempt{v.Mountpoint, v.Context}] = given
 		var lost *remount.LostError
@@ -192,6 +218,16 @@ func (w *Watcher) remounted(ctx context.Context, r remountResult) {
 		}
 	}
 	w.remounts.next(ctx, w)
+}
+
+// withoutEffect says what was wanted and what there is now.
+func withoutEffect(v *volume, now *mounts.Mount) (state State, code judge.Code, reason, remedy string) {
+	shows := "nothing there"
+	if now != nil {
+		shows = cmp.Or(secontext.Context(now.Context()).MountOption(), "no option context= there")
+	}
+	return Failed, CodeRemountFailed, "it was mounted again with the option " + secontext.Context(v.Context).MountOption() + ", and the mount table shows " + shows,
+		"see who mounts it, and \"dmesg\" for what the kernel says; then: systemctl reload selinux-provision-mountwatch"
 }
 
 func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy string) {

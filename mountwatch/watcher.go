@@ -21,6 +21,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/relabel"
@@ -40,8 +41,8 @@ type Config struct {
 
 // Policy is what must be known of the kernel's policy.
 type Policy interface {
-	// ValidContext says whether it knows a context.
-	ValidContext(context string) (bool, error)
+	// Canonical gives a context in the form in which the kernel shows it, and whether the policy knows it.
+	Canonical(context string) (canonical string, known bool, err error)
 	// MayMount says whether it lets this process, and what systemd starts to mount something, give a file system a context.
 	MayMount(context string) (bool, error)
 }
@@ -290,6 +291,10 @@ func (w *Watcher) begin(ctx context.Context) error {
 	w.names, w.volumes = map[mounts.Device]mounts.Names{}, map[key]*volume{}
 	w.gaveUp, w.failed, w.lost = map[attempt]*refusal{}, map[key]*Volume{}, map[string]Volume{}
 	w.remounts.done, w.relabels.done = make(chan remountResult), make(chan relabelResult)
+	w.remounts.begun = map[string][]time.Time{}
+	if w.remounts.do == nil {
+		w.remounts.do = w.remount
+	}
 	w.relabels.jobs, w.relabels.busy = map[key]*relabelJob{}, map[string]bool{}
 	for _, dir := range []string{Dir, RunDir, unmountedDir} {
 		if _, err := w.Root.Sweep(dir); err != nil {
@@ -329,6 +334,7 @@ func (w *Watcher) reload(ctx context.Context) {
 	}
 	w.Report(Event{Kind: ConfigRead, Text: fmt.Sprintf("%d rules for volumes", len(w.config.Rules))})
 	w.gaveUp, w.failed, w.record.Failed = map[attempt]*refusal{}, map[key]*Volume{}, nil // what was in the way may be gone
+	w.remounts.begun = map[string][]time.Time{}
 	w.declare(ctx)
 	if w.table != nil {
 		for _, m := range w.table.All() {
@@ -393,7 +399,10 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 		known := w.volumes[keyOf(m)] != nil
 		delete(w.volumes, keyOf(m))
 		return known
-	case judge.Right, judge.Refused:
+	case judge.Right: // whatever was tried for it has had its effect
+		delete(w.gaveUp, attempt{v.Mountpoint, v.Context})
+		delete(w.failed, keyOf(m))
+	case judge.Refused:
 	case judge.WantsContext:
 		if w.unknown(v) {
 			break
@@ -413,6 +422,9 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 			}
 			break
 		}
+		if w.tooOften(v) {
+			break
+		}
 		w.remounts.start(ctx, w, v)
 	case judge.WantsRelabel:
 		if !w.unknown(v) {
@@ -425,15 +437,15 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 
 // unknown refuses a context that the kernel's policy does not know. Files could get it all the same, and nobody could use them.
 func (w *Watcher) unknown(v *volume) bool {
-	valid, err := w.Policy.ValidContext(v.Context)
+	_, known, err := w.Policy.Canonical(v.Context)
 	switch {
 	case err != nil:
 		v.refuse(Failed, CodeUnknownContext, fmt.Sprintf("cannot ask the kernel about %s: %v", v.Context, err), "see \"dmesg\"")
-	case !valid:
+	case !known:
 		v.refuse(Refused, CodeUnknownContext, "the policy in the kernel does not know "+v.Context,
 			"correct the rule "+v.Rule+", or declare the module that has this type; then: systemctl reload selinux-provision-mountwatch")
 	}
-	return err != nil || !valid
+	return err != nil || !known
 }
 
 // denied refuses a context option that the policy would not let anybody mount with. The kernel would refuse it when the volume is unmounted
@@ -481,6 +493,18 @@ func (w *Watcher) givenUp(v *volume) *refusal {
 		return nil
 	}
 	return r
+}
+
+// tooOften refuses a volume that somebody else keeps mounting anew without its label: each is a mount of its own, for which nothing was tried.
+func (w *Watcher) tooOften(v *volume) bool {
+	if !w.remounts.often(v.Mountpoint, time.Now()) {
+		return false
+	}
+	v.refuse(Failed, CodeRemountFailed, fmt.Sprintf("it was mounted again with the option %s %d times within %.0f minutes, and each time somebody mounted it anew without",
+		secontext.Context(v.Context).MountOption(), maxRemounts, remountWindow.Minutes()),
+		"find out who mounts it (journalctl -u "+systemd.MountUnitName(v.Mountpoint)+"); then: systemctl reload selinux-provision-mountwatch")
+	w.gaveUp[attempt{v.Mountpoint, v.Context}] = &refusal{mount: keyOf(v.mount), Volume: v.Volume}
+	return true
 }
 
 // settle remembers what became of a volume, and tells if that is news.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,12 +46,17 @@ type host struct {
 
 	reload chan struct{}
 	stop   func()
+
+	heard   func(Event)                                  // of each event; nil: nobody
+	remount func(context.Context, *volume) (bool, error) // in place of the watcher's own; nil: that
 }
 
 // policy knows no type no_such_t, and lets nobody mount with kernel_t.
 type policy struct{}
 
-func (policy) ValidContext(c string) (bool, error) { return !strings.Contains(c, "no_such_t"), nil }
+func (policy) Canonical(c string) (string, bool, error) {
+	return c, !strings.Contains(c, "no_such_t"), nil
+}
 
 func (policy) MayMount(c string) (bool, error) { return !strings.Contains(c, "kernel_t"), nil }
 
@@ -172,8 +178,12 @@ func (h *host) start() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.events = append(h.events, e)
+			if h.heard != nil {
+				h.heard(e)
+			}
 		},
 	}
+	w.remounts.do = h.remount
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx, h.reload) }()
@@ -225,6 +235,15 @@ func (h *host) run(name string, args ...string) {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		h.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}
+}
+
+func (h *host) output(name string, args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		h.t.Fatalf("%s %q: %v", name, args, err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // fill makes files in a directory.
@@ -792,5 +811,127 @@ func TestTwoLabelsByName(t *testing.T) {
 		if v.Code != judge.CodeTwoLabels || !strings.Contains(v.Reason, `the rule "a"`) || !strings.Contains(v.Reason, `the rule "b"`) {
 			t.Errorf("%+v", v)
 		}
+	}
+}
+
+// contextRule is for a volume that is to be mounted again.
+func contextRule(name string) judge.Rule {
+	return judge.Rule{Name: name, Match: judge.Match{Mountpoint: name}, Strategy: judge.Context}
+}
+
+// anew unmounts a volume and mounts it without any context.
+func (h *host) anew(point, image string) {
+	h.t.Helper()
+	h.run("umount", point)
+	h.mountImage(image, point)
+}
+
+// A remount that succeeds and does not give the label counts as a try, and is not made again: not for any other news, nor by the next
+// watcher. Only a reload asks for another one.
+func TestRemountWithoutEffect(t *testing.T) {
+	h := newHost(t, contextRule("data"))
+	point := h.mount("data")
+	image := strings.TrimSpace(h.output("losetup", "--noheadings", "--output", "BACK-FILE", h.output("findmnt", "--noheadings", "--output", "SOURCE", point)))
+	var tries atomic.Int32
+	h.remount = func(context.Context, *volume) (bool, error) {
+		tries.Add(1)
+		h.anew(point, image)
+		return true, nil
+	}
+	h.start()
+	v := h.eventually(point, Failed)
+	if want := `it was mounted again with the option context="` + shared + `", and the mount table shows no option context= there`; v.Reason != want || v.Code != CodeRemountFailed {
+		t.Errorf("%s %s\nwant %s", v.Code, v.Reason, want)
+	}
+	h.mount("other") // another look at the table
+	h.reload <- struct{}{}
+	remounted := 0
+	for range 500 {
+		if remounted += strings.Count(h.kinds(), string(Remounted)); remounted == 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.halt()
+	h.start()
+	h.mount("third")
+	time.Sleep(200 * time.Millisecond)
+	h.eventually(point, Failed)
+	if got := tries.Load(); remounted != 2 || got != 2 {
+		t.Errorf("%d tries for a start and a reload, %d told of", got, remounted)
+	}
+}
+
+// Somebody who mounts a volume anew, whenever it got its label, cannot make the watcher go on without end.
+func TestRemountAgainstSomebody(t *testing.T) {
+	h := newHost(t, contextRule("data"))
+	point := h.mount("data")
+	image := strings.TrimSpace(h.output("losetup", "--noheadings", "--output", "BACK-FILE", h.output("findmnt", "--noheadings", "--output", "SOURCE", point)))
+	var tries atomic.Int32
+	h.remount = func(context.Context, *volume) (bool, error) {
+		tries.Add(1)
+		h.anew(point, image)
+		return true, nil
+	}
+	h.start()
+	for range maxRemounts + 3 {
+		before := h.eventually(point, Failed)
+		h.anew(point, image)
+		for range 300 { // the new one has its verdict
+			if v := h.eventually(point, Failed); v.MountID != before.MountID {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	v := h.eventually(point, Failed)
+	if got := tries.Load(); got > maxRemounts || v.MountID != 0 && (got != maxRemounts || !strings.Contains(v.Reason, "10 times within 10 minutes")) {
+		t.Errorf("%d tries; %s", got, v.Reason)
+	}
+}
+
+func TestTooOften(t *testing.T) {
+	start := time.Now()
+	var r remounts
+	r.begun = map[string][]time.Time{"/full": nil, "/old": {start.Add(-time.Hour)}}
+	for i := range maxRemounts {
+		if r.often("/full", start) {
+			t.Errorf("after %d", i)
+		}
+		r.begun["/full"] = append(r.begun["/full"], start.Add(time.Duration(i)*time.Second))
+	}
+	if !r.often("/full", start.Add(remountWindow)) || r.often("/full", start.Add(remountWindow+time.Second)) {
+		t.Error("a try counts for as long as the window is")
+	}
+	if r.often("/old", start) || len(r.begun) != 1 {
+		t.Errorf("what is over is kept: %v", r.begun)
+	}
+}
+
+// Files that were labelled and do not have the label are not labelled again and again.
+func TestRelabelWithoutEffect(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	point := h.mount("data")
+	h.fill(point, 10)
+	var tries atomic.Int32
+	h.heard = func(e Event) {
+		switch e.Kind {
+		case RelabelStarted:
+			tries.Add(1)
+		case RelabelDone: // between the label and the look at it
+			if err := unix.Setxattr(point, "security.selinux", []byte(private+"\x00"), 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	h.start()
+	v := h.eventually(point, Failed)
+	if want := "every file was given the label " + shared + ", and " + point + " has " + private; v.Code != CodeRelabelFailed || v.Reason != want {
+		t.Errorf("%s %s\nwant %s", v.Code, v.Reason, want)
+	}
+	h.mount("other")
+	time.Sleep(200 * time.Millisecond)
+	if got := tries.Load(); got != 1 {
+		t.Errorf("labelled %d times", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/policystore"
@@ -13,18 +14,39 @@ import (
 	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
-// WatchConfig gives what the mount watcher needs to know of the declared state.
-func WatchConfig(declared *provision.State) mountwatch.Config {
+// WatchConfig gives what the mount watcher needs to know of the declared state. Contexts are in the form in which the kernel shows them; one
+// that its policy does not know is left as it is, for the verdict on the volume to say so.
+func (h *Host) WatchConfig(declared *provision.State) (mountwatch.Config, error) {
 	c := mountwatch.Config{SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
 		Limits: relabel.Limits{EntriesPerSecond: declared.Relabel.EntriesPerSecond, CPUPercent: declared.Relabel.CPUPercent}}
 	for _, v := range declared.Volumes {
+		context, err := h.canonical(v.Context)
+		if err != nil {
+			return c, err
+		}
+		level := v.Level
+		if r, err := secontext.ParseRange(level); err == nil {
+			level = r.String()
+		}
 		c.Rules = append(c.Rules, judge.Rule{
 			Name: v.Name, Source: v.Source.String(),
 			Match:   judge.Match{Mountpoint: v.Match.Mountpoint, Source: v.Match.Source, FSType: v.Match.FSType, Label: v.Match.Label, UUID: v.Match.UUID},
-			Context: v.Context, Level: v.Level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required,
+			Context: context, Level: level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required,
 		})
 	}
-	return c
+	return c, nil
+}
+
+// canonical gives a context as the kernel has it, where there is one that knows it.
+func (h *Host) canonical(context string) (string, error) {
+	if h.Kernel == nil {
+		return string(secontext.Context(context).Tidy()), nil
+	}
+	canonical, known, err := h.Kernel.Canonical(context)
+	if err != nil || !known {
+		return context, err
+	}
+	return canonical, nil
 }
 
 // MountHost gives what the verdicts on all mounts depend on.
@@ -40,14 +62,19 @@ func (h *Host) MountHost() (judge.Host, error) {
 	}
 	defer f.Close()
 	contexts, err := seconfig.ParseContainerContexts(f)
-	host.DefaultContext = contexts["file"]
+	if err == nil {
+		host.DefaultContext, err = h.canonical(contexts["file"])
+	}
 	return host, err
 }
 
 // volumeStatus adds the volumes and what is wrong with them.
 func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.State) error {
 	s.Volumes = []mountwatch.Volume{}
-	config := WatchConfig(declared)
+	config, err := h.WatchConfig(declared)
+	if err != nil {
+		return err
+	}
 	if !h.Root.IsHost() || len(config.Rules) == 0 {
 		return nil
 	}

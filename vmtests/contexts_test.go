@@ -1,9 +1,13 @@
 package vmtests
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestDeclaredFileContexts declares labels for two paths, one of them on the overlay of /etc, changes one, and takes both back: what is
-// there gets its label each time, and nothing beside it is touched.
+// there gets its label each time, and nothing beside it is touched. One context has its type by an old name and its categories in an order
+// of its own: what counts is what it means.
 func TestDeclaredFileContexts(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
@@ -12,16 +16,21 @@ func TestDeclaredFileContexts(t *testing.T) {
 	beside := "\n" + m.Must(t, "stat -c '%C %Z' /srv/beside /etc/hosts")
 	declare := func(level string) string {
 		return "version: 1\npolicy:\n  file_contexts:\n" +
-			"    - {path: '/srv/data(/.*)?', context: 'system_u:object_r:container_file_t:" + level + "'}\n" +
+			"    - {path: '/srv/data(/.*)?', context: 'system_u:object_r:" + alias + ":" + level + "'}\n" +
 			"    - {path: '/etc/vmtest(/.*)?', context: 'system_u:object_r:container_file_t:s0'}\n"
 	}
 	for _, level := range []string{"s0:c1,c2", "s0"} {
-		m.put(t, "/etc/selinux-provision/config.d/10-site.yaml", declare(level))
+		declared := strings.Replace(level, "c1,c2", "c2,c1", 1)
+		m.put(t, "/etc/selinux-provision/config.d/10-site.yaml", declare(declared))
 		t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 		data := "system_u:object_r:container_file_t:" + level
-		m.expect(t, "declared with level "+level, look, data+"\n"+data+"\nsystem_u:object_r:container_file_t:s0"+beside)
+		m.expect(t, "declared with level "+declared, look, data+"\n"+data+"\nsystem_u:object_r:container_file_t:s0"+beside)
 		m.status(t, 0)
 	}
+	const byHand = "mkdir -p /srv/tree/sub && /opt/bin/selinux-provision relabel /srv/tree --verify --context system_u:object_r:" + alias + ":s0:c2,c1"
+	m.Must(t, byHand)
+	m.expect(t, "labelled by hand, and again", byHand+" | grep -o '[0-9]* right already'; stat -c %C /srv/tree /srv/tree/sub",
+		"2 right already\nsystem_u:object_r:container_file_t:s0:c1,c2\nsystem_u:object_r:container_file_t:s0:c1,c2")
 	m.Must(t, "rm /etc/selinux-provision/config.d/10-site.yaml")
 	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 	if left := m.Must(t, "find /srv/data /etc/vmtest -context '*container_file_t*'"); left != "" {

@@ -25,6 +25,9 @@ const (
 	shared  = "system_u:object_r:container_file_t:s0"
 	private = "system_u:object_r:container_file_t:s0:c10,c20"
 	other   = "system_u:object_r:container_ro_file_t:s0"
+
+	// alias is an old name of container_file_t.
+	alias = "svirt_lxc_file_t"
 )
 
 // volume is what the tests read of a volume in status --json.
@@ -130,6 +133,10 @@ func scenarios() []scenario {
 		{name: "ext4-relabel-wrong", mount: ext4(`context="` + other + `"`), rule: "strategy: relabel", want: "refused other-context", label: other},
 		{name: "ext4-categories", mount: ext4("") + fill, rule: "level: 's0:c10,c20'", want: option, label: private},
 		{name: "ext4-relabel-categories", mount: ext4("") + fill, rule: "strategy: relabel, level: 's0:c10,c20'", want: files, label: private},
+		// Old names of the type, and categories in another order than the kernel's: mounted or labelled once, not without end.
+		{name: "ext4-alias", mount: ext4("") + fill, rule: "context: 'system_u:object_r:" + alias + ":s0:c20,c10'", want: option, label: private},
+		{name: "ext4-relabel-alias", mount: ext4("") + fill, rule: "strategy: relabel, context: 'system_u:object_r:" + alias + ":s0'", want: files},
+		{name: "ext4-paths-alias", mount: ext4("") + "; mkdir -p $v/pvc-1/x", rule: "paths: [pvc-1], context: 'system_u:object_r:" + alias + ":s0'", want: files, label: "-"},
 		{name: "ext4-readonly", mount: ext4("ro"), rule: "strategy: relabel", want: "refused read-only", label: "-"},
 		{name: "ext4-paths", mount: "mkdir -p $i.d/pvc-1/x $i.d/pvc-2 $i.d/beside; truncate -s 32M $i; mkfs.ext4 -q -d $i.d $i; " + loop(""), rule: "paths: [pvc-1, pvc-2]", want: files, label: "-"},
 		{name: "ext4-no-path", mount: ext4(""), rule: "paths: [pvc-1]", want: "failed relabel-failed", label: "-"},
@@ -235,6 +242,8 @@ func TestVolumes(t *testing.T) {
 	m.expect(t, "the refusal of one, by its fields", "journalctl -b -o cat MESSAGE_ID=494bc9beb770426a895350146ed44acd SELINUX_PROVISION_RULE=btrfs-auto "+
 		"SELINUX_PROVISION_MOUNTPOINT=/v/btrfs-auto SELINUX_PROVISION_CODE=btrfs PRIORITY=4", "btrfs-auto: cannot label /v/btrfs-auto: it is on Btrfs, where one context= would "+
 		"hold for every subvolume, and where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs")
+	m.expect(t, "a volume is mounted again, or its files are labelled, once for each of its mounts",
+		"for v in ext4-alias ext4-relabel-alias ext4-paths-alias; do journalctl -b -o cat SELINUX_PROVISION_MOUNTPOINT=/v/$v | grep -c 'mounted again\\|are being labelled'; done", "1\n1\n1")
 	m.expect(t, "notes of what is unmounted", "ls /run/selinux-provision/unmounted", "")
 	t.Log("system calls that this systemd does not know:", m.Must(t, "journalctl -b --no-pager | grep -i 'unknown system call\\|failed to parse system call' || true"),
 		"IDs of mounts:", m.Must(t, "grep -o 'mount_id.*' /run/selinux-provision/volumes/mounts.json | head -3"))

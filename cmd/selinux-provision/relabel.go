@@ -20,9 +20,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -123,7 +125,7 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		return err
 	}
 	defer root.Close()
-	labels, scope, err := relabelLabels(root, f)
+	labels, scope, err := relabelLabels(ctx, root, f)
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 }
 
 // relabelLabels turns the flags into what the engine wants, and asks the kernel whether it knows the context.
-func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.Scope, error) {
+func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.Scope, error) {
 	switch {
 	case f.fromPolicy && f.context != "":
 		return nil, 0, usageError{errors.New("cannot use --context together with --from-policy: give one of them")}
@@ -203,6 +205,11 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 	case f.workers < 0 || f.entries < 0 || f.cpu < 0:
 		return nil, 0, usageError{errors.New("cannot use a number below 0: leave --workers, --max-rate or --max-cpu out for the default")}
 	}
+	forms, err := openForms(ctx, root)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer forms.close()
 	if f.fromPolicy {
 		policyType, err := policyType(root)
 		if err != nil {
@@ -212,11 +219,16 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 		if err != nil {
 			return nil, 0, err
 		}
+		contexts.Rewrite(func(context string) string {
+			if canonical, err := forms.canonical(context); err == nil {
+				return canonical
+			}
+			return context // setting it says what is wrong with it
+		})
 		return relabel.FromPolicy(contexts, f.force), relabel.System, nil
 	}
 	label := f.context
 	if label == "default" {
-		var err error
 		if label, err = containerFileContext(root); err != nil {
 			return nil, 0, err
 		}
@@ -227,12 +239,8 @@ func relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.
 	if err := secontext.Context(label).Check(); err != nil {
 		return nil, 0, usageError{fmt.Errorf("cannot use context %q: %w", label, err)}
 	}
-	if root.IsHost() {
-		if err := knownToKernel(label); err != nil {
-			return nil, 0, err
-		}
-	}
-	return relabel.Fixed(label), relabel.Volume, nil
+	label, err = forms.canonical(label)
+	return relabel.Fixed(label), relabel.Volume, err
 }
 
 func policyType(root *hostfs.Root) (string, error) {
@@ -273,24 +281,48 @@ func containerFileContext(root *hostfs.Root) (string, error) {
 	return contexts["file"], nil
 }
 
-// knownToKernel asks the loaded policy, where there is one.
-func knownToKernel(label string) error {
-	k, err := kernel.Open()
-	if errors.Is(err, kernel.ErrDisabled) {
-		return nil
+// policyForms gives contexts the form in which the policy writes them: the one in the kernel, or, where there is none, the one in the tree.
+type policyForms struct {
+	kernel *kernel.SELinux
+	tree   *policydb.Policy // nil: there is no policy either
+}
+
+func openForms(ctx context.Context, root *hostfs.Root) (*policyForms, error) {
+	if root.IsHost() {
+		k, err := kernel.Open()
+		if !errors.Is(err, kernel.ErrDisabled) {
+			return &policyForms{kernel: k}, err
+		}
 	}
-	if err != nil {
-		return err
+	// A tree without a policy, or with one that is damaged, is no reason not to label it.
+	tree, _ := (&collect.Host{Root: root}).Policy(ctx)
+	return &policyForms{tree: tree}, nil
+}
+
+func (p *policyForms) close() {
+	if p.kernel != nil {
+		_ = p.kernel.Close()
 	}
-	valid, err := k.ValidContext(label)
-	_ = k.Close()
-	if err != nil {
-		return fmt.Errorf("cannot check context %q: %w", label, err)
+}
+
+// canonical refuses what the kernel does not know. The policy of a tree may be about to get its modules.
+func (p *policyForms) canonical(label string) (string, error) {
+	if p.kernel != nil {
+		canonical, known, err := p.kernel.Canonical(label)
+		if err != nil {
+			return "", fmt.Errorf("cannot check context %q: %w", label, err)
+		}
+		if !known {
+			return "", usageError{fmt.Errorf("cannot use context %q: the loaded policy does not know it: is the type spelled right, and its module loaded?", label)}
+		}
+		return canonical, nil
 	}
-	if !valid {
-		return usageError{fmt.Errorf("cannot use context %q: the loaded policy does not know it: is the type spelled right, and its module loaded?", label)}
+	if p.tree != nil {
+		if canonical, known := p.tree.Canonical(label); known {
+			return canonical, nil
+		}
 	}
-	return nil
+	return string(secontext.Context(label).Tidy()), nil
 }
 
 // relabelState keeps what a run that was broken off has done, one file for each tree. It may be removed at any time.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
@@ -214,5 +217,32 @@ func TestRelabelKeepsDeclaredLimits(t *testing.T) {
 		if f.workers != c.workers || f.entries != c.entries || !strings.Contains(errs.String(), c.told) || c.told == "" && errs.Len() > 0 {
 			t.Errorf("%q with %q: %d workers, %d entries a second, %q; want %d, %d, %q", c.yaml, c.flags, f.workers, f.entries, errs.String(), c.workers, c.entries, c.told)
 		}
+	}
+}
+
+// The command line and the configuration have one idea of what a context is.
+func TestRelabelTakesWhatTheConfigurationTakes(t *testing.T) {
+	dir := t.TempDir()
+	for context, good := range map[string]bool{
+		"system_u:object_r:container_file_t:s0": true, "system_u:object_r:a.b:s0-s0:c0.c1023": true, "a:b:c:s0:c2,c1": true,
+		"a:b:c": false, "a:b:c:x0": false, "a:b:c:s0:c3.c1": false, "a:b:c:s0:c01": false, "a:b:c..d:s0": false, "a:b:c:SystemLow": false, "a:b:c:s0:": false,
+	} {
+		code, _, errs := callRelabel(t, "--root", dir, "/none", "--context", context)
+		text := fmt.Sprintf("version: 1\nvolumes: [{name: a, match: {mountpoint: /a}, context: '%s'}]\npolicy: {file_contexts: [{path: /a, context: '%s'}]}\n", context, context)
+		_, err := provision.Parse("c.yaml", strings.NewReader(text))
+		if (code != exitUsage) != good || (err == nil) != good || !good && strings.Count(err.Error(), "as a context") != 2 {
+			t.Errorf("%s: relabel %d %s, configuration %v", context, code, errs, err)
+		}
+	}
+}
+
+// Beneath --root the policy of the tree says what an old name of a type means.
+func TestRelabelByTheTreesPolicy(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("srv/data/file", "")
+	const context = "system_u:object_r:container_file_t:s0:c1,c2"
+	answer := call(t, "--root", tree.Dir, "relabel", "/srv/data", "--dry-run", "--context", "system_u:object_r:svirt_lxc_file_t:s0:c2,c1")
+	if answer.code != exitDone || !strings.Contains(answer.stdout, "would relabel /srv/data/file from no context to "+context+"\n") {
+		t.Errorf("%+v", answer)
 	}
 }

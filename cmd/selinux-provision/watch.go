@@ -104,7 +104,7 @@ func (a *app) watcher(h *stages.Host) (*mountwatch.Watcher, error) {
 			if err != nil {
 				return mountwatch.Config{}, err
 			}
-			return stages.WatchConfig(declared), nil
+			return h.WatchConfig(declared)
 		},
 		Report: a.volumeReporter(), Watchdog: systemd.WatchdogInterval(),
 	}
@@ -131,7 +131,11 @@ func (a *app) waitFor(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := mountwatch.Wait(ctx, h.Root, host, stages.WatchConfig(declared), name)
+	config, err := h.WatchConfig(declared)
+	if err != nil {
+		return err
+	}
+	volumes, err := mountwatch.Wait(ctx, h.Root, host, config, name)
 	if err != nil {
 		return err
 	}
@@ -284,8 +288,12 @@ func generate(to string, log io.Writer) {
 		say(4, "cannot label the mounts that systemd makes: the configuration is wrong: %v", err)
 		return
 	}
-	config := stages.WatchConfig(declared)
-	if len(config.Rules) == 0 {
+	if len(declared.Volumes) == 0 {
+		return
+	}
+	config, err := h.WatchConfig(declared)
+	if err != nil {
+		say(4, "cannot label the mounts that systemd makes: %v", err)
 		return
 	}
 	host, err := h.MountHost()

@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Kind is the type of a file, as the second column of an entry gives it: "-d" for a directory. Any is for every type.
@@ -42,7 +43,7 @@ const (
 )
 
 // none stands for a path that is to have no label of the policy's.
-const none = "<<none>>"
+const none = string(secontext.None)
 
 const (
 	longestLine = 1 << 16 // an entry's parts are shorter than 64 KiB each in libselinux (label_support.c)
@@ -126,6 +127,32 @@ func New() *Contexts {
 
 // Len is how many entries there are.
 func (c *Contexts) Len() int { return c.count }
+
+// Rewrite gives each context another form. It is for use before the first Lookup: a policy's file contexts may name a type by an alias,
+// which no file shows.
+func (c *Contexts) Rewrite(form func(context string) string) {
+	forms := map[string]string{none: none}
+	rewrite := func(entries []entry) {
+		for i := range entries {
+			e := &entries[i]
+			if _, known := forms[e.context]; !known {
+				forms[e.context] = form(e.context)
+			}
+			e.context = forms[e.context]
+		}
+	}
+	for _, entries := range c.literals {
+		rewrite(entries)
+	}
+	var below func(n *node)
+	below = func(n *node) {
+		rewrite(n.entries)
+		for _, child := range n.children {
+			below(child)
+		}
+	}
+	below(&c.root)
+}
 
 // Digest is the same for file contexts that were read from the same lines, in hexadecimal digits. It is not for use while lines are added.
 func (c *Contexts) Digest() string { return hex.EncodeToString(c.digest.Sum(nil)) }

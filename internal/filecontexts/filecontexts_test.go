@@ -125,3 +125,18 @@ func FuzzLookup(f *testing.F) {
 		}
 	})
 }
+
+// A context is rewritten wherever its entry is kept, and asked for once.
+func TestRewrite(t *testing.T) {
+	c := parse(t, "/a\ta:b:old_t:s0\n/srv/data(/.*)?\ta:b:old_t:s0\n/x.z\ta:b:old_t:s0\n/keep\ta:b:c:s0\n/none\t<<none>>\n")
+	asked := map[string]int{}
+	c.Rewrite(func(context string) string { asked[context]++; return strings.Replace(context, "old_t", "new_t", 1) })
+	for path, want := range map[string]string{"/a": "a:b:new_t:s0", "/srv/data/x": "a:b:new_t:s0", "/xyz": "a:b:new_t:s0", "/keep": "a:b:c:s0", "/none": ""} {
+		if got, found := c.Lookup(path, Regular); found != (want != "") || found && got != want {
+			t.Errorf("%s: %q, %v", path, got, found)
+		}
+	}
+	if len(asked) != 2 || asked["a:b:old_t:s0"] != 1 {
+		t.Errorf("asked for %v", asked)
+	}
+}

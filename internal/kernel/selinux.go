@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,8 +37,9 @@ var (
 
 // SELinux is an open handle of selinuxfs. It may be used by several goroutines at once.
 type SELinux struct {
-	dir  int
-	name string
+	dir       int
+	name      string
+	canonical func(ctx string) (string, error)
 }
 
 // Open gives a handle of the running kernel's selinuxfs, and ErrDisabled if there is none.
@@ -55,6 +57,11 @@ func Open() (*SELinux, error) {
 		unix.Close(s.dir)
 		return nil, fmt.Errorf("%w: selinuxfs is not mounted on %s", ErrDisabled, mountPoint)
 	}
+	// Container runtimes ask through this library, and its answer is what they use. Where it would not take this selinuxfs, it takes a file
+	// in the current directory instead.
+	if fs.Flags&unix.ST_RDONLY == 0 {
+		s.canonical = selinux.CanonicalizeContext
+	}
 	return s, nil
 }
 
@@ -67,7 +74,9 @@ func OpenAt(dir string) (*SELinux, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", dir, err)
 	}
-	return &SELinux{dir: fd, name: dir}, nil
+	s := &SELinux{dir: fd, name: dir}
+	s.canonical = func(ctx string) (string, error) { return s.ask("context", ctx) }
+	return s, nil
 }
 
 // Close gives the handle back. The handle must not be used afterwards.
@@ -218,16 +227,20 @@ func (f *policyFile) Read(p []byte) (int, error) {
 // Close gives the policy back, so that others can open it.
 func (f *policyFile) Close() error { return unix.Close(f.fd) }
 
-// ValidContext says whether the loaded policy knows a context. Before the first policy load every context is valid.
-func (s *SELinux) ValidContext(ctx string) (bool, error) {
+// Canonical gives a context as the loaded policy writes it, and whether the policy knows it: the own name of a type in place of an alias,
+// categories in their order. What the kernel shows anywhere, in the mount table, in an extended attribute or in a record, is in this form.
+func (s *SELinux) Canonical(ctx string) (canonical string, known bool, err error) {
 	if ctx == "" || strings.ContainsRune(ctx, 0) {
-		return false, nil
+		return "", false, nil
 	}
-	err := s.write("context", append([]byte(ctx), 0))
+	canonical, err = s.canonical(ctx)
 	if errors.Is(err, unix.EINVAL) {
-		return false, nil
+		return "", false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return "", false, fmt.Errorf("cannot ask the kernel about the context %q: %w", ctx, err)
+	}
+	return canonical, true, nil
 }
 
 func (s *SELinux) number(file string) (uint32, error) {

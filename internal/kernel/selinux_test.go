@@ -132,19 +132,17 @@ func TestSetBooleans(t *testing.T) {
 	}
 }
 
-func TestValidContext(t *testing.T) {
-	s := fake(t, map[string]string{"context": ""})
-	if ok, err := s.ValidContext("system_u:object_r:tmp_t:s0"); !ok || err != nil {
-		t.Error(ok, err)
-	}
-	if written, err := os.ReadFile(s.name + "/context"); string(written) != "system_u:object_r:tmp_t:s0\x00" || err != nil {
-		t.Errorf("%q %v", written, err)
+// A file in the place of the kernel's answers with the question, and with what of its own content is longer.
+func TestCanonical(t *testing.T) {
+	s := fake(t, map[string]string{"context": "                        x\x00"})
+	if got, ok, err := s.Canonical("system_u:object_r:tmp_t:"); got != "system_u:object_r:tmp_t:x" || !ok || err != nil {
+		t.Errorf("%q, %v, %v", got, ok, err)
 	}
 	// This file of the kernel answers EINVAL to what is no number, as selinuxfs does to an unknown context.
 	s = fake(t, map[string]string{"context": "->/proc/self/oom_score_adj"})
 	for _, ctx := range []string{"system_u:object_r:tmp_t:s0", "", "a\x00b"} {
-		if ok, err := s.ValidContext(ctx); ok || err != nil {
-			t.Error(ok, err)
+		if got, ok, err := s.Canonical(ctx); got != "" || ok || err != nil {
+			t.Error(got, ok, err)
 		}
 	}
 }
@@ -167,8 +165,8 @@ func TestErrors(t *testing.T) {
 		{"loads", func() error { _, err := s.PolicyLoads(); return err }, "cannot use DIR/status: it has 5 bytes of 20"},
 		{"boolean", func() error { _, _, err := s.Boolean("odd"); return err },
 			`cannot use DIR/booleans/odd: "yes" is not two flags`},
-		{"context", func() error { _, err := s.ValidContext("a"); return err },
-			"cannot write DIR/context: no space left on device"},
+		{"context", func() error { _, _, err := s.Canonical("a"); return err },
+			`cannot ask the kernel about the context "a": cannot ask DIR/context: no space left on device`},
 		{"refused", func() error { return full.SetEnforcing(false) },
 			"cannot switch the kernel to permissive: cannot write DIR/enforce: no space left on device"},
 		{"endless change", func() error { _, err := full.PolicyLoads(); return err },
