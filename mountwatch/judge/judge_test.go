@@ -129,6 +129,8 @@ func TestJudge(t *testing.T) {
 			facts: Facts{RootLabel: files, Labelled: files}, want: WantsContext},
 		{name: "paths labelled before", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")},
 			facts: Facts{RootLabel: "system_u:object_r:unlabeled_t:s0", Labelled: files}, want: Right},
+		{name: "paths labelled before with another", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")},
+			facts: Facts{RootLabel: files, Labelled: other}, want: WantsRelabel},
 
 		// Refused.
 		{name: "SELinux off", host: Host{DefaultContext: files}, rules: []Rule{data}, table: table{disk("/data")}, want: Refused, code: CodeSELinuxOff},
@@ -151,6 +153,10 @@ func TestJudge(t *testing.T) {
 			want: Refused, code: CodeTwoLabels, says: `the rule "second" (c.yaml:9) wants another label for the same file system at /again`},
 		{name: "two rules, one label", rules: []Rule{data, second(at("/again"), files)}, table: table{disk("/data"), disk("/again", id(101))},
 			want: WantsRelabel},
+		{name: "a rule for the system's own mount of it is no second label", rules: []Rule{data, second(at("/usr/local/x"), other)},
+			table: table{disk("/data"), disk("/usr/local/x", id(101))}, want: WantsRelabel},
+		{name: "a rule for the kubelet's mount of it is no second label", rules: []Rule{data, second(at("/var/lib/kubelet/**"), other)},
+			table: table{disk("/data"), disk("/var/lib/kubelet/pods/1/volumes/x", id(101))}, want: WantsRelabel},
 
 		// Left alone.
 		{name: "kubelet", rules: matching(at("/var/lib/kubelet/**")), table: table{disk("/var/lib/kubelet/pods/1/volumes/x")}, want: LeftAlone, code: CodeKubelet},
