@@ -160,15 +160,3 @@ func FuzzExt4(f *testing.F) {
 		}
 	})
 }
-
-// FuzzMounts reads what claims to be a mount table.
-func FuzzMounts(f *testing.F) {
-	f.Add([]byte("36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"))
-	f.Fuzz(func(t *testing.T, table []byte) {
-		for _, m := range parseMounts(table) {
-			if m.fstype == "" {
-				t.Fatalf("%+v", m)
-			}
-		}
-	})
-}

@@ -3,12 +3,12 @@ package relabel
 import (
 	"context"
 	"fmt"
-	"os"
-	"strings"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -65,24 +65,29 @@ func (r *run) possible(ctx context.Context) error {
 
 // takesLabels says why the mount takes no labels; "" if it does.
 func (r *run) takesLabels() string {
-	if strings.Contains(r.place.superOp+",", "context=") && !strings.Contains(r.place.superOp, "seclabel") {
+	m := r.place.mount
+	if m != nil && m.Context() != "" && !m.Seclabel() {
 		return "it is mounted with context=, which gives everything on it one label: mount it with another one, or without"
+	}
+	fstype := "unknown"
+	if m != nil {
+		fstype = m.FSType
 	}
 	var value [secontext.MaxSize]byte
 	h := &worker{run: r, sys: r.target.sys}
 	if _, errno := h.get(handle{fd: r.target.fd, pinned: true}, value[:]); errno == unix.EOPNOTSUPP {
-		return "its file system (" + r.place.fstype + ") keeps no labels: mount it with context= instead"
+		return "its file system (" + fstype + ") keeps no labels: mount it with context= instead"
 	}
-	if r.place.known && !strings.Contains(r.place.superOp, "seclabel") && enforcesLabels() {
-		return "its file system (" + r.place.fstype + ") keeps no labels of its own here, as the policy says: mount it with context= instead"
+	if m != nil && !m.Seclabel() && enforcesLabels() {
+		return "its file system (" + fstype + ") keeps no labels of its own here, as the policy says: mount it with context= instead"
 	}
 	return ""
 }
 
 // enforcesLabels tells whether the kernel has SELinux with a policy: then it marks the mounts that take labels.
 func enforcesLabels() bool {
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	return err == nil && strings.Contains(string(table), "seclabel")
+	all, err := mounts.Read()
+	return err == nil && slices.ContainsFunc(all, (*mounts.Mount).Seclabel)
 }
 
 // blocksFor gives how many blocks the labels of files take outside of their inodes: files with one label share a block, up to 1024 of them

@@ -94,7 +94,7 @@ func (t *Target) newRun(o Options) (*run, error) {
 	}
 	var err error
 	if r.place, err = t.place(); err != nil {
-		return nil, fmt.Errorf("cannot relabel %s: cannot read the mount table: %w", t.path, err)
+		return nil, fmt.Errorf("cannot relabel %s: %w", t.path, err)
 	}
 	return r, nil
 }

@@ -1,8 +1,6 @@
 package relabel
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 )
 
@@ -148,18 +147,18 @@ func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
 // protectedElsewhere gives the path in the operating system's trees at which the target is seen too, by a bind mount of it or of a
 // directory above; "" if there is none. What is mounted into such a tree is not the system's, but data that it uses.
 func (t *Target) protectedElsewhere() string {
-	here, mounts, err := t.mounts()
-	if err != nil || !here.known || !within(t.path, here.point) {
+	here, all, err := t.mounts()
+	if err != nil || here.mount == nil || !within(t.path, here.mount.Mountpoint) {
 		return ""
 	}
-	inside := path.Join(here.root, strings.TrimPrefix(t.path, here.point))
-	for _, m := range mounts {
-		if m.device != here.device || !within(inside, m.root) || slices.ContainsFunc(protected.Trees(), func(tree string) bool {
-			return m.point != tree && within(m.point, tree)
+	inside := path.Join(here.mount.Root, strings.TrimPrefix(t.path, here.mount.Mountpoint))
+	for _, m := range all {
+		if m.Device != here.mount.Device || !within(inside, m.Root) || slices.ContainsFunc(protected.Trees(), func(tree string) bool {
+			return m.Mountpoint != tree && within(m.Mountpoint, tree)
 		}) {
 			continue
 		}
-		where := path.Join(m.point, strings.TrimPrefix(inside, m.root))
+		where := path.Join(m.Mountpoint, strings.TrimPrefix(inside, m.Root))
 		if !protected.Path(where) {
 			continue
 		}
@@ -189,75 +188,22 @@ func (t *Target) hasLabels() error {
 	return nil
 }
 
-// mount is a line of the mount table.
-type mount struct {
-	id, parent       int
-	root, point      string
-	device           string // "MAJOR:MINOR"
-	fstype, source   string
-	options, superOp string
-}
-
-// parseMounts reads /proc/PID/mountinfo (proc_pid_mountinfo(5)). Lines that are not of its form are passed over: the table is a hint
-// here, for the walk does not depend on it.
-func parseMounts(table []byte) (mounts []mount) {
-	for line := range bytes.Lines(table) {
-		before, after, found := strings.Cut(strings.TrimSuffix(string(line), "\n"), " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if !found || len(fields) < 6 || len(rest) < 2 {
-			continue
-		}
-		id, errID := strconv.Atoi(fields[0])
-		parent, errParent := strconv.Atoi(fields[1])
-		if errID != nil || errParent != nil {
-			continue
-		}
-		m := mount{id: id, parent: parent, device: fields[2], root: unescape(fields[3]), point: unescape(fields[4]), options: fields[5],
-			fstype: rest[0], source: unescape(rest[1])}
-		if len(rest) > 2 {
-			m.superOp = rest[2]
-		}
-		mounts = append(mounts, m)
-	}
-	return mounts
-}
-
-// unescape undoes the octal escapes of the mount table: space, tab, newline and backslash.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
 // place is what the mount table says of a target.
 type place struct {
-	mount       // the mount that it is on
-	known  bool // it was found
-	isRoot bool // it is that mount's root
+	mount  *mounts.Mount // that it is on; nil if it was not found
+	isRoot bool          // it is that mount's root
 	below  []string
 }
 
 // whole tells whether the target is all of its file system.
-func (p place) whole() bool { return p.known && p.isRoot && p.root == "/" }
+func (p place) whole() bool { return p.mount != nil && p.isRoot && p.mount.Whole() }
 
 // place finds the target in the mount table, and what is mounted below it.
 func (t *Target) place() (place, error) {
-	found, mounts, err := t.mounts()
-	for _, m := range mounts {
-		if m.point != t.path && within(m.point, t.path) && m.id != found.id {
-			found.below = append(found.below, m.point)
+	found, all, err := t.mounts()
+	for _, m := range all {
+		if m.Mountpoint != t.path && within(m.Mountpoint, t.path) && m != found.mount {
+			found.below = append(found.below, m.Mountpoint)
 		}
 	}
 	slices.Sort(found.below)
@@ -266,24 +212,26 @@ func (t *Target) place() (place, error) {
 }
 
 // mounts gives the mount table, and in it the target's mount, by its number and not by its path.
-func (t *Target) mounts() (place, []mount, error) {
+func (t *Target) mounts() (place, []*mounts.Mount, error) {
 	var stx unix.Statx_t
 	err := unix.Statx(t.fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &stx)
-	if err != nil || stx.Mask&unix.STATX_MNT_ID == 0 { // Linux before 5.8
-		return place{}, nil, errors.Join(err)
+	if err != nil {
+		return place{}, nil, fmt.Errorf("cannot tell its mount: %w", err)
 	}
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	if stx.Mask&unix.STATX_MNT_ID == 0 { // Linux before 5.8
+		return place{}, nil, nil
+	}
+	all, err := mounts.Read()
 	if err != nil {
 		return place{}, nil, err
 	}
-	var found place
-	mounts := parseMounts(table)
-	for _, m := range mounts {
-		if uint64(m.id) == stx.Mnt_id {
-			found = place{mount: m, known: true, isRoot: stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0}
+	found := place{isRoot: stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0}
+	for _, m := range all {
+		if uint64(m.ID) == stx.Mnt_id {
+			found.mount = m
 		}
 	}
-	return found, mounts, nil
+	return found, all, nil
 }
 
 func within(name, dir string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -51,7 +50,7 @@ func (h *Host) Observe() Evidence {
 		Policy:     func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
 		Audit:      kernel.Audit,
 		Loads:      h.Kernel.PolicyLoads,
-		Mounts:     readMounts,
+		Mounts:     mounts.Read,
 		Label:      rootLabel,
 	}
 }
@@ -86,15 +85,6 @@ func denialLine(d *avc.Denial, s avc.Subject) string {
 		line += " " + clean(name)
 	}
 	return line + " of type " + clean(d.Target.Type())
-}
-
-func readMounts() ([]*mounts.Mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the mount table: %w", err)
-	}
-	defer f.Close()
-	return mounts.Parse(f)
 }
 
 // rootLabel gives up on a mount that does not answer; the goroutine then stays behind until it does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -372,11 +371,11 @@ func (r *run) storage(ctx context.Context, f *facts) error {
 		return err
 	}
 	for _, dir := range containerDirs() {
-		if m := covering(all, dir); m != nil && m.FSType == "btrfs" && r.Root.Exists(dir) {
+		if m := mounts.At(all, dir); m != nil && m.FSType == "btrfs" && r.Root.Exists(dir) {
 			f.btrfs = append(f.btrfs, dir)
 		}
 	}
-	root := covering(all, "/")
+	root := mounts.At(all, "/")
 	looked := map[mounts.Device]bool{}
 	for _, m := range all {
 		if !volume(m) || root != nil && m.Device == root.Device {
@@ -385,7 +384,7 @@ func (r *run) storage(ctx context.Context, f *facts) error {
 		if m.FSType == "btrfs" {
 			f.btrfs = append(f.btrfs, m.Mountpoint)
 		}
-		if looked[m.Device] || r.Evidence.Label == nil || covering(all, m.Mountpoint) != m {
+		if looked[m.Device] || r.Evidence.Label == nil || mounts.At(all, m.Mountpoint) != m {
 			continue
 		}
 		looked[m.Device] = true
@@ -422,15 +421,4 @@ func volume(m *mounts.Mount) bool {
 	}
 	owner := protected.Owner(m.Mountpoint)
 	return owner == "" || owner == "kubelet" && strings.Contains(m.Mountpoint, "/volumes/")
-}
-
-// covering gives the mount that a path is on: of the longest mount points above it, the one that was mounted last.
-func covering(all []*mounts.Mount, name string) (best *mounts.Mount) {
-	for _, m := range all {
-		above := m.Mountpoint == "/" || name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/")
-		if above && (best == nil || len(m.Mountpoint) >= len(path.Clean(best.Mountpoint))) {
-			best = m
-		}
-	}
-	return best
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 func id(c string) string { return strings.Repeat(c, 64) }
@@ -189,15 +190,20 @@ func TestMounts(t *testing.T) {
 23 21 254:16 / /srv/my\040data rw shared:1 - ext4 /dev/vdb rw
 24 21 0:30 / /tmp rw - tmpfs tmpfs rw
 25 23 254:16 /sub /mnt rw - ext4 /dev/vdb rw
-garbage
+26 21 0:31 / /srv/none rw - tmpfs  rw,size=1m
 `
-	m := ParseMounts(strings.NewReader(table), func(number string) string { return map[string]string{"254:0": "vda", "254:16": "vdb"}[number] })
+	all, err := mounts.Parse(strings.NewReader(table))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mountsOf(all, func(d mounts.Device) string { return map[string]string{"254:0": "vda", "254:16": "vdb"}[d.String()] })
 	for _, c := range []struct{ dev, path, want string }{
 		{"vdb", "/srv/my data/x", "/srv/my data ext4"},
 		{"vdb", "", "/mnt ext4"},
 		{"vda", "/srv/other", "/ ext4"},
 		{"tmpfs", "", " tmpfs"}, // which one is not known
 		{"tmpfs", "/tmp/x", "/tmp tmpfs"},
+		{"tmpfs", "/srv/none/x", "/srv/none tmpfs"},
 		{"nfs", "", ""},
 	} {
 		got := ""
@@ -211,10 +217,9 @@ garbage
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add("21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n", "/system.slice/docker-"+id("a")+".scope", "1 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4200 0")
-	f.Add(`1 2 3:4 / /a\04 rw - `, "0::/x", ")")
-	f.Fuzz(func(_ *testing.T, mounts, cgroup, stat string) {
-		ParseMounts(strings.NewReader(mounts), func(string) string { return "" }).Of("x", "/x")
+	f.Add("/system.slice/docker-"+id("a")+".scope", "1 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4200 0")
+	f.Add("0::/x", ")")
+	f.Fuzz(func(_ *testing.T, cgroup, stat string) {
 		ParseCgroup(cgroup)
 		unified(cgroup)
 		startTime(stat)

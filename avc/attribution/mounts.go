@@ -1,16 +1,13 @@
 package attribution
 
 import (
-	"bufio"
-	"io"
 	"path"
-	"strconv"
-	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
-// MountPoint is a line of the host's mount table.
+// MountPoint is a mount of the host.
 type MountPoint struct {
 	Path   string // where it is mounted
 	Type   string // of the file system
@@ -27,12 +24,12 @@ func ReadMounts(root *hostfs.Root) Mounts {
 	if !root.IsHost() {
 		return nil
 	}
-	content, err := root.ReadFile("/proc/self/mountinfo")
+	table, err := mounts.Read()
 	if err != nil {
 		return nil
 	}
-	return ParseMounts(strings.NewReader(string(content)), func(number string) string {
-		target, err := root.Readlink("/sys/dev/block/" + number)
+	return mountsOf(table, func(d mounts.Device) string {
+		target, err := root.Readlink("/sys/dev/block/" + d.String())
 		if err != nil {
 			return ""
 		}
@@ -40,44 +37,16 @@ func ReadMounts(root *hostfs.Root) Mounts {
 	})
 }
 
-// ParseMounts reads a table in the form of /proc/PID/mountinfo (proc(5)). device gives the name of the block device with a number
-// such as "8:1", "" if there is none. A line that is not of that form is left out.
-func ParseMounts(in io.Reader, device func(number string) string) (all Mounts) {
-	lines := bufio.NewReader(in)
-	for {
-		line, err := lines.ReadString('\n')
-		head, tail, found := strings.Cut(line, " - ")
-		before, after := strings.Fields(head), strings.Fields(tail)
-		if found && len(before) >= 6 && len(after) >= 2 {
-			m := MountPoint{Path: unescape(before[4]), Type: after[0], Source: unescape(after[1]), Dev: after[0]}
-			if name := device(before[2]); name != "" {
-				m.Dev, m.Block = name, true
-			}
-			all = append(all, m)
+// mountsOf takes from a table what denials are compared with. name gives the name of a block device, "" if there is none.
+func mountsOf(table []*mounts.Mount, name func(mounts.Device) string) (all Mounts) {
+	for _, m := range table {
+		one := MountPoint{Path: m.Mountpoint, Type: m.FSType, Source: m.Source, Dev: m.FSType}
+		if name := name(m.Device); name != "" {
+			one.Dev, one.Block = name, true
 		}
-		if err != nil {
-			return all
-		}
+		all = append(all, one)
 	}
-}
-
-// unescape takes the octal forms of blank, tab, line feed and backslash away.
-func unescape(text string) string {
-	if !strings.Contains(text, `\`) {
-		return text
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '\\' && i+3 < len(text) {
-			if n, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(text[i])
-	}
-	return b.String()
+	return all
 }
 
 // Of gives the mount that a denial's file system is: the innermost one above a path, or, without a path, the one with the

@@ -93,6 +93,7 @@ func rules() []rule {
 		{"processes", onlyIn("os/exec", "internal/command")},
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
+		{"mount table", saidOnlyIn("mountinfo", "internal/mounts")},
 		{"locks", calledOnlyIn("Flock", "internal/hostfs")},
 		{"SELinux of containers", onlyIn("github.com/opencontainers/selinux/go-selinux", "internal/kernel")},
 		{"mount options of containers", onlyIn("github.com/opencontainers/selinux/go-selinux/label", "internal/secontext")},
@@ -235,6 +236,22 @@ func contextFormRule(s source) (findings []string) {
 		return true
 	})
 	return findings
+}
+
+// saidOnlyIn finds strings with a word that is for some packages only.
+func saidOnlyIn(word string, dirs ...string) func(source) []string {
+	return func(s source) (findings []string) {
+		if !s.isProduct() || slices.Contains(dirs, s.dir) {
+			return nil
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING && strings.Contains(literal.Value, word) {
+				findings = append(findings, fmt.Sprintf("%s: %s is for %s only", s.at(n), word, strings.Join(dirs, ", ")))
+			}
+			return true
+		})
+		return findings
+	}
 }
 
 func nameRule(s source) []string {
@@ -431,6 +448,11 @@ func TestRulesFind(t *testing.T) {
 		{"contexts", "stages/a_test.go", `var a = strings.SplitN(c, ":", 4)`, ""},
 		{"contexts", "internal/secontext/a.go", `var a = strings.SplitN(c, ":", 4)`, ""},
 		{"contexts", "internal/mounts/parse.go", `var a, b, _ = strings.Cut(c, ":")`, ""},
+		{"mount table", "relabel/a.go", "const f = `/proc/self/mountinfo`", "mountinfo is for internal/mounts only"},
+		{"mount table", "stages/a.go", "import \"github.com/moby/sys/mountinfo\"", "mountinfo is for internal/mounts only"},
+		{"mount table", "relabel/a.go", "// as in /proc/self/mountinfo", ""},
+		{"mount table", "internal/mounts/a.go", "const f = `/proc/self/mountinfo`", ""},
+		{"mount table", "relabel/a_test.go", "const f = `/proc/self/mountinfo`", ""},
 		{"names", "internal/util/a.go", "", "the name util says nothing"},
 		{"names", "internal/utility/a.go", "", ""},
 		{"no init", "stages/a.go", "func init() {}", "no func init"},

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 // DeviceOf gives the number of the block device that name leads to, "MAJOR:MINOR" as /sys/dev/block has it.
@@ -29,15 +31,18 @@ func (r *Root) DeviceOf(name string) (string, error) {
 // DevicesBelow gives the block device that the file system that holds name is mounted from, and every device which that one is made
 // of, such as the partition below dm-verity. It asks the mount table: what stat(2) says of a file on Btrfs is no device's number.
 func (r *Root) DevicesBelow(name string) ([]string, error) {
-	table, err := r.ReadFile("/proc/self/mountinfo")
+	if !r.IsHost() {
+		return nil, r.fail("find the mount of", name, errors.New("this is not the running host"))
+	}
+	table, err := mounts.Read()
 	if err != nil {
 		return nil, err
 	}
-	source := sourceOf(table, clean(name))
-	if source == "" {
+	at := mounts.At(table, clean(name))
+	if at == nil {
 		return nil, r.fail("find the mount of", name, fs.ErrNotExist)
 	}
-	first, err := r.DeviceOf(source)
+	first, err := r.DeviceOf(at.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -59,22 +64,6 @@ func (r *Root) DevicesBelow(name string) ([]string, error) {
 		}
 	}
 	return all, nil
-}
-
-// sourceOf gives the source of the innermost mount that holds name, from a mountinfo table (proc(5)).
-func sourceOf(table []byte, name string) string {
-	point, source := "", ""
-	for line := range bytes.Lines(table) {
-		before, after, _ := bytes.Cut(line, []byte(" - "))
-		fields, rest := bytes.Fields(before), bytes.Fields(after)
-		if len(fields) < 6 || len(rest) < 2 {
-			continue
-		}
-		if at := unescape(string(fields[4])); within(name, at) && len(at) >= len(point) {
-			point, source = at, unescape(string(rest[1]))
-		}
-	}
-	return source
 }
 
 func number(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }

@@ -1,14 +1,13 @@
 package hostfs
 
 import (
-	"bufio"
 	"errors"
-	"io"
-	"os"
 	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 )
 
 const opaqueAttribute = "trusted.overlay.opaque"
@@ -82,14 +81,13 @@ func (r *Root) upper(name string) (*Root, string, error) {
 	if !r.IsHost() {
 		return nil, "", nil
 	}
-	table, err := os.Open("/proc/self/mountinfo")
+	table, err := mounts.Read()
 	if err != nil {
 		return nil, "", err
 	}
-	defer table.Close()
-	point, upperdir, err := overlayOf(table, clean(name))
-	if err != nil || upperdir == "" {
-		return nil, "", err
+	point, upperdir := overlayOf(table, clean(name))
+	if upperdir == "" {
+		return nil, "", nil
 	}
 	// The initrd mounted it, when the root file system was still at /sysroot.
 	dir := strings.TrimPrefix(upperdir, "/sysroot")
@@ -106,59 +104,13 @@ func (r *Root) upper(name string) (*Root, string, error) {
 	return &Root{fd: fd, path: dir}, point, nil
 }
 
-// overlayOf reads a mountinfo table (proc(5)) and gives the mount point and the upperdir= option of the overlay that holds
-// name; "" if the innermost mount that holds it is something else or has no upper layer.
-func overlayOf(table io.Reader, name string) (point, upperdir string, err error) {
-	lines := bufio.NewReader(table) // no Scanner: one line may be far longer than 64 KiB
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", "", err
-		}
-		if line == "" {
-			return point, upperdir, nil
-		}
-		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(rest) < 2 { // the source, between type and options, may be empty
-			continue
-		}
-		at := unescape(fields[4])
-		// A later line of the same length is mounted over an earlier one.
-		if !within(name, at) || len(at) < len(point) {
-			continue
-		}
-		point, upperdir = at, ""
-		if rest[0] != "overlay" {
-			continue
-		}
-		for option := range strings.SplitSeq(rest[len(rest)-1], ",") {
-			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
-				upperdir = unescape(dir)
-			}
-		}
+// overlayOf gives the mount point and the upper layer of the overlay that holds name; "" if the innermost mount that holds it is something
+// else or has no upper layer.
+func overlayOf(table []*mounts.Mount, name string) (point, upperdir string) {
+	m := mounts.At(table, name)
+	if m == nil || m.FSType != "overlay" {
+		return "", ""
 	}
+	upperdir, _ = m.SuperOption("upperdir")
+	return m.Mountpoint, mounts.Unescape(upperdir)
 }
-
-func within(name, dir string) bool {
-	return dir == "/" || name == dir || strings.HasPrefix(name, dir+"/")
-}
-
-// unescape undoes the octal escapes (\040 for a space) of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && octal(s[i+1]) && octal(s[i+2]) && octal(s[i+3]) {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func octal(c byte) bool { return c >= '0' && c <= '7' }

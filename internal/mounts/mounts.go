@@ -1,9 +1,8 @@
-// Package mounts is the watcher's eye: the table of the mounts of one mount namespace, and what changes in it.
+// Package mounts reads the mount table, for everybody: Read gives it as it is now, Parse from any reader.
 //
-// Watcher gives the whole table first and then each difference, however many mounts came and went in between. It knows a mount
-// by the kernel's unique ID where there is one (Linux 6.8), and otherwise notices by other means that a mount which looks the
-// same is another file system. Parse reads a table from any reader. Holders tells who else has a superblock mounted, in every
-// mount namespace.
+// Watcher, the eye of the mount watcher, gives the whole table first and then each difference, however many mounts came and went in between. It
+// knows a mount by the kernel's unique ID where there is one (Linux 6.8), and otherwise notices by other means that a mount which looks
+// the same is another file system. Holders tells who else has a superblock mounted, in every mount namespace.
 //
 // Do not use it to find out on which file system a file lies: statx(2) on the file's handle says so. Nothing here mounts,
 // unmounts, or decides anything; package judge does the latter.
@@ -83,15 +82,15 @@ func option(options, name string) (value string, ok bool) {
 	return "", false
 }
 
-// SplitOptions yields the options of a list. A comma between double quotes does not end an option: the kernel writes a context with
-// categories as context="u:r:t:s0:c1,c2".
+// SplitOptions yields the options of a list. A comma in an option or a value that begins with a double quote does not end it before the quote
+// is closed: the kernel writes a context with categories as context="u:r:t:s0:c1,c2". A quote elsewhere is one of a path, such as an overlay's.
 func SplitOptions(options string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		start, quoted := 0, false
 		for i := range len(options) {
 			switch options[i] {
 			case '"':
-				quoted = !quoted
+				quoted = !quoted && (i == start || options[i-1] == '=')
 			case ',':
 				if quoted {
 					continue

@@ -1,5 +1,23 @@
 package mounts
 
+import (
+	"path"
+	"strings"
+)
+
+// At gives the mount that what is at an absolute path lies on, as far as a table alone can tell it, which knows no links: the innermost one, and of
+// several at one place the last. It is nil if there is none.
+func At(all []*Mount, name string) (innermost *Mount) {
+	name = path.Clean(name)
+	for _, m := range all {
+		holds := m.Mountpoint == "/" || name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/")
+		if holds && (innermost == nil || len(m.Mountpoint) >= len(innermost.Mountpoint)) {
+			innermost = m
+		}
+	}
+	return innermost
+}
+
 // Table is all mounts of a namespace at one moment.
 type Table struct {
 	all      []*Mount

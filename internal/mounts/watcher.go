@@ -353,45 +353,46 @@ func (w *Watcher) look() (Change, error) {
 	lines := make(map[int]line, len(w.lines))
 	all := make([]*Mount, 0, len(w.lines))
 	var change Change
-	err = eachLine(descriptor(w.info), func(text []byte, cut bool) error {
-		id := leadingNumber(text)
-		name := unique[id]
+	var id int
+	var name, hash uint64
+	var before line
+	var seen, same bool
+	err = parse(descriptor(w.info), func(text []byte) bool {
+		id = leadingNumber(text)
+		name = unique[id]
 		if w.unique != nil && name == 0 {
-			return nil // it came after the IDs were read
+			return true // it came after the IDs were read
 		}
-		hash := maphash.Bytes(w.seed, text)
-		before, known := w.lines[id]
 		if _, twice := lines[id]; twice {
-			return nil // the table changed while it was read
+			return true // the table changed while it was read
 		}
-		same := known && before.mount.Unique == name && !ended[id]
+		hash = maphash.Bytes(w.seed, text)
+		before, seen = w.lines[id]
+		same = seen && before.mount.Unique == name && !ended[id]
 		if same && before.hash == hash {
 			lines[id] = before
 			all = append(all, before.mount)
-			return nil
+			return true
 		}
-		m, err := parseLine(text, cut)
-		if err != nil {
-			return fmt.Errorf("cannot use a line of the mount table: %w: %q", err, clip(string(text)))
-		}
+		return false
+	}, func(m *Mount) {
 		m.Unique = name
 		if same && before.hash == 0 && *before.mount == *m {
 			m = before.mount // it was known from a notice, and that was right
 			lines[id] = line{hash, m}
 			all = append(all, m)
-			return nil
+			return
 		}
 		lines[id] = line{hash, m}
 		all = append(all, m)
 		if same && (name != 0 || sameFileSystem(before.mount, m)) {
 			change.Changed = append(change.Changed, m)
-			return nil
+			return
 		}
-		if known {
+		if seen {
 			change.Vanished = append(change.Vanished, before.mount)
 		}
 		change.Appeared = append(change.Appeared, m)
-		return nil
 	})
 	if err != nil {
 		return Change{}, err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -148,7 +147,7 @@ func (u *Unit) setOptions(ctx context.Context, rule *judge.Rule, context string)
 
 // mountedStill tells whether a mount is where it was.
 func mountedStill(m *mounts.Mount) bool {
-	all, err := table()
+	all, err := mounts.Read()
 	return err != nil || slices.ContainsFunc(all, func(now *mounts.Mount) bool {
 		return now.ID == m.ID && now.Mountpoint == m.Mountpoint && now.Device == m.Device
 	})
@@ -186,7 +185,7 @@ func unmark(m *mounts.Mount) error {
 
 // Mounted gives what a path leads to if something is mounted there, else nil: the last line of the kernel's table that has it.
 func Mounted(point string) *mounts.Mount {
-	all, err := table()
+	all, err := mounts.Read()
 	if err != nil {
 		return nil
 	}
@@ -200,7 +199,7 @@ func Mounted(point string) *mounts.Mount {
 
 // Stacked tells how many mounts there are at a path, one over the other.
 func Stacked(point string) (n int) {
-	all, err := table()
+	all, err := mounts.Read()
 	if err != nil {
 		return 0
 	}
@@ -219,7 +218,7 @@ func MountedDevice(node, except string) *mounts.Mount {
 		return nil
 	}
 	device := mounts.Device{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
-	all, err := table()
+	all, err := mounts.Read()
 	if err != nil {
 		return nil
 	}
@@ -229,13 +228,4 @@ func MountedDevice(node, except string) *mounts.Mount {
 		}
 	}
 	return nil
-}
-
-func table() ([]*mounts.Mount, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return mounts.Parse(f)
 }
