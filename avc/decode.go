@@ -32,6 +32,8 @@ type Loss struct {
 	Overlong uint64 `json:"overlong"`
 	// Malformed counts what looks like a record and could not be read.
 	Malformed uint64 `json:"malformed"`
+	// Unread is the beginning of the first of these.
+	Unread string `json:"unread,omitempty"`
 }
 
 // Source gives records one by one, in the order in which they were written, and io.EOF at the end.
@@ -41,14 +43,17 @@ type Source interface {
 }
 
 // Decoder reads records from text and finds out by itself, line for line, what it is: the audit daemon's log (raw, enriched,
-// or as ausearch prints it), the kernel's log (dmesg, journalctl -k, syslog), journalctl -o json or -o export, or journalctl's
-// short form, which gives no serial numbers.
+// or as ausearch prints it), the kernel's log (dmesg, journalctl -k, syslog), journalctl -o json, -o json-pretty or -o export, a log
+// shipper's JSON with such a line in it, or journalctl's short form, which gives no serial numbers. Records that somebody pasted are read
+// too: wrapped, several on one line, without their stamp, with what a web page makes of blanks and quotes.
 type Decoder struct {
 	in    io.Reader
 	types map[string]Type
 
-	buf     []byte // what was read and has no line feed yet
-	rest    string // lines not yet given
+	buf     []byte   // what was read and has no line feed yet
+	rest    string   // lines not yet given
+	back    []string // lines to give before these, the last first
+	pretty  *pretty  // an object of JSON that is not at its end
 	err     error
 	skip    bool // inside a line that is too long
 	loss    Loss
@@ -75,14 +80,23 @@ func (d *Decoder) Next() (Record, error) {
 	for {
 		line, err := d.line()
 		if err != nil {
+			if d.pretty != nil {
+				if r, ok := d.endPretty(); ok {
+					return r, nil
+				}
+				if len(d.back) > 0 {
+					continue
+				}
+			}
 			return Record{}, err
 		}
+		line = tidy(line)
 		var r Record
 		var ok bool
 		switch {
 		case strings.HasPrefix(line, "type="):
-			r, ok = d.logLine(line)
-		case strings.HasPrefix(line, "{"):
+			r, ok = d.logLine(d.whole(line))
+		case strings.HasPrefix(line, "{") && len(line) > 1 && !strings.HasSuffix(line, "["):
 			r, ok = d.jsonLine(line)
 		case strings.HasPrefix(line, "__CURSOR="):
 			r, ok, err = d.export()
@@ -100,6 +114,11 @@ func (d *Decoder) Next() (Record, error) {
 
 // line gives the next line without its end.
 func (d *Decoder) line() (string, error) {
+	if n := len(d.back); n > 0 {
+		line := d.back[n-1]
+		d.back = d.back[:n-1]
+		return line, nil
+	}
 	for {
 		if end := strings.IndexByte(d.rest, '\n'); end >= 0 {
 			line := d.rest[:end]
@@ -179,18 +198,35 @@ func (d *Decoder) logLine(line string) (Record, bool) {
 
 // typed reads from "type=" on.
 func (d *Decoder) typed(r *Record, line string) bool {
-	name, rest, found := strings.Cut(strings.TrimPrefix(line, "type="), " ")
-	if !found {
-		d.loss.Malformed++
-		return false
-	}
+	name, rest, _ := strings.Cut(strings.TrimPrefix(line, "type="), " ")
 	r.Type = d.typeOf(name)
 	rest = strings.TrimPrefix(strings.TrimLeft(rest, " "), "msg=")
-	if !d.stamp(r, rest) {
-		d.loss.Malformed++
+	if !d.stamp(r, rest) && !d.unstamped(r, rest) {
+		d.lost(r.Type, line)
 		return false
 	}
+	d.apart(r)
 	return true
+}
+
+// unstamped reads a denial whose time and number somebody blotted out or left off.
+func (d *Decoder) unstamped(r *Record, text string) bool {
+	if !denialText(text) {
+		return false
+	}
+	if _, after, found := strings.Cut(text, "): "); found && strings.HasPrefix(text, "audit(") {
+		text = after
+	}
+	r.Text = text
+	return true
+}
+
+// lost counts a line that is no record, if it could have been a denial. A record of another kind, which only adds to a denial, is none.
+func (d *Decoder) lost(t Type, line string) {
+	switch t {
+	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
+		d.loss.unread(line)
+	}
 }
 
 // typeOf reads a type as the audit daemon names it, "AVC", or as the kernel and older daemons number it, "1400",
@@ -244,7 +280,9 @@ func clock(text string) time.Time {
 			return time.Unix(s, ms*1e6)
 		}
 	}
-	for _, layout := range []string{"01/02/2006 15:04:05.000", "01/02/06 15:04:05.000", "02.01.2006 15:04:05.000"} {
+	for _, layout := range []string{
+		"01/02/2006 15:04:05.000", "01/02/06 15:04:05.000", "2.1.2006 15:04:05.000", "2006-01-02 15:04:05.000", "02/01/2006 15:04:05.000", "02/01/06 15:04:05.000",
+	} {
 		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
 			return t
 		}
@@ -261,10 +299,20 @@ func (d *Decoder) otherLine(line string) (Record, bool) {
 			return r, d.typed(&r, rest)
 		}
 	}
+	if r, ok, taken := d.prettyLine(line); taken {
+		return r, ok
+	}
 	if !strings.Contains(line, "audit") && !strings.Contains(line, "avc:") {
 		return Record{}, false
 	}
-	return d.kernelText(line, "")
+	if strings.Contains(line, `=\"`) { // it stood in quotes
+		line = strings.ReplaceAll(line, `\"`, `"`)
+	}
+	r, ok := d.kernelText(d.whole(line), "")
+	if ok {
+		d.apart(&r)
+	}
+	return r, ok
 }
 
 // kernelText finds a record in a message of the kernel's log.
@@ -278,10 +326,10 @@ func (d *Decoder) kernelText(line, boot string) (Record, bool) {
 		} else {
 			r.Type = TypeAVC // kernels before 2.6.11 wrote "audit(...): avc:  denied"
 		}
-		if d.stamp(&r, line[at:]) {
+		if d.stamp(&r, line[at:]) || d.unstamped(&r, line[at:]) {
 			return r, true
 		}
-		d.loss.Malformed++
+		d.lost(r.Type, line)
 		return Record{}, false
 	}
 	if at := strings.Index(line, "audit_lost="); at >= 0 {
@@ -403,15 +451,25 @@ func (d *Decoder) record(e *entry) (Record, bool) {
 func (d *Decoder) jsonLine(line string) (Record, bool) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(line), &fields); err != nil {
-		d.loss.Malformed++
+		d.loss.unread(line)
 		return Record{}, false
 	}
 	var e entry
 	for key, raw := range fields {
 		e.set(key, jsonText(raw))
 	}
+	if e.transport == "" && e.message == "" {
+		var value any
+		if json.Unmarshal([]byte(line), &value) == nil {
+			d.again(shipped(value, deepest))
+		}
+		return Record{}, false
+	}
 	return d.record(&e)
 }
+
+// deepest bounds how deep a log shipper's objects are looked into.
+const deepest = 8
 
 func jsonText(raw json.RawMessage) string {
 	var text string
@@ -473,7 +531,7 @@ func (d *Decoder) binary() (string, error) {
 		n = n<<8 | uint64(size[i])
 	}
 	if n > largestField {
-		d.loss.Malformed++
+		d.loss.unread("a journal's field with an impossible length")
 		return "", nil // what follows is read as lines again
 	}
 	if n > longestLine {

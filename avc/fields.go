@@ -37,8 +37,27 @@ func nextField(text string) (key, value, rest string, quoted, ok bool) {
 		if end = strings.IndexByte(text, ' '); end < 0 {
 			return key, text, "", false, true
 		}
+		if key == "name" || key == "path" || key == "comm" || key == "exe" {
+			end = interpreted(text, end)
+		}
 		return key, text[:end], text[end:], false, true
 	}
+}
+
+// interpreted gives the end of a name whose first word ends at end. ausearch -i writes it bare: it goes on up to the next KEY=.
+func interpreted(text string, end int) int {
+	for end < len(text) {
+		next := end + 1 + strings.IndexByte(text[end+1:], ' ')
+		if next == end {
+			next = len(text)
+		}
+		word := text[end+1 : next]
+		if word == "" || strings.IndexByte(word, '=') >= 0 {
+			return end
+		}
+		end = next
+	}
+	return end
 }
 
 // untrusted gives the text of a field that the kernel writes with audit_log_untrustedstring: in quotes, or in hexadecimal if it
@@ -64,15 +83,17 @@ func untrusted(value string, quoted bool) string {
 func (d *Denial) take(key, value string, quoted bool) {
 	switch key {
 	case "scontext":
-		d.Source = Context(value)
+		d.Source = Context(bare(value))
 	case "tcontext":
-		d.Target = Context(value)
+		d.Target = Context(bare(value))
 	case "tclass":
-		d.Class = value
-	case "permissive":
-		d.Enforced = EnforcedYes
-		if value == "1" {
+		d.Class = bare(value)
+	case "permissive": // something may stand behind it in a text that quotes a record
+		switch {
+		case strings.HasPrefix(value, "1"):
 			d.Enforced = EnforcedNo
+		case strings.HasPrefix(value, "0"):
+			d.Enforced = EnforcedYes
 		}
 	case "pid":
 		d.PID, _ = strconv.Atoi(value)
@@ -99,6 +120,15 @@ func (d *Denial) take(key, value string, quoted bool) {
 	default:
 		d.Extra = append(d.Extra, Field{key, value})
 	}
+}
+
+// bare takes off what can stand behind the last word of a quoted record. No name of a policy ends so.
+func bare(value string) string {
+	const behind = "`\"'.,;)]}>"
+	if n := len(value); n == 0 || strings.IndexByte(behind, value[n-1]) < 0 {
+		return value
+	}
+	return strings.TrimRight(value, behind)
 }
 
 // raw takes off what the audit daemon's enriched format adds behind a group separator: it repeats in words what stands before it.

@@ -1,6 +1,7 @@
 package avc
 
 import (
+	"cmp"
 	"errors"
 	"hash/maphash"
 	"io"
@@ -56,6 +57,8 @@ type Reader struct {
 	distinct uint64
 	boot     string
 
+	early    []Record // other records of the event that was read last, while it has no denial
+	earlyID  eventID
 	pending  map[eventID]*pendingEvent
 	queue    []*pendingEvent // oldest first
 	spare    []*pendingEvent // to be used again
@@ -128,6 +131,7 @@ func (r *Reader) Stats() Stats {
 		s.Suppressed += loss.Suppressed
 		s.Overlong += loss.Overlong
 		s.Malformed += loss.Malformed
+		s.Unread = cmp.Or(s.Unread, loss.Unread)
 	}
 	return s
 }
@@ -204,8 +208,8 @@ func (r *Reader) add(record *Record) {
 	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
 		d := r.denial()
 		if !d.parse(record) {
-			if strings.Contains(record.Text, "avc:") && strings.Contains(record.Text, "denied") || record.Type == TypeSELinuxErr {
-				r.stats.Malformed++ // cut off before what matters
+			if strings.Contains(record.Text, "avc:") && (strings.Contains(record.Text, "denied") || strings.Contains(record.Text, "granted")) || record.Type == TypeSELinuxErr {
+				r.stats.unread(record.Text) // cut off before what matters
 			}
 			r.free = append(r.free, d)
 			return
@@ -224,6 +228,11 @@ func (r *Reader) add(record *Record) {
 			r.ready = append(r.ready, d)
 			return
 		}
+		if r.earlyID == id { // ausearch prints the last record of an event first
+			for i := range r.early {
+				d.addCompanion(&r.early[len(r.early)-1-i])
+			}
+		}
 		e.denials = append(e.denials, d)
 		if len(r.queue) >= 2*joinWindow { // half of them at once, so that the rest is not moved for each record
 			r.flush(joinWindow)
@@ -231,6 +240,7 @@ func (r *Reader) add(record *Record) {
 	case TypeSyscall, TypeAVCPath, TypePath, TypeCwd, TypeProctitle, TypeEndOfEvent:
 		e := r.pending[id]
 		if e == nil {
+			r.keep(record, id)
 			return
 		}
 		if e.companions++; e.companions <= perEvent {
@@ -241,6 +251,20 @@ func (r *Reader) add(record *Record) {
 		if record.Type == TypeEndOfEvent {
 			r.finish(e)
 		}
+	}
+}
+
+// keep keeps a record that may belong to a denial that comes behind it.
+func (r *Reader) keep(record *Record, id eventID) {
+	const most = 32
+	if record.Serial == 0 {
+		return
+	}
+	if r.earlyID != id {
+		r.early, r.earlyID = r.early[:0], id
+	}
+	if len(r.early) < most {
+		r.early = append(r.early, *record)
 	}
 }
 

@@ -201,7 +201,7 @@ type=AVC msg=audit(x:1): avc:  denied  { read } for
 type=AVC msg=audit(1700000000.001:1): avc:  denied  { read } for  pid=1 scontext=a
 {"_TRANSPORT":
 `+strings.Repeat("x", 2*longestLine)+"\n"+line(1, 1))
-	if want := (Loss{Kernel: 19, Suppressed: 34, Overlong: 1, Malformed: 3}); stats.Loss != want || stats.Denials != 1 {
+	if want := (Loss{Kernel: 19, Suppressed: 34, Overlong: 1, Malformed: 3, Unread: "avc:  denied  { read } for"}); stats.Loss != want || stats.Denials != 1 {
 		t.Errorf("got %+v, want %+v and 1 denial, not %d", stats.Loss, want, stats.Denials)
 	}
 }

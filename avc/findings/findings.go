@@ -143,7 +143,7 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 func (h *Host) note(ctx context.Context, r *Report, input bool) {
 	add := func(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
 	if input && r.Stats.Records == 0 {
-		add("%s has no audit record in it: wanted is audit.log, dmesg, or journalctl with -o json or -o export", r.Sources[0])
+		add("%s has no audit record in it: give audit.log, dmesg, or journalctl -o json or -o export, or a text with records pasted into it", r.Sources[0])
 	}
 	if !input && h.Root.IsHost() && h.Kernel == nil {
 		add("SELinux is off in the running kernel: what follows is from before")
@@ -177,7 +177,11 @@ func (r *Report) losses(add func(format string, args ...any), input bool) {
 			s.Missing, s.LargestGap, s.GapAt.Local().Format(time.DateTime))
 	}
 	if s.Malformed+s.Overlong > 0 {
-		add("%d lines that look like audit records could not be read", s.Malformed+s.Overlong)
+		first := ""
+		if s.Unread != "" {
+			first = " (the first: " + s.Unread + ")"
+		}
+		add("%d lines that look like denials could not be read%s: give the records as they stand in audit.log, or as journalctl -o json prints them", s.Malformed+s.Overlong, first)
 	}
 	if s.Suppressed > 0 && s.Missing > 0 {
 		add("the kernel's log left out %d messages", s.Suppressed)

@@ -112,7 +112,7 @@ func TestNoDenials(t *testing.T) {
 		t.Fatal(err)
 	}
 	got = call(t, "--root", tree.Dir, "denials", "--input", empty)
-	reads(t, "another file", got.stdout, "No denials in "+empty, "has no audit record in it: wanted is audit.log")
+	reads(t, "another file", got.stdout, "No denials in "+empty, "has no audit record in it: give audit.log")
 }
 
 // The text is policy that builds, the same each time, and what is to be done with it is said beside it.
