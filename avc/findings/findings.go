@@ -122,6 +122,14 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 	}
 	r.Policy = evidence.Policy
 	evidence.VolumeContext, evidence.ProcessContext = h.ContainerContexts()
+	if r.Policy != nil {
+		for _, context := range []*string{&evidence.VolumeContext, &evidence.ProcessContext} {
+			if canonical, known := r.Policy.Canonical(*context); known {
+				*context = canonical
+			}
+		}
+		q.Only.Domain = r.Policy.Name(q.Only.Domain)
+	}
 	r.ProcessContext = evidence.ProcessContext
 	for _, f := range evidence.Judge(groups.List()) {
 		if q.Only.Selects(f) {

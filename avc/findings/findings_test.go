@@ -124,3 +124,21 @@ func TestUnreadable(t *testing.T) {
 		t.Error("a file that is missing is no policy that cannot be read")
 	}
 }
+
+// An old name of the containers' type, in a record, in a copied lxc_contexts or on the command line, is that type.
+func TestAliasOfTheContainersType(t *testing.T) {
+	tree, h := tree(t)
+	tree.Write("etc/selinux/mcs/contexts/lxc_contexts", "process = \"system_u:system_r:svirt_lxc_net_t:s0\"\nfile = \"system_u:object_r:svirt_lxc_file_t:s0\"\n")
+	old := strings.ReplaceAll(strings.ReplaceAll(record, "container_t", "svirt_lxc_net_t"), "nfs_t", "tmpfs_t")
+	r, err := h.Gather(t.Context(), findings.Query{Input: strings.NewReader(old + strings.ReplaceAll(old, "svirt_lxc_net_t", "container_t")), InputName: "a file",
+		Only: findings.Selection{Domain: "svirt_lxc_net_t"}})
+	if err != nil || len(r.Findings) != 1 || r.Findings[0].Domain != "container_t" || r.ProcessContext != "system_u:system_r:container_t:s0" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, q := range []findings.ModuleQuery{{Name: "web"}, {Name: "web", Source: "svirt_lxc_net_t"}, {Name: "web", Existing: "svirt_lxc_net_t"}} {
+		q.Named = []string{r.Findings[0].ID}
+		if m, err := h.Module(r, q); err != nil || len(m.Rules) != 1 {
+			t.Errorf("%+v: %+v, %v", q, m, err)
+		}
+	}
+}

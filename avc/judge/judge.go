@@ -93,6 +93,11 @@ const maxPaths = 20
 func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 	cases := make([]*oneCase, 0, len(groups))
 	for _, g := range groups {
+		if e.Policy != nil { // a record of another image may have a name that is an alias by now
+			own := *g
+			own.Domain, own.Target = e.Policy.Name(g.Domain), e.Policy.Name(g.Target)
+			g = &own
+		}
 		c := e.open(g)
 		c.fix = e.fix(c)
 		cases = append(cases, c)

@@ -101,6 +101,7 @@ func Write(p *policydb.Policy, req Request, findings []*judge.Finding) (*Module,
 		return nil, err
 	}
 	m := &Module{Name: req.Name, Domain: domain, Rules: []Rule{}}
+	req.Base, req.Existing = p.Name(req.Base), p.Name(req.Existing)
 	if req.Existing != "" {
 		m.Domain = req.Existing
 		if !p.Has(req.Existing) {

@@ -247,6 +247,14 @@ func generated(name string) bool {
 // Has tells whether the policy has a type, an alias or an attribute of this name.
 func (p *Policy) Has(name string) bool { _, ok := p.typeByName[name]; return ok }
 
+// Name gives a type's own name in place of an alias. What is none stays as it is.
+func (p *Policy) Name(name string) string {
+	if value, ok := p.typeByName[name]; ok {
+		return p.name(value)
+	}
+	return name
+}
+
 // Type is what is known of a type or an attribute.
 type Type struct {
 	Name       string   `json:"name"`
