@@ -163,7 +163,7 @@ func (h *Host) commitWatch() error {
 	if h.Root.Exists(watchFile) {
 		return nil
 	}
-	if err := h.Root.MkdirAll(path.Dir(watchFile), 0o700); err != nil {
+	if err := h.Root.MkdirAll(path.Dir(watchFile), 0o755); err != nil {
 		return err
 	}
 	return h.Root.WriteFile(watchFile, nil, hostfs.Attributes{Mode: 0o600})

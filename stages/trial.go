@@ -145,7 +145,7 @@ func moves() map[Phase][]move {
 			{"it begins", always, TrialWatched, ""},
 		},
 		TrialWatched: {
-			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, switchedOff},
+			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, permissiveAgain},
 			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() }, TrialWatched, ""},
 			{"it is under way", scene.sameBoot, TrialWatched, ""},
 			{"the power was cut just after the window: the file was written and the record was not", func(s scene) bool { return s.enforcing && (s.config.Trial || s.kept()) }, TrialProving, ""},
@@ -160,7 +160,7 @@ func moves() map[Phase][]move {
 			{"somebody changed the file or the mode", always, TrialWatched, ""},
 		},
 		TrialProving: {
-			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, switchedOff},
+			{"the watch gave up just now, or somebody ran setenforce 0", scene.gaveUp, TrialFailed, permissiveAgain},
 			{"changed while it is under way", func(s scene) bool { return s.sameBoot() && s.changed() }, TrialProving, ""},
 			{"it is under way", scene.sameBoot, TrialProving, ""},
 			{"the power was cut just after the window: the file was written and the record was not", scene.kept, TrialSettled, ""},
@@ -231,8 +231,12 @@ const (
 	maxRestarts = 2
 )
 
-// switchedOff is the reason of a trial that an operator ended.
-const switchedOff = "somebody switched the kernel to permissive"
+const (
+	// switchedOff is what the watch says of a trial that an operator ended.
+	switchedOff = "somebody switched the kernel to permissive"
+	// permissiveAgain is what a stage says of a trial that has ended. The watch replaces it by its reason, if the watch it was.
+	permissiveAgain = "the kernel was made permissive within the window, by the watch or by hand: see: journalctl -u " + WatchUnit
+)
 
 // judge tells whether the trial is over: TrialFailed with the reason, the phase after this one if the window ended well, or the same
 // phase.

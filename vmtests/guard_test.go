@@ -175,6 +175,22 @@ func TestGuardedEnforcing(t *testing.T) {
 	m.status(t, 0)
 }
 
+// TestGuardBesideApply lets a window end badly while an apply builds another policy: the host ends permissive, with the watch's reason.
+//
+// Proves P4.
+func TestGuardBesideApply(t *testing.T) {
+	t.Parallel()
+	m := startOnTrial(t)
+	m.Must(t, "systemctl stop vmtest-victim.service")
+	m.put(t, guardFile, guardFor("15s"))
+	m.Must(t, "/opt/bin/selinux-provision apply")
+	m.put(t, "/etc/selinux-provision/config.d/boolean.yaml", "version: 1\npolicy: {booleans: {container_use_nfs: true}}\n")
+	t.Log(m.fails(t, "/opt/bin/selinux-provision apply", 3))
+	m.waitGuard(t, "failed")
+	m.givenUp(t, "after a window that ended badly beside an apply", "vmtest-victim.service is not running at the end of the window")
+	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service || true", "inactive")
+}
+
 // powerOn is PowerOn for tests.
 func (m *Machine) powerOn(t *testing.T) {
 	t.Helper()
