@@ -15,6 +15,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/relabel"
 )
@@ -276,7 +277,7 @@ func mountID(m *mounts.Mount) uint64 {
 // finished gives the relabelling of this file system that did what the rule asks for.
 func (r *Record) finished(fileSystem, context string, paths []string) *Done {
 	i := slices.IndexFunc(r.Done, func(d Done) bool {
-		return d.FileSystem == fileSystem && d.Context == context && slices.Equal(d.Paths, paths)
+		return d.FileSystem == fileSystem && secontext.Same(d.Context, context) && slices.Equal(d.Paths, paths)
 	})
 	if i < 0 {
 		return nil

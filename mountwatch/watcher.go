@@ -469,7 +469,7 @@ const (
 	CodeDenied         judge.Code = "mount-denied"    // the policy lets nobody mount with it
 	CodeBusy           judge.Code = "busy"            // context= would need it unmounted, and it is in use
 	CodeNoRemount      judge.Code = "no-remount"      // context= would need it unmounted, and nobody could bring it back as it is
-	CodeRemountFailed  judge.Code = "remount-failed"  // it could not be mounted with context=, and is as it was
+	CodeRemountFailed  judge.Code = "remount-failed"  // it could not be mounted with context=, or does not show it; it is mounted
 	CodeLost           judge.Code = "lost"            // it could not be mounted again
 	CodeRelabelFailed  judge.Code = "relabel-failed"  // some files did not get the label
 )

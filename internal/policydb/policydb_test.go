@@ -363,3 +363,11 @@ func TestCanonical(t *testing.T) {
 		}
 	}
 }
+
+// A policy that could not be read knows nothing.
+func TestNoPolicy(t *testing.T) {
+	var p policydb.Policy
+	if got, ok := p.Canonical("system_u:object_r:container_file_t:s0"); ok || got != "" || p.Name("x_t") != "x_t" {
+		t.Error(got, ok)
+	}
+}
