@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
 
@@ -36,7 +37,7 @@ func Wait(ctx context.Context, root *hostfs.Root, host judge.Host, config Config
 		names = append(names, r.Name)
 	}
 	if !slices.Contains(names, rule) {
-		return nil, fmt.Errorf("cannot wait for volume %q: there is no such rule: the rules are %s", rule, strings.Join(names, ", "))
+		return nil, fmt.Errorf("cannot wait for volume %s: there is no such rule: the rules are %s", printable.Quote(rule), strings.Join(names, ", "))
 	}
 	fail := func(err error) ([]Volume, error) { return nil, fmt.Errorf("cannot wait for volume %s: %w", rule, err) }
 	if err := root.MkdirAll(RunDir, 0o755); err != nil {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -235,10 +236,10 @@ func (l *loader) module(ref moduleRef) {
 	case inside && nameProblem(m.Name) != "":
 		refused(fmt.Sprintf("cannot use %s, in which stands the name %s", what, quote(m.Name)), "compile it again: "+nameProblem(m.Name), nil)
 	case taken && (inside || other.inside):
-		refused(fmt.Sprintf("cannot use two modules of the name %q: a .pp has the name that stands in it", m.Name),
+		refused(fmt.Sprintf("cannot use two modules of the name %s: a .pp has the name that stands in it", printable.Quote(m.Name)),
 			fmt.Sprintf("remove %s or %s (%s)", ref.path, other.path, other.source), nil)
 	case taken:
-		refused(fmt.Sprintf("cannot use two modules of the name %q", m.Name),
+		refused(fmt.Sprintf("cannot use two modules of the name %s", printable.Quote(m.Name)),
 			fmt.Sprintf("rename %s or %s (%s)", ref.path, other.path, other.source), nil)
 	default:
 		l.named[m.Name] = namedModule{ref, inside}

@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -187,7 +188,7 @@ func (p *parser) mapping(prefix string, n *yaml.Node, known keys) (seen map[stri
 		if !found {
 			remedy := "the keys here are " + list(slices.Sorted(maps.Keys(known)), "and")
 			if near := suggest(key.Value, slices.Collect(maps.Keys(known))); near != "" {
-				remedy = fmt.Sprintf("did you mean %q?", near)
+				remedy = fmt.Sprintf("did you mean %s?", printable.Quote(near))
 			}
 			p.complain(key.Line, full, "cannot use an unknown key", remedy)
 			continue
@@ -385,7 +386,7 @@ func (p *parser) fileContexts(key string, n *yaml.Node) {
 		})
 		for _, needed := range []string{"path", "context"} {
 			if ok && !seen[needed] {
-				p.complain(item.Line, key, fmt.Sprintf("cannot find the key %q", needed), "each file context needs a path and a context")
+				p.complain(item.Line, key, fmt.Sprintf("cannot find the key %s", printable.Quote(needed)), "each file context needs a path and a context")
 			}
 		}
 		if len(p.problems) == before {
@@ -456,7 +457,7 @@ func (p *parser) choice(key string, n *yaml.Node, what string, values ...string)
 	}
 	remedy := "write " + list(values, "or")
 	if near := suggest(n.Value, values); near != "" && n.Kind == yaml.ScalarNode && len(values) > 1 {
-		remedy += fmt.Sprintf(", did you mean %q?", near)
+		remedy += fmt.Sprintf(", did you mean %s?", printable.Quote(near))
 	}
 	p.complain(n.Line, key, "cannot use "+describe(n)+" as "+what, remedy)
 	return "", false
@@ -513,24 +514,12 @@ func join(prefix, key string) string {
 	return prefix + "." + key
 }
 
-func quote(s string) string { return fmt.Sprintf("%q", clip(s)) }
+// quote keeps a message readable whatever is in the file.
+func quote(s string) string { return printable.Quote(clip(s)) }
 
-// clip keeps a message readable whatever is in the file.
-func clip(s string) string {
-	const longest = 120
-	if len(s) <= longest {
-		return s
-	}
-	cut := longest
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "…"
-}
+func clip(s string) string { return printable.Clip(s, 120) }
 
-func oneLine(s string) string {
-	return clip(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == ' ' }), " "))
-}
+func oneLine(s string) string { return clip(printable.Line(s)) }
 
 func unprintable(s string) bool {
 	return !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl)

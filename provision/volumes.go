@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
@@ -94,7 +95,7 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 		})
 		for _, needed := range []string{"name", "match"} {
 			if ok && !seen[needed] {
-				p.complain(item.Line, key, fmt.Sprintf("cannot find the key %q", needed), "each volume needs a name and a match")
+				p.complain(item.Line, key, fmt.Sprintf("cannot find the key %s", printable.Quote(needed)), "each volume needs a name and a match")
 			}
 		}
 		for _, given := range []struct{ key, value string }{{"name", v.Name}, {"context", v.Context}, {"level", v.Level}} {
@@ -224,7 +225,7 @@ func (l *loader) volumes() {
 			continue
 		}
 		if first, twice := matches[v.Match]; twice {
-			l.complain(v.Source, "volumes", fmt.Sprintf("cannot use the match of %q for a second volume: %q has the same (%s)", v.Name, first.Name, first.Source),
+			l.complain(v.Source, "volumes", fmt.Sprintf("cannot use the match of %s for a second volume: %s has the same (%s)", printable.Quote(v.Name), printable.Quote(first.Name), first.Source),
 				"make one of them more specific, or remove it", nil)
 		}
 		matches[v.Match] = v

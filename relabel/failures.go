@@ -2,8 +2,6 @@ package relabel
 
 import (
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,14 +60,4 @@ func meaning(errno unix.Errno) string {
 		return "the file system took the label and did not keep it: mount it with context= instead"
 	}
 	return errno.Error()
-}
-
-// Quote makes a path fit for a terminal, a journal and JSON: as it is where it is plain text, else as a string of Go with escapes, which
-// no path can be taken for since it does not begin with a slash.
-func Quote(path string) string {
-	plain := utf8.ValidString(path) && !strings.ContainsFunc(path, func(c rune) bool { return !strconv.IsPrint(c) })
-	if plain {
-		return path
-	}
-	return strconv.Quote(path)
 }

@@ -189,12 +189,3 @@ func TestPolicyIsNamedByItsContent(t *testing.T) {
 		t.Errorf("%q, %q, %q", name(old, false), name(changed, false), name(old, true))
 	}
 }
-
-// Quoted paths are plain, and cannot be taken for others.
-func TestQuote(t *testing.T) {
-	for path, want := range map[string]string{"/a b/é": "/a b/é", "/a\nb": `"/a\nb"`, "/\xff": `"/\xff"`, "/\u202e": `"/\u202e"`} {
-		if got := Quote(path); got != want {
-			t.Errorf("%q: %s, want %s", path, got, want)
-		}
-	}
-}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -65,7 +66,7 @@ func (t *Target) Run(ctx context.Context, o Options) (Result, error) {
 	start := time.Now()
 	r, err := t.newRun(o)
 	if err != nil {
-		return Result{Path: Quote(t.path)}, err
+		return Result{Path: printable.Text(t.path)}, err
 	}
 	if err = r.do(ctx); err != nil && ctx.Err() != nil {
 		r.stopped.Store(true) // also while the cost was measured, or the labels read back
@@ -88,7 +89,7 @@ func (t *Target) newRun(o Options) (*run, error) {
 	}
 	if f, ok := o.Labels.(fixed); ok {
 		if err := secontext.Context(f).Check(); err != nil {
-			return nil, fmt.Errorf("cannot use context %q: %w", string(f), err)
+			return nil, fmt.Errorf("cannot use context %s: %w", printable.Quote(string(f)), err)
 		}
 		r.fixed = append([]byte(f), 0)
 	}
@@ -270,7 +271,7 @@ func (r *run) fail(errno unix.Errno, path func() string) {
 	}
 	f.count++
 	if len(f.paths) < keptPaths {
-		f.paths = append(f.paths, Quote(path()))
+		f.paths = append(f.paths, printable.Text(path()))
 	}
 }
 
@@ -340,7 +341,7 @@ func (r *run) verify(ctx context.Context) error {
 			return // the root has its turn afterwards
 		}
 		if count++; len(wrong) < keptPaths {
-			wrong = append(wrong, Quote(c.Path))
+			wrong = append(wrong, printable.Text(c.Path))
 		}
 	}
 	again, err := r.target.newRun(o)
@@ -379,13 +380,13 @@ func (r *run) misjudged(count int64) {
 func (r *run) result() Result {
 	c := r.total()
 	result := Result{
-		Path: Quote(r.target.path), Labels: r.options.Labels.String(), DryRun: r.options.DryRun,
+		Path: printable.Text(r.target.path), Labels: r.options.Labels.String(), DryRun: r.options.DryRun,
 		Seen: c.seen, Already: c.already, Set: c.set, Vanished: c.vanished, Resumed: c.resumed,
 		Skipped: r.skipped, WholeFilesystem: r.place.whole(), Workers: r.most,
 		Prefetched: r.prefetched.Load(), Failed: []Failure{},
 	}
 	for _, point := range r.place.below {
-		result.MountsBelow = append(result.MountsBelow, Quote(point))
+		result.MountsBelow = append(result.MountsBelow, printable.Text(point))
 	}
 	for errno, f := range r.failures {
 		result.Failed = append(result.Failed, Failure{Errno: nameOf(errno), Message: meaning(errno), Count: f.count, Paths: f.paths})

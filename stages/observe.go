@@ -14,6 +14,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -76,15 +77,15 @@ func denialLine(d *avc.Denial, s avc.Subject) string {
 	if name == "" {
 		name = d.Name
 	}
-	who := clean(d.Source.Type())
+	who := printable.Text(d.Source.Type())
 	if text := s.String(); text != "" {
-		who = clean(text) + " (" + who + ")"
+		who = printable.Text(text) + " (" + who + ")"
 	}
-	line := fmt.Sprintf("%s %s: [%s] on %s", d.Time.UTC().Format(time.RFC3339), who, clean(strings.Join(d.Permissions, " ")), clean(d.Class))
+	line := fmt.Sprintf("%s %s: [%s] on %s", d.Time.UTC().Format(time.RFC3339), who, printable.Text(strings.Join(d.Permissions, " ")), printable.Text(d.Class))
 	if name != "" {
-		line += " " + clean(name)
+		line += " " + printable.Text(name)
 	}
-	return line + " of type " + clean(d.Target.Type())
+	return line + " of type " + printable.Text(d.Target.Type())
 }
 
 // rootLabel gives up on a mount that does not answer; the goroutine then stays behind until it does.

@@ -11,6 +11,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
@@ -252,21 +253,17 @@ func (f *facts) refused() map[string]map[string]*judge.Finding {
 
 // Describe says a finding in one line. All of it is quoted that a program can have a word in.
 func Describe(d *judge.Finding) string {
-	who := clean(d.Domain)
+	who := printable.Text(d.Domain)
 	if s := d.Subject.String(); s != "" {
-		who = fmt.Sprintf("%s (%s)", clean(s), who)
+		who = fmt.Sprintf("%s (%s)", printable.Text(s), who)
 	}
-	on := clean(d.Class)
+	on := printable.Text(d.Class)
 	if name := d.Path; name != "" {
-		on += " " + clean(name)
+		on += " " + printable.Text(name)
 	} else if d.Name != "" {
-		on += " " + clean(d.Name)
+		on += " " + printable.Text(d.Name)
 	}
-	return fmt.Sprintf("%s: %s, %s on %s of type %s, %d times", d.ID, who, clean(strings.Join(d.PermissionList(), " and ")), on, clean(d.Target), d.Count)
-}
-
-func clean(s string) string {
-	return strings.Trim(fmt.Sprintf("%q", s), `"`)
+	return fmt.Sprintf("%s: %s, %s on %s of type %s, %d times", d.ID, who, printable.Text(strings.Join(d.PermissionList(), " and ")), on, printable.Text(d.Target), d.Count)
 }
 
 // Readiness looks at the host and changes nothing.

@@ -13,11 +13,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Request says what module to write.
@@ -86,10 +86,10 @@ func CheckName(name string) (domain string, err error) {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
 	})
 	if !valid {
-		return "", fmt.Errorf("cannot name a module %q: begin with a small letter, and use small letters, digits and _", name)
+		return "", fmt.Errorf("cannot name a module %s: begin with a small letter, and use small letters, digits and _", printable.Quote(name))
 	}
 	if strings.HasPrefix(name, "selinux_provision_") {
-		return "", fmt.Errorf("cannot name a module %q: names that begin with selinux_provision_ are for this program's own", name)
+		return "", fmt.Errorf("cannot name a module %s: names that begin with selinux_provision_ are for this program's own", printable.Quote(name))
 	}
 	return strings.TrimSuffix(name, "_t") + "_t", nil
 }
@@ -279,7 +279,7 @@ func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule
 		line("")
 		line("; Held back, because it is dangerous. --allow-dangerous NAME puts it in.")
 		for _, h := range m.HeldBack {
-			line("; %s", clean(fmt.Sprintf("%s (%s): %s on %s, class %s [%s]", h.Danger, h.Reason, h.Permission, h.Target, h.Class, h.Finding)))
+			line("; %s", printable.Text(fmt.Sprintf("%s (%s): %s on %s, class %s [%s]", h.Danger, h.Reason, h.Permission, h.Target, h.Class, h.Finding)))
 		}
 	}
 	return b.String()
@@ -367,17 +367,7 @@ func provenance(s source) string {
 			text += fmt.Sprintf(" %d", serial)
 		}
 	}
-	return clean(text)
-}
-
-// clean takes what could end a comment, or deceive the reader of one, out of text that comes from containers.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	return printable.Text(text)
 }
 
 // Use says in a few lines how the module is used.

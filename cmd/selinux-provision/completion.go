@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const completionHelp = `Print what has a shell complete the commands, flags and values of this program. For one session of
@@ -34,6 +36,6 @@ func (a *app) completionCommand() *cobra.Command {
 			case "fish":
 				return root.GenFishCompletion(a.stdout, true)
 			}
-			return usageError{fmt.Errorf("cannot print a completion for %q: the shells are bash, zsh and fish", args[0])}
+			return usageError{fmt.Errorf("cannot print a completion for %s: the shells are bash, zsh and fish", printable.Quote(args[0]))}
 		}}
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/propose"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -205,7 +205,7 @@ func printDenials(w io.Writer, r *findings.Report, verbose bool) {
 		printFindings(w, r.Findings, verbose)
 	}
 	for _, note := range append(hidden(r), r.Notes...) {
-		fmt.Fprintf(w, "! %s\n", printable(note))
+		fmt.Fprintf(w, "! %s\n", printable.Text(note))
 	}
 }
 
@@ -283,29 +283,29 @@ func printFindings(w io.Writer, findings []*judge.Finding, verbose bool) {
 
 func printFix(w io.Writer, f *judge.Finding, verbose bool) {
 	indent := strings.Repeat(" ", 8)
-	fmt.Fprintf(w, "%s%s: %s\n", indent, f.Fix.Kind, printable(f.Fix.Text))
+	fmt.Fprintf(w, "%s%s: %s\n", indent, f.Fix.Kind, printable.Text(f.Fix.Text))
 	if f.Fix.Command != "" {
-		fmt.Fprintf(w, "%s  %s\n", indent, printable(f.Fix.Command))
+		fmt.Fprintf(w, "%s  %s\n", indent, printable.Text(f.Fix.Command))
 	}
 	for line := range strings.Lines(f.Fix.Config) {
-		fmt.Fprintf(w, "%s  %s\n", indent, printable(strings.TrimSuffix(line, "\n")))
+		fmt.Fprintf(w, "%s  %s\n", indent, printable.Text(strings.TrimSuffix(line, "\n")))
 	}
 	if f.Fix.Also != "" {
-		fmt.Fprintf(w, "%s%s\n", indent, printable(f.Fix.Also))
+		fmt.Fprintf(w, "%s%s\n", indent, printable.Text(f.Fix.Also))
 	}
 	if verbose {
-		fmt.Fprintf(w, "%s%s -> %s\n", indent, printable(string(f.Source)), printable(string(f.Object)))
+		fmt.Fprintf(w, "%s%s -> %s\n", indent, printable.Text(string(f.Source)), printable.Text(string(f.Object)))
 		if f.Comm != "" || f.PID != 0 {
-			fmt.Fprintf(w, "%sthe last: process %d (%s) %s\n", indent, f.PID, printable(f.Comm), printable(f.Exe))
+			fmt.Fprintf(w, "%sthe last: process %d (%s) %s\n", indent, f.PID, printable.Text(f.Comm), printable.Text(f.Exe))
 		}
 		if f.Subject.Evidence != "" {
-			fmt.Fprintf(w, "%sknown by %s\n", indent, printable(f.Subject.Evidence))
+			fmt.Fprintf(w, "%sknown by %s\n", indent, printable.Text(f.Subject.Evidence))
 		}
 		for _, field := range f.Fields {
-			fmt.Fprintf(w, "%s%s=%s\n", indent, printable(field.Key), printable(field.Value))
+			fmt.Fprintf(w, "%s%s=%s\n", indent, printable.Text(field.Key), printable.Text(field.Value))
 		}
 		for _, p := range f.Paths {
-			fmt.Fprintf(w, "%s%6d  %s%s\n", indent, p.Count, printable(p.Path), hostPath(p))
+			fmt.Fprintf(w, "%s%6d  %s%s\n", indent, p.Count, printable.Text(p.Path), hostPath(p))
 		}
 	}
 }
@@ -314,7 +314,7 @@ func hostPath(p judge.Seen) string {
 	if p.Host == "" || p.Host == p.Path {
 		return ""
 	}
-	return " (on the host " + printable(p.Host) + ")"
+	return " (on the host " + printable.Text(p.Host) + ")"
 }
 
 func who(f *judge.Finding) string {
@@ -325,7 +325,7 @@ func who(f *judge.Finding) string {
 		}
 		text = s + ", " + f.Domain
 	}
-	return printable(text)
+	return printable.Text(text)
 }
 
 func what(f *judge.Finding) string {
@@ -336,7 +336,7 @@ func what(f *judge.Finding) string {
 	case avc.Invalid:
 		words = strings.TrimSpace("invalid context " + words)
 	}
-	return printable(strings.TrimSpace(f.Class + " " + words))
+	return printable.Text(strings.TrimSpace(f.Class + " " + words))
 }
 
 func onWhat(f *judge.Finding) string {
@@ -355,7 +355,7 @@ func onWhat(f *judge.Finding) string {
 	} else if f.Dev != "" {
 		text += " (" + f.Dev + ")"
 	}
-	return printable(text)
+	return printable.Text(text)
 }
 
 // shorten keeps the end of a long path: -v shows all of it.
@@ -386,24 +386,6 @@ func clock(t time.Time) string {
 		return "-"
 	}
 	return t.Local().Format(time.DateTime)
-}
-
-// printable takes from text, which may be an attacker's, what would move the cursor or hide something on a terminal.
-func printable(text string) string {
-	text = strings.ToValidUTF8(text, "\ufffd") // a single byte beyond ASCII can be a control character too
-	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			quoted := strconv.QuoteRuneToASCII(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
-	}
-	return b.String()
 }
 
 // module prints CIL on standard output, and what to do with it, and what is not in it, on standard error.
@@ -451,10 +433,10 @@ func nothingToAllow(m *propose.Module, r *findings.Report) error {
 		fmt.Fprintf(&text, "%v", propose.ErrNothing)
 	}
 	for _, l := range m.LeftOut {
-		fmt.Fprintf(&text, "\n  %s: %s", l.Finding, printable(l.Reason))
+		fmt.Fprintf(&text, "\n  %s: %s", l.Finding, printable.Text(l.Reason))
 	}
 	for _, h := range m.HeldBack {
-		fmt.Fprintf(&text, "\n  %s: held back: %s on %s, class %s: %s; --allow-dangerous %s puts it in", h.Finding, printable(h.Permission), printable(h.Target), printable(h.Class), h.Reason, h.Danger)
+		fmt.Fprintf(&text, "\n  %s: held back: %s on %s, class %s: %s; --allow-dangerous %s puts it in", h.Finding, printable.Text(h.Permission), printable.Text(h.Target), printable.Text(h.Class), h.Reason, h.Danger)
 	}
 	return fmt.Errorf("cannot make a module: %s", text.String())
 }
@@ -473,13 +455,13 @@ func (a *app) explain(m *propose.Module, r *findings.Report, o *denialOptions) {
 		say("! It is made from denials of %s. One of them alone: --container NAME", strings.Join(who, ", "))
 	}
 	for _, h := range m.HeldBack {
-		say("! held back, as it is dangerous: %s on %s, class %s (%s). To put it in: --allow-dangerous %s", printable(h.Permission), printable(h.Target), printable(h.Class), h.Reason, h.Danger)
+		say("! held back, as it is dangerous: %s on %s, class %s (%s). To put it in: --allow-dangerous %s", printable.Text(h.Permission), printable.Text(h.Target), printable.Text(h.Class), h.Reason, h.Danger)
 	}
 	for _, l := range m.LeftOut {
-		say("left out: %s: %s", l.Finding, printable(l.Reason))
+		say("left out: %s: %s", l.Finding, printable.Text(l.Reason))
 	}
 	for _, note := range append(hidden(r), r.Notes...) {
-		say("! %s", printable(note))
+		say("! %s", printable.Text(note))
 	}
 }
 
@@ -488,7 +470,7 @@ func subjects(findings []*judge.Finding, m *propose.Module) (who []string) {
 	for _, rule := range m.Rules {
 		for _, id := range rule.Findings {
 			for _, f := range findings {
-				name := printable(f.Subject.String())
+				name := printable.Text(f.Subject.String())
 				if f.ID == id && name != "" && !slices.Contains(who, name) {
 					who = append(who, name)
 				}

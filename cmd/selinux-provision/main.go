@@ -24,6 +24,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -116,12 +117,12 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	case len(args) == 0:
 		return nil
 	case cmd.HasParent():
-		return fmt.Errorf("cannot use %q: %s takes no arguments", args[0], cmd.CommandPath())
+		return fmt.Errorf("cannot use %s: %s takes no arguments", printable.Quote(args[0]), cmd.CommandPath())
 	}
 	if meant := cmd.SuggestionsFor(args[0]); len(meant) > 0 {
-		return fmt.Errorf("there is no command %q: did you mean %s?", args[0], strings.Join(meant, " or "))
+		return fmt.Errorf("there is no command %s: did you mean %s?", printable.Quote(args[0]), strings.Join(meant, " or "))
 	}
-	return fmt.Errorf("there is no command %q", args[0])
+	return fmt.Errorf("there is no command %s", printable.Quote(args[0]))
 }
 
 func oneStage(_ *cobra.Command, args []string) error {
@@ -131,7 +132,7 @@ func oneStage(_ *cobra.Command, args []string) error {
 	case 1:
 		return nil
 	}
-	return fmt.Errorf("cannot use %q: give one stage, or run them all with: selinux-provision apply", args[1])
+	return fmt.Errorf("cannot use %s: give one stage, or run them all with: selinux-provision apply", printable.Quote(args[1]))
 }
 
 type usageError struct{ error }
@@ -198,7 +199,7 @@ func (a *app) commands() *cobra.Command {
 	dry := dryRun(stage)
 	stage.RunE = func(cmd *cobra.Command, args []string) error {
 		if !known(args[0]) {
-			return usageError{fmt.Errorf("there is no stage %q: the stages are %s", args[0], stages.Names())}
+			return usageError{fmt.Errorf("there is no stage %s: the stages are %s", printable.Quote(args[0]), stages.Names())}
 		}
 		return a.runStages(cmd.Context(), args, *dry)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -55,7 +56,7 @@ type jsonList struct {
 // list begins the JSON object of the call with a list.
 func (a *app) list(key string) *jsonList {
 	a.listed = &jsonList{out: bufio.NewWriterSize(a.stdout, 64<<10)}
-	fmt.Fprintf(a.listed.out, "{\n  %q: [", key)
+	fmt.Fprintf(a.listed.out, "{\n  \"%s\": [", key)
 	return a.listed
 }
 
@@ -89,11 +90,11 @@ func (a *app) fail(err error) {
 		return
 	}
 	if logger := journal(); logger != nil {
-		logger.Error(err.Error(), "message_id", messages.Failed.ID(), "command", a.command)
+		logger.Error(oneLine(err.Error()), "message_id", messages.Failed.ID(), "command", a.command)
 		return
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", printable.Text(strings.TrimSuffix(line, "\n")))
 	}
 }
 
@@ -140,7 +141,7 @@ func (t textReporter) Waiting(holder string) {
 
 func (t textReporter) Started(stage string, s plan.Step) {
 	if s.Action == "rebuild" || t.verbose {
-		fmt.Fprintf(t.out, "%s: %s %s, because %s ...\n", stage, s.Action, s.Target, s.Reason)
+		fmt.Fprintf(t.out, "%s: %s %s, because %s ...\n", stage, s.Action, s.Target, printable.Text(s.Reason))
 	}
 }
 
@@ -156,22 +157,22 @@ func stepLine(d plan.Done) string {
 	if d.Elapsed.Seconds() >= 0.5 {
 		line += fmt.Sprintf(" [%.1f s]", d.Elapsed.Seconds())
 	}
-	return line
+	return printable.Text(line)
 }
 
 func (t textReporter) Result(r stages.Result) {
 	switch r.Outcome {
 	case stages.Planned:
 		for _, s := range r.Planned {
-			fmt.Fprintf(t.out, "%s: would %s %s: %s\n", r.Stage, s.Action, s.Target, s.Reason)
+			fmt.Fprintf(t.out, "%s: would %s %s: %s\n", r.Stage, s.Action, s.Target, printable.Text(s.Reason))
 		}
 	case stages.Failed, stages.Skipped:
-		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, r.Error)
+		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, oneLine(r.Error))
 	default:
 		fmt.Fprintf(t.out, "%s: %s\n", r.Stage, summary(r))
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, p)
+		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, oneLine(p.String()))
 	}
 }
 
@@ -209,11 +210,11 @@ func (j journalReporter) Finished(stage string, d plan.Done) {
 
 func (j journalReporter) Result(r stages.Result) {
 	for _, p := range r.Problems {
-		j.log.Warn(r.Stage+": "+p.String(), "message_id", messages.Partly.ID(), "stage", r.Stage, "remedy", p.Remedy)
+		j.log.Warn(r.Stage+": "+oneLine(p.String()), "message_id", messages.Partly.ID(), "stage", r.Stage, "remedy", p.Remedy)
 	}
 	switch r.Outcome {
 	case stages.Failed, stages.Skipped:
-		j.log.Error(r.Stage+": "+r.Error, "message_id", messages.Failed.ID(), "stage", r.Stage)
+		j.log.Error(r.Stage+": "+oneLine(r.Error), "message_id", messages.Failed.ID(), "stage", r.Stage)
 	case stages.Partly:
 		j.log.Warn(r.Stage+": "+summary(r), "message_id", messages.Partly.ID(), "stage", r.Stage, "outcome", string(r.Outcome))
 	default:

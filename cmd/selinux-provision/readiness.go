@@ -154,10 +154,10 @@ func metricsText(w io.Writer, r *stages.Readiness, now time.Time) {
 	value := func(v any) string { return fmt.Sprintf(" %v", v) }
 	var verdicts, checks []string
 	for _, v := range []stages.Verdict{stages.Ready, stages.NotEnough, stages.NotReady} {
-		verdicts = append(verdicts, fmt.Sprintf("{verdict=%q} %d", v, number(r.Verdict == v)))
+		verdicts = append(verdicts, fmt.Sprintf("{verdict=\"%s\"} %d", v, number(r.Verdict == v)))
 	}
 	for _, c := range r.Checks {
-		checks = append(checks, fmt.Sprintf("{check=%q} %d", c.Name, number(c.Verdict == stages.Ready)))
+		checks = append(checks, fmt.Sprintf("{check=\"%s\"} %d", c.Name, number(c.Verdict == stages.Ready)))
 	}
 	metric("readiness", "Whether the host may enforce: 1 for the verdict that holds.", verdicts...)
 	metric("readiness_check", "1 if a check speaks for enforcing, 0 if it speaks against it.", checks...)

@@ -25,6 +25,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -97,7 +98,7 @@ func (a *app) relabelCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return fmt.Errorf("cannot use %q: give one directory or file", args[1])
+			return fmt.Errorf("cannot use %s: give one directory or file", printable.Quote(args[1]))
 		}}
 	flags := cmd.Flags()
 	flags.StringVar(&f.context, "context", "", "the `context` that everything gets, or \"default\"")
@@ -234,10 +235,10 @@ func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (rela
 		}
 	}
 	if !strings.Contains(label, ":") {
-		return nil, 0, usageError{fmt.Errorf("cannot use context %q: it is neither user:role:type:level, such as system_u:object_r:container_file_t:s0, nor \"default\"", label)}
+		return nil, 0, usageError{fmt.Errorf("cannot use context %s: it is neither user:role:type:level, such as system_u:object_r:container_file_t:s0, nor \"default\"", printable.Quote(label))}
 	}
 	if err := secontext.Context(label).Check(); err != nil {
-		return nil, 0, usageError{fmt.Errorf("cannot use context %q: %w", label, err)}
+		return nil, 0, usageError{fmt.Errorf("cannot use context %s: %w", printable.Quote(label), err)}
 	}
 	label, err = forms.canonical(label)
 	return relabel.Fixed(label), relabel.Volume, err
@@ -310,10 +311,10 @@ func (p *policyForms) canonical(label string) (string, error) {
 	if p.kernel != nil {
 		canonical, known, err := p.kernel.Canonical(label)
 		if err != nil {
-			return "", fmt.Errorf("cannot check context %q: %w", label, err)
+			return "", fmt.Errorf("cannot check context %s: %w", printable.Quote(label), err)
 		}
 		if !known {
-			return "", usageError{fmt.Errorf("cannot use context %q: the loaded policy does not know it: is the type spelled right, and its module loaded?", label)}
+			return "", usageError{fmt.Errorf("cannot use context %s: the loaded policy does not know it: is the type spelled right, and its module loaded?", printable.Quote(label))}
 		}
 		return canonical, nil
 	}
@@ -367,7 +368,7 @@ type relabelReporter struct {
 }
 
 func (a *app) relabelReporter(path string) *relabelReporter {
-	r := &relabelReporter{app: a, path: relabel.Quote(path), interval: 30 * time.Second, log: journal()}
+	r := &relabelReporter{app: a, path: printable.Text(path), interval: 30 * time.Second, log: journal()}
 	if f, ok := a.stderr.(*os.File); ok && r.log == nil && !a.json && term.IsTerminal(int(f.Fd())) {
 		r.interval = 200 * time.Millisecond
 		r.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(f), progressbar.OptionClearOnFinish(), progressbar.OptionSetElapsedTime(true),
@@ -407,7 +408,7 @@ func (r *relabelReporter) changed(dry bool) func(relabel.Change) {
 	if r.app.json {
 		list := r.app.list("changes")
 		return func(c relabel.Change) {
-			c.Path, c.From = relabel.Quote(c.Path), relabel.Quote(c.From)
+			c.Path, c.From = printable.Text(c.Path), printable.Text(c.From)
 			list.add(c)
 		}
 	}
@@ -415,11 +416,11 @@ func (r *relabelReporter) changed(dry bool) func(relabel.Change) {
 	r.flush = func() { _ = out.Flush() }
 	verb := map[bool]string{true: "would relabel", false: "relabelled"}[dry]
 	return func(c relabel.Change) {
-		from := relabel.Quote(c.From) // a disk may have anything there
+		from := printable.Text(c.From) // a disk may have anything there
 		if from == "" {
 			from = "no context"
 		}
-		fmt.Fprintf(out, "%s %s from %s to %s\n", verb, relabel.Quote(c.Path), from, c.To)
+		fmt.Fprintf(out, "%s %s from %s to %s\n", verb, printable.Text(c.Path), from, c.To)
 	}
 }
 
@@ -460,10 +461,10 @@ func relabelLines(r relabel.Result) (lines, problems []string) {
 	add(r.Skipped[relabel.Mounted], "%d NOT labelled: mounted over")
 	add(r.FailedCount(), "%d FAILED")
 	seconds := max(r.Elapsed.Seconds(), 0.001)
-	lines = append(lines, fmt.Sprintf("%s: %d entries in %.2f s, %.0f a second: %s", relabel.Quote(r.Path), r.Seen, seconds, float64(r.Seen)/seconds,
+	lines = append(lines, fmt.Sprintf("%s: %d entries in %.2f s, %.0f a second: %s", printable.Text(r.Path), r.Seen, seconds, float64(r.Seen)/seconds,
 		strings.Join(parts, ", ")))
 	problem := func(format string, args ...any) {
-		problems = append(problems, relabel.Quote(r.Path)+": "+fmt.Sprintf(format, args...))
+		problems = append(problems, printable.Text(r.Path)+": "+fmt.Sprintf(format, args...))
 	}
 	for _, f := range r.Failed {
 		problem("%d failed with %s: %s", f.Count, f.Errno, f.Message)
@@ -482,7 +483,7 @@ func relabelLines(r relabel.Result) (lines, problems []string) {
 		problem("%d entries have something mounted on them and were left alone", n)
 	}
 	if len(r.MountsBelow) > 0 {
-		lines = append(lines, fmt.Sprintf("%s: not entered, because they are mounts of their own: %s", relabel.Quote(r.Path), strings.Join(r.MountsBelow, ", ")))
+		lines = append(lines, fmt.Sprintf("%s: not entered, because they are mounts of their own: %s", printable.Text(r.Path), strings.Join(r.MountsBelow, ", ")))
 	}
 	switch {
 	case r.Cancelled:

@@ -15,6 +15,7 @@ import (
 
 	shipped "github.com/selinux-provision/selinux-provision"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/provision/ignition"
 )
@@ -61,9 +62,9 @@ func (a *app) renderCommand() *cobra.Command {
 func (a *app) render(f renderFlags) error {
 	switch {
 	case f.to != "butane" && f.to != "ignition":
-		return usageError{fmt.Errorf("cannot render to %q: write --to butane or --to ignition", f.to)}
+		return usageError{fmt.Errorf("cannot render to %s: write --to butane or --to ignition", printable.Quote(f.to))}
 	case !slices.Contains(ignition.Versions(), f.spec):
-		return usageError{fmt.Errorf("cannot render version %q of Butane's variant flatcar: these are known: %s", f.spec, strings.Join(ignition.Versions(), ", "))}
+		return usageError{fmt.Errorf("cannot render version %s of Butane's variant flatcar: these are known: %s", printable.Quote(f.spec), strings.Join(ignition.Versions(), ", "))}
 	case f.from != "" && a.config != "":
 		return usageError{errors.New("cannot use --from and --config in one run: give one of them")}
 	case f.sysext != "" && f.hash == "":
@@ -136,7 +137,7 @@ func (f renderFlags) program() (*ignition.Program, error) {
 	case strings.Contains(f.binary, "://") && f.hash != "":
 		return &ignition.Program{Path: itsPath, URL: f.binary, Hash: f.hash}, nil
 	case f.binary != "embed" && !strings.Contains(f.binary, "://"):
-		return nil, usageError{fmt.Errorf("cannot use --binary %q: give a URL, or embed", f.binary)}
+		return nil, usageError{fmt.Errorf("cannot use --binary %s: give a URL, or embed", printable.Quote(f.binary))}
 	}
 	name, err := os.Executable()
 	if err != nil {

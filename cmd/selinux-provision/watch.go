@@ -20,6 +20,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -187,7 +188,7 @@ func logVolume(logger *slog.Logger, e mountwatch.Event) {
 func oneLine(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
-		lines = append(lines, printable(strings.TrimSuffix(line, "\n")))
+		lines = append(lines, printable.Text(strings.TrimSuffix(line, "\n")))
 	}
 	return strings.Join(lines, "; ")
 }
@@ -269,7 +270,7 @@ func watcherEnabled(root *hostfs.Root) bool {
 func generate(to string, log io.Writer) {
 	say := func(level int, format string, args ...any) {
 		for line := range strings.Lines(fmt.Sprintf(format, args...)) {
-			fmt.Fprintf(log, "<%d>selinux-provision-generator: %s\n", level, printable(strings.TrimSpace(line)))
+			fmt.Fprintf(log, "<%d>selinux-provision-generator: %s\n", level, printable.Text(strings.TrimSpace(line)))
 		}
 	}
 	a := &app{root: "/", stdout: io.Discard, stderr: io.Discard}

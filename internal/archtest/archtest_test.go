@@ -98,6 +98,7 @@ func rules() []rule {
 		{"SELinux of containers", onlyIn("github.com/opencontainers/selinux/go-selinux", "internal/kernel")},
 		{"mount options of containers", onlyIn("github.com/opencontainers/selinux/go-selinux/label", "internal/secontext")},
 		{"contexts", contextFormRule},
+		{"hostile text", quoteRule},
 		{"names", nameRule},
 		{"no init", initRule},
 		{"no mutable variables", variableRule},
@@ -181,6 +182,30 @@ func onlyIn(pkg string, dirs ...string) func(source) []string {
 		return findings
 	}
 }
+
+// quoteRule keeps to one spelling of text that others wrote.
+func quoteRule(s source) (findings []string) {
+	own := []string{"internal/printable", "internal/filecontexts", "packaging/sbom", "docs/generate", "docs/reference"} // the others print nothing of others
+	if !s.isProduct() || slices.Contains(own, s.dir) {
+		return nil
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		switch v := n.(type) {
+		case *ast.BasicLit:
+			if v.Kind == token.STRING && strings.Contains(v.Value, "%q") {
+				findings = append(findings, s.at(v)+": not %q: use printable.Quote")
+			}
+		case *ast.SelectorExpr:
+			if name := v.Sel.Name; name == "IsPrint" || strings.HasPrefix(name, "QuoteRune") || name == "QuoteToASCII" || isName(v.X, "strconv") && name == "Quote" {
+				findings = append(findings, s.at(v)+": not "+name+": use printable.Text")
+			}
+		}
+		return true
+	})
+	return findings
+}
+
+func isName(e ast.Expr, name string) bool { id, ok := e.(*ast.Ident); return ok && id.Name == name }
 
 // calledOnlyIn finds calls of a function or method by its name.
 func calledOnlyIn(name string, dirs ...string) func(source) []string {
@@ -453,6 +478,11 @@ func TestRulesFind(t *testing.T) {
 		{"mount table", "relabel/a.go", "// as in /proc/self/mountinfo", ""},
 		{"mount table", "internal/mounts/a.go", "const f = `/proc/self/mountinfo`", ""},
 		{"mount table", "relabel/a_test.go", "const f = `/proc/self/mountinfo`", ""},
+		{"hostile text", "stages/a.go", `var _ = fmt.Sprintf("%q", x)`, "not %q: use printable.Quote"},
+		{"hostile text", "stages/a.go", `var _ = unicode.IsPrint(x)`, "not IsPrint"},
+		{"hostile text", "stages/a.go", `var _ = strconv.Quote(x)`, "not Quote: use printable.Text"},
+		{"hostile text", "stages/a.go", `var _ = printable.Quote(x)`, ""},
+		{"hostile text", "stages/a_test.go", `var _ = strconv.Quote(x)`, ""},
 		{"names", "internal/util/a.go", "", "the name util says nothing"},
 		{"names", "internal/utility/a.go", "", ""},
 		{"no init", "stages/a.go", "func init() {}", "no func init"},

@@ -22,9 +22,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -294,16 +295,7 @@ func lastLine(tool, stderr string) string {
 		}
 	}
 	const longest = 400
-	runes := []rune(last)
-	if len(runes) > longest {
-		runes = append(runes[:longest], '…')
-	}
-	for i, r := range runes {
-		if unicode.IsControl(r) {
-			runes[i] = ' '
-		}
-	}
-	return string(runes)
+	return printable.Text(printable.Clip(last, longest))
 }
 
 // tail is a writer that keeps the last outputLimit bytes.

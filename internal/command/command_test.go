@@ -95,7 +95,7 @@ exit 1`)}, "semodule failed with exit status 1: " +
 		{"only a summary", []string{script(t, "semodule", `echo "semodule:  Failed!" >&2; exit 1`)},
 			"semodule failed with exit status 1: Failed!"},
 		{"control characters", []string{script(t, "semodule", `printf 'a\033[31mb\tc\n' >&2; exit 2`)},
-			"semodule failed with exit status 2: a [31mb c"},
+			`semodule failed with exit status 2: a\x1b[31mb\tc`},
 		{"signal", []string{script(t, "semodule", `kill -SEGV $$`)}, "semodule failed with signal 11 (segmentation fault)"},
 		{"killed by another", []string{script(t, "semodule", `kill -KILL $$`)}, "semodule failed with signal 9 (killed)"},
 	} {

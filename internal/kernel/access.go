@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // OwnContext gives the context of this process; what it starts has the same, unless the policy says otherwise.
@@ -56,7 +58,7 @@ func (s *SELinux) access(source, target, class, permission string) (allowed, kno
 	text, _, _ := strings.Cut(answer, " ")
 	mask, err := strconv.ParseUint(text, 16, 32)
 	if err != nil {
-		return false, true, fmt.Errorf("cannot use the answer of %s/access: %q is no mask", s.name, text)
+		return false, true, fmt.Errorf("cannot use the answer of %s/access: %s is no mask", s.name, printable.Quote(text))
 	}
 	return mask&(1<<(bit-1)) != 0, true, nil
 }

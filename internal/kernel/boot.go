@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // BootID gives the kernel's random name of the running boot, 32 hexadecimal digits as the journal writes it.
@@ -22,7 +24,7 @@ func bootID(file string) (string, error) {
 	}
 	id := strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "")
 	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
-		return "", fmt.Errorf("cannot tell which boot this is: %q in %s is no boot ID", id, file)
+		return "", fmt.Errorf("cannot tell which boot this is: %s in %s is no boot ID", printable.Quote(id), file)
 	}
 	return id, nil
 }

@@ -19,6 +19,8 @@ import (
 
 	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -151,7 +153,7 @@ func (s *SELinux) Boolean(name string) (current, found bool, err error) {
 	// The current value, then the one that a commit would bring in.
 	fields := strings.Fields(string(text))
 	if len(fields) != 2 || fields[0] != "0" && fields[0] != "1" {
-		return false, false, fmt.Errorf("cannot use %s/booleans/%s: %q is not two flags", s.name, name, text)
+		return false, false, fmt.Errorf("cannot use %s/booleans/%s: %s is not two flags", s.name, name, printable.Quote(string(text)))
 	}
 	return fields[0] == "1", true, nil
 }
@@ -238,7 +240,7 @@ func (s *SELinux) Canonical(ctx string) (canonical string, known bool, err error
 		return "", false, nil
 	}
 	if err != nil {
-		return "", false, fmt.Errorf("cannot ask the kernel about the context %q: %w", ctx, err)
+		return "", false, fmt.Errorf("cannot ask the kernel about the context %s: %w", printable.Quote(ctx), err)
 	}
 	return canonical, true, nil
 }
@@ -250,7 +252,7 @@ func (s *SELinux) number(file string) (uint32, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("cannot use %s/%s: %q is not a number", s.name, file, text)
+		return 0, fmt.Errorf("cannot use %s/%s: %s is not a number", s.name, file, printable.Quote(string(text)))
 	}
 	return uint32(n), nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -158,11 +160,11 @@ func (l *lines) fit(line []byte) error {
 	major, minor, _ := bytes.Cut(head[2], []byte(":"))
 	switch {
 	case !isNumber(head[0], 31):
-		return fmt.Errorf("%q is no ID", clip(head[0]))
+		return fmt.Errorf("%s is no ID", printable.Quote(string(clip(head[0]))))
 	case !isNumber(head[1], 31):
-		return fmt.Errorf("%q is no ID", clip(head[1]))
+		return fmt.Errorf("%s is no ID", printable.Quote(string(clip(head[1]))))
 	case !isNumber(major, 32) || !isNumber(minor, 32):
-		return fmt.Errorf("%q is no device number", clip(head[2]))
+		return fmt.Errorf("%s is no device number", printable.Quote(string(clip(head[2]))))
 	case len(head[3]) == 0 || len(head[4]) == 0 || head[4][0] != '/':
 		return errFields
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/bits"
 	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // maxSize bounds a policy. Flatcar's has some 3 MB, Fedora's 9 MB.
@@ -360,7 +362,7 @@ func (p *Policy) readType(r *reader) {
 	name := r.text(length)
 	p.typeByName[name] = uint16(value)
 	if value == 0 || uint64(value) > uint64(len(p.types)) || value > 1<<16-1 {
-		r.fail(fmt.Errorf("type %q has number %d of %d", name, value, len(p.types)))
+		r.fail(fmt.Errorf("type %s has number %d of %d", printable.Quote(name), value, len(p.types)))
 		return
 	}
 	t := &p.types[value-1]

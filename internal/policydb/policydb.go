@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Policy is a policy taken apart. It does not change; methods may be called by several goroutines.
@@ -186,7 +188,7 @@ type UnknownError struct {
 
 // Error names what is not there, and what could be meant.
 func (e *UnknownError) Error() string {
-	text := fmt.Sprintf("the policy has no %s %q", e.What, e.Name)
+	text := fmt.Sprintf("the policy has no %s %s", e.What, printable.Quote(e.Name))
 	if len(e.Similar) > 0 {
 		text += ": did you mean " + strings.Join(e.Similar, ", ") + "?"
 	}

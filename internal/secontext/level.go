@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Range is what a context may have as its last part: a level, or all from one to another. With one level both are that. The zero value
@@ -34,7 +36,7 @@ func ParseRange(text string) (Range, error) {
 	}
 	high, err := parseLevel(second)
 	if err == nil && !high.dominates(low) {
-		err = fmt.Errorf("%q is no range: its second level has not all of the first", text)
+		err = fmt.Errorf("%s is no range: its second level has not all of the first", printable.Quote(text))
 	}
 	return Range{low, high}, err
 }
@@ -43,7 +45,7 @@ func parseLevel(text string) (Level, error) {
 	name, list, found := strings.Cut(text, ":")
 	sensitivity, ok := number(name, "s")
 	if !ok {
-		return Level{}, fmt.Errorf("%q is not a sensitivity such as s0", name)
+		return Level{}, fmt.Errorf("%s is not a sensitivity such as s0", printable.Quote(name))
 	}
 	l := Level{Sensitivity: int(sensitivity)}
 	if !found {
@@ -57,10 +59,10 @@ func parseLevel(text string) (Level, error) {
 			last, ok = number(to, "c")
 		}
 		if !ok {
-			return Level{}, fmt.Errorf("%q is not a category such as c1 or c0.c1023", each)
+			return Level{}, fmt.Errorf("%s is not a category such as c1 or c0.c1023", printable.Quote(each))
 		}
 		if between && last <= first {
-			return Level{}, fmt.Errorf("%q is no range of categories: the second is not higher than the first", each)
+			return Level{}, fmt.Errorf("%s is no range of categories: the second is not higher than the first", printable.Quote(each))
 		}
 		l.Categories = append(l.Categories, Span{first, last})
 	}

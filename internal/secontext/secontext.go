@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/selinux/go-selinux/label"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // None stands in file contexts where a path gets no context.
@@ -87,7 +89,7 @@ func (c Context) Check() error {
 	}
 	for _, part := range []struct{ what, name string }{{"user", c.User()}, {"role", c.Role()}, {"type", c.Type()}} {
 		if !IsName(part.name) {
-			return fmt.Errorf("%q is not the name of a %s", part.name, part.what)
+			return fmt.Errorf("%s is not the name of a %s", printable.Quote(part.name), part.what)
 		}
 	}
 	_, err := ParseRange(c.Level())

@@ -18,6 +18,8 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // jobLimit ends the wait for a job whose end systemd never tells, should the context have no limit of its own.
@@ -69,7 +71,7 @@ func job(ctx context.Context, verb, mode string, call func(ctx context.Context, 
 	select {
 	case r := <-result:
 		if r != "done" {
-			return fmt.Errorf("cannot %s %s: systemd ended the job with the result %q: see \"systemctl status %s\"", verb, unit, r, unit)
+			return fmt.Errorf("cannot %s %s: systemd ended the job with the result %s: see \"systemctl status %s\"", verb, unit, printable.Quote(r), unit)
 		}
 		return nil
 	case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Rules are the operator's, ready to be used. The zero value has none. They may be used by several goroutines at once.
@@ -42,7 +43,7 @@ func NewRules(list []Rule) (*Rules, error) {
 			}
 			pattern, err := glob.Compile(key.text)
 			if err != nil {
-				return nil, fmt.Errorf("cannot use rule %s (%s): cannot use the pattern %q: %w", each.Name, each.Source, key.text, err)
+				return nil, fmt.Errorf("cannot use rule %s (%s): cannot use the pattern %s: %w", each.Name, each.Source, printable.Quote(key.text), err)
 			}
 			*key.pattern = pattern
 			made.keys++

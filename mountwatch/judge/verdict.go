@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
@@ -169,7 +170,7 @@ func ownerName(owner string) string {
 	}[owner]
 }
 
-func nameOf(r *Rule) string { return fmt.Sprintf("%q (%s)", r.Name, r.Source) }
+func nameOf(r *Rule) string { return fmt.Sprintf("%s (%s)", printable.Quote(r.Name), r.Source) }
 
 func namesOf(list []*Rule) string {
 	names := make([]string, len(list))

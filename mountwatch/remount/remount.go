@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // ErrBusy says that the file system is in use and stays as it is.
@@ -204,7 +205,7 @@ func (r *Remount) describeMount() error {
 		case "noatime":
 			atime = unix.MOUNT_ATTR_NOATIME
 		default:
-			return impossible("nobody could bring back its option %q", text)
+			return impossible("nobody could bring back its option %s", printable.Quote(text))
 		}
 	}
 	r.attributes |= atime

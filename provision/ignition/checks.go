@@ -13,6 +13,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -105,7 +106,7 @@ func (c *checker) levels(state *provision.State, place func(provision.Position) 
 	for _, v := range state.Volumes {
 		if name := unknownInLevel(cmp.Or(v.Level, secontext.Context(v.Context).Level())); name != "" {
 			at, key := place(v.Source)
-			c.add(at, key, fmt.Sprintf("cannot label the volume %q with %s: the policy has no %s", v.Name, cmp.Or(v.Context, v.Level), name), levelRemedy)
+			c.add(at, key, fmt.Sprintf("cannot label the volume %s with %s: the policy has no %s", printable.Quote(v.Name), cmp.Or(v.Context, v.Level), name), levelRemedy)
 		}
 	}
 	for _, f := range state.FileContexts {

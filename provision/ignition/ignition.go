@@ -18,14 +18,13 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -106,29 +105,12 @@ func (c *checker) add(at provision.Position, key, problem, remedy string) {
 	if c.last > 0 { // to YAML a carriage return ends a line, to editors it does not
 		at.Line = min(at.Line, c.last)
 	}
-	c.findings = append(c.findings, Finding{File: at.File, Line: at.Line, Key: plain(key), Problem: plain(problem), Remedy: plain(remedy)})
+	c.findings = append(c.findings, Finding{File: at.File, Line: at.Line, Key: printable.Text(key), Problem: printable.Text(problem), Remedy: printable.Text(remedy)})
 }
 
 func (c *checker) note(at provision.Position, key, problem, remedy string) {
 	c.add(at, key, problem, remedy)
 	c.findings[len(c.findings)-1].Note = true
-}
-
-// plain writes what no terminal should get as an escape sequence: keys, paths and units are those of whoever wrote the file.
-func plain(s string) string {
-	bad := func(r rune) bool { return !unicode.IsPrint(r) }
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, bad) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if bad(r) {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // sorted gives the findings in the order of the lines, each once, notes last.
@@ -341,10 +323,4 @@ func (c *checker) addErrors(err error, place func(*provision.Error) (provision.P
 	}
 }
 
-func quote(s string) string {
-	const longest = 120
-	if len(s) > longest {
-		s = strings.ToValidUTF8(s[:longest], "") + "…"
-	}
-	return fmt.Sprintf("%q", s)
-}
+func quote(s string) string { return printable.Quote(printable.Clip(s, 120)) }

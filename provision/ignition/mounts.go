@@ -12,6 +12,7 @@ import (
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
@@ -207,7 +208,7 @@ func (c *checker) mountOptions(m mount) {
 			c.add(m.at, m.key, "cannot mount "+m.where+" with an empty "+o.name+"=", "remove "+o.name+"=, or write a whole context")
 			continue
 		case !quoted && i+1 < len(all) && isCategory(all[i+1]) && strings.Contains(label, ":c"):
-			c.add(m.at, m.key, fmt.Sprintf("%s: the kernel takes %q for an option of its own, since there are no quotes", what, all[i+1].name),
+			c.add(m.at, m.key, fmt.Sprintf("%s: the kernel takes %s for an option of its own, since there are no quotes", what, printable.Quote(all[i+1].name)),
 				fmt.Sprintf(`write %s="%s,%s"`, o.name, label, all[i+1].name))
 			continue
 		}
@@ -275,7 +276,7 @@ func (c *checker) btrfs(m mount, s *situation) {
 	}
 	const reason = "Btrfs has one label for all its subvolumes, and a snapshot comes without one"
 	if rule := s.rule(m); rule != nil {
-		c.add(m.at, m.key, fmt.Sprintf("cannot label %s for the volume %q: %s", m.where, rule.Name, reason), "format it with ext4 or xfs, or remove the volume")
+		c.add(m.at, m.key, fmt.Sprintf("cannot label %s for the volume %s: %s", m.where, printable.Quote(rule.Name), reason), "format it with ext4 or xfs, or remove the volume")
 		return
 	}
 	if !s.enforcing {
@@ -406,14 +407,14 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 	have := one.context()
 	switch {
 	case have != "" && rule.Context != "" && have != rule.Context:
-		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the context %s: the volume %q declares %s", one.where, have, rule.Name, rule.Context),
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the context %s: the volume %s declares %s", one.where, have, printable.Quote(rule.Name), rule.Context),
 			"remove one of the two")
 	case rule.Strategy == provision.RelabelFiles && slices.Contains(onlyOption(), one.fstype):
-		c.add(one.at, one.key, fmt.Sprintf("cannot relabel %s for the volume %q: the files of %s have no labels of their own", one.where, rule.Name, one.fstype),
+		c.add(one.at, one.key, fmt.Sprintf("cannot relabel %s for the volume %s: the files of %s have no labels of their own", one.where, printable.Quote(rule.Name), one.fstype),
 			"write \"strategy: context\", or remove the key")
 	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && m.generator() && s.hidden(rule, one):
-		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %q at once: the volume is told by the label or UUID of the file system, and it is mounted as %s, so the watcher would have to unmount it and mount it again",
-			one.where, rule.Name, one.what), fmt.Sprintf("match: {mountpoint: %s}, or mount it by that label or UUID", one.where))
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %s at once: the volume is told by the label or UUID of the file system, and it is mounted as %s, so the watcher would have to unmount it and mount it again",
+			one.where, printable.Quote(rule.Name), one.what), fmt.Sprintf("match: {mountpoint: %s}, or mount it by that label or UUID", one.where))
 	case have == "" && rule.Strategy != provision.RelabelFiles && len(rule.Paths) == 0 && !m.generator():
 		context := rule.Context
 		if context == "" {
@@ -423,8 +424,8 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 		if m.extension() == "" {
 			remedy += fmt.Sprintf(", or add the link %s to %s", generatorPath, binary)
 		}
-		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %q at once: nothing here gives the unit its context=, so the watcher would have to unmount it and mount it again",
-			one.where, rule.Name), remedy)
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %s at once: nothing here gives the unit its context=, so the watcher would have to unmount it and mount it again",
+			one.where, printable.Quote(rule.Name)), remedy)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/coreos/butane/config/common"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // SysextPath is where a system extension image is put, so that systemd-sysext merges it at every boot.
@@ -97,7 +99,7 @@ func Render(d Delivery) ([]byte, error) {
 func Translate(butane []byte, version string) ([]byte, error) {
 	translate, ok := translators()[version]
 	if !ok {
-		return nil, fmt.Errorf("cannot translate to version %q of the variant flatcar: these are known: %s", version, strings.Join(Versions(), ", "))
+		return nil, fmt.Errorf("cannot translate to version %s of the variant flatcar: these are known: %s", printable.Quote(version), strings.Join(Versions(), ", "))
 	}
 	ignition, rep, err := translate(butane, common.TranslateBytesOptions{Pretty: true})
 	if err != nil {
