@@ -65,6 +65,15 @@ func (b localBooleans) encode() []byte {
 	return out.Bytes()
 }
 
+// operators gives the values that the operator set, not we.
+func (b localBooleans) operators(rec *Record) map[string]bool {
+	values := maps.Clone(b.values)
+	for _, ours := range rec.Policy.Booleans {
+		delete(values, ours)
+	}
+	return values
+}
+
 func readBooleans(root *hostfs.Root, activeDir string) (localBooleans, error) {
 	content, err := root.ReadFile(activeDir + "/booleans.local")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -73,12 +82,12 @@ func readBooleans(root *hostfs.Root, activeDir string) (localBooleans, error) {
 	return parseBooleans(bytes.NewReader(content))
 }
 
-// writeBooleans gives the step that enters the declared booleans into the store and takes out those that were declared before;
-// false: the file is right. A file that cannot be read is one to write anew.
-func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (plan.Step, bool) {
-	local, err := readBooleans(b.Root, active(policyType))
+// writeBooleans gives the step that enters the declared booleans into the store and takes out those that were declared before; none: the
+// file is right. One that cannot be read is an error: it has the operator's booleans, too.
+func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) (plan.Plan, error) {
+	local, err := readBooleans(c.Root, active(policyType))
 	if err != nil {
-		local = localBooleans{values: map[string]bool{}}
+		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
 	}
 	old := local.encode()
 	for _, was := range rec.Policy.Booleans {
@@ -86,11 +95,11 @@ func (b *Builder) writeBooleans(policyType string, rec *Record, want Declared) (
 	}
 	maps.Copy(local.values, want.Booleans)
 	content := local.encode()
-	if err == nil && bytes.Equal(old, content) {
-		return plan.Step{}, false
+	if bytes.Equal(old, content) {
+		return nil, nil
 	}
 	attr := hostfs.Attributes{Mode: 0o600, Keep: true}
-	return plan.Write(b.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared"), true
+	return plan.Plan{plan.Write(c.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared")}, nil
 }
 
 // policyBooleans gives the booleans of a binary policy with their values at boot. known is false for a policy of a version that this program
@@ -111,11 +120,11 @@ func policyBooleans(root *hostfs.Root, name string) (values map[string]bool, kno
 
 // checkBooleans reads the built policy and tells which declared booleans it does not have. One that it has with the wrong value
 // is an error: libsemanage did not do what it was asked.
-func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) ([]Quarantined, error) {
+func (c *Compiler) checkBooleans(policyType, file string, want map[string]bool) ([]Quarantined, error) {
 	if len(want) == 0 {
 		return nil, nil
 	}
-	built, known, err := policyBooleans(b.Root, b.policyFile(policyType, file))
+	built, known, err := policyBooleans(c.Root, c.policyFile(policyType, file))
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
 	}
@@ -138,19 +147,19 @@ func (b *Builder) checkBooleans(policyType, file string, want map[string]bool) (
 // bootBooleans gives the booleans that the kernel has with another value than the built policy, among those that the store sets, for
 // whomever, and those that were declared before. Loading a policy keeps the values in force, also those of the policy that another
 // OS image came with.
-func (b *Builder) bootBooleans(policyType, file string, before []string) (map[string]bool, error) {
-	local, err := readBooleans(b.Root, active(policyType))
+func (c *Compiler) bootBooleans(policyType, file string, before []string) (map[string]bool, error) {
+	local, err := readBooleans(c.Root, active(policyType))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
 	}
-	built, _, err := policyBooleans(b.Root, b.policyFile(policyType, file))
+	built, _, err := policyBooleans(c.Root, c.policyFile(policyType, file))
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
 	}
 	wrong := map[string]bool{}
 	for _, name := range slices.AppendSeq(slices.Clone(before), maps.Keys(local.values)) {
 		value, inPolicy := built[name]
-		current, loaded, err := b.Kernel.Boolean(name)
+		current, loaded, err := c.Kernel.Boolean(name)
 		if err != nil {
 			return nil, err
 		}
@@ -163,13 +172,13 @@ func (b *Builder) bootBooleans(policyType, file string, before []string) (map[st
 
 // liveBooleans gives the declared booleans that the kernel has with another value. Loading a policy keeps the values in force, so
 // a new one must be set once, and somebody may have used setsebool without -P.
-func (b *Builder) liveBooleans(want Declared) (map[string]bool, error) {
+func (c *Compiler) liveBooleans(want Declared) (map[string]bool, error) {
 	wrong := map[string]bool{}
-	if b.Kernel == nil {
+	if c.Kernel == nil {
 		return wrong, nil
 	}
 	for name, value := range want.Booleans {
-		current, found, err := b.Kernel.Boolean(name)
+		current, found, err := c.Kernel.Boolean(name)
 		if err != nil {
 			return nil, err
 		}
@@ -180,19 +189,19 @@ func (b *Builder) liveBooleans(want Declared) (map[string]bool, error) {
 	return wrong, nil
 }
 
-func (b *Builder) setBooleans(values map[string]bool) plan.Step {
+func (c *Compiler) setBooleans(values map[string]bool) plan.Step {
 	names := slices.Sorted(maps.Keys(values))
 	return plan.Step{
 		Action: "switch", Target: "booleans", Reason: "the kernel has other values than declared",
 		Do: func(context.Context) (string, error) {
-			return strings.Join(names, ", "), b.Kernel.SetBooleans(values)
+			return strings.Join(names, ", "), c.Kernel.SetBooleans(values)
 		},
 		Undo: func(context.Context) error {
 			back := map[string]bool{}
 			for name, value := range values {
 				back[name] = !value
 			}
-			return b.Kernel.SetBooleans(back)
+			return c.Kernel.SetBooleans(back)
 		},
 	}
 }

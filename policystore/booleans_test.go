@@ -24,7 +24,7 @@ func TestBooleansOfTheBuiltPolicy(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
-	b, file := &Builder{Root: root}, filepath.Base(found[0])
+	b, file := &Compiler{Root: root}, filepath.Base(found[0])
 	for _, c := range []struct {
 		want    map[string]bool
 		missing string

@@ -5,50 +5,77 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // carryOver takes the operator's work from the store in place into the one built beside it: modules that are neither ours nor a
-// vendor's, those in quarantine, disabled modules, and the files that setsebool -P and semanage write. It gives the modules.
-func (k *Keeper) carryOver(vendor *Vendor, rec *Record, to string) ([]string, error) {
+// vendor's, those in quarantine, disabled modules, and the files that setsebool -P and semanage write. It gives the modules, and those
+// of which only the names are left.
+func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lost []string, err error) {
 	from := typeDir(vendor.Type)
 	have, err := modulesIn(k.Root, from)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sources := map[string]string{}
-	for _, key := range quarantined(k.Root, k.Quarantine) {
-		if name, ok := strings.CutPrefix(key, "local/"); ok {
-			if err := copyFile(k.Root, k.Quarantine+"/"+key, to+"/active/"+name); err != nil {
-				return nil, err
-			}
-			continue
+	modules, locals := k.Shelf.list()
+	for _, key := range modules {
+		sources[key] = k.Shelf.path(key)
+	}
+	for _, name := range locals {
+		if err := copyFile(k.Root, k.Shelf.path(local+"/"+name), to+"/active/"+name); err != nil {
+			return nil, nil, err
 		}
-		sources[key] = k.Quarantine + "/" + key
 	}
 	for key, digest := range have {
-		if operators(key, digest, vendor, rec) && !emptyModule(k.Root, from, key) {
+		switch {
+		case !operators(key, digest, vendor, rec):
+		case !emptyModule(k.Root, from, key):
 			sources[key] = from + "/active/modules/" + key // newer than one in quarantine
+		case sources[key] == "":
+			lost = append(lost, key)
+		}
+	}
+	if !k.Unclean { // after a run that was cut off nobody knows which are ours
+		for _, key := range unknown(have, rec) {
+			if _, err := k.Shelf.keep(from+"/active/modules/"+key, "modules/"+key); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	for key, source := range sources {
 		dest := to + "/active/modules/" + key
 		if err := k.Root.MkdirAll(path.Dir(dest), 0o700); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := k.Root.RemoveTree(dest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if _, err := k.Root.CopyTree(source, dest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	carried := slices.AppendSeq([]string{}, maps.Keys(sources))
-	sort.Strings(carried)
-	return carried, carryFiles(k.Root, from+"/active", to+"/active", rec)
+	carried = slices.AppendSeq([]string{}, maps.Keys(sources))
+	slices.Sort(carried)
+	slices.Sort(lost)
+	return carried, lost, carryFiles(k.Root, from+"/active", to+"/active", rec)
+}
+
+// localFiles names the files that semanage writes into a store, all but the booleans, which cannot break a build.
+func localFiles(root *hostfs.Root, policyType string) ([]string, error) {
+	entries, err := root.ReadDir(active(policyType))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".local") && name != "booleans.local" && e.Type().IsRegular() {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // emptyModule tells whether a module of a store is there by name only, after damage.
@@ -59,25 +86,6 @@ func emptyModule(root *hostfs.Root, typeDir, key string) bool {
 		}
 	}
 	return true
-}
-
-// quarantined lists the modules in a quarantine directory as "PRIORITY/NAME".
-func quarantined(root *hostfs.Root, dir string) []string {
-	var keys []string
-	priorities, err := root.ReadDir(dir)
-	if err != nil {
-		return nil // there is none
-	}
-	for _, p := range priorities {
-		names, err := root.ReadDir(dir + "/" + p.Name())
-		if err != nil {
-			continue
-		}
-		for _, n := range names {
-			keys = append(keys, p.Name()+"/"+n.Name())
-		}
-	}
-	return keys
 }
 
 // operators tells whether a module in the store was put there by hand.

@@ -16,7 +16,7 @@ import (
 
 // planEtc gives the steps that bring /etc/selinux to one good state from any that an installation, an update or a misguided
 // recipe left: a real directory TYPE that has every file of the vendor's, where on an overlay the lower layer shines through.
-func (k *Keeper) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
+func (k *Rebaser) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	root := k.Root
 	var steps plan.Plan
 	if !root.Exists(EtcDir) {
@@ -99,7 +99,7 @@ func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 
 // planEtcFiles fills the gaps in a directory that is there, and brings files up to this vendor's that are the old vendor's.
 // Only single files are written: they are what the initrd's clean-up of the overlay and an OS update can see through.
-func (k *Keeper) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Plan, error) {
+func (k *Rebaser) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Plan, error) {
 	root := k.Root
 	var steps plan.Plan
 	stale := rec.Vendor != vendor.Fingerprint
@@ -137,7 +137,7 @@ func (k *Keeper) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Pla
 			case rec.VendorEtc == nil:
 				// With no record it cannot be told apart from a change of the operator's. The vendor's wins, as on a fresh host, and the
 				// other one is kept.
-				steps = append(steps, k.keepCopy(name, below), copyStep(root, source, name, "it may be another OS image's"))
+				steps = append(steps, k.Shelf.keepStep(name, below, "it may have been changed by hand"), copyStep(root, source, name, "it may be another OS image's"))
 			case rec.VendorEtc[below] == digest:
 				steps = append(steps, copyStep(root, source, name, "it is another OS image's"))
 			}
@@ -145,24 +145,6 @@ func (k *Keeper) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Pla
 		return nil
 	})
 	return steps, err
-}
-
-// keepCopy saves a file before it is replaced that may be the operator's work.
-func (k *Keeper) keepCopy(name, below string) plan.Step {
-	to := k.Kept + "/" + strings.ReplaceAll(below, "/", "_")
-	return plan.Step{
-		Action: "keep", Target: name, Reason: "it may have been changed by hand", Stays: true,
-		Do: func(context.Context) (string, error) {
-			err := k.Root.MkdirAll(k.Kept, 0o755)
-			if err == nil {
-				err = copyFile(k.Root, name, to)
-			}
-			if err != nil {
-				return "", fmt.Errorf("cannot keep a copy of %s: %w", k.Root.Path(name), err)
-			}
-			return "as " + k.Root.Path(to), nil
-		},
-	}
 }
 
 func makeDirectory(root *hostfs.Root, name string, mode fs.FileMode) plan.Step {

@@ -84,36 +84,3 @@ func FuzzTmpfilesLink(f *testing.F) {
 	f.Add("L /a - - - - b\n", "/a")
 	f.Fuzz(func(_ *testing.T, content, name string) { tmpfilesLink(content, name) })
 }
-
-// The messages are those of the tools of policycoreutils 3.4 to 3.11.
-func TestBlame(t *testing.T) {
-	for message, want := range map[string]string{
-		"Failed to resolve allow statement at /var/lib/selinux/mcs/tmp/modules/500/bad/cil:2\nFailed to resolve AST\n":                 "bad:2",
-		"Open parenthesis without matching close at line 3 of /var/lib/selinux/mcs/tmp/modules/500/bad/cil\n":                          "bad:3",
-		"Previous declaration of type at /x/modules/500/good/cil:1\nBad type declaration at /x/modules/500/bad/cil:1\n":                "bad:1",
-		"bad: libsepol.module_package_read_offsets: module package header truncated\n":                                                 "bad:0",
-		"Failed to resolve allow statement at /var/lib/selinux/mcs/tmp/modules/400/hand/cil:7\n":                                       "hand:7",
-		"Failed to resolve allow statement at /var/lib/selinux/mcs/tmp/modules/100/base/cil:7\nlibsemanage: something else entirely\n": "",
-	} {
-		tx := &transaction{items: []item{{kind: "module", name: "good", lang: "cil"}, {kind: "module", name: "bad", lang: "pp"}}, operators: []string{"400/hand"}}
-		got := ""
-		if tx.blame(message) {
-			q := tx.quarantine[0]
-			got = q.Name + ":" + string(rune('0'+q.Line))
-		}
-		if got != want {
-			t.Errorf("%q blames %q, want %q", message, got, want)
-		}
-	}
-}
-
-func FuzzBlame(f *testing.F) {
-	f.Add("Failed to resolve allow statement at /x/modules/500/bad/cil:2\n")
-	f.Fuzz(func(t *testing.T, messages string) {
-		tx := &transaction{items: []item{{kind: "module", name: "bad", lang: "cil"}, {kind: "file context", name: "/x"}}}
-		before := len(tx.items)
-		if blamed := tx.blame(messages); blamed != (len(tx.quarantine) > 0) || before-len(tx.items) > len(tx.quarantine) {
-			t.Errorf("blamed %t, quarantine %v, %d items left", blamed, tx.quarantine, len(tx.items))
-		}
-	})
-}

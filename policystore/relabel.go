@@ -55,8 +55,8 @@ func relabelPaths(rec *Record, want Declared) []Relabel {
 // relabel gives the steps that bring what is at and below the paths to its label: restorecon of those and of nothing else. It
 // writes only labels that differ. A path that cannot be relabelled stays in the record for the next run and fails nothing else. On
 // a root that is not the running host there is nothing to ask which label is right: the first run on the host does it.
-func (b *Builder) relabel(rec *Record, paths []Relabel) plan.Plan {
-	if b.Kernel == nil {
+func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
+	if c.Kernel == nil {
 		return nil
 	}
 	var steps plan.Plan
@@ -66,10 +66,10 @@ func (b *Builder) relabel(rec *Record, paths []Relabel) plan.Plan {
 			flags = "-RF"
 		}
 		steps = append(steps, plan.Step{
-			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !b.Root.Exists(todo.Path), Stays: true,
+			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !c.Root.Exists(todo.Path), Stays: true,
 			Do: func(ctx context.Context) (string, error) {
-				if b.Root.Exists(todo.Path) {
-					if _, err := b.Tools.Run(ctx, "restorecon", flags, b.Root.Path(todo.Path)); err != nil {
+				if c.Root.Exists(todo.Path) {
+					if _, err := c.Tools.Run(ctx, "restorecon", flags, c.Root.Path(todo.Path)); err != nil {
 						return fmt.Sprintf("not relabelled: %v", err), ctx.Err()
 					}
 				}
@@ -128,11 +128,11 @@ func fileconPath(statement string) string {
 
 // checkContexts reads the built file_contexts and tells which declared ones are not in it: a module that declares the same path at
 // another place wins over a second one. file is the built policy, which knows the aliases of types: libsepol writes a type's own name.
-func (b *Builder) checkContexts(policyType, file string, items []item) ([]Quarantined, error) {
-	if !slices.ContainsFunc(items, func(i item) bool { return i.kind == "file context" }) {
+func (c *Compiler) checkContexts(policyType, file string, parts []part, in []int) ([]Quarantined, error) {
+	if !slices.ContainsFunc(in, func(i int) bool { return parts[i].kind == fileContext }) {
 		return nil, nil
 	}
-	content, err := b.Root.ReadFile(EtcDir + "/" + policyType + "/contexts/files/file_contexts")
+	content, err := c.Root.ReadFile(EtcDir + "/" + policyType + "/contexts/files/file_contexts")
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the built file contexts: %w", err)
 	}
@@ -149,12 +149,13 @@ func (b *Builder) checkContexts(policyType, file string, items []item) ([]Quaran
 		beaten []Quarantined
 		policy *policydb.Policy // it is large, and seldom needed
 	)
-	for _, it := range items {
-		if it.kind != "file context" || has(it.name, it.context) {
+	for _, i := range in {
+		it := parts[i]
+		if it.kind != fileContext || has(it.name, it.context) {
 			continue
 		}
 		if policy == nil {
-			if policy, err = b.readPolicy(policyType, file); err != nil {
+			if policy, err = c.readPolicy(policyType, file); err != nil {
 				policy = &policydb.Policy{} // one that is newer than this program is in force all the same
 			}
 		}
@@ -165,8 +166,8 @@ func (b *Builder) checkContexts(policyType, file string, items []item) ([]Quaran
 	return beaten, nil
 }
 
-func (b *Builder) readPolicy(policyType, file string) (*policydb.Policy, error) {
-	f, err := b.Root.OpenFile(b.policyFile(policyType, file))
+func (c *Compiler) readPolicy(policyType, file string) (*policydb.Policy, error) {
+	f, err := c.Root.OpenFile(c.policyFile(policyType, file))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the built policy: %w", err)
 	}

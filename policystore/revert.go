@@ -3,18 +3,31 @@ package policystore
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
-// PlanRevert gives the steps that bring the store and /etc/selinux back to what a fresh host of this OS image has, from any
-// state. It needs no record: it looks at the host alone.
-func PlanRevert(root *hostfs.Root, policyType string) (plan.Plan, error) {
+// Reverter brings the store and /etc/selinux back to what a fresh host of this OS image has. Copies of what the operator made by hand
+// are kept.
+type Reverter struct {
+	Root  *hostfs.Root
+	Shelf Shelf
+}
+
+// Plan gives the steps back, from any state of the host. It needs no record; with one it knows better what is the operator's.
+func (r *Reverter) Plan(policyType string, rec *Record) (plan.Plan, error) {
 	const reason = "the vendor's machine is wanted"
-	var steps plan.Plan
+	root := r.Root
+	steps, err := r.keep(policyType, rec)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look for the operator's own work: %w", err)
+	}
 	store, err := revertDirectory(root, StoreDir, reason)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
@@ -43,6 +56,68 @@ func PlanRevert(root *hostfs.Root, policyType string) (plan.Plan, error) {
 		steps = append(steps, clearOpaque(root, opaque))
 	}
 	return steps, nil
+}
+
+// keep gives the steps that make copies of the operator's work: modules and local files in the store, and files of /etc/selinux.
+func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
+	const reason = "it was made by hand"
+	root := r.Root
+	vendor := &Vendor{Type: policyType, Modules: map[string]string{}, Etc: map[string]string{}}
+	if err := vendor.read(root); err != nil {
+		return nil, err
+	}
+	var steps plan.Plan
+	store, err := Inspect(root, policyType)
+	if err != nil {
+		return nil, err
+	}
+	if store.Kind == Writable {
+		have, err := modulesIn(root, typeDir(policyType))
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range slices.Sorted(maps.Keys(have)) {
+			if vendor.Modules[key] != have[key] && operators(key, have[key], vendor, rec) || slices.Contains(unknown(have, rec), key) {
+				steps = append(steps, r.Shelf.keepStep(active(policyType)+"/modules/"+key, "modules/"+key, reason))
+			}
+		}
+		locals, err := localFiles(root, policyType)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range locals {
+			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/"+name, name, reason))
+		}
+		values, err := readBooleans(root, active(policyType))
+		if err != nil {
+			return nil, err
+		}
+		if len(values.operators(rec)) > 0 {
+			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/booleans.local", "booleans.local", reason))
+		}
+	}
+	dir := EtcDir + "/" + policyType
+	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+		return steps, ignoreMissing(err)
+	}
+	err = root.Walk(dir, func(below string, info hostfs.Entry) error {
+		if !info.IsRegular() || generated(below) || strings.HasPrefix(path.Base(below), hostfs.TempPrefix) {
+			return nil
+		}
+		name := path.Join(dir, below)
+		digest, err := hashFile(root, name, make([]byte, 64<<10))
+		if err == nil && digest != vendor.Etc[below] && (rec.VendorEtc[below] == "" || rec.VendorEtc[below] != digest) && !fromStore(root, policyType, name) {
+			steps = append(steps, r.Shelf.keepStep(name, below, reason))
+		}
+		return err
+	})
+	return steps, err
+}
+
+// fromStore reports whether libsemanage made a file of /etc/selinux from one of the store's that has its name.
+func fromStore(root *hostfs.Root, policyType, name string) bool {
+	same, err := sameFile(root, name, active(policyType)+"/"+path.Base(name))
+	return err == nil && same
 }
 
 // revertDirectory puts a link back in place of a directory, or makes the directory equal to the vendor's file by file.

@@ -20,7 +20,7 @@ import (
 // declared wins over a module of the same name that was installed by hand, and both can be told apart for ever.
 const Priority = 500
 
-// Record is what this package remembers of what it did. Plan and PlanPolicy write it, through the caller that saves it; they
+// Record is what this package remembers of what it did. The stages policystore and policy write it, through the caller that saves it; they
 // and status read it. A record that is missing or wrong costs a rebuild, never a wrong store.
 type Record struct {
 	// Generation counts the stores that were built from a vendor's.
@@ -36,7 +36,10 @@ type Record struct {
 	VendorEtc map[string]string `json:"vendor_etc,omitempty"`
 	// CarriedOver are the operator's modules that the last rebuild took along, "PRIORITY/NAME".
 	CarriedOver []string `json:"carried_over,omitempty"`
-	// Policy is what PlanPolicy did last.
+	// Lost are the operator's modules that the last rebuild found empty, so that they could not be taken along. Status names them until
+	// they are there again.
+	Lost []string `json:"lost,omitempty"`
+	// Policy is what the policy stage did last.
 	Policy PolicyRecord `json:"policy"`
 }
 
@@ -103,21 +106,19 @@ func hasModules(root *hostfs.Root, dir string) bool {
 func typeDir(policyType string) string { return StoreDir + "/" + policyType }
 func active(policyType string) string  { return typeDir(policyType) + "/active" }
 
-// Keeper keeps the store equal to the vendor's.
-type Keeper struct {
+// Rebaser brings the store and /etc/selinux onto this OS image's vendor policy, with the operator's work carried over.
+type Rebaser struct {
 	Root *hostfs.Root
 	// Unclean says that an earlier run was cut off: then the store is built anew even if it looks right.
 	Unclean bool
-	// Quarantine is the directory that holds the operator's modules that did not build with an earlier vendor's policy, as
-	// PRIORITY/NAME. They are tried again with a new vendor's.
-	Quarantine string
-	// Kept is the directory for copies of files that were replaced and may have been the operator's work.
-	Kept string
+	// Shelf has the operator's modules that did not build with an earlier vendor's policy; they are tried again with a new vendor's.
+	// Copies of files that are replaced and may be the operator's work go there.
+	Shelf Shelf
 }
 
 // Plan gives the steps that make the store a writable copy of this vendor's and /etc/selinux a place that PID 1 can load a
 // policy from. The steps change rec; the caller saves it when they are done.
-func (k *Keeper) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
+func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	root := k.Root
 	store, err := Inspect(root, vendor.Type)
 	if err != nil {
@@ -136,7 +137,7 @@ func (k *Keeper) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 			}
 		}
 	}
-	if reason := rebuildReason(store, vendor, rec, unclean); reason != "" {
+	if reason := copyReason(store, vendor, rec, unclean); reason != "" {
 		steps = append(steps, k.replaceStore(vendor, rec, store, reason))
 	}
 	etc, err := k.planEtc(vendor, rec)
@@ -146,7 +147,7 @@ func (k *Keeper) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	return append(steps, etc...), nil
 }
 
-func rebuildReason(store Store, vendor *Vendor, rec *Record, unclean bool) string {
+func copyReason(store Store, vendor *Vendor, rec *Record, unclean bool) string {
 	switch {
 	case store.Kind != Writable:
 		return "it is " + article(store)
@@ -243,16 +244,18 @@ func closeLocks(root *hostfs.Root, store string) error {
 
 // replaceStore builds a store from the vendor's beside the old one, carries the operator's work over, and exchanges the two in
 // one rename(2).
-func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason string) plan.Step {
+func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason string) plan.Step {
 	root := k.Root
 	// The new store is built next to the link or directory itself, under a name that is the same in every run, so that the next
 	// run removes what a power cut left of it.
 	beside := path.Dir(StoreDir) + "/" + hostfs.TempPrefix + "store"
 	before := *rec
-	var carried []string
+	var carried, lost []string
 	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
-		tree, names, err := k.buildStore(vendor, rec, old, beside)
-		carried = names
+		tree, err := k.buildStore(vendor, old, beside)
+		if err == nil && hasModules(root, active(vendor.Type)) && old.Kind != ReadOnly {
+			carried, lost, err = k.carryOver(vendor, rec, beside+"/"+vendor.Type)
+		}
 		result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))
 		if len(carried) > 0 {
 			result += ", carried over " + strings.Join(carried, ", ")
@@ -274,7 +277,7 @@ func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason str
 		}
 		rec.Generation++
 		rec.Type, rec.Vendor, rec.VendorModules = vendor.Type, vendor.Fingerprint, vendor.Modules
-		rec.CarriedOver = carried
+		rec.CarriedOver, rec.Lost = carried, lost
 		return result, nil
 	}
 	step.Undo = func(ctx context.Context) error {
@@ -288,34 +291,24 @@ func (k *Keeper) replaceStore(vendor *Vendor, rec *Record, old Store, reason str
 // compiled policy side by side.
 const spare = 64 << 20
 
-func (k *Keeper) buildStore(vendor *Vendor, rec *Record, old Store, beside string) (hostfs.Tree, []string, error) {
+func (k *Rebaser) buildStore(vendor *Vendor, old Store, beside string) (hostfs.Tree, error) {
 	root := k.Root
 	size, err := root.Measure(VendorStore)
 	if err != nil {
-		return size, nil, err
+		return size, err
 	}
 	free, err := root.Free(path.Dir(StoreDir))
 	if err != nil {
-		return size, nil, err
+		return size, err
 	}
 	// A file takes up to a block of 4 KiB more than its size.
 	if need := uint64(3*(size.Bytes+int64(size.Entries)*4096)) + spare; free < need {
-		return size, nil, fmt.Errorf("%s has %d MB free and the store needs %d MB: make room and start the unit again",
+		return size, fmt.Errorf("%s has %d MB free and the store needs %d MB: make room and start the unit again",
 			root.Path(path.Dir(StoreDir)), free>>20, need>>20)
 	}
 	tree, err := root.CopyTree(VendorStore, beside)
-	if err == nil {
-		err = closeLocks(root, beside+"/"+vendor.Type)
-	}
 	if err == nil && old.Kind != Absent {
 		err = root.CopyLabel(StoreDir, beside) // the vendor's copy in /usr has none to take along
 	}
-	if err != nil {
-		return tree, nil, err
-	}
-	if !hasModules(root, active(vendor.Type)) || old.Kind == ReadOnly {
-		return tree, nil, nil
-	}
-	carried, err := k.carryOver(vendor, rec, beside+"/"+vendor.Type)
-	return tree, carried, err
+	return tree, err
 }

@@ -3,7 +3,7 @@
 //
 // The vendor's policy is read-only, below /usr/lib/selinux. The administrator's is in two places: the module store
 // /var/lib/selinux, which libsemanage compiles, and /etc/selinux/TYPE, which PID 1 loads at boot. This package brings both from
-// the vendor's state to the administrator's (Plan, PlanPolicy) and back (PlanRevert). It looks at the host first and gives the
+// the vendor's state to the administrator's (Rebaser, Compiler) and back (Reverter). It looks at the host first and gives the
 // difference as a plan.Plan; nothing is changed before that plan is carried out.
 //
 // It does not decide what is declared, reads no configuration and does not set the SELinux mode.
@@ -155,10 +155,11 @@ func (v *Vendor) read(root *hostfs.Root) error {
 	io.WriteString(sum, "selinux-provision vendor fingerprint 1\n")
 	buf := make([]byte, 256<<10)
 	modules := v.Type + "/active/modules/"
+	digests := moduleDigests{v.Modules, map[string]string{}}
 	err := root.Walk(VendorStore, func(below string, info hostfs.Entry) error {
 		digest, err := hashEntry(root, sum, VendorStore, below, info, buf)
 		if key, ok := strings.CutPrefix(below, modules); ok && digest != "" {
-			recordModule(v.Modules, key, digest)
+			digests.add(key, digest)
 		}
 		return err
 	})
@@ -238,32 +239,43 @@ func hashFile(root *hostfs.Root, name string, buf []byte) (string, error) {
 	}
 }
 
-// recordModule enters a file of the modules directory under its module. A .pp module is stored as it came (hll) beside the CIL
-// made from it, which libsemanage may make again; a CIL module is the CIL alone. In name order hll comes after cil.
-func recordModule(modules map[string]string, below, digest string) {
+// moduleDigests gathers, file by file in name order, the hashes of modules, "PRIORITY/NAME" to hash. A .pp module is stored as it came
+// (hll) beside the CIL made from it, which libsemanage may make again; a CIL module is the CIL alone, or, where it took the place of a
+// .pp, beside that one's hll: lang_ext says which counts.
+type moduleDigests struct{ counted, cil map[string]string }
+
+func (m *moduleDigests) add(below, digest string) {
 	key, file := path.Split(below)
-	if file == "hll" || file == "cil" {
-		modules[strings.TrimSuffix(key, "/")] = digest
+	key = strings.TrimSuffix(key, "/")
+	switch file {
+	case "cil":
+		m.cil[key], m.counted[key] = digest, digest
+	case "hll":
+		m.counted[key] = digest
+	case "lang_ext":
+		if cil, ok := m.cil[key]; ok && digest == digestOf([]byte("cil")) {
+			m.counted[key] = cil
+		}
 	}
 }
 
 // modulesIn gives the modules of a store's TYPE directory as "PRIORITY/NAME" with their hashes.
 func modulesIn(root *hostfs.Root, typeDir string) (map[string]string, error) {
-	modules := map[string]string{}
+	m := moduleDigests{map[string]string{}, map[string]string{}}
 	dir := typeDir + "/active/modules"
 	buf := make([]byte, 64<<10)
 	err := root.Walk(dir, func(below string, info hostfs.Entry) error {
-		if base := path.Base(below); !info.IsRegular() || (base != "cil" && base != "hll") {
+		if base := path.Base(below); !info.IsRegular() || base != "cil" && base != "hll" && base != "lang_ext" {
 			return nil
 		}
 		content, err := info.Read(buf)
 		if err != nil {
 			return &fs.PathError{Op: "read", Path: root.Path(path.Join(dir, below)), Err: err}
 		}
-		recordModule(modules, below, digestOf(content))
+		m.add(below, digestOf(content))
 		return nil
 	})
-	return modules, err
+	return m.counted, err
 }
 
 // sameFile tells whether two names lead to files of equal content. A name that leads nowhere equals nothing.

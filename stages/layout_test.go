@@ -111,7 +111,12 @@ func TestEveryLayoutEndsInTheSameState(t *testing.T) {
 				if result, err := host(t, tree).Revert(context.Background(), false); err != nil || result.Err != nil {
 					t.Fatalf("revert: %v, %v", result.Err, err)
 				}
-				compare(t, "after revert", snapshot(t, tree.Dir), fresh)
+				compare(t, "after revert", snapshot(t, tree.Dir, StateDir), fresh)
+				for file := range snapshot(t, tree.Dir) { // copies of what may be the operator's stay
+					if strings.HasPrefix(file, StateDir+"/") && !strings.HasPrefix(file, keptDir) {
+						t.Errorf("after revert: %s is still there", file)
+					}
+				}
 			})
 		}
 	}

@@ -18,8 +18,8 @@ func planPolicystore(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper := policystore.Keeper{Root: r.Root, Unclean: r.unclean, Quarantine: quarantineDir, Kept: keptDir}
-	steps, err := keeper.Plan(vendor, &r.state.Store)
+	rebaser := policystore.Rebaser{Root: r.Root, Unclean: r.unclean, Shelf: r.shelf()}
+	steps, err := rebaser.Plan(vendor, &r.state.Store)
 	if r.dry && err == nil && len(steps) > 0 {
 		// The stages planned after this one see what it would have recorded.
 		r.state.Store.Type, r.state.Store.Vendor = vendor.Type, vendor.Fingerprint
@@ -38,12 +38,17 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps, err := r.builder().Plan(policyType, &r.state.Store, declaredPolicy(r))
+	steps, err := r.compiler().Plan(policyType, &r.state.Store, declaredPolicy(r))
 	return steps, err
 }
 
-func (h *Host) builder() *policystore.Builder {
-	b := &policystore.Builder{Root: h.Root, Tools: h.Tools, Scratch: StateDir + "/transaction", Quarantine: quarantineDir}
+// shelf is where the operator's work is that is not in the store.
+func (h *Host) shelf() policystore.Shelf {
+	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: keptDir}
+}
+
+func (h *Host) compiler() *policystore.Compiler {
+	b := &policystore.Compiler{Root: h.Root, Tools: h.Tools, Scratch: StateDir + "/transaction", Shelf: h.shelf()}
 	if h.Kernel != nil {
 		b.Kernel = h.Kernel
 	}
@@ -57,7 +62,7 @@ func (r *run) fallBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.builder().FallBack(ctx, policyType, &r.state.Store)
+	return r.compiler().FallBack(ctx, policyType, &r.state.Store)
 }
 
 // declaredPolicy translates the configuration for package policystore, which does not know configurations.
@@ -79,7 +84,7 @@ func declaredPolicy(r *run) policystore.Declared {
 // checkPolicy lists what had to be left out.
 func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
 	var problems []Problem
-	for _, q := range r.state.Store.Policy.Quarantine {
+	for _, q := range r.shelf().LeftOut(r.state.Store.Type, &r.state.Store) {
 		problems = append(problems, Problem{
 			Problem: q.String(),
 			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",

@@ -114,7 +114,8 @@ func (h *Host) planRevert() (plan.Plan, error) {
 	} else if h.Kernel != nil && live != (mode == "enforcing") {
 		steps = append(steps, r.switchMode(!live))
 	}
-	store, err := policystore.PlanRevert(h.Root, policyType)
+	reverter := policystore.Reverter{Root: h.Root, Shelf: h.shelf()}
+	store, err := reverter.Plan(policyType, &r.state.Store)
 	if err != nil {
 		return nil, err
 	}

@@ -347,7 +347,7 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 		damaged.InProgress = s.Name // so that the next run's policystore stage does not trust the store
 		return errors.Join(fmt.Errorf("%w: run selinux-provision apply, which builds it anew", err), damaged.save(r.Root))
 	}
-	if err != nil && inBetween(ctx, err) {
+	if err != nil && inBetween(ctx, err) && !errors.Is(err, policystore.ErrInPlace) {
 		return err // the marker stays
 	}
 	if err != nil {

@@ -78,7 +78,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 			s.Modules = append(s.Modules, m.Name)
 		}
 	}
-	s.Quarantine = append(s.Quarantine, rec.Policy.Quarantine...)
+	s.Quarantine = append(s.Quarantine, h.shelf().LeftOut(vendor.Type, rec)...)
 	if state.Check != nil && state.Check.Vendor != vendor.Fingerprint {
 		s.NextImage = state.Check
 	}

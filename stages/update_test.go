@@ -92,7 +92,12 @@ func TestUpdateAndRollback(t *testing.T) {
 				t.Fatalf("revert: %v, %v", result.Err, err)
 			}
 			fresh := flatcartest.New(t, layout)
-			compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision"), snapshot(t, fresh.Dir))
+			compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision", StateDir), snapshot(t, fresh.Dir))
+			for _, name := range []string{"modules_400_by_hand/cil", "modules_100_by_hand_too/cil", "booleans.local"} {
+				if info, err := os.Stat(filepath.Join(tree.Dir, keptDir, name)); err != nil || info.Size() == 0 {
+					t.Errorf("revert removed the operator's %s and kept no copy: %v", name, err)
+				}
+			}
 		})
 	}
 }

@@ -23,6 +23,9 @@ import (
 //go:embed base.cil
 var base string
 
+//go:embed strict.cil
+var strict string
+
 // Layout is the shape of /etc/selinux and of /usr/lib/selinux in a release line.
 type Layout string
 
@@ -50,10 +53,23 @@ type Tree struct {
 	t      testing.TB
 	Dir    string
 	Layout Layout
+	strict bool // the vendor's neverallow rules are checked
 }
 
 // New makes a fresh host of a layout, of the first OS generation.
 func New(t testing.TB, layout Layout) *Tree {
+	t.Helper()
+	return newTree(t, layout, false)
+}
+
+// NewStrict makes a fresh host whose policy is checked against its neverallow rules at each build, as Flatcar's own is: nobody may signal
+// what is no domain.
+func NewStrict(t testing.TB, layout Layout) *Tree {
+	t.Helper()
+	return newTree(t, layout, true)
+}
+
+func newTree(t testing.TB, layout Layout, strict bool) *Tree {
 	t.Helper()
 	if _, err := (command.Tools{}).Run(context.Background(), "semodule", "--help"); errors.Is(err, command.ErrMissing) {
 		if os.Getenv("CI") == "true" {
@@ -61,7 +77,7 @@ func New(t testing.TB, layout Layout) *Tree {
 		}
 		t.Skip("semodule is missing: install policycoreutils")
 	}
-	tree := &Tree{t: t, Dir: t.TempDir(), Layout: layout}
+	tree := &Tree{t: t, Dir: t.TempDir(), Layout: layout, strict: strict}
 	tree.Image(1)
 	tree.fresh()
 	return tree
@@ -106,7 +122,7 @@ func (tree *Tree) Image(generation int) {
 	build := tree.t.TempDir()
 	for name, content := range map[string]string{
 		"etc/selinux/config":                          "# The vendor's comment.\nSELINUX=permissive\n\nSELINUXTYPE=mcs\n",
-		"etc/selinux/semanage.conf":                   "module-store = direct\nexpand-check=0\n",
+		"etc/selinux/semanage.conf":                   "module-store = direct\nexpand-check=" + map[bool]string{false: "0", true: "1"}[tree.strict] + "\n",
 		"etc/selinux/mcs/contexts/lxc_contexts":       "process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n",
 		"etc/selinux/mcs/contexts/customizable_types": map[int]string{1: "container_file_t\n", 2: "container_file_t\nhome_bin_t\n"}[generation],
 	} {
@@ -117,6 +133,9 @@ func (tree *Tree) Image(generation int) {
 		tree.must(os.MkdirAll(filepath.Join(build, dir), 0o755))
 	}
 	modules := map[string]string{"base": base}
+	if tree.strict {
+		modules["base"] += strict
+	}
 	if generation == 1 {
 		modules["legacy"] = "(type legacy_t)\n(roletype object_r legacy_t)\n"
 	} else {

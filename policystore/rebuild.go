@@ -1,0 +1,405 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+// ErrDamaged says that the store is not what it was built as. The policystore stage builds it anew.
+var ErrDamaged = errors.New("cannot build from a damaged policy store")
+
+// ErrInPlace says that semodule has built the policy and put it in place, and that something is wrong all the same. The store is good:
+// nothing is to be thrown away, and the next run builds in it again.
+var ErrInPlace = errors.New("the new policy is in place and semodule has no way back: the next run builds it again")
+
+// rebuild builds the policy in one transaction, without what it does not build with, and records what came of it.
+func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, want Declared) (string, error) {
+	if err := c.ready(policyType, rec); err != nil {
+		return "", err
+	}
+	tx, err := c.begin(policyType, rec, want)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the policy store: %w", err)
+	}
+	loads, err := c.loads()
+	if err != nil {
+		return "", err
+	}
+	found, err := c.compile(ctx, tx, rec, want)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), c.FallBack(ctx, policyType, rec))
+	}
+	next, err := c.inspect(tx, found, rec, want)
+	if err == nil {
+		undeclared := rec.Policy.Booleans
+		rec.Policy = next
+		err = c.inForce(policyType, next.File, undeclared, loads)
+	}
+	if err != nil {
+		return "", &plan.UndoError{Failed: err, Undo: ErrInPlace}
+	}
+	return tx.summary(want, found.in, len(next.Quarantine), c.Kernel != nil), nil
+}
+
+// ready makes sure that nothing foreseeable stops semodule half-way.
+func (c *Compiler) ready(policyType string, rec *Record) error {
+	if err := c.inside(policyType); err != nil {
+		return err
+	}
+	for _, dir := range []string{StoreDir, EtcDir} {
+		if err := c.room(policyType, dir); err != nil {
+			return fmt.Errorf("cannot build the policy: %w", err)
+		}
+	}
+	return c.sound(policyType, rec)
+}
+
+// begin looks at what the policy is to be built of.
+func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transaction, error) {
+	have, err := modulesIn(c.Root, typeDir(policyType))
+	if err != nil {
+		return nil, err
+	}
+	locals, err := localFiles(c.Root, policyType)
+	if err != nil {
+		return nil, err
+	}
+	shelf, _ := c.Shelf.list()
+	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
+	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
+	return &transaction{
+		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand,
+		parts: append(declaredParts(want), operatorsParts(have, rec, locals, shelf)...),
+	}, nil
+}
+
+// compile makes the small changes first and takes them back if semodule fails: they are a plan with semodule as the last step.
+func (c *Compiler) compile(ctx context.Context, tx *transaction, rec *Record, want Declared) (*search, error) {
+	found := &search{parts: tx.parts, build: tx.build}
+	for i := range tx.parts {
+		found.in = append(found.in, i)
+	}
+	steps, err := c.prepareStore(tx.policyType, rec, want, tx.strip)
+	if err != nil {
+		return nil, err
+	}
+	before := c.commit(tx.policyType)
+	_, err = append(steps, plan.Step{Action: "rebuild", Target: StoreDir, Do: func(ctx context.Context) (string, error) {
+		if err := c.keepUnknown(tx.policyType, rec); err != nil {
+			return "", err
+		}
+		if err := found.run(ctx); err != nil {
+			return "", err
+		}
+		if c.commit(tx.policyType) == before {
+			return "", errors.New("semodule says that it succeeded, and it changed nothing")
+		}
+		return "", nil
+	}}).Do(ctx, nil, nil)
+	return found, errors.Join(err, c.Root.RemoveTree(c.Scratch))
+}
+
+// keepUnknown copies what is in our place in the store and was not put there by us.
+func (c *Compiler) keepUnknown(policyType string, rec *Record) error {
+	have, err := modulesIn(c.Root, typeDir(policyType))
+	if err != nil {
+		return err
+	}
+	for _, key := range unknown(have, rec) {
+		if _, err := c.Shelf.keep(active(policyType)+"/modules/"+key, "modules/"+key); err != nil {
+			return fmt.Errorf("cannot keep a copy of module %s, which somebody installed at our priority: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// unknown gives the modules at our priority that the record knows nothing of. Without a record all are taken for ours.
+func unknown(have map[string]string, rec *Record) []string {
+	var keys []string
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		priority, name, _ := splitKey(key)
+		if priority == Priority && name != contextsModule && name != sharedModule && rec.Policy.Vendor != "" && rec.Policy.Modules[name] != have[key] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// prepareStore gives the steps that change what libsemanage reads beside the modules, so that it rides along in the transaction.
+func (c *Compiler) prepareStore(policyType string, rec *Record, want Declared, strip bool) (plan.Plan, error) {
+	steps, err := c.writeBooleans(policyType, rec, want)
+	if flag := active(policyType) + "/" + dontauditFlag; !strip && c.Root.Exists(flag) {
+		// semodule --install keeps the flag, and only --build drops it, which it refuses beside --install.
+		steps = append(steps, plan.Remove(c.Root, flag, "dontaudit rules are to be kept"))
+	}
+	return steps, err
+}
+
+// inspect looks at what semodule made, and gives what there is to be remembered of it.
+func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Declared) (PolicyRecord, error) {
+	next := PolicyRecord{
+		Vendor: rec.Vendor, Declared: want.Digest, Commit: c.commit(tx.policyType), Booleans: slices.Sorted(maps.Keys(want.Booleans)),
+		StripDontaudit: want.StripDontaudit, Relabel: relabelPaths(rec, want),
+	}
+	for _, fc := range want.FileContexts {
+		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(fc)))
+	}
+	if tx.strip && !c.Root.Exists(active(tx.policyType)+"/"+dontauditFlag) {
+		return next, errors.New("cannot build the policy without dontaudit rules: semodule says that it succeeded, and they are still there")
+	}
+	var err error
+	if next.File, err = c.policyBuilt(tx.policyType); err != nil {
+		return next, err
+	}
+	have, err := modulesIn(c.Root, typeDir(tx.policyType))
+	if err != nil {
+		return next, fmt.Errorf("cannot read the built store: %w", err)
+	}
+	var astray []Quarantined
+	next.Modules, astray = installed(tx.parts, found.in, have)
+	missing, err := c.checkBooleans(tx.policyType, next.File, want.Booleans)
+	if err != nil {
+		return next, err
+	}
+	beaten, err := c.checkContexts(tx.policyType, next.File, tx.parts, found.in)
+	if err != nil {
+		return next, err
+	}
+	for _, stale := range c.otherPolicies(tx.policyType, next.File) {
+		if err := c.Root.Remove(stale); err != nil {
+			return next, fmt.Errorf("cannot remove a stale policy: %w", err)
+		}
+	}
+	if err := c.releaseFrom(tx.policyType, rec, have); err != nil {
+		return next, err
+	}
+	next.Quarantine = slices.Concat(c.stillQuarantined(rec, found), c.leftOut(found), astray, missing, beaten)
+	return next, nil
+}
+
+// installed gives the hashes that the store has of the modules that carry the declared parts, and the parts whose module it has not.
+func installed(parts []part, in []int, have map[string]string) (modules map[string]string, astray []Quarantined) {
+	modules = map[string]string{}
+	for _, i := range in {
+		p := parts[i]
+		if p.origin != declared {
+			continue
+		}
+		if digest := have[moduleKey(p.module())]; digest != "" {
+			modules[p.module()] = digest
+			continue
+		}
+		astray = append(astray, Quarantined{Kind: p.kind, Name: p.name, Priority: p.priority, From: p.from,
+			Reason: "semodule took it, and the store has no module of that name"})
+	}
+	return modules, astray
+}
+
+// leftOut says what the search left out, and where it is if it was not declared.
+func (c *Compiler) leftOut(found *search) []Quarantined {
+	var all []Quarantined
+	for _, o := range found.out {
+		p := found.parts[o.part]
+		q := Quarantined{Kind: p.kind, Name: p.name, Line: o.line, Reason: o.reason, From: p.from}
+		key := p.key()
+		if p.kind == policyModule {
+			q.Priority = p.priority
+		} else {
+			key = local + "/" + p.name
+		}
+		if p.origin != declared {
+			q.Reason += "; it is kept in " + c.Root.Path(c.Shelf.path(key))
+		}
+		all = append(all, q)
+	}
+	return all
+}
+
+// stillQuarantined gives the local files that an earlier build left out and that are still out. The modules were candidates of this one.
+func (c *Compiler) stillQuarantined(rec *Record, found *search) []Quarantined {
+	var out []Quarantined
+	for _, q := range rec.Policy.Quarantine {
+		now := slices.ContainsFunc(found.out, func(o leftOut) bool { return found.parts[o.part].kind == q.Kind && found.parts[o.part].name == q.Name })
+		if q.Kind == localFile && !now && c.Root.Exists(c.Shelf.path(local+"/"+q.Name)) {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// releaseFrom empties the quarantine of what the store has again.
+func (c *Compiler) releaseFrom(policyType string, rec *Record, have map[string]string) error {
+	modules, locals := c.Shelf.list()
+	for _, key := range modules {
+		if _, there := have[key]; there && have[key] != rec.VendorModules[key] && !emptyModule(c.Root, typeDir(policyType), key) {
+			if err := c.Shelf.release(key, active(policyType)+"/modules/"+key); err != nil {
+				return fmt.Errorf("cannot take module %s out of quarantine: %w", key, err)
+			}
+		}
+	}
+	for _, name := range locals {
+		if from := active(policyType) + "/" + name; c.Root.Exists(from) {
+			if err := c.Shelf.release(local+"/"+name, from); err != nil {
+				return fmt.Errorf("cannot take %s out of quarantine: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// inForce makes sure that the kernel has loaded what was built, and gives it the booleans that loading leaves as they were.
+func (c *Compiler) inForce(policyType, file string, undeclared []string, loadsBefore uint32) error {
+	if c.Kernel == nil {
+		return nil
+	}
+	loads, err := c.loads()
+	if err != nil {
+		return err
+	}
+	if loads == loadsBefore {
+		return errors.New("the policy was built but the kernel did not load it: see the kernel's messages, then run this stage again")
+	}
+	live, err := c.bootBooleans(policyType, file, undeclared)
+	if err != nil {
+		return err
+	}
+	return c.Kernel.SetBooleans(live)
+}
+
+// sound makes sure that the vendor's modules are in the store before it is built: one that is gone or empty is damage, which the
+// policystore stage repairs by building the store anew. One with other content is an operator's replacement.
+func (c *Compiler) sound(policyType string, rec *Record) error {
+	for _, key := range slices.Sorted(maps.Keys(rec.VendorModules)) {
+		if emptyModule(c.Root, typeDir(policyType), key) {
+			return fmt.Errorf("%w: the vendor's module %s is missing or empty", ErrDamaged, key)
+		}
+	}
+	return nil
+}
+
+// inside makes sure that the tools, which know nothing of a root, stay in a tree that is not the running host: no link may
+// lead them to another place than it leads us.
+func (c *Compiler) inside(policyType string) error {
+	if c.Root.IsHost() {
+		return nil
+	}
+	etc := EtcDir + "/" + policyType
+	for _, name := range []string{EtcDir, etc, etc + "/policy", etc + "/contexts", etc + "/contexts/files", etc + "/contexts/users",
+		StoreDir, typeDir(policyType), active(policyType), StoreDir + "/final", path.Dir(c.Scratch)} {
+		if err := c.Root.SamePath(name); ignoreMissing(err) != nil {
+			return fmt.Errorf("cannot run semodule on this tree: %w", err)
+		}
+	}
+	return nil
+}
+
+// room makes sure that a full disk does not stop semodule half-way: it writes a second store beside the first, and what it
+// makes of it to /etc.
+func (c *Compiler) room(policyType, dir string) error {
+	size, err := c.Root.Measure(active(policyType))
+	if err != nil {
+		return err
+	}
+	free, err := c.Root.Free(dir)
+	if err != nil {
+		return err
+	}
+	inodes, err := c.Root.FreeInodes(dir)
+	if err != nil {
+		return err
+	}
+	return enough(c.Root.Path(dir), size, free, inodes)
+}
+
+// enough tells whether a place has room for what building a store of a size writes there.
+func enough(dir string, size hostfs.Tree, free, inodes uint64) error {
+	if need := uint64(2 * size.Entries); inodes < need {
+		return fmt.Errorf("%s has room for %d files and a build needs %d: make room, then run the policy stage again", dir, inodes, need)
+	}
+	if need := uint64(size.Bytes+int64(size.Entries)*4096) + spare/2; free < need {
+		return fmt.Errorf("%s has %d MB free and a build needs %d MB: make room, then run the policy stage again", dir, free>>20, need>>20)
+	}
+	return nil
+}
+
+func (c *Compiler) loads() (uint32, error) {
+	if c.Kernel == nil {
+		return 0, nil
+	}
+	return c.Kernel.PolicyLoads()
+}
+
+// policyBuilt finds the binary policy that semodule wrote for PID 1: the one that equals the store's.
+func (c *Compiler) policyBuilt(policyType string) (string, error) {
+	dir := EtcDir + "/" + policyType + "/policy"
+	entries, err := c.Root.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("cannot find the built policy: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "policy.") {
+			continue
+		}
+		same, err := sameFile(c.Root, active(policyType)+"/policy.kern", dir+"/"+e.Name())
+		if err != nil {
+			return "", fmt.Errorf("cannot compare policies: %w", err)
+		}
+		if same {
+			return e.Name(), nil
+		}
+	}
+	return "", fmt.Errorf("semodule succeeded, but no policy in %s is what it built", c.Root.Path(dir))
+}
+
+// summary says what one rebuild did, and what it took.
+func (tx *transaction) summary(want Declared, in []int, leftOut int, loaded bool) string {
+	modules, contexts := 0, 0
+	for _, i := range in {
+		switch p := tx.parts[i]; {
+		case p.origin != declared:
+		case p.kind == policyModule:
+			modules++
+		default:
+			contexts++
+		}
+	}
+	said := count(modules, "module") + ", " + count(contexts, "file context") + ", " + count(len(want.Booleans), "boolean")
+	if tx.strip {
+		said += ", dontaudit rules stripped"
+	}
+	if loaded {
+		said += ", loaded"
+	}
+	if leftOut > 0 {
+		said += fmt.Sprintf(", %d left out", leftOut)
+	}
+	ran := "semodule"
+	if tx.runs > 1 {
+		ran = fmt.Sprintf("semodule ran %d times,", tx.runs)
+	}
+	return fmt.Sprintf("%s (%s %.1f s, %d MB)", said, ran, tx.took.Seconds(), tx.peak>>20)
+}
+
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// lockWait is how long to wait for somebody else's semodule.
+func (c *Compiler) lockWait() time.Duration {
+	if c.LockWait > 0 {
+		return c.LockWait
+	}
+	return lockWait
+}

@@ -1,0 +1,255 @@
+package policystore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+// Runner runs a tool. command.Tools is one.
+type Runner interface {
+	Run(ctx context.Context, argv ...string) (command.Output, error)
+}
+
+// transaction builds the policy with some parts: for good in the host's store, or in a copy of it to see whether it builds. semodule's
+// cost is per run, not per module, and a run is all or nothing.
+type transaction struct {
+	c          *Compiler
+	policyType string
+	rec        *Record
+	parts      []part
+	strip      bool // without dontaudit rules
+
+	trial bool // there is a copy of the store
+	runs  int
+	took  time.Duration
+	peak  int64 // bytes
+}
+
+// lockWait is how long a run waits for somebody else's semodule. libsemanage itself gives up after 5 seconds, which is less than one
+// transaction takes.
+const lockWait = 3 * time.Minute
+
+// build runs semodule so that the policy has the parts in and no other. After an error the store is as it was.
+func (tx *transaction) build(ctx context.Context, in []int, forGood bool) error {
+	if forGood {
+		return tx.commit(ctx, in)
+	}
+	if err := tx.prepareTrial(in); err != nil {
+		return fmt.Errorf("cannot make a copy of the policy store to try in: %w", err)
+	}
+	err := tx.semodule(ctx, tx.trialDir(), in)
+	if _, refused := refusal(err); err != nil && !refused {
+		return fmt.Errorf("cannot try what the policy builds without: %s", err) //nolint:errorlint // a tool that is killed there leaves the store alone
+	}
+	return err
+}
+
+// commit builds in the host's store. What is the operator's and goes is safe before.
+func (tx *transaction) commit(ctx context.Context, in []int) error {
+	var steps plan.Plan
+	for i, p := range tx.parts {
+		if p.origin != inStore || slices.Contains(in, i) {
+			continue
+		}
+		from, key := active(tx.policyType)+"/modules/"+p.key(), p.key()
+		if p.kind == localFile {
+			from, key = active(tx.policyType)+"/"+p.name, local+"/"+p.name
+			steps = append(steps, plan.Remove(tx.c.Root, from, "the policy does not build with it"))
+		}
+		if _, err := tx.c.Root.Lstat(from); hostfs.Missing(err) {
+			continue // it went with an earlier build of this run
+		}
+		if err := tx.c.Shelf.take(from, key); err != nil {
+			return fmt.Errorf("cannot put %s %s into quarantine: %w", p.kind, p.name, err)
+		}
+	}
+	steps = append(steps, plan.Step{Action: "rebuild", Target: StoreDir, Do: func(ctx context.Context) (string, error) {
+		return "", tx.semodule(ctx, "", in)
+	}})
+	_, err := steps.Do(ctx, nil, nil)
+	return err
+}
+
+// trialDir is where the copy is that builds are tried in.
+func (tx *transaction) trialDir() string { return tx.c.Scratch + "/trial" }
+
+// prepareTrial makes the copy of the store and of what semodule reads beside it, once, and gives it the local files of the parts.
+func (tx *transaction) prepareTrial(in []int) error {
+	root, dir := tx.c.Root, tx.trialDir()
+	if !tx.trial {
+		if err := tx.c.room(tx.policyType, path.Dir(tx.c.Scratch)); err != nil {
+			return err
+		}
+		if err := root.RemoveTree(dir); err != nil {
+			return err
+		}
+		for _, name := range []string{typeDir(tx.policyType), EtcDir + "/" + tx.policyType} {
+			if err := root.MkdirAll(dir+path.Dir(name), 0o700); err != nil {
+				return err
+			}
+			if _, err := root.CopyTree(name, dir+name); err != nil {
+				return err
+			}
+		}
+		for _, name := range []string{"config", "semanage.conf"} {
+			if err := copyFile(root, EtcDir+"/"+name, dir+EtcDir+"/"+name); ignoreMissing(err) != nil {
+				return err
+			}
+		}
+		tx.trial = true
+	}
+	for i, p := range tx.parts {
+		if p.kind != localFile {
+			continue
+		}
+		name := active(tx.policyType) + "/" + p.name
+		var err error
+		if slices.Contains(in, i) {
+			err = copyFile(root, name, dir+name)
+		} else {
+			err = root.Remove(dir + name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// semodule runs it in the host's store, or beneath a directory, until nobody else has the store locked.
+func (tx *transaction) semodule(ctx context.Context, beneath string, in []int) error {
+	argv, err := tx.argv(beneath, in)
+	if err != nil {
+		return fmt.Errorf("cannot write semodule's input: %w", err)
+	}
+	for start := time.Now(); ; {
+		out, err := tx.c.Tools.Run(ctx, argv...)
+		tx.took, tx.peak = tx.took+out.Elapsed, max(tx.peak, out.MaxRSS)
+		var failed *command.ExitError
+		if !errors.As(err, &failed) || !strings.Contains(failed.Output.Stderr, "Could not get direct transaction lock") {
+			tx.runs++
+			return err
+		}
+		if time.Since(start) > tx.c.lockWait() {
+			return fmt.Errorf("somebody else's semodule or setsebool holds the policy store since %s: %w", tx.c.lockWait(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// argv writes the parts as files and gives the arguments that bring a store, the host's or one beneath a directory, from what it holds
+// now to these parts.
+func (tx *transaction) argv(beneath string, in []int) ([]string, error) {
+	root, input := tx.c.Root, tx.c.Scratch+"/in"
+	if err := root.RemoveTree(input); err != nil {
+		return nil, err
+	}
+	have, err := modulesIn(root, beneath+typeDir(tx.policyType))
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{"semodule", "--store", tx.policyType}
+	if tx.c.Kernel == nil || beneath != "" {
+		argv = append(argv, "--noreload")
+	}
+	if beneath != "" || !root.IsHost() {
+		argv = append(argv, "--path", root.Path(beneath+"/"))
+	}
+	if tx.strip {
+		argv = append(argv, "--disable_dontaudit")
+	}
+	bare := len(argv)
+	installs := func(key string, content []byte, lang string) error {
+		priority, base, _ := strings.Cut(key, "/")
+		name := input + "/" + priority + "/" + base + "." + lang
+		if bytes.HasPrefix(content, []byte("BZh")) {
+			name += ".bz2" // else libsemanage takes the end of the name for that, and a dot in the rest for the language
+		}
+		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return err
+		}
+		argv = append(argv, "--priority", priority, "--install", root.Path(name))
+		return root.WriteFile(name, content, hostfs.Attributes{Mode: 0o600})
+	}
+	installsFrom := func(dir, key string) error {
+		file, lang, err := moduleFile(root, dir)
+		if err != nil {
+			return err
+		}
+		content, err := root.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		return installs(key, content, lang)
+	}
+	removes := func(key string) {
+		priority, name, _ := strings.Cut(key, "/")
+		argv = append(argv, "--priority", priority, "--remove", name)
+	}
+
+	files := map[string][]byte{} // of the declared parts, by module
+	lang := map[string]string{}
+	var order []string
+	for i, p := range tx.parts {
+		wanted := slices.Contains(in, i)
+		_, there := have[p.key()]
+		_, vendors := tx.rec.VendorModules[p.key()]
+		var err error
+		switch {
+		case p.kind == localFile:
+		case p.origin == declared && wanted:
+			name := p.module()
+			if files[name] == nil {
+				order = append(order, name)
+			}
+			files[name], lang[name] = append(files[name], p.text...), p.lang
+		case p.origin == declared:
+		case wanted && p.origin == onShelf:
+			err = installsFrom(tx.c.Shelf.path(p.key()), p.key())
+		case wanted && !there:
+			err = installsFrom(active(tx.policyType)+"/modules/"+p.key(), p.key())
+		case !wanted && vendors:
+			err = installsFrom(VendorStore+"/"+tx.policyType+"/active/modules/"+p.key(), p.key())
+		case !wanted && there:
+			removes(p.key())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if priority, name, _ := splitKey(key); priority == Priority && files[name] == nil {
+			removes(key)
+		}
+	}
+	slices.Sort(order)
+	for _, name := range order {
+		if root.Exists(beneath + active(tx.policyType) + "/modules/disabled/" + name) {
+			argv = append(argv, "--enable", name) // declared is declared, whoever switched it off
+		}
+		if err := installs(strconv.Itoa(Priority)+"/"+name, files[name], lang[name]); err != nil {
+			return nil, err
+		}
+	}
+	if len(argv) == bare {
+		// An install or a removal rebuilds by itself and semodule refuses --build beside it.
+		argv = append(argv, "--build")
+	}
+	return argv, nil
+}

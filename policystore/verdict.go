@@ -1,0 +1,217 @@
+package policystore
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+)
+
+// verdict is what the tools' messages say of a build that they refused.
+type verdict struct {
+	part   int    // the part that they name, -1 if none
+	line   int    // in it, 0 if they do not say
+	reason string // in their own words: the lines that matter
+	// sure says that the part cannot be built whatever else is left out. What contradicts another part is not sure: that one may be
+	// the culprit.
+	sure bool
+	// suspects are the parts that have in them what the messages speak of, the likeliest last. Nothing is proved by that.
+	suspects []int
+}
+
+// refusal tells whether semodule failed because of what it was given to build, and what it said. A tool that was killed, a
+// disk that is full and a kernel that does not take the result are no part's fault.
+func refusal(err error) (said string, refused bool) {
+	var failed *command.ExitError
+	if !errors.As(err, &failed) || failed.Code < 0 || otherFault.MatchString(failed.Output.Stderr) {
+		return "", false
+	}
+	return failed.Output.Stderr, true
+}
+
+// otherFault matches what the tools say of the kernel's refusal to load and of the errors of a file system (libsemanage
+// semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
+// libsemanage adds them to anything.
+var otherFault = regexp.MustCompile(`load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
+	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
+
+// The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).
+var (
+	atLine       = regexp.MustCompile(`^(.*?) at \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll):(\d+)`)
+	inFile       = regexp.MustCompile(`^(.*?) at line (\d+) of \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
+	anyMention   = regexp.MustCompile(`\S*/modules/(\d+)/([^/\s:]+)/(?:cil|hll)(?::(\d+))?`)
+	hllPrefix    = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_.-]*): (.*)$`)
+	invalidRegex = regexp.MustCompile(`has invalid regex (.*?):\s+(.*)$`)
+	unresolvable = regexp.MustCompile(`^(Failed to resolve|Invalid filecon)`)
+	noise        = regexp.MustCompile(`^(semodule: |libsemanage\.|\(No such file or directory\)|Warning: SELinux userspace will refer|Failed to (resolve AST|build AST|generate binary|` +
+		`verify cil database|compile cildb|read policy package)|Post process failed|Previous declaration|Expanded from|Binary policy creation failed|Failed post db handling|Error obtaining file context handle|` +
+		`\S+: (Failed to read policy package|libsepol\.sepol_module_package_read: ))`)
+	everywhere   = regexp.MustCompile(`^(allow|type|role|user|class|file|dir|process|read|write|module|line|priority)$`) // words that tell no part from another
+	toolFunction = regexp.MustCompile(`^libsepol\.\w+: `)
+	word         = regexp.MustCompile(`[A-Za-z_/][A-Za-z0-9_./-]{2,}|[0-9]{2,}`)
+)
+
+// judge reads the messages of a build that was refused. In are the parts that it had.
+func judge(said string, parts []part, in []int) verdict {
+	v := verdict{part: -1}
+	var matter, before []string // the lines that matter, and those before the one that names the part
+	for line := range strings.Lines(said) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "libsemanage.semanage_compile_module: ")
+		if named := mentioned(line, parts, in); named.part >= 0 && (v.part < 0 || !v.sure && named.sure) {
+			v, before = named, slices.Clone(matter)
+		}
+		if line != "" && !noise.MatchString(line) {
+			matter = append(matter, readable(line))
+		}
+	}
+	all := strings.Join(matter, "; ")
+	switch {
+	case v.part < 0, strings.HasPrefix(v.reason, "allow"), strings.HasPrefix(v.reason, "neverallow"):
+		v.reason = clip(all) // the rule that forbids it, and what it forbids
+	case len(before) > 0:
+		v.reason += " (" + clip(strings.Join(before, "; ")) + ")"
+	}
+	if v.reason == "" {
+		v.reason = "semodule does not say why: " + lastWords(said)
+	}
+	v.suspects = suspects(all, parts, in)
+	return v
+}
+
+// mentioned gives the part that one line of the messages is about.
+func mentioned(line string, parts []part, in []int) verdict {
+	find := func(is func(p part) bool) int {
+		if i := slices.IndexFunc(in, func(i int) bool { return is(parts[i]) }); i >= 0 {
+			return in[i]
+		}
+		return -1
+	}
+	module := func(priority, name string, n int) int {
+		if priority == strconv.Itoa(Priority) && name == contextsModule {
+			return find(func(p part) bool {
+				if p.kind == fileContext {
+					n--
+				}
+				return p.kind == fileContext && n == 0
+			})
+		}
+		return find(func(p part) bool { return p.kind == policyModule && p.key() == priority+"/"+name })
+	}
+	if strings.HasPrefix(line, "Previous declaration") {
+		return verdict{part: -1}
+	}
+	v := verdict{part: -1, sure: true}
+	if m := atLine.FindStringSubmatch(line); m != nil {
+		v.line, _ = strconv.Atoi(m[4])
+		v.part, v.reason, v.sure = module(m[2], m[3], v.line), m[1], unresolvable.MatchString(line)
+	} else if m := inFile.FindStringSubmatch(line); m != nil {
+		v.line, _ = strconv.Atoi(m[2])
+		v.part, v.reason = module(m[3], m[4], v.line), m[1]
+	} else if m := invalidRegex.FindStringSubmatch(line); m != nil {
+		v.part = find(func(p part) bool { return p.kind == fileContext && p.name == m[1] })
+		v.reason = "its path is not a regular expression: " + m[2]
+	} else if m := anyMention.FindStringSubmatch(line); m != nil {
+		v.part, v.reason = module(m[1], m[2], 0), readable(line)
+		v.sure = strings.Contains(line, "Error while reading from file")
+	} else if m := hllPrefix.FindStringSubmatch(line); m != nil {
+		v.part, v.reason = find(func(p part) bool { return p.lang == "pp" && p.name == m[1] }), toolFunction.ReplaceAllString(m[2], "")
+	}
+	if v.part >= 0 && parts[v.part].kind == fileContext {
+		v.line = 0
+		if v.sure && !strings.Contains(v.reason, "regular expression") {
+			v.reason += ": does its context exist in the policy?"
+		}
+	}
+	return v
+}
+
+// readable puts the names of modules in place of the paths in the store, which mean nothing to whoever wrote them.
+func readable(line string) string {
+	return anyMention.ReplaceAllStringFunc(line, func(at string) string {
+		m := anyMention.FindStringSubmatch(at)
+		if m[3] != "" {
+			return "line " + m[3] + " of module " + m[2] + " (priority " + m[1] + ")"
+		}
+		return "module " + m[2] + " (priority " + m[1] + ")"
+	})
+}
+
+// clip bounds a reason: a neverallow rule can be broken by hundreds of others.
+func clip(reason string) string {
+	const longest = 1000
+	if len(reason) <= longest {
+		return reason
+	}
+	return strings.ToValidUTF8(reason[:longest], "") + " ..."
+}
+
+// lastWords gives the last line of the messages.
+func lastWords(said string) string {
+	last := ""
+	for line := range strings.Lines(said) {
+		if line = strings.TrimSpace(line); line != "" && (last == "" || !strings.HasPrefix(line, "semodule:") && !strings.HasPrefix(line, "(")) {
+			last = readable(line)
+		}
+	}
+	return clip(last)
+}
+
+// suspects gives the parts that have a word of the messages in them. A word counts the more the fewer parts have it.
+func suspects(said string, parts []part, in []int) []int {
+	score := map[int]float64{}
+	seen := map[string]bool{}
+	for _, w := range word.FindAllString(said, -1) {
+		if seen[w] || everywhere.MatchString(w) {
+			continue
+		}
+		seen[w] = true
+		var have []int
+		for _, i := range in {
+			if contains(parts[i].text, w) {
+				have = append(have, i)
+			}
+		}
+		for _, i := range have {
+			score[i] += 1 / float64(len(have)*len(have))
+		}
+	}
+	var found []int
+	for _, i := range in {
+		if score[i] > 0 {
+			found = append(found, i)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b int) int {
+		switch {
+		case score[a] < score[b]:
+			return -1
+		case score[a] > score[b]:
+			return 1
+		}
+		return 0
+	})
+	return found
+}
+
+// contains reports whether the text has the word as a whole.
+func contains(text []byte, w string) bool {
+	for at := 0; ; {
+		i := bytes.Index(text[at:], []byte(w))
+		if i < 0 {
+			return false
+		}
+		i += at
+		if end := i + len(w); (i == 0 || !partOfWord(text[i-1])) && (end == len(text) || !partOfWord(text[end])) {
+			return true
+		}
+		at = i + 1
+	}
+}
+
+func partOfWord(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
