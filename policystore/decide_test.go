@@ -1,0 +1,518 @@
+package policystore
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+func TestOperators(t *testing.T) {
+	vendor := &Vendor{Modules: map[string]string{"100/base": "now", "100/new": "x"}}
+	known := &Record{Vendor: "v", VendorModules: map[string]string{"100/base": "then", "400/container": "then"}}
+	for _, c := range []struct {
+		key, digest string
+		rec         *Record
+		want        bool
+	}{
+		{"100/base", "then", known, false},
+		{"400/container", "then", known, false},
+		{"400/container", "by hand", known, true}, // the vendor's own name and priority
+		{"400/hand", "x", known, true},
+		{"500/site", "x", known, false}, // our priority
+		{"100/new", "x", known, true},   // the next image's vendor has it, and it was there before
+		{"100/base", "then", &Record{}, false},
+		{"400/hand", "x", &Record{}, true},
+		{"100/old", "x", &Record{Vendor: "v"}, true}, // of another image or by hand: nobody knows
+	} {
+		if got := operators(c.key, c.digest, vendor, c.rec); got != c.want {
+			t.Errorf("%s %s: %t", c.key, c.digest, got)
+		}
+	}
+}
+
+func TestCopyReason(t *testing.T) {
+	vendor := &Vendor{Type: "mcs", Fingerprint: "f"}
+	modules := map[string]string{"100/base": "x"}
+	good := Record{Type: "mcs", Vendor: "f", VendorModules: modules}
+	for _, c := range []struct {
+		store   Store
+		rec     Record
+		unclean bool
+		want    string
+	}{
+		{Store{Kind: Writable}, good, false, ""},
+		{Store{Kind: Writable}, good, true, "an earlier run was cut off"},
+		{Store{Kind: Absent}, good, false, "it is absent"},
+		{Store{Kind: ReadOnly, Target: "../x"}, good, false, "it is a link to the vendor's read-only store (../x)"},
+		{Store{Kind: Broken}, good, true, "it is a directory without an active policy"},
+		{Store{Kind: Writable}, Record{}, false, "a copy of unknown age"},
+		{Store{Kind: Writable}, Record{Type: "mcs", Vendor: "f"}, false, "a copy of unknown age"},
+		{Store{Kind: Writable}, Record{Type: "mcs", Vendor: "g", VendorModules: modules}, false, "another vendor policy"},
+		{Store{Kind: Writable}, Record{Type: "mls", Vendor: "f", VendorModules: modules}, false, "another vendor policy"},
+	} {
+		if got := copyReason(c.store, vendor, &c.rec, c.unclean); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%+v %+v %t: %q, want %q", c.store, c.rec, c.unclean, got, c.want)
+		}
+	}
+}
+
+// TestRebuildReason changes one thing at a time on a host that is as declared.
+func TestRebuildReason(t *testing.T) {
+	commits := func(h *fakeHost) { h.write(active("mcs")+"/commit_num", "somebody's") }
+	for name, c := range map[string]struct {
+		change func(h *fakeHost, rec *Record, want *Declared)
+		reason string
+	}{
+		"nothing":                               {func(*fakeHost, *Record, *Declared) {}, ""},
+		"never built":                           {func(_ *fakeHost, rec *Record, _ *Declared) { rec.Policy.Vendor = "" }, "never built"},
+		"another image":                         {func(_ *fakeHost, rec *Record, _ *Declared) { rec.Policy.Vendor = "x" }, "another OS image"},
+		"another wish":                          {func(_ *fakeHost, _ *Record, want *Declared) { want.Digest = "x" }, "the declared state changed"},
+		"another policy":                        {func(h *fakeHost, _ *Record, _ *Declared) { h.write(EtcDir+"/mcs/policy/policy.33", "x") }, "policy.33 is not what the store built"},
+		"no policy":                             {func(h *fakeHost, _ *Record, _ *Declared) { h.remove(EtcDir + "/mcs/policy/policy.33") }, "policy.33 is not what the store built"},
+		"another context":                       {func(h *fakeHost, _ *Record, _ *Declared) { h.write(EtcDir+"/mcs/contexts/files/file_contexts", "x") }, "file_contexts is not what the store built"},
+		"another user":                          {func(h *fakeHost, _ *Record, _ *Declared) { h.write(EtcDir+"/mcs/seusers", "x") }, "seusers is not what the store built"},
+		"a newer policy":                        {func(h *fakeHost, _ *Record, _ *Declared) { h.write(EtcDir+"/mcs/policy/policy.34", "x") }, "policy.34 is stale"},
+		"somebody's semodule, and all is there": {func(h *fakeHost, _ *Record, _ *Declared) { commits(h) }, ""},
+		"a module is changed": {func(h *fakeHost, _ *Record, _ *Declared) {
+			commits(h)
+			h.module(active("mcs"), "500/site", "x")
+		}, "changed or removed module site"},
+		"a module is gone": {func(h *fakeHost, _ *Record, _ *Declared) {
+			commits(h)
+			h.remove(active("mcs") + "/modules/500/site")
+		}, "changed or removed module site"},
+		"a module is off": {func(h *fakeHost, _ *Record, _ *Declared) {
+			commits(h)
+			h.write(active("mcs")+"/modules/disabled/site", "")
+		}, "disabled module site"},
+		"a boolean is changed": {func(h *fakeHost, _ *Record, want *Declared) {
+			commits(h)
+			want.Booleans = map[string]bool{"b": true}
+			h.write(active("mcs")+"/booleans.local", "b=0\n")
+		}, "changed boolean b"},
+		"a boolean that the policy has not": {func(h *fakeHost, rec *Record, want *Declared) {
+			commits(h)
+			want.Booleans = map[string]bool{"b": true}
+			rec.Policy.Quarantine = []Quarantined{{Kind: "boolean", Name: "b"}}
+		}, ""},
+		"dontaudit rules are back": {func(h *fakeHost, _ *Record, want *Declared) {
+			commits(h)
+			want.StripDontaudit = true
+		}, "with its dontaudit rules"},
+	} {
+		h := newHost(t)
+		rec := h.record()
+		if _, err := h.apply(rec, site1); err != nil {
+			t.Fatal(err)
+		}
+		want := Declared{Digest: rec.Policy.Declared}
+		c.change(h, rec, &want)
+		if got, err := h.compiler().rebuildReason("mcs", rec, want); err != nil || c.reason == "" && got != "" || !strings.Contains(got, c.reason) {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, c.reason)
+		}
+	}
+}
+
+func (h *fakeHost) remove(name string) {
+	h.t.Helper()
+	if err := os.RemoveAll(filepath.Join(h.dir, name)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestOtherPolicies(t *testing.T) {
+	h := newHost(t)
+	dir := EtcDir + "/mcs/policy/"
+	for _, name := range []string{"policy.31", "policy.33", "policy.34", "policy.33.bak", "policy.x", "backup.30"} {
+		h.write(dir+name, "x")
+	}
+	h.write(dir+"policy.30/x", "a directory")
+	h.write(LowerEtc+"/selinux/mcs/policy/policy.31", "the image ships it")
+	if got := strings.Join(h.compiler().otherPolicies("mcs", "policy.33"), " "); got != dir+"policy.34" {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestRelabelPaths(t *testing.T) {
+	fc := func(path string) FileContext { return FileContext{Path: path, Type: "any", Context: "u:r:t:s0"} }
+	text := func(path string) string { return strings.TrimSpace(filecon(fc(path))) }
+	for _, c := range []struct {
+		name string
+		rec  Record
+		want []FileContext
+		out  []Relabel
+	}{
+		{"nothing changed", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, []FileContext{fc("/a")}, nil},
+		{"a new one", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v"}}, []FileContext{fc("/srv/a(/.*)?")}, []Relabel{{"/srv/a", true}}},
+		{"one that is gone", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, nil, []Relabel{{"/a", true}}},
+		{"another image", Record{Vendor: "w", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, []FileContext{fc("/a"), fc("/b")}, []Relabel{{"/a", false}, {"/b", true}}},
+		{"the first of all", Record{Vendor: "w"}, []FileContext{fc("/a")}, []Relabel{{"/a", true}}},
+		{"what an earlier run left", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}, Relabel: []Relabel{{"/a", false}, {"/z", true}}}}, []FileContext{fc("/a")},
+			[]Relabel{{"/a", false}, {"/z", true}}},
+		{"too wide", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v"}}, []FileContext{fc("/usr/.*"), fc("/.*")}, nil},
+	} {
+		if got := relabelPaths(&c.rec, Declared{FileContexts: c.want}); !slices.Equal(got, c.out) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.out)
+		}
+	}
+}
+
+// TestEtcFiles plans for one file of /etc/selinux/TYPE in each state.
+func TestEtcFiles(t *testing.T) {
+	const name = "/mcs/contexts/lxc_contexts"
+	vendors, others, own := "file = \"u:r:t:s0\"\n", "another image's", "the operator's"
+	for _, c := range []struct {
+		state, have string
+		stale       bool // the record is another image's
+		recorded    bool // and knows its files
+		want        string
+	}{
+		{"as the vendor's", vendors, true, true, ""},
+		{"missing", "", false, true, "write"},
+		{"the operator's", own, true, true, ""},
+		{"the operator's, same image", own, false, true, ""},
+		{"the old image's", others, true, true, "write"},
+		{"of unknown age", own, true, false, "keep write"},
+		{"of unknown age and right", vendors, true, false, ""},
+	} {
+		h := newHost(t)
+		rec := h.record()
+		if h.remove(EtcDir + name); c.have != "" {
+			h.write(EtcDir+name, c.have)
+		}
+		vendor, err := FindVendor(h.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.VendorEtc = map[string]string{"contexts/lxc_contexts": digestOf([]byte(others))}
+		if !c.recorded {
+			rec.VendorEtc = nil
+		}
+		if c.stale {
+			rec.Vendor = "another"
+		}
+		steps, err := (&Rebaser{Root: h.root, Shelf: h.shelf()}).planEtcFiles(vendor, rec, EtcDir+"/mcs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var did []string
+		for _, s := range steps {
+			if s.Target == EtcDir+name {
+				did = append(did, s.Action)
+			}
+		}
+		if got := strings.Join(did, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.state, got, c.want)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if c.want == "keep write" && h.read("/var/lib/selinux-provision/kept/contexts_lxc_contexts") != own {
+			t.Errorf("%s: no copy is kept", c.state)
+		}
+	}
+}
+
+// TestKeptCopiesAreNotOverwritten keeps two versions of a file, and one of them once.
+func TestKeptCopiesAreNotOverwritten(t *testing.T) {
+	h := newHost(t)
+	var places []string
+	for _, content := range []string{"first", "second", "first", "second", "third"} {
+		h.write("/etc/x", content)
+		to, err := h.shelf().keep("/etc/x", "etc/x")
+		if err != nil || h.read(to) != content {
+			t.Fatalf("%s: %q, %v", to, h.read(to), err)
+		}
+		places = append(places, filepath.Base(to))
+	}
+	if got := strings.Join(places, " "); got != "etc_x etc_x.2 etc_x etc_x.2 etc_x.3" {
+		t.Errorf("%s", got)
+	}
+}
+
+// TestShelf moves a module in and out of quarantine in each state of both places.
+func TestShelf(t *testing.T) {
+	const from, in, kept = "/m/hand", "/var/lib/selinux-provision/quarantine/400/hand", "/var/lib/selinux-provision/kept/quarantine_400_hand"
+	for _, c := range []struct {
+		name, store, quarantine string // contents, "" is nothing
+		release                 bool
+		want                    string // store, quarantine, kept
+	}{
+		{"taken", "a", "", false, "a|a|"},
+		{"taken again", "a", "a", false, "a|a|"},
+		{"another was taken before", "b", "a", false, "b|b|a"},
+		{"back", "a", "a", true, "a||"},
+		{"made again otherwise", "b", "a", true, "b||a"},
+	} {
+		h := newHost(t)
+		put := func(dir, content string) {
+			if content != "" {
+				h.write(dir+"/cil", content)
+				h.write(dir+"/lang_ext", "cil")
+			}
+		}
+		put(from, c.store)
+		put(in, c.quarantine)
+		h.write(filepath.Dir(in)+"/"+hostfs.TempPrefix+"hand/cil", "half")
+		var err error
+		if c.release {
+			err = h.shelf().release("400/hand", from)
+		} else {
+			err = h.shelf().take(from, "400/hand")
+		}
+		if got := h.read(from+"/cil") + "|" + h.read(in+"/cil") + "|" + h.read(kept+"/cil"); err != nil || got != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.name, got, err, c.want)
+		}
+		if modules, _ := h.shelf().list(); slices.Contains(modules, "400/"+hostfs.TempPrefix+"hand") {
+			t.Errorf("%s: what was cut off is taken for a module", c.name)
+		}
+	}
+}
+
+// TestModuleThatCounts reads lang_ext where a module in CIL took the place of a package.
+func TestModuleThatCounts(t *testing.T) {
+	h := newHost(t)
+	for key, files := range map[string]map[string]string{
+		"400/package": {"cil": "made", "hll": "packed", "lang_ext": "pp"},
+		"400/over":    {"cil": "by hand", "hll": "the vendor's", "lang_ext": "cil"},
+		"400/plain":   {"cil": "text", "lang_ext": "cil"},
+		"400/old":     {"cil": "made", "hll": "packed"},
+	} {
+		for name, content := range files {
+			h.write(active("mcs")+"/modules/"+key+"/"+name, content)
+		}
+	}
+	have, err := modulesIn(h.root, typeDir("mcs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"400/package": "packed", "400/over": "by hand", "400/plain": "text", "400/old": "packed"} {
+		if have[key] != digestOf([]byte(want)) {
+			t.Errorf("%s: not the hash of %s", key, want)
+		}
+		file, _, err := moduleFile(h.root, active("mcs")+"/modules/"+key)
+		if err != nil || h.read(file) != want {
+			t.Errorf("%s: %s, %v", key, file, err)
+		}
+	}
+}
+
+// TestCarryFiles takes along what semanage, setsebool -P and semodule -d keep beside the modules.
+func TestCarryFiles(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{"booleans.local", "file_contexts.local", "seusers.local", "preserve_tunables", dontauditFlag, "policy.kern", "modules/disabled/x"} {
+		h.write("/old/"+name, name)
+	}
+	for _, stripped := range []bool{true, false} {
+		to := map[bool]string{true: "/a", false: "/b"}[stripped]
+		h.write(to+"/modules/x", "")
+		if err := carryFiles(h.root, "/old", to, &Record{Policy: PolicyRecord{StripDontaudit: stripped}}); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{"booleans.local": true, "file_contexts.local": true, "seusers.local": true, "preserve_tunables": true,
+			dontauditFlag: !stripped, "policy.kern": false, "modules/disabled/x": true} {
+			if got := h.read(to+"/"+name) != ""; got != want {
+				t.Errorf("stripped by us %t: %s carried over: %t", stripped, name, got)
+			}
+		}
+	}
+}
+
+// TestRecovery takes what a killed semodule left: the policy before, or else what it was making.
+func TestRecovery(t *testing.T) {
+	for from, want := range map[string]string{"previous": "recover", "tmp": "recover copy", "nothing": "copy"} {
+		h := newHost(t)
+		h.module(active("mcs"), "400/hand", "(type hand_t)")
+		rec := h.record()
+		if err := os.Rename(filepath.Join(h.dir, active("mcs")), filepath.Join(h.dir, typeDir("mcs"), from)); err != nil {
+			t.Fatal(err)
+		}
+		vendor, err := FindVendor(h.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := (&Rebaser{Root: h.root, Shelf: h.shelf()}).Plan(vendor, rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var did []string
+		for _, s := range steps.Visible() {
+			did = append(did, s.Action)
+		}
+		if got := strings.Join(did, " "); got != want {
+			t.Errorf("%s: %s, want %s", from, got, want)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if there := h.modules()["400/hand"] != ""; there != (from != "nothing") {
+			t.Errorf("%s: the operator's module is there: %t", from, there)
+		}
+	}
+}
+
+// TestEmptyModulesAreNamed is about an operator's module of which a power cut left the name alone.
+func TestEmptyModulesAreNamed(t *testing.T) {
+	h := newHost(t)
+	for _, key := range []string{"400/gone", "400/copied"} {
+		h.module(active("mcs"), key, "")
+	}
+	h.write("/var/lib/selinux-provision/quarantine/400/copied/cil", "(type copied_t)")
+	rec := h.record()
+	vendor, err := FindVendor(h.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := (&Rebaser{Root: h.root, Unclean: true, Shelf: h.shelf()}).Plan(vendor, rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if h.modules()["400/copied"] != "(type copied_t)" {
+		t.Error("the copy was not used")
+	}
+	var named []string
+	for _, q := range h.shelf().LeftOut("mcs", rec) {
+		named = append(named, q.Name)
+	}
+	if got := strings.Join(named, " "); got != "gone" {
+		t.Errorf("named: %q", got)
+	}
+	h.module(active("mcs"), "400/gone", "(type gone_t)")
+	if all := h.shelf().LeftOut("mcs", rec); len(all) > 0 {
+		t.Errorf("installed again: %v", all)
+	}
+}
+
+// TestRestoreFile brings a file of /etc back to the vendor's form from each other.
+func TestRestoreFile(t *testing.T) {
+	const name = "/etc/selinux/semanage.conf"
+	for _, c := range []struct {
+		state  string
+		change func(h *fakeHost, file string) error
+		want   string // the actions
+	}{
+		{"as it is", func(*fakeHost, string) error { return nil }, ""},
+		{"other content", func(h *fakeHost, file string) error { return os.WriteFile(file, []byte("x"), 0o644) }, "write"},
+		{"another mode", func(h *fakeHost, file string) error { return os.Chmod(file, 0o600) }, "write"},
+		{"another owner", func(h *fakeHost, file string) error { return os.Chown(file, 1, 1) }, "write"},
+		{"missing", func(h *fakeHost, file string) error { return os.Remove(file) }, "write"},
+		{"a link", func(h *fakeHost, file string) error { return errors.Join(os.Remove(file), os.Symlink("x", file)) }, "write"},
+	} {
+		if c.state == "another owner" && os.Geteuid() != 0 {
+			continue
+		}
+		h := newHost(t)
+		h.write(LowerEtc+"/selinux/semanage.conf", "expand-check=1\n")
+		file := filepath.Join(h.dir, name)
+		if err := c.change(h, file); err != nil {
+			t.Fatal(err)
+		}
+		steps, err := RestoreFile(h.root, name, "a reason")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var did []string
+		for _, s := range steps {
+			did = append(did, s.Action)
+		}
+		if got := strings.Join(did, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.state, got, c.want)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(file); err != nil || info.Mode() != 0o644 || h.read(name) != "expand-check=1\n" {
+			t.Errorf("%s: %v %v %q", c.state, info.Mode(), err, h.read(name))
+		}
+	}
+}
+
+// TestRevertFiles takes away what the image does not have, and keeps a copy of what was made by hand.
+func TestRevertFiles(t *testing.T) {
+	h := newHost(t)
+	for name, content := range map[string]string{
+		"/mcs/contexts/lxc_contexts": "file = \"u:r:t:s0\"\n", "/mcs/contexts/files/file_contexts": "/etc u:r:etc_t:s0\n", "/mcs/policy/policy.33": "the vendor's",
+		"/config": "SELINUX=permissive\nSELINUXTYPE=mcs\n", "/semanage.conf": "expand-check=1\n",
+	} {
+		h.write(LowerEtc+"/selinux"+name, content)
+	}
+	h.module(active("mcs"), "400/hand", "(type hand_t)")
+	h.module(active("mcs"), "500/site", "(type site_t)")
+	h.write(EtcDir+"/mcs/contexts/lxc_contexts", "changed by hand")
+	h.write(EtcDir+"/mcs/mine/deep/file", "mine")
+	h.write(EtcDir+"/mcs/policy/policy.99", "stale")
+	rec := h.record()
+	rec.Policy.Vendor, rec.Policy.Modules = rec.Vendor, map[string]string{"site": digestOf([]byte("(type site_t)"))}
+	reverter := Reverter{Root: h.root, Shelf: h.shelf()}
+	steps, err := reverter.Plan("mcs", rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if h.read(EtcDir+"/mcs/contexts/lxc_contexts") != "file = \"u:r:t:s0\"\n" || h.root.Exists(EtcDir+"/mcs/mine") || h.root.Exists(EtcDir+"/mcs/policy/policy.99") {
+		t.Error("not the vendor's files")
+	}
+	if target, err := os.Readlink(filepath.Join(h.dir, StoreDir)); err != nil || target != "../../usr/lib/selinux/policy" {
+		t.Errorf("the store: %q, %v", target, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(h.dir, h.shelf().Kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []string
+	for _, e := range entries {
+		kept = append(kept, e.Name())
+	}
+	if got := strings.Join(kept, " "); got != "contexts_lxc_contexts mine_deep_file modules_400_hand" {
+		t.Errorf("kept: %s", got)
+	}
+	if steps, err := reverter.Plan("mcs", rec); err != nil || len(steps) > 0 {
+		t.Errorf("again: %+v, %v", steps, err)
+	}
+}
+
+// TestFingerprint tells images apart by content, mode and owner, and not by times.
+func TestFingerprint(t *testing.T) {
+	h := newHost(t)
+	fingerprint := func() string {
+		t.Helper()
+		vendor, err := FindVendor(h.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return vendor.Fingerprint
+	}
+	before := fingerprint()
+	file := filepath.Join(h.dir, VendorStore, "mcs/active/modules/100/base/cil")
+	if err := os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if fingerprint() != before {
+		t.Error("another time makes another image")
+	}
+	for name, change := range map[string]func() error{
+		"mode":    func() error { return os.Chmod(file, 0o640) },
+		"content": func() error { return os.WriteFile(file, []byte("x"), 0o640) },
+		"name":    func() error { return os.Rename(filepath.Dir(file), filepath.Dir(filepath.Dir(file))+"/other") },
+	} {
+		if change() != nil {
+			continue // its file has moved
+		}
+		if now := fingerprint(); now == before {
+			t.Errorf("another %s makes no other image", name)
+		} else {
+			before = now
+		}
+	}
+}

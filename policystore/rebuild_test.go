@@ -1,0 +1,376 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+)
+
+var site1 = Declared{Modules: []Module{{Name: "site", Lang: "cil", Content: []byte("(type site_t)"), From: "site.cil"}}}
+
+// keys are the modules in the store, "PRIORITY/NAME".
+func (h *fakeHost) keys() string {
+	return strings.Join(slices.Sorted(maps.Keys(h.modules())), " ")
+}
+
+// refusing refuses what has one of the modules in it, and says of it what the tools say of a name that is not resolved.
+func refusing(keys ...string) func(map[string]string) string {
+	return func(modules map[string]string) string {
+		for _, key := range keys {
+			if _, there := modules[key]; there {
+				return "Failed to resolve allow statement at /x/tmp/modules/" + key + "/cil:1"
+			}
+		}
+		return ""
+	}
+}
+
+func TestRebuildIsDoneOnce(t *testing.T) {
+	h := newHost(t)
+	rec := h.record()
+	if actions, err := h.apply(rec, site1); err != nil || len(actions) != 1 || h.keys() != "100/base 100/legacy 500/site" {
+		t.Fatalf("%v, %v: %s", actions, err, h.keys())
+	}
+	if actions, err := h.apply(rec, site1); err != nil || len(actions) > 0 || len(h.calls) != 1 {
+		t.Errorf("again: %v, %v, %v", actions, err, h.calls)
+	}
+	if rec.Policy.File != "policy.33" || rec.Policy.Modules["site"] == "" {
+		t.Errorf("%+v", rec.Policy)
+	}
+	if h.root.Exists(h.compiler().Scratch) {
+		t.Error("the input is still there")
+	}
+}
+
+// TestKernelThatDoesNotLoad is exit code 6, and no reason to throw the store away.
+func TestKernelThatDoesNotLoad(t *testing.T) {
+	h := newHost(t)
+	h.kernel = &fakeKernel{deaf: true, booleans: map[string]bool{}}
+	rec := h.record()
+	var undo *plan.UndoError
+	if _, err := h.apply(rec, site1); !errors.As(err, &undo) || !errors.Is(err, ErrInPlace) || !strings.Contains(err.Error(), "the kernel did not load it") {
+		t.Errorf("%v", err)
+	}
+	h.kernel.deaf = false
+	*rec = *h.record()
+	if _, err := h.apply(rec, site1); err != nil || h.kernel.loads != 1 {
+		t.Errorf("%v, %d loads", err, h.kernel.loads)
+	}
+}
+
+// TestTrialsAreNotLoaded looks for a culprit without giving the kernel anything, or the store.
+func TestTrialsAreNotLoaded(t *testing.T) {
+	h := newHost(t)
+	h.kernel = &fakeKernel{booleans: map[string]bool{}}
+	h.module(active("mcs"), "400/hand", "(type hand_t)")
+	var want Declared
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		want.Modules = append(want.Modules, Module{Name: name, Lang: "cil", Content: []byte("(type " + name + "_t)")})
+	}
+	seen := ""
+	h.refuse = func(modules map[string]string) string {
+		if _, there := modules["500/b"]; there {
+			if keys := h.keys(); keys != "100/base 100/legacy 400/hand" {
+				seen = keys
+			}
+			return "Problems without a name"
+		}
+		return ""
+	}
+	rec := h.record()
+	if _, err := h.apply(rec, want); err != nil {
+		t.Fatal(err)
+	}
+	if seen != "" || h.kernel.loads != 1 || h.keys() != "100/base 100/legacy 400/hand 500/a 500/c 500/d 500/e" {
+		t.Errorf("meanwhile the store had %q, %d loads, in the end %s", seen, h.kernel.loads, h.keys())
+	}
+	if q := rec.Policy.Quarantine; len(q) != 1 || q[0].Name != "b" || q[0].Reason != "Problems without a name" {
+		t.Errorf("%+v", q)
+	}
+}
+
+// TestFailedBuildLeavesTheStore is about tools that fail for another reason than what they are given, and those that lie.
+func TestFailedBuildLeavesTheStore(t *testing.T) {
+	for name, change := range map[string]func(h *fakeHost){
+		"lies": func(h *fakeHost) { h.lies = true },
+		"killed": func(h *fakeHost) {
+			h.before = func(int) error { return &command.ExitError{Tool: "semodule", Code: -1} }
+		},
+		"full": func(h *fakeHost) {
+			h.before = func(int) error {
+				return &command.ExitError{Tool: "semodule", Code: 1, Output: command.Output{Stderr: "No space left on device"}}
+			}
+		},
+		"missing":  func(h *fakeHost) { h.before = func(int) error { return command.ErrMissing } },
+		"vendor's": func(h *fakeHost) { h.refuse = func(map[string]string) string { return "Problems without a name" } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.write(active("mcs")+"/booleans.local", "mine=1\n")
+			h.module(active("mcs"), "400/hand", "(type hand_t)")
+			h.module("/var/lib/selinux-provision/quarantine/..", "x", "")
+			h.write("/var/lib/selinux-provision/quarantine/300/out/cil", "(type out_t)")
+			rec := h.record()
+			rec.Policy.Vendor = rec.Vendor // the policy on the host is this vendor's
+			before := h.keys()
+			change(h)
+			want := site1
+			want.Booleans = map[string]bool{"theirs": true}
+			if _, err := h.apply(rec, want); err == nil || errors.Is(err, ErrInPlace) {
+				t.Errorf("%v", err)
+			}
+			if h.keys() != before || h.read(active("mcs")+"/booleans.local") != "mine=1\n" || h.read("/var/lib/selinux-provision/quarantine/300/out/cil") == "" {
+				t.Errorf("the store has %s, booleans %q", h.keys(), h.read(active("mcs")+"/booleans.local"))
+			}
+		})
+	}
+}
+
+// TestBooleansThatCannotBeRead stops before the operator's values are written over.
+func TestBooleansThatCannotBeRead(t *testing.T) {
+	h := newHost(t)
+	if err := os.Mkdir(filepath.Join(h.dir, active("mcs"), "booleans.local"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := site1
+	want.Booleans = map[string]bool{"theirs": true}
+	if _, err := h.apply(h.record(), want); err == nil || !strings.Contains(err.Error(), "cannot read the store's booleans") || len(h.calls) > 0 {
+		t.Errorf("%v, ran %v", err, h.calls)
+	}
+}
+
+// TestUndeclaredBooleanGoes takes out of booleans.local what was declared before, and nothing else.
+func TestUndeclaredBooleanGoes(t *testing.T) {
+	h := newHost(t)
+	h.write(active("mcs")+"/booleans.local", "# a comment\nmine=1\nours=1\n")
+	rec := h.record()
+	rec.Policy.Booleans = []string{"ours"}
+	if _, err := h.apply(rec, site1); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.read(active("mcs") + "/booleans.local"); got != "# a comment\nmine=1\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestSemoduleArguments is what semodule is asked for in each case.
+func TestSemoduleArguments(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(h *fakeHost, rec *Record, want *Declared)
+		want   string // in the arguments of the last call
+		not    string
+	}{
+		{"a declared module that somebody switched off", func(h *fakeHost, _ *Record, _ *Declared) {
+			h.write(active("mcs")+"/modules/disabled/site", "")
+		}, "--enable site", ""},
+		{"one that nobody did", func(*fakeHost, *Record, *Declared) {}, "--install", "--enable"},
+		{"one that is not declared any more", func(h *fakeHost, rec *Record, _ *Declared) {
+			h.module(active("mcs"), "500/old", "(type old_t)")
+			rec.Policy.Vendor = rec.Vendor
+			rec.Policy.Modules = map[string]string{"old": digestOf([]byte("(type old_t)"))}
+		}, "--priority 500 --remove old", ""},
+		{"dontaudit rules by hand", func(h *fakeHost, _ *Record, _ *Declared) { h.write(active("mcs")+"/"+dontauditFlag, "") }, "--disable_dontaudit", ""},
+		{"dontaudit rules declared", func(_ *fakeHost, _ *Record, want *Declared) { want.StripDontaudit = true }, "--disable_dontaudit", ""},
+		{"dontaudit rules not declared any more", func(h *fakeHost, rec *Record, _ *Declared) {
+			h.write(active("mcs")+"/"+dontauditFlag, "")
+			rec.Policy.StripDontaudit = true
+		}, "--install", "--disable_dontaudit"},
+		{"nothing but a build", func(_ *fakeHost, _ *Record, want *Declared) { want.Modules = nil }, "--build", "--priority"},
+		{"a module in quarantine", func(h *fakeHost, _ *Record, _ *Declared) {
+			h.write("/var/lib/selinux-provision/quarantine/300/out/cil", "(type out_t)")
+		}, "/300/out.cil", ""},
+	} {
+		h := newHost(t)
+		rec, want := h.record(), site1
+		c.before(h, rec, &want)
+		if _, err := h.apply(rec, want); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		argv := strings.Join(h.calls[len(h.calls)-1], " ")
+		if !strings.Contains(argv, c.want) || c.not != "" && strings.Contains(argv, c.not) {
+			t.Errorf("%s: %s", c.name, argv)
+		}
+	}
+}
+
+// TestSomebodyElsesSemodule waits for the store's lock, and not for ever.
+func TestSomebodyElsesSemodule(t *testing.T) {
+	held := &command.ExitError{Tool: "semodule", Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_get_lock: Could not get direct transaction lock at /x."}}
+	h := newHost(t)
+	h.before = func(call int) error {
+		if call == 1 {
+			return held
+		}
+		return nil
+	}
+	if _, err := h.apply(h.record(), site1); err != nil || len(h.calls) != 2 {
+		t.Errorf("%v after %d calls", err, len(h.calls))
+	}
+	h.before = func(int) error { return held }
+	c := h.compiler()
+	c.LockWait = time.Millisecond
+	rec := h.record()
+	rec.Policy.Vendor = rec.Vendor
+	if _, err := c.rebuild(t.Context(), "mcs", rec, site1); err == nil || !strings.Contains(err.Error(), "holds the policy store") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestOperatorsModuleGoesAndComesBack puts it into quarantine and takes it back, itself, when the policy builds with it again.
+func TestOperatorsModuleGoesAndComesBack(t *testing.T) {
+	h := newHost(t)
+	h.module(active("mcs"), "400/hand", "(type hand_t)")
+	rec := h.record()
+	h.refuse = refusing("400/hand")
+	if _, err := h.apply(rec, site1); err != nil || h.keys() != "100/base 100/legacy 500/site" {
+		t.Fatalf("%v: %s", err, h.keys())
+	}
+	if got := h.read("/var/lib/selinux-provision/quarantine/400/hand/cil"); got != "(type hand_t)" {
+		t.Errorf("in quarantine: %q", got)
+	}
+	if q := rec.Policy.Quarantine; len(q) != 1 || q[0].Name != "hand" || q[0].Priority != 400 {
+		t.Errorf("%+v", q)
+	}
+	h.refuse = nil
+	if _, err := h.apply(rec, Declared{}); err != nil || h.keys() != "100/base 100/legacy 400/hand" || h.read("/var/lib/selinux-provision/quarantine/400/hand/cil") != "" {
+		t.Errorf("%v: %s", err, h.keys())
+	}
+	if len(rec.Policy.Quarantine) > 0 {
+		t.Errorf("%+v", rec.Policy.Quarantine)
+	}
+}
+
+// TestUnknownModuleAtOurPriority is removed, since it is not declared, and a copy is kept.
+func TestUnknownModuleAtOurPriority(t *testing.T) {
+	h := newHost(t)
+	rec := h.record()
+	if _, err := h.apply(rec, site1); err != nil {
+		t.Fatal(err)
+	}
+	h.module(active("mcs"), "500/theirs", "(type theirs_t)")
+	if _, err := h.apply(rec, Declared{}); err != nil || h.keys() != "100/base 100/legacy" {
+		t.Fatalf("%v: %s", err, h.keys())
+	}
+	if h.read("/var/lib/selinux-provision/kept/modules_500_theirs/cil") != "(type theirs_t)" || h.root.Exists("/var/lib/selinux-provision/kept/modules_500_site") {
+		t.Error("the copies are not as they should be")
+	}
+}
+
+// TestFallBack puts the vendor's policy in force, and takes away what could be loaded in its place.
+func TestFallBack(t *testing.T) {
+	h := newHost(t)
+	h.kernel = &fakeKernel{booleans: map[string]bool{}}
+	for _, name := range []string{"policy.34", "policy.33"} {
+		h.write(EtcDir+"/mcs/policy/"+name, "another image's")
+	}
+	rec := h.record()
+	if err := h.compiler().FallBack(t.Context(), "mcs", rec); err == nil || !strings.Contains(err.Error(), "the vendor's own policy is in force") {
+		t.Errorf("%v", err)
+	}
+	if h.read(EtcDir+"/mcs/policy/policy.33") != "the vendor's" || h.read(EtcDir+"/mcs/policy/policy.34") != "" || h.read(EtcDir+"/mcs/contexts/files/file_contexts") != "/etc u:r:etc_t:s0\n" {
+		t.Error("not the vendor's files")
+	}
+	if len(h.calls) != 1 || h.calls[0][0] != "load_policy" {
+		t.Errorf("ran %v", h.calls)
+	}
+	if err := h.compiler().FallBack(t.Context(), "mcs", rec); err == nil || len(h.calls) != 1 {
+		t.Errorf("again: %v, ran %v", err, h.calls)
+	}
+	rec.Policy.Vendor = rec.Vendor
+	if err := h.compiler().FallBack(t.Context(), "mcs", rec); err != nil {
+		t.Errorf("with this vendor's policy: %v", err)
+	}
+}
+
+func TestEnough(t *testing.T) {
+	size := hostfs.Tree{Entries: 100, Bytes: 1 << 20}
+	for _, c := range []struct {
+		free, inodes uint64
+		want         bool
+	}{{1 << 30, 200, true}, {1 << 30, 199, false}, {1 << 20, 1 << 20, false}, {100*4096 + 1<<20 + spare/2, 200, true}, {100*4096 + 1<<20 + spare/2 - 1, 200, false}} {
+		if err := enough("/x", size, c.free, c.inodes); (err == nil) != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// loading runs the real tools and has the kernel load what they built.
+type loading struct {
+	command.Tools
+	kernel *fakeKernel
+}
+
+// Run counts the loads.
+func (l loading) Run(ctx context.Context, argv ...string) (command.Output, error) {
+	out, err := l.Tools.Run(ctx, argv...)
+	if err == nil {
+		l.kernel.loads++
+	}
+	return out, err
+}
+
+// TestBooleansAfterALoad gives the kernel the values that it keeps over a load: those that the store sets, for whomever, and those that
+// were declared before and are not any more.
+func TestBooleansAfterALoad(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	root, err := hostfs.Open(tree.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	vendor, err := FindVendor(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &Record{}
+	shelf := Shelf{Root: root, Quarantine: "/var/lib/q", Kept: "/var/lib/k"}
+	steps, err := (&Rebaser{Root: root, Shelf: shelf}).Plan(vendor, rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	kernel := &fakeKernel{booleans: map[string]bool{"container_use_nfs": false, "container_connect_any": true}}
+	c := &Compiler{Root: root, Tools: loading{kernel: kernel}, Kernel: kernel, Scratch: "/var/lib/scratch", Shelf: shelf}
+	for _, step := range []struct {
+		declared map[string]bool
+		set      map[string]bool // what the kernel is told
+	}{
+		{map[string]bool{"container_use_nfs": true}, map[string]bool{"container_use_nfs": true}},
+		{map[string]bool{"container_use_nfs": true, "container_connect_any": false}, map[string]bool{"container_connect_any": false}},
+		{nil, map[string]bool{"container_use_nfs": false, "container_connect_any": true}},
+	} {
+		kernel.set = nil
+		steps, err := c.Plan("mcs", rec, Declared{Digest: fmt.Sprint(step.declared), Booleans: step.declared})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(kernel.set, step.set) {
+			t.Errorf("declared %v: the kernel was told %v, want %v", step.declared, kernel.set, step.set)
+		}
+	}
+	// Somebody uses setsebool without -P: no build, one switch.
+	kernel.booleans["container_use_nfs"] = true
+	steps, err = c.Plan("mcs", rec, Declared{Digest: fmt.Sprint(map[string]bool(nil)), Booleans: map[string]bool{"container_use_nfs": false}})
+	if err != nil || len(steps) != 1 || steps[0].Action != "switch" {
+		t.Errorf("%+v, %v", steps, err)
+	}
+}
