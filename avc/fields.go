@@ -295,7 +295,30 @@ func (d *Denial) parseError(text string) bool {
 		}
 	}
 	d.Extra = kept
+	d.refused()
 	return d.Op != "" && (d.Context != "" || d.Source != "")
+}
+
+// The operations whose contexts are valid, and which are refused all the same.
+const (
+	// OpBounded is a transition that no_new_privs or a mount with nosuid allows only into a domain with fewer rights.
+	OpBounded = "security_bounded_transition"
+	// OpValidate is a change of a file's label that a constraint (validatetrans) forbids. The source is who wanted it, the target the new label;
+	// the old one is in the field oldcontext.
+	OpValidate = "security_validate_transition"
+)
+
+// refused makes a denial of an error that is one: valid contexts, and what was wanted is not allowed.
+func (d *Denial) refused() {
+	switch d.Op {
+	case OpBounded: // since 4.14 the kernel asks for this permission first
+		d.Class, d.Permissions = "process2", append(d.Permissions, "nnp_transition")
+	case OpValidate:
+		d.Source, d.Permissions = Context(d.Field("taskcontext")), append(d.Permissions, "relabelto")
+	default:
+		return
+	}
+	d.Kind, d.Target, d.Context = Denied, Context(d.Context), ""
 }
 
 // addCompanion takes from another record of the event what the denial itself does not say.

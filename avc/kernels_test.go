@@ -129,11 +129,11 @@ type=EOE msg=audit(1700000000.100:9): `,
 		}, {
 			"SELINUX_ERR, bounded transition",
 			`audit: type=1401 audit(1700000000.100:9): op=security_bounded_transition seresult=denied oldcontext=a:b:c:s0 newcontext=a:b:d:s0`,
-			`SELINUX_ERR invalid a:b:c:s0 -> : unknown op="security_bounded_transition" context="a:b:d:s0" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0"`,
+			`SELINUX_ERR denied [nnp_transition] a:b:c:s0 -> a:b:d:s0:process2 unknown op="security_bounded_transition" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0"`,
 		}, {
 			"SELINUX_ERR, validatetrans",
 			`type=SELINUX_ERR msg=audit(1700000000.100:9): op=security_validate_transition seresult=denied oldcontext=a:b:c:s0 newcontext=a:b:d:s0 taskcontext=x:y:z:s0 tclass=file`,
-			`SELINUX_ERR invalid a:b:c:s0 -> :file unknown op="security_validate_transition" context="a:b:d:s0" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0" +taskcontext="x:y:z:s0"`,
+			`SELINUX_ERR denied [relabelto] x:y:z:s0 -> a:b:d:s0:file unknown op="security_validate_transition" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0" +taskcontext="x:y:z:s0"`,
 		}, {
 			"SELINUX_ERR, setxattr",
 			`type=SELINUX_ERR msg=audit(1700000000.100:9): op=setxattr invalid_context="a:b:no_t:s0"`,

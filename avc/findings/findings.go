@@ -123,6 +123,10 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 	r.Policy = evidence.Policy
 	evidence.VolumeContext, evidence.ProcessContext = h.ContainerContexts()
 	if r.Policy != nil {
+		if evidence.ProcessContext == "" { // a log of another host, or a tree without lxc_contexts
+			evidence.VolumeContext = usual(r.Policy, "object_r", "container_file_t", "svirt_sandbox_file_t", "svirt_lxc_file_t")
+			evidence.ProcessContext = usual(r.Policy, "system_r", "container_t", "svirt_lxc_net_t")
+		}
 		for _, context := range []*string{&evidence.VolumeContext, &evidence.ProcessContext} {
 			if canonical, known := r.Policy.Canonical(*context); known {
 				*context = canonical
@@ -145,6 +149,14 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 		}
 	}
 	return r, nil
+}
+
+// usual gives a context with the first of some types, as policies call them, that a policy has.
+func usual(p *policydb.Policy, role string, types ...string) string {
+	if at := slices.IndexFunc(types, p.Has); at >= 0 {
+		return "system_u:" + role + ":" + types[at] + ":s0"
+	}
+	return ""
 }
 
 // note says what keeps the report from being complete.

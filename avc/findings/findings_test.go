@@ -3,6 +3,7 @@ package findings_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +113,23 @@ func TestModule(t *testing.T) {
 	r.ProcessContext = ""
 	if _, err := h.Module(r, findings.ModuleQuery{Name: "free", Priority: 500}); err == nil || !strings.Contains(err.Error(), "cannot tell the domain of containers") {
 		t.Errorf("no lxc_contexts: %v", err)
+	}
+}
+
+// A log of another host is judged with the names that policies use, where this one does not tell its own; an alias is the type.
+func TestOtherHost(t *testing.T) {
+	tree, h := tree(t)
+	if err := os.Remove(filepath.Join(tree.Dir, "etc/selinux/mcs/contexts/lxc_contexts")); err != nil {
+		t.Fatal(err)
+	}
+	log := strings.Replace(record, "container_t", "svirt_lxc_net_t", 1)
+	r, err := h.Gather(t.Context(), findings.Query{Input: strings.NewReader(log), InputName: "a log"})
+	if err != nil || len(r.Findings) != 1 || r.ProcessContext != "system_u:system_r:container_t:s0" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	m, err := h.Module(r, findings.ModuleQuery{Name: "site", Named: []string{r.Findings[0].ID}, Priority: 500})
+	if err != nil || !strings.Contains(m.CIL, "(allow site_t nfs_t (file (read)))") {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

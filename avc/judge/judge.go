@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
@@ -77,7 +78,8 @@ type Seen struct {
 
 // Finding is a group of denials with what helps. Groups that differ in nothing but the path are one finding.
 type Finding struct {
-	// ID names the finding in the same way each time: it depends on who, what and on what, and not on times, counts and paths.
+	// ID names what was done to what by which kind of workload, the same way each time: it stays when the container is gone. Findings of several
+	// containers can have the same.
 	ID string `json:"id"`
 	avc.Group
 	FileSystem string `json:"file_system,omitempty"` // type of the file system
@@ -89,7 +91,7 @@ type Finding struct {
 // maxPaths is how many paths a finding lists.
 const maxPaths = 20
 
-// Judge judges groups. The findings come most frequent first.
+// Judge judges groups. What stopped most accesses comes first, then what was reported most.
 func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 	cases := make([]*oneCase, 0, len(groups))
 	for _, g := range groups {
@@ -102,6 +104,7 @@ func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 		c.fix = e.fix(c)
 		cases = append(cases, c)
 	}
+	sameAct(e, cases)
 	e.domains(cases)
 	return merge(cases)
 }
@@ -144,6 +147,9 @@ func (e *Evidence) confined(g *avc.Group) bool {
 	if g.Subject.ID != "" || g.Subject.Container != "" {
 		return true
 	}
+	if g.Class == "filesystem" { // the source is a file's label
+		return false
+	}
 	if g.Domain == avc.Context(e.ProcessContext).Type() {
 		return true
 	}
@@ -185,11 +191,20 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	case avc.Granted:
 		return Fix{Kind: Nothing, Text: "this was allowed, and a rule of the policy asks for it to be reported"}
 	case avc.Invalid:
-		return Fix{Kind: Context, Text: fmt.Sprintf("the context %s is not valid in the policy: its type, its role, or the type for that role is not declared",
-			cmp.Or(c.Invalid, "that was computed"))}
+		return e.invalid(c)
 	}
 	if c.Raw != "" {
 		return unknownLabel(c)
+	}
+	switch {
+	case c.Op == avc.OpValidate:
+		return validated(c)
+	case c.associates():
+		return Fix{Kind: Context, Text: fmt.Sprintf("a file with the label %s may not be on the file system %s, which has the label %s: give that file system a label for it with the mount option context= or fscontext=, or the file another label",
+			c.Source, c.Dev, c.Object)}
+	}
+	if f, ok := e.otherPolicy(c); ok {
+		return f
 	}
 	forbidden, known := policydb.Constraint{}, false
 	allowed := false
@@ -208,6 +223,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if blocked && forbidden.ByLevel {
 		also = "the categories forbid it too: " + levelAdvice(c)
 	}
+	if f, ok := e.kubelets(c, allowed); ok {
+		return f
+	}
 	if f, ok := e.mislabelled(c, allowed); ok {
 		return f
 	}
@@ -221,8 +239,14 @@ func (e *Evidence) fix(c *oneCase) Fix {
 			return booleanFix(answers[0], also)
 		}
 	}
+	if c.Class == "process2" && !allowed {
+		return e.noNewPrivs(c)
+	}
 	if allowed && blocked || e.Policy == nil && c.Outside {
 		return constraintFix(c, forbidden)
+	}
+	if f, ok := e.unlabelled(c); ok {
+		return f
 	}
 	if !e.confined(c.Group) {
 		return Fix{
@@ -234,6 +258,92 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this; a domain of its own can have one, without giving it to others", c.Domain),
 		Command: "selinux-provision denials --module NAME", Also: also,
 	}
+}
+
+// invalid is the answer for a context that was not valid when it was computed or asked for.
+func (e *Evidence) invalid(c *oneCase) Fix {
+	if c.Invalid == "" {
+		return Fix{Kind: Context, Text: "a context was computed that is not valid, and the record does not name it"}
+	}
+	if e.Policy == nil {
+		return Fix{Kind: Context, Text: fmt.Sprintf("the context %s was not valid: its type or role is not declared, the role may not have the type, or the user may not have the role or the level", c.Invalid)}
+	}
+	if why := e.Policy.Refuses(c.Invalid); why != "" {
+		return Fix{Kind: Context, Text: fmt.Sprintf("the context %s is not valid: %s", c.Invalid, why)}
+	}
+	return Fix{Kind: Nothing, Text: fmt.Sprintf("the policy that is asked takes the context %s by now", c.Invalid)}
+}
+
+// validated is the answer for a label that may not follow the one that the file has.
+func validated(c *oneCase) Fix {
+	old := ""
+	for _, f := range c.Fields {
+		if f.Key == "oldcontext" {
+			old = f.Value
+		}
+	}
+	return Fix{Kind: Categories, Text: fmt.Sprintf("a constraint on labels (validatetrans) forbids %s to change the label of a %s from %s to %s; no allow rule helps: have a domain do it that may change levels, such as the container runtime, or selinux-provision relabel",
+		c.Domain, c.Class, old, c.Object)}
+}
+
+// associates tells whether a denial is that of a file on a file system. No domain stands in such a record: the source is the file's label.
+func (c *oneCase) associates() bool { return c.Class == "filesystem" && c.Permissions["associate"] > 0 }
+
+// noNewPrivs is the answer for a transition of a process that may not get more rights than it has.
+func (e *Evidence) noNewPrivs(c *oneCase) Fix {
+	f := Fix{
+		Kind: Rule, Text: fmt.Sprintf("a process with no_new_privs, or from a mount with nosuid, may not go from %s to %s", c.Domain, c.Target),
+		Command: fmt.Sprintf("selinux-provision denials --module NAME --source %s --domain %s", c.Domain, c.Domain),
+	}
+	if strings.Contains(c.Object.Level(), ":") || c.Target == avc.Context(e.ProcessContext).Type() {
+		f.Also = "or start the container without no_new_privs: no --security-opt no-new-privileges, in Kubernetes allowPrivilegeEscalation: true"
+	}
+	return f
+}
+
+// otherPolicy recognises a record of a host whose policy is not the one that is asked.
+func (e *Evidence) otherPolicy(c *oneCase) (Fix, bool) {
+	if e.Policy == nil {
+		return Fix{}, false
+	}
+	_, err := e.Policy.Resolve(c.question())
+	if err == nil && !e.Policy.Has(c.Domain) {
+		err = &policydb.UnknownError{What: "domain", Name: c.Domain}
+	}
+	if err == nil {
+		return Fix{}, false
+	}
+	return Fix{Kind: Context, Text: fmt.Sprintf("%v: the record is of a host with another policy, or of a module that is gone", err),
+		Also: "name the policy of that host with --policy FILE: on that host it is /sys/fs/selinux/policy"}, true
+}
+
+// kubelets recognises a volume of a pod that the runtime should have labelled, and did not.
+func (e *Evidence) kubelets(c *oneCase, allowed bool) (Fix, bool) {
+	dir := e.volumeOf(c)
+	if allowed || !strings.HasPrefix(dir, "/var/lib/kubelet/pods/") || c.Target == avc.Context(e.VolumeContext).Type() {
+		return Fix{}, false
+	}
+	return Fix{
+		Kind: Volume, Text: fmt.Sprintf("%s is a volume of a pod and has the type %s: the container runtime did not label it", dir, c.Target),
+		Also: "containerd labels volumes with enable_selinux = true in its configuration (plugins, cri), CRI-O by itself; restart the runtime and the pod then",
+	}, true
+}
+
+// unlabelled recognises a file of the host without a label.
+func (e *Evidence) unlabelled(c *oneCase) (Fix, bool) {
+	if e.Policy == nil || c.Target != e.Policy.Unlabeled() || !fileClass(c.Class) {
+		return Fix{}, false
+	}
+	f := Fix{Kind: Relabel, Text: "the target has no label"}
+	switch {
+	case c.host != "":
+		f.Text = c.host + " has no label"
+		f.Command = "restorecon -RFv " + quote(c.host)
+	case c.mount != nil && c.mount.Path != "" && c.Ino != 0:
+		f.Command = fmt.Sprintf("find %s -xdev -inum %d -exec restorecon -RFv {} +", quote(c.mount.Path), c.Ino)
+	}
+	f.Also = "a file system without labels of its own gets one with the mount option context="
+	return f, true
 }
 
 // unknownLabel is the answer for a file whose label the policy does not know: that of a module that is gone, or of another system.
@@ -253,7 +363,7 @@ func (e *Evidence) mislabelled(c *oneCase, allowed bool) (Fix, bool) {
 	if want == "" {
 		return Fix{}, false
 	}
-	command := "restorecon -RFv " + quote(c.host)
+	command := "restorecon -RFv " + quote(e.lasting(c, want))
 	if allowed {
 		level := avc.Context(c.expected).Level()
 		if want != c.Target || level == c.Object.Level() {
@@ -283,6 +393,15 @@ func (e *Evidence) mislabelled(c *oneCase, allowed bool) (Fix, bool) {
 	}, true
 }
 
+// lasting gives what is to be relabelled: the directory rather than the file, which the next rotation replaces, if all in it should have the same type.
+func (e *Evidence) lasting(c *oneCase, want string) string {
+	dir := path.Dir(c.host)
+	if c.Class == "file" && !systemPath(dir) && avc.Context(e.Expected("dir", dir)).Type() == want {
+		return dir
+	}
+	return c.host
+}
+
 func quote(name string) string {
 	if name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+:@,", r)
@@ -292,18 +411,28 @@ func quote(name string) string {
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
-// systemPath tells whether a directory belongs to the system, so that it must not become a container's. What lies below /etc can be made for
-// one.
+// systemPath tells whether a directory belongs to the system, so that it must not become a container's. What lies below /etc, or in a
+// directory of a home, of /tmp or of /var/log, can be made for one.
 func systemPath(name string) bool {
 	for _, dir := range []string{
-		"/bin", "/boot", "/dev", "/etc/selinux", "/etc/selinux-provision", "/etc/ssl", "/home", "/lib", "/lib64", "/oem", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var/lib/docker", "/var/lib/containerd",
-		"/var/lib/containers", "/var/lib/kubelet", "/var/lib/selinux", "/var/log", "/var/run", "/var/spool",
+		"/bin", "/boot", "/dev", "/etc/selinux", "/etc/selinux-provision", "/etc/ssl", "/lib", "/lib64", "/oem", "/proc", "/run", "/sbin", "/sys", "/usr", "/var/lib/docker", "/var/lib/containerd",
+		"/var/lib/containers", "/var/lib/kubelet", "/var/lib/selinux", "/var/log/audit", "/var/log/containers", "/var/log/journal", "/var/log/pods", "/var/run", "/var/spool",
 	} {
 		if name == dir || strings.HasPrefix(name, dir+"/") {
 			return true
 		}
 	}
-	return slices.Contains([]string{"/", "/etc", "/opt", "/srv", "/mnt", "/media", "/var", "/var/lib", "/var/opt"}, name)
+	return path.Dir(name) == "/home" || slices.Contains([]string{
+		"/", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/root/.ssh", "/srv", "/tmp", "/var", "/var/lib", "/var/log", "/var/opt", "/var/tmp",
+	}, name)
+}
+
+// hostDirectory tells whether a type is what directories and files of the host have by default. A container that meets it was given a
+// directory of the host's: nothing that a runtime makes for a container has it.
+func hostDirectory(name string) bool {
+	return slices.Contains([]string{
+		"admin_home_t", "default_t", "home_root_t", "mnt_t", "root_t", "src_t", "tmp_t", "user_home_dir_t", "user_home_t", "user_tmp_t", "var_lib_t", "var_t",
+	}, name)
 }
 
 // volume recognises a target that is the host's and that no container could use: without a label, or with that of what the host has
@@ -328,7 +457,7 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 		unlabeled = e.Policy.Unlabeled()
 	}
 	dir := e.volumeOf(c)
-	if c.Target != unlabeled && dir == "" {
+	if c.Target != unlabeled && dir == "" && !hostDirectory(c.Target) {
 		return Fix{}, false
 	}
 	state := "has the type " + c.Target + ", which is not for containers"
@@ -338,7 +467,7 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 	if dir == "" {
 		return Fix{
 			Kind: Volume, Text: "the target " + state + "; it looks like a volume that nobody labelled",
-			Also: "find it on the host, and declare it under volumes, or give it to the container with :z (shared) or :Z (its own)",
+			Also: "find it on the host, and declare it under volumes or policy.file_contexts, or give it to the container with :z (shared) or :Z (its own)",
 		}, true
 	}
 	if systemPath(dir) {
@@ -353,6 +482,9 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 	if strings.HasPrefix(dir, "/etc/") {
 		f.Also = "it lies in /etc: if nothing but the container uses it, start the container with the volume option :z (shared) or :Z (its own); otherwise give it a directory of its own"
 		return f, true
+	}
+	if strings.HasPrefix(dir, "/tmp/") || strings.HasPrefix(dir, "/var/tmp/") {
+		return f, true // it does not outlive what made it, and a declaration would
 	}
 	if c.mount != nil && c.mount.Path == dir && dir != "/" {
 		f.Config = fmt.Sprintf("volumes:\n  - name: %s\n    match: {mountpoint: %s}\n    context: %s", scalar(path.Base(dir)), scalar(dir), e.VolumeContext)
@@ -402,6 +534,75 @@ func (e *Evidence) volumeOf(c *oneCase) string {
 		return c.mount.Path
 	}
 	return ""
+}
+
+// sameAct has the records of one act judged as one. Of an access some records have a path and some have none: what is found out about the
+// place of one holds for the others, if the label that it should have allows them.
+func sameAct(e *Evidence, cases []*oneCase) {
+	type place struct {
+		subject             avc.Subject
+		domain, target, dev string
+	}
+	of := func(c *oneCase) place {
+		s := c.Subject
+		s.Evidence = ""
+		return place{s, c.Domain, c.Target, c.Dev}
+	}
+	found := map[place][]*oneCase{}
+	for _, c := range cases {
+		if (c.fix.Kind == Volume || c.fix.Kind == Relabel) && c.host != "" {
+			found[of(c)] = append(found[of(c)], c)
+		}
+	}
+	for _, c := range cases {
+		if c.fix.Kind != Rule && (c.fix.Kind != Volume || c.host != "") || !fileClass(c.Class) {
+			continue
+		}
+		var likeliest []*oneCase
+		most := 0
+		for _, other := range found[of(c)] {
+			switch n := c.like(other); {
+			case n > most:
+				likeliest, most = []*oneCase{other}, n
+			case n == most:
+				likeliest = append(likeliest, other)
+			}
+		}
+		if len(likeliest) > 0 && !differ(likeliest) && e.allows(c, likeliest[0]) {
+			c.fix, c.expected = likeliest[0].fix, likeliest[0].expected
+		}
+	}
+}
+
+// like says how much speaks for two groups being of one act: the same event, the same file, the same process in the same second.
+func (c *oneCase) like(other *oneCase) (n int) {
+	if slices.ContainsFunc(c.Serials, func(serial uint64) bool { return slices.Contains(other.Serials, serial) }) {
+		n += 4
+	}
+	if c.Ino != 0 && c.Ino == other.Ino {
+		n += 2
+	}
+	if c.PID != 0 && c.PID == other.PID && c.Last.Sub(other.Last).Abs() <= time.Second {
+		n++
+	}
+	return n
+}
+
+// differ tells whether the places have different answers, so that nobody knows which one is meant.
+func differ(cases []*oneCase) bool {
+	return slices.ContainsFunc(cases, func(c *oneCase) bool { return c.cure() != cases[0].cure() })
+}
+
+// allows tells whether an access is allowed once the place has the label that the answer gives it.
+func (e *Evidence) allows(c, place *oneCase) bool {
+	if e.Policy == nil {
+		return true
+	}
+	q := c.question()
+	if q.Target = avc.Context(e.VolumeContext).Type(); place.fix.Kind == Relabel && place.expected != "" {
+		q.Target = avc.Context(place.expected).Type()
+	}
+	return e.Policy.Allowed(q)
 }
 
 func booleanFix(settings []policydb.Setting, also string) Fix {
@@ -502,8 +703,12 @@ func merge(cases []*oneCase) []*Finding {
 			}
 		}
 	}
-	name(byKey)
-	return slices.SortedFunc(maps.Values(byKey), func(a, b *Finding) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID)) })
+	for _, f := range byKey {
+		f.name()
+	}
+	return slices.SortedFunc(maps.Values(byKey), func(a, b *Finding) int {
+		return cmp.Or(cmp.Compare(b.Enforced, a.Enforced), cmp.Compare(b.Count, a.Count), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Subject.String(), b.Subject.String()), cmp.Compare(a.Fix.Text, b.Fix.Text))
+	})
 }
 
 func (f *Finding) merge(c *oneCase) {
@@ -521,7 +726,7 @@ func (f *Finding) merge(c *oneCase) {
 	}
 	f.Folded = f.Folded || c.Folded
 	for _, s := range c.Serials {
-		if len(f.Serials) < 4 {
+		if len(f.Serials) < 4 && !slices.Contains(f.Serials, s) {
 			f.Serials = append(f.Serials, s)
 		}
 	}
@@ -554,22 +759,18 @@ func (c *oneCase) cure() string {
 	return string(c.fix.Kind)
 }
 
-// name gives the findings their IDs, and the command for a module names its finding. One that differs from another by its fix alone has it in its ID; else the fix is no part of it, so that
-// the ID stays when another rule or label changes what helps.
-func name(findings map[mergeKey]*Finding) {
-	taken := map[string]bool{}
-	keys := slices.SortedFunc(maps.Keys(findings), func(a, b mergeKey) int { return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.cure, b.cure)) })
-	for _, key := range keys {
-		text := key.what
-		if taken[text] {
-			text += "\x00" + key.cure
-		}
-		taken[key.what] = true
-		sum := sha256.Sum256([]byte(text))
-		f := findings[key]
-		f.ID = hex.EncodeToString(sum[:3])
-		if f.Fix.Kind == Rule {
-			f.Fix.Command += " --only " + f.ID
+// name gives a finding its ID: what was done to what by which kind of workload. Nothing is in it that ends with a container or changes with a boot
+// (docs/adr/0035-what-identifies-a-finding.md), so several lines can have one ID.
+func (f *Finding) name() {
+	text := strings.Join([]string{
+		f.Kind.String(), f.Type.String(), f.Domain, f.Target, f.Class, f.Op, avc.Context(f.Invalid).Type(), avc.Context(f.Raw).Type(), strconv.FormatBool(f.Outside),
+	}, "\x00")
+	sum := sha256.Sum256([]byte(text))
+	f.ID = hex.EncodeToString(sum[:3])
+	if f.Fix.Kind == Rule {
+		f.Fix.Command += " --only " + f.ID
+		if f.Subject.Container != "" {
+			f.Fix.Command += " --container " + quote(f.Subject.Container)
 		}
 	}
 }

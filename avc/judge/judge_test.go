@@ -24,7 +24,7 @@ const (
 // /var/log as /logs.
 func evidence(t *testing.T) *judge.Evidence {
 	t.Helper()
-	in, err := os.Open(policytest.Build(t, nil))
+	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +35,8 @@ func evidence(t *testing.T) *judge.Evidence {
 	}
 	web := &attribution.Container{Subject: avc.Subject{ID: "1", Container: "web"}, Mounts: []attribution.Mount{
 		{Source: "/srv/data", Destination: "/data"}, {Source: "/srv/plain", Destination: "/plain"}, {Source: "/var/log", Destination: "/logs"},
+		{Source: "/home/core/data", Destination: "/home"}, {Source: "/tmp/x", Destination: "/temp"}, {Source: "/home/core", Destination: "/all"},
+		{Source: "/var/lib/kubelet/pods/1/volumes/c", Destination: "/config"},
 	}}
 	return &judge.Evidence{
 		Policy: p, VolumeContext: volumeContext, ProcessContext: processContext,
@@ -133,7 +135,19 @@ func TestFixes(t *testing.T) {
 		{"what the system owns is no volume", "web read container_log_t:s0 file path=/logs/x.log", judge.Rule, []string{"no rule lets container_t", "container_reader_t may do this, but not"}},
 		{"a volume that nobody knows", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=sdz", judge.Volume, []string{"a volume that nobody labelled", "find it on the host"}},
 		{"a volume known by its device", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=vdc", judge.Volume, []string{"/mnt/other has no label", "mountpoint: /mnt/other"}},
-		{"the host's own", "- read unlabeled_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t do this", "--source kernel_t --domain kernel_t"}},
+		{"the host's own", "- read nfs_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t do this", "--source kernel_t --domain kernel_t"}},
+		{"the host's own, without a label", "- read unlabeled_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Relabel, []string{"/opt/x has no label", "restorecon -RFv /opt/x", "mount option context="}},
+		{"the same, known by its number", "- read unlabeled_t:s0 dir name=boot domain=kernel_t:s0 dev=vdc ino=14", judge.Relabel, []string{"find /mnt/other -xdev -inum 14 -exec restorecon"}},
+		{"a volume in a home", "web write etc_t:s0 file path=/home/x dev=vda", judge.Volume, []string{"/home/core/data has the type etc_t", "path: '/home/core/data(/.*)?'", ":z (shared)"}},
+		{"a volume in /tmp", "web write etc_t:s0 file path=/temp/x dev=vda", judge.Volume, []string{"/tmp/x has the type etc_t", ":z (shared)"}},
+		{"the home itself is none", "web write etc_t:s0 file path=/all/x dev=vda", judge.Rule, []string{"no rule"}},
+		{"a pod's volume", "web read etc_t:s0 file path=/config/x dev=vda", judge.Volume, []string{"/var/lib/kubelet/pods/1/volumes/c is a volume of a pod", "enable_selinux = true"}},
+		{"a host's directory, and a container that is gone", "- write user_home_t:s0 dir name=data domain=container_t:s0:c5,c6", judge.Volume, []string{"looks like a volume that nobody labelled", ":z (shared)"}},
+		{"a host's file of its own type, and a container that is gone", "- read shadow_t:s0 file name=shadow domain=container_t:s0:c5,c6", judge.Rule, []string{"no rule"}},
+		{"an alias of the container type", "- write user_home_t:s0 dir name=data domain=svirt_lxc_net_t:s0", judge.Volume, []string{":z (shared)"}},
+		{"a type that the policy lacks", "- read gone_t:s0 file name=x domain=container_t:s0:c5,c6", judge.Context, []string{`the policy has no type "gone_t"`, "--policy FILE"}},
+		{"a domain that the policy lacks", "- read etc_t:s0 file name=x domain=gone_t:s0", judge.Context, []string{`the policy has no domain "gone_t"`}},
+		{"a file on a file system", "- associate etc_t:s0 filesystem name=/ domain=container_file_t:s0:c5,c6 dev=tmpfs", judge.Context, []string{"a file with the label system_u:system_r:container_file_t:s0:c5,c6 may not be on the file system tmpfs", "context="}},
 		{"a boolean", "web read,open nfs_t:s0 file path=/nfs/x dev=nfs", judge.Boolean, []string{"container_use_nfs on", "booleans: {container_use_nfs: true}"}},
 		{"two booleans", "web read sysctl_t:s0 file", judge.Boolean, []string{"container_read_sysctl: true, container_safe: false"}},
 		{"categories", "web read container_file_t:s0:c3 file path=/other", judge.Categories, []string{"no allow rule helps", "s0:c1,c2 is asked for s0:c3", "label=level:s0:c3"}},
@@ -220,12 +234,127 @@ func TestMerge(t *testing.T) {
 	if was[0].Fix.Kind == is[0].Fix.Kind || was[0].ID != is[0].ID {
 		t.Errorf("%s %s, then %s %s", was[0].ID, was[0].Fix.Kind, is[0].ID, is[0].Fix.Kind)
 	}
-	if both := judged(t, e, "web read etc_t:s0 file path=/plain/a", "web read etc_t:s0 file path=/data/web/a"); len(both) != 2 || both[0].ID == both[1].ID {
+	if both := judged(t, e, "web read etc_t:s0 file path=/plain/a", "web read etc_t:s0 file path=/data/web/a"); len(both) != 2 || both[0].ID != both[1].ID || both[0].Fix.Kind == both[1].Fix.Kind {
 		t.Errorf("two fixes: %+v", both)
 	}
 	many := judged(t, e, "web read etc_t:s0 file path=/data/web/a dev=vdb", "web read etc_t:s0 file path=/data/web/b dev=vdb")
 	if len(many) != 1 || many[0].Fix.Command != "restorecon -RFv /srv/data/web/a /srv/data/web/b" {
 		t.Errorf("got %+v", many[0].Fix)
+	}
+}
+
+// First and last are those of all denials of a finding, in whichever order they come.
+func TestFirstAndLast(t *testing.T) {
+	e, early, late := &judge.Evidence{}, time.Unix(1700000000, 0), time.Unix(1700000900, 0)
+	for _, order := range [][]time.Time{{early, late}, {late, early}} {
+		groups := avc.NewGroups(byComm{})
+		for i, at := range order {
+			d := denial(fmt.Sprintf("web read shadow_t:s0 file path=/x/%d", i))
+			d.Time, d.PID = at, int(at.Unix())
+			for range 2 - i { // the first group is the more frequent one, and comes first
+				groups.Add(d)
+			}
+		}
+		f := e.Judge(groups.List())
+		if len(f) != 1 || !f[0].First.Equal(early) || !f[0].Last.Equal(late) || f[0].PID != int(late.Unix()) {
+			t.Errorf("%v: %+v", order, f[0])
+		}
+	}
+}
+
+// What identifies a finding is not who: the ID is the same when the container is gone, has another name, or another device.
+func TestIDStays(t *testing.T) {
+	e := &judge.Evidence{}
+	ids := map[string]bool{}
+	for _, text := range []string{
+		"web read shadow_t:s0 file path=/x", "- read shadow_t:s0 file path=/x", "- read shadow_t:s0 file name=x dev=vdc", "- getattr shadow_t:s0 file name=y serial=9",
+	} {
+		ids[judged(t, e, text)[0].ID] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("IDs %v", ids)
+	}
+	for _, text := range []string{"web read shadow_t:s0 dir path=/x", "web read etc_t:s0 file path=/x", "web read shadow_t:s0 file domain=kernel_t:s0", "web read shadow_t:s0:c9 file path=/x"} {
+		if id := judged(t, e, text)[0].ID; ids[id] {
+			t.Errorf("%s has the ID of another thing", text)
+		}
+	}
+	if f := judged(t, e, "web sys_module x_t:s0 capability self=1")[0]; !strings.HasSuffix(f.Fix.Command, " --only "+f.ID+" --container web") {
+		t.Errorf("the command is %s", f.Fix.Command)
+	}
+}
+
+// The records of one act have one answer, although only one of them says where it was.
+func TestOneAct(t *testing.T) {
+	e := evidence(t)
+	f := judged(t, e, "web write etc_t:s0 dir path=/plain ino=10 serial=5", "web add_name etc_t:s0 dir name=new ino=77 serial=5", "web create etc_t:s0 file name=new serial=5")
+	if len(f) != 2 { // by class
+		t.Fatalf("%d findings", len(f))
+	}
+	for _, one := range f {
+		if one.Fix.Kind != judge.Volume || !strings.Contains(one.Fix.Config, "'/srv/plain(/.*)?'") {
+			t.Errorf("%s: %+v", one.Class, one.Fix)
+		}
+	}
+	// Two places at once: the event tells which one is meant, and without it nothing is guessed.
+	two := []string{"web read etc_t:s0 file path=/plain/a serial=5", "web read etc_t:s0 file path=/config/a serial=6"}
+	f = judged(t, e, append(two, "web create etc_t:s0 file name=new serial=5")...)
+	for _, one := range f {
+		if one.Fix.Kind == judge.Rule {
+			t.Errorf("the same event: %+v", one.Fix)
+		}
+	}
+	f = judged(t, e, append(two, "web create etc_t:s0 file name=new serial=7 pid=8")...)
+	if !slices.ContainsFunc(f, func(one *judge.Finding) bool { return one.Fix.Kind == judge.Rule }) {
+		t.Error("another event: a place was guessed")
+	}
+	// What the label of the place would not allow stays what it is.
+	f = judged(t, e, "web write etc_t:s0 dir path=/plain serial=5", "web execute_no_trans etc_t:s0 file name=new serial=5")
+	if !slices.ContainsFunc(f, func(one *judge.Finding) bool { return one.Fix.Kind != judge.Volume }) {
+		t.Error("a label is advised that does not help")
+	}
+}
+
+// What stops something comes before what is only reported, however often that is.
+func TestOrder(t *testing.T) {
+	groups := avc.NewGroups(byComm{})
+	for range 9 {
+		d := denial("- read nfs_t:s0 file path=/x")
+		d.Enforced = avc.EnforcedNo
+		groups.Add(d)
+	}
+	groups.Add(denial("- read shadow_t:s0 file path=/x"))
+	if f := (&judge.Evidence{}).Judge(groups.List()); len(f) != 2 || f[0].Target != "shadow_t" {
+		t.Errorf("%s comes first", f[0].Target)
+	}
+}
+
+// A record of SELINUX_ERR says which contexts, and why they are refused; never that one is not valid which the policy takes.
+func TestErrors(t *testing.T) {
+	e := evidence(t)
+	for text, want := range map[string]struct {
+		kind judge.Kind
+		says string
+	}{
+		"op=security_bounded_transition seresult=denied oldcontext=system_u:system_r:kernel_t:s0 newcontext=system_u:system_r:container_t:s0:c1,c2": {judge.Context, `no class "process2"`},
+		"op=security_validate_transition seresult=denied oldcontext=system_u:object_r:etc_t:s0:c1 newcontext=system_u:object_r:etc_t:s0 taskcontext=system_u:system_r:kernel_t:s0 tclass=file": {
+			judge.Categories, "validatetrans) forbids kernel_t to change the label of a file from system_u:object_r:etc_t:s0:c1 to system_u:object_r:etc_t:s0;"},
+		"op=security_compute_sid invalid_context=user_u:system_r:container_t:s0 scontext=system_u:system_r:kernel_t:s0 tcontext=system_u:object_r:etc_t:s0 tclass=process": {
+			judge.Context, "the user user_u may not have the role system_r"},
+		"op=security_compute_sid invalid_context=system_u:system_r:container_t:s0 scontext=system_u:system_r:kernel_t:s0 tcontext=system_u:object_r:etc_t:s0 tclass=process": {
+			judge.Nothing, "takes the context system_u:system_r:container_t:s0 by now"},
+	} {
+		groups := avc.NewGroups(byComm{})
+		reader := avc.NewReader(avc.NewDecoder(strings.NewReader("type=SELINUX_ERR msg=audit(1.001:1): " + text + "\n")))
+		d, err := reader.Next()
+		if err != nil {
+			t.Fatal(text, err)
+		}
+		groups.Add(d)
+		f := e.Judge(groups.List())
+		if len(f) != 1 || f[0].Fix.Kind != want.kind || !strings.Contains(f[0].Fix.Text, want.says) {
+			t.Errorf("%s\n%+v", text, f[0].Fix)
+		}
 	}
 }
 

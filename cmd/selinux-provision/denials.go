@@ -319,6 +319,9 @@ func hostPath(p judge.Seen) string {
 
 func who(f *judge.Finding) string {
 	text := f.Domain
+	if f.Class == "filesystem" && f.Permissions["associate"] > 0 { // no domain stands in such a record
+		text = cmp.Or(f.Comm, "a program") + ", for a file of type " + f.Domain
+	}
 	if s := f.Subject.String(); s != "" {
 		if f.Subject.Image != "" {
 			s += " (" + f.Subject.Image + ")"

@@ -228,7 +228,7 @@ func TestHostileDenials(t *testing.T) {
 	if got.code != exitFailed || got.stdout != "" || strings.ContainsRune(got.stderr, '\x1b') {
 		t.Errorf("%+v", got)
 	}
-	reads(t, "what is left out", got.stderr, "there can be no rule: the policy has no type", "a program says so and not the kernel")
+	reads(t, "what is left out", got.stderr, "the policy has no type", "a program says so and not the kernel")
 	if list := call(t, "--root", tree.Dir, "denials", "-v"); list.code != exitDone || strings.ContainsRune(list.stdout, '\x1b') {
 		t.Errorf("%+v", list)
 	}

@@ -230,7 +230,7 @@ func (p *Policy) symbols(r *reader, tables int) {
 		case 2:
 			p.roles = make([]role, min(primary, len(r.left)))
 		case 4:
-			p.users = make([]string, min(primary, len(r.left)))
+			p.users = make([]user, min(primary, len(r.left)))
 		case booleanTable:
 			p.booleans = make([]boolean, min(primary, len(r.left)))
 		}
@@ -252,9 +252,9 @@ func (p *Policy) symbols(r *reader, tables int) {
 			case 4:
 				length, value := r.u32(), r.u32()
 				r.skip(1)
-				put(r, p.users, value, r.text(length))
-				r.bitmap()
-				r.levelRange()
+				u := user{name: r.text(length), roles: r.bitmap()}
+				u.low, u.high = r.levelRange()
+				put(r, p.users, value, u)
 				r.level()
 			case booleanTable:
 				value, state, length := r.u32(), r.u32(), r.u32()
@@ -381,17 +381,18 @@ type level struct {
 
 func (r *reader) level() level { return level{r.u32(), r.bitmap()} }
 
-// levelRange passes over a low and, if it differs, a high level.
-func (r *reader) levelRange() {
+// levelRange reads a low and, if it differs, a high level.
+func (r *reader) levelRange() (low, high level) {
 	items := r.u32()
-	r.skip(1)
-	if items > 1 {
-		r.skip(1)
+	low.sens = r.u32()
+	if high.sens = low.sens; items > 1 {
+		high.sens = r.u32()
 	}
-	r.bitmap()
-	if items > 1 {
-		r.bitmap()
+	low.cats = r.bitmap()
+	if high.cats = low.cats; items > 1 {
+		high.cats = r.bitmap()
 	}
+	return low, high
 }
 
 // rules reads a table of access vectors.

@@ -63,7 +63,7 @@ func (p *Policy) context(text string) (context, bool) {
 		return context{}, false
 	}
 	c := context{
-		user: uint32(slices.Index(p.users, parts.User()) + 1), role: uint32(slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts.Role() }) + 1),
+		user: uint32(slices.IndexFunc(p.users, func(u user) bool { return u.name == parts.User() }) + 1), role: uint32(slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts.Role() }) + 1),
 		typ: uint32(p.typeByName[parts.Type()]),
 	}
 	var low, high bool
@@ -81,6 +81,43 @@ func (p *Policy) Canonical(text string) (string, bool) {
 	}
 	return string(secontext.Context(text).WithType(p.name(uint16(c.typ))).Tidy()), true
 }
+
+// Refuses says why the kernel takes a context for one that is not valid, "" if it does not.
+func (p *Policy) Refuses(text string) string {
+	parts := secontext.Context(text)
+	if parts.Check() != nil {
+		return "it is not of the form user:role:type:level"
+	}
+	u := slices.IndexFunc(p.users, func(u user) bool { return u.name == parts.User() })
+	r := slices.IndexFunc(p.roles, func(r role) bool { return r.name == parts.Role() })
+	t := p.typeByName[parts.Type()]
+	switch {
+	case t == 0 || p.types[t-1].attribute:
+		return "the policy has no type " + parts.Type()
+	case r < 0:
+		return "the policy has no role " + parts.Role()
+	case u < 0:
+		return "the policy has no user " + parts.User()
+	}
+	c, ok := p.context(text)
+	if !ok {
+		return "the policy has no level " + parts.Level()
+	}
+	if parts.Role() == objectRole { // which every user has, for every type and level
+		return ""
+	}
+	switch owner := p.users[u]; {
+	case !p.roles[r].types.has(uint32(t) - 1):
+		return fmt.Sprintf("the role %s may not have the type %s", parts.Role(), parts.Type())
+	case !owner.roles.has(uint32(r)):
+		return fmt.Sprintf("the user %s may not have the role %s", parts.User(), parts.Role())
+	case !c.low.dominates(owner.low) || !owner.high.dominates(c.high):
+		return fmt.Sprintf("the user %s may not have the level %s", parts.User(), parts.Level())
+	}
+	return ""
+}
+
+const objectRole = "object_r"
 
 func (p *Policy) level(from secontext.Level) (l level, ok bool) {
 	name := fmt.Sprintf("s%d", from.Sensitivity)

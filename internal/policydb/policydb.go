@@ -25,7 +25,7 @@ type Policy struct {
 	types         []typeInfo // by value minus 1
 	classes       []class
 	roles         []role
-	users         []string
+	users         []user
 	booleans      []boolean
 	sensitivities []sensitivity
 	categories    []category
@@ -54,6 +54,12 @@ type typeInfo struct {
 type role struct {
 	name  string
 	types bitmap
+}
+
+type user struct {
+	name      string
+	roles     bitmap
+	low, high level
 }
 
 type class struct {

@@ -317,6 +317,7 @@ func use(content []byte) {
 	_, _ = p.May("container_t", "nfs_t")
 	p.Booleans(q)
 	p.Hidden(q)
+	p.Refuses("system_u:system_r:container_t:s0:c1,c2")
 	p.Allowed(q)
 	p.Alternatives("container_t", []policydb.Question{q})
 	_, _ = p.Like("container_t")
@@ -369,5 +370,34 @@ func TestNoPolicy(t *testing.T) {
 	var p policydb.Policy
 	if got, ok := p.Canonical("system_u:object_r:container_file_t:s0"); ok || got != "" || p.Name("x_t") != "x_t" {
 		t.Error(got, ok)
+	}
+}
+
+// The reasons are those of the kernel (policydb_context_isvalid, mls_context_isvalid).
+func TestRefuses(t *testing.T) {
+	p := open(t, map[string]string{"site": "(role site_r)(type site_t)(roletype site_r site_t)(typealias old_site_t)(typealiasactual old_site_t site_t)"})
+	for context, want := range map[string]string{
+		"system_u:system_r:container_t:s0:c1,c2":    "",
+		"system_u:system_r:container_t:s0-s0:c0.c3": "",
+		"system_u:system_r:svirt_lxc_net_t:s0":      "",
+		"user_u:object_r:site_t:s0:c3":              "",
+		"system_u:system_r:gone_t:s0":               "the policy has no type gone_t",
+		"system_u:system_r:container_domain:s0":     "the policy has no type container_domain",
+		"system_u:gone_r:container_t:s0":            "the policy has no role gone_r",
+		"gone_u:system_r:container_t:s0":            "the policy has no user gone_u",
+		"system_u:system_r:site_t:s0":               "the role system_r may not have the type site_t",
+		"system_u:site_r:site_t:s0":                 "the user system_u may not have the role site_r",
+		"user_u:system_r:container_t:s0":            "the user user_u may not have the role system_r",
+		"system_u:system_r:container_t:s0:c5000":    "the policy has no level s0:c5000",
+		"container_t":                               "it is not of the form user:role:type:level",
+	} {
+		if got := p.Refuses(context); got != want {
+			t.Errorf("%s: got %q, want %q", context, got, want)
+		}
+	}
+	for name, want := range map[string]string{"svirt_lxc_net_t": "container_t", "old_site_t": "site_t", "site_t": "site_t", "gone_t": "gone_t"} {
+		if got := p.Name(name); got != want {
+			t.Errorf("%s is properly %s, want %s", name, got, want)
+		}
 	}
 }
