@@ -70,7 +70,7 @@ func judge(said string, parts []part, in []int) verdict {
 	}
 	all := strings.Join(matter, "; ")
 	switch {
-	case v.part < 0, strings.HasPrefix(v.reason, "allow"), strings.HasPrefix(v.reason, "neverallow"):
+	case v.part < 0, strings.HasPrefix(v.reason, "allow"), strings.HasPrefix(v.reason, "neverallow"), strings.HasPrefix(v.reason, "Binary policy") && all != "":
 		v.reason = clip(all) // the rule that forbids it, and what it forbids
 	case len(before) > 0:
 		v.reason += " (" + clip(strings.Join(before, "; ")) + ")"
