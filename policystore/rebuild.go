@@ -77,7 +77,7 @@ func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transa
 	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
 	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
 	return &transaction{
-		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand,
+		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{},
 		parts: append(declaredParts(want), operatorsParts(have, rec, locals, shelf)...),
 	}, nil
 }
@@ -179,7 +179,7 @@ func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Dec
 			return next, fmt.Errorf("cannot remove a stale policy: %w", err)
 		}
 	}
-	if err := c.releaseFrom(tx.policyType, rec, have); err != nil {
+	if err := c.releaseFrom(tx.policyType, found, have); err != nil {
 		return next, err
 	}
 	next.Quarantine = slices.Concat(c.stillQuarantined(rec, found), c.leftOut(found), astray, missing, beaten)
@@ -237,10 +237,14 @@ func (c *Compiler) stillQuarantined(rec *Record, found *search) []Quarantined {
 }
 
 // releaseFrom empties the quarantine of what the store has again.
-func (c *Compiler) releaseFrom(policyType string, rec *Record, have map[string]string) error {
+func (c *Compiler) releaseFrom(policyType string, found *search, have map[string]string) error {
+	out := map[string]bool{} // where the store has one all the same, it is the vendor's
+	for _, o := range found.out {
+		out[found.parts[o.part].key()] = true
+	}
 	modules, locals := c.Shelf.list()
 	for _, key := range modules {
-		if _, there := have[key]; there && have[key] != rec.VendorModules[key] && !emptyModule(c.Root, typeDir(policyType), key) {
+		if _, there := have[key]; there && !out[key] && !emptyModule(c.Root, typeDir(policyType), key) {
 			if err := c.Shelf.release(key, active(policyType)+"/modules/"+key); err != nil {
 				return fmt.Errorf("cannot take module %s out of quarantine: %w", key, err)
 			}

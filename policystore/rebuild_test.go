@@ -254,6 +254,42 @@ func TestOperatorsModuleGoesAndComesBack(t *testing.T) {
 	}
 }
 
+// TestOperatorsReplacementOfAVendorsModule finds it among other modules by hand without a word from the tools, and puts the vendor's back.
+func TestOperatorsReplacementOfAVendorsModule(t *testing.T) {
+	for _, bad := range []string{"100/legacy", "200/a", "300/b", "400/c"} {
+		h := newHost(t)
+		rec := h.record()
+		for _, key := range []string{"100/legacy", "200/a", "300/b", "400/c"} {
+			h.module(active("mcs"), key, "(type mine_t) ; "+key)
+		}
+		h.refuse = func(modules map[string]string) string {
+			if modules[bad] == "(type mine_t) ; "+bad {
+				return "Problems without a name"
+			}
+			return ""
+		}
+		if _, err := h.apply(rec, site1); err != nil {
+			t.Fatalf("%s: %v", bad, err)
+		}
+		want := map[string]string{"100/base": "(type base_t)", "100/legacy": "(type legacy_t)", "500/site": "(type site_t)"}
+		for _, key := range []string{"100/legacy", "200/a", "300/b", "400/c"} {
+			if key != bad {
+				want[key] = "(type mine_t) ; " + key
+			}
+		}
+		if got := h.modules(); !maps.Equal(got, want) {
+			t.Errorf("%s: %v", bad, got)
+		}
+		if q := rec.Policy.Quarantine; len(q) != 1 || fmt.Sprintf("%d/%s", q[0].Priority, q[0].Name) != bad {
+			t.Errorf("%s: %+v", bad, q)
+		}
+		if h.read("/var/lib/selinux-provision/quarantine/"+bad+"/cil") != "(type mine_t) ; "+bad {
+			t.Errorf("%s is not in quarantine", bad)
+		}
+		t.Logf("%s: %d runs", bad, len(h.calls))
+	}
+}
+
 // TestUnknownModuleAtOurPriority is removed, since it is not declared, and a copy is kept.
 func TestUnknownModuleAtOurPriority(t *testing.T) {
 	h := newHost(t)

@@ -31,7 +31,8 @@ type transaction struct {
 	parts      []part
 	strip      bool // without dontaudit rules
 
-	trial bool // there is a copy of the store
+	aside map[int]bool // the operator's parts that an earlier build of this transaction took out of the store
+	trial bool         // there is a copy of the store
 	runs  int
 	took  time.Duration
 	peak  int64 // bytes
@@ -58,18 +59,19 @@ func (tx *transaction) build(ctx context.Context, in []int, forGood bool) error 
 
 // commit builds in the host's store. What is the operator's and goes is safe before.
 func (tx *transaction) commit(ctx context.Context, in []int) error {
-	var steps plan.Plan
+	var (
+		steps plan.Plan
+		goes  []int
+	)
 	for i, p := range tx.parts {
-		if p.origin != inStore || slices.Contains(in, i) {
+		if p.origin != inStore || slices.Contains(in, i) || tx.aside[i] {
 			continue
 		}
+		goes = append(goes, i)
 		from, key := active(tx.policyType)+"/modules/"+p.key(), p.key()
 		if p.kind == localFile {
 			from, key = active(tx.policyType)+"/"+p.name, local+"/"+p.name
 			steps = append(steps, plan.Remove(tx.c.Root, from, "the policy does not build with it"))
-		}
-		if _, err := tx.c.Root.Lstat(from); hostfs.Missing(err) {
-			continue // it went with an earlier build of this run
 		}
 		if err := tx.c.Shelf.take(from, key); err != nil {
 			return fmt.Errorf("cannot put %s %s into quarantine: %w", p.kind, p.name, err)
@@ -78,8 +80,13 @@ func (tx *transaction) commit(ctx context.Context, in []int) error {
 	steps = append(steps, plan.Step{Action: "rebuild", Target: StoreDir, Do: func(ctx context.Context) (string, error) {
 		return "", tx.semodule(ctx, "", in)
 	}})
-	_, err := steps.Do(ctx, nil, nil)
-	return err
+	if _, err := steps.Do(ctx, nil, nil); err != nil {
+		return err
+	}
+	for _, i := range goes {
+		tx.aside[i] = true
+	}
+	return nil
 }
 
 // trialDir is where the copy is that builds are tried in.
@@ -222,7 +229,7 @@ func (tx *transaction) argv(beneath string, in []int) ([]string, error) {
 		case p.origin == declared:
 		case wanted && p.origin == onShelf:
 			err = installsFrom(tx.c.Shelf.path(p.key()), p.key())
-		case wanted && !there:
+		case wanted && (!there || vendors && beneath != ""): // an earlier trial may have put the vendor's in its place
 			err = installsFrom(active(tx.policyType)+"/modules/"+p.key(), p.key())
 		case !wanted && vendors:
 			err = installsFrom(VendorStore+"/"+tx.policyType+"/active/modules/"+p.key(), p.key())
