@@ -14,6 +14,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 // localBooleans is booleans.local of the active store, where setsebool -P keeps the values that differ from the policy's own.
@@ -212,16 +213,13 @@ func VendorBooleans(root *hostfs.Root, policyType string, names []string) (map[s
 	if len(names) == 0 {
 		return values, nil
 	}
-	dir := VendorDir + "/" + policyType + "/policy"
-	entries, err := root.ReadDir(dir)
+	dir := seconfig.PolicyDir(VendorDir, policyType)
+	policies, err := seconfig.Policies(root, dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "policy.") {
-			continue
-		}
-		vendors, _, err := policyBooleans(root, dir+"/"+e.Name())
+	for _, p := range policies {
+		vendors, _, err := policyBooleans(root, dir+"/"+p.Name)
 		if err != nil {
 			return nil, err
 		}

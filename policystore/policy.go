@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 // dontauditFlag is the file in the active store that tells libsemanage to build without dontaudit rules (semodule -D).
@@ -227,18 +226,17 @@ func (c *Compiler) commit(policyType string) string {
 // otherPolicies names the binary policies that libselinux might load instead of current: it takes the highest version that the
 // kernel and libsepol know. What the overlay's lower layer ships cannot go stale and is left alone.
 func (c *Compiler) otherPolicies(policyType, current string) []string {
-	entries, err := c.Root.ReadDir(EtcDir + "/" + policyType + "/policy")
+	policies, err := seconfig.Policies(c.Root, seconfig.PolicyDir(EtcDir, policyType))
 	if err != nil {
 		return nil
 	}
 	var others []string
-	for _, e := range entries {
-		base := e.Name()
-		if _, err := strconv.Atoi(strings.TrimPrefix(base, "policy.")); err != nil || !e.Type().IsRegular() ||
-			!strings.HasPrefix(base, "policy.") || base == current || c.Root.Exists(path.Join(LowerEtc, "selinux", policyType, "policy", base)) {
-			continue
+	for _, p := range policies {
+		name := c.policyFile(policyType, p.Name)
+		info, err := c.Root.Lstat(name)
+		if err == nil && info.IsRegular() && p.Name != current && !c.Root.Exists(seconfig.PolicyDir(LowerEtc+"/selinux", policyType)+"/"+p.Name) {
+			others = append(others, name)
 		}
-		others = append(others, c.policyFile(policyType, base))
 	}
 	return others
 }

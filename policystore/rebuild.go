@@ -12,6 +12,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 // ErrDamaged says that the store is not what it was built as. The policystore stage builds it anew.
@@ -344,21 +345,18 @@ func (c *Compiler) loads() (uint32, error) {
 
 // policyBuilt finds the binary policy that semodule wrote for PID 1: the one that equals the store's.
 func (c *Compiler) policyBuilt(policyType string) (string, error) {
-	dir := EtcDir + "/" + policyType + "/policy"
-	entries, err := c.Root.ReadDir(dir)
+	dir := seconfig.PolicyDir(EtcDir, policyType)
+	policies, err := seconfig.Policies(c.Root, dir)
 	if err != nil {
 		return "", fmt.Errorf("cannot find the built policy: %w", err)
 	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "policy.") {
-			continue
-		}
-		same, err := sameFile(c.Root, active(policyType)+"/policy.kern", dir+"/"+e.Name())
+	for _, p := range policies {
+		same, err := sameFile(c.Root, active(policyType)+"/policy.kern", dir+"/"+p.Name)
 		if err != nil {
 			return "", fmt.Errorf("cannot compare policies: %w", err)
 		}
 		if same {
-			return e.Name(), nil
+			return p.Name, nil
 		}
 	}
 	return "", fmt.Errorf("semodule succeeded, but no policy in %s is what it built", c.Root.Path(dir))

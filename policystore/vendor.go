@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
@@ -75,7 +76,7 @@ func FindType(root *hostfs.Root) (string, error) {
 	ships, err := ships(root, configured)
 	if err == nil && !ships {
 		err = fmt.Errorf("cannot use SELINUXTYPE=%s of %s: this OS image ships no such policy: write SELINUXTYPE=%s",
-			configured, root.Path(seconfig.Path), vendors)
+			printable.Text(configured), root.Path(seconfig.Path), vendors)
 	}
 	if err != nil {
 		return "", err
@@ -116,19 +117,13 @@ func ships(root *hostfs.Root, policyType string) (bool, error) {
 
 // typeIn reads the policy type from a configuration; "" if the name leads nowhere or to no file, or the file does not say.
 func typeIn(root *hostfs.Root, name string) (string, error) {
-	f, err := root.OpenFile(name)
-	if hostfs.NoFile(err) {
+	c, err := seconfig.Read(root, name)
+	switch {
+	case hostfs.NoFile(err):
 		return "", nil // it is repaired later
-	}
-	if err != nil {
+	case err != nil:
 		return "", fmt.Errorf("cannot read the policy's type: %w", err)
-	}
-	defer f.Close()
-	c, err := seconfig.Parse(f)
-	if err != nil {
-		return "", fmt.Errorf("cannot read %s: %w", root.Path(name), err)
-	}
-	if strings.Contains(c.Type, "/") || strings.HasPrefix(c.Type, ".") {
+	case !seconfig.ValidType(c.Type):
 		return "", nil
 	}
 	return c.Type, nil

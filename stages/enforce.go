@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strconv"
-	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
@@ -108,7 +106,7 @@ func readConfig(root *hostfs.Root) ([]byte, seconfig.Config, error) {
 		return nil, seconfig.Config{}, fmt.Errorf("cannot read the SELinux configuration: %w", err)
 	}
 	c, err := seconfig.Parse(bytes.NewReader(content))
-	if err == nil && c.Type == "" {
+	if err == nil && !seconfig.ValidType(c.Type) {
 		if c.Type, err = policystore.FindType(root); err == nil {
 			content = seconfig.SetType(content, c.Type)
 		}
@@ -184,27 +182,21 @@ const policyMagic = 0xf97cff8c
 // preflight makes sure that PID 1 finds a policy at the next boot that the kernel can take. Without one it freezes when
 // enforcing.
 func (r *run) preflight(policyType string) error {
-	dir := policystore.EtcDir + "/" + policyType + "/policy"
-	entries, err := r.Root.ReadDir(dir)
+	dir := seconfig.PolicyDir(seconfig.Dir, policyType)
+	policies, err := seconfig.Policies(r.Root, dir)
 	if err != nil {
 		return fmt.Errorf("PID 1 would find no policy and freeze: %w: run the policystore stage", err)
 	}
-	highest := 0
-	for _, e := range entries {
-		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "policy.")); err == nil && strings.HasPrefix(e.Name(), "policy.") && n > highest {
-			highest = n
-		}
-	}
-	if highest == 0 {
+	if len(policies) == 0 {
 		return fmt.Errorf("PID 1 would find no policy in %s and freeze: run the policystore stage", r.Root.Path(dir))
 	}
+	highest, name := policies[0].Version, dir+"/"+policies[0].Name
 	if limit, err := r.highestLoadable(policyType); err != nil {
 		return err
 	} else if highest > limit {
-		return fmt.Errorf("%s/policy.%d is newer than version %d, the highest that this host can load: remove it and run the policy stage", r.Root.Path(dir), highest, limit)
+		return fmt.Errorf("%s is newer than version %d, the highest that this host can load: remove it and run the policy stage", r.Root.Path(name), limit)
 	}
-	name := fmt.Sprintf("%s/policy.%d", dir, highest)
-	if built := r.state.Store.Policy.File; built != "" && built != fmt.Sprintf("policy.%d", highest) && !r.dry {
+	if built := r.state.Store.Policy.File; built != "" && built != policies[0].Name && !r.dry {
 		return fmt.Errorf("PID 1 would load %s and not %s, which has what is declared: run the policy stage", r.Root.Path(name), built)
 	}
 	f, err := r.Root.OpenFile(name)
@@ -233,14 +225,12 @@ func (r *run) highestLoadable(policyType string) (int, error) {
 		}
 		limit = n
 	}
-	entries, err := r.Root.ReadDir(policystore.VendorDir + "/" + policyType + "/policy")
+	vendors, err := seconfig.Policies(r.Root, seconfig.PolicyDir(policystore.VendorDir, policyType))
 	if err != nil {
 		return 0, fmt.Errorf("cannot find the vendor's policy: %w", err)
 	}
-	for _, e := range entries {
-		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), "policy.")); err == nil {
-			limit = max(limit, n)
-		}
+	for _, p := range vendors {
+		limit = max(limit, p.Version)
 	}
 	return limit, nil
 }

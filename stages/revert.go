@@ -195,13 +195,11 @@ func (h *Host) forget() error {
 
 // vendorMode reads the mode that the OS image comes with.
 func (h *Host) vendorMode() (string, error) {
-	f, err := h.Root.OpenFile(policystore.VendorDir + "/config")
+	c, err := seconfig.Read(h.Root, policystore.VendorDir+"/config")
 	if err != nil {
 		return "", fmt.Errorf("cannot read the vendor's SELinux configuration: %w", err)
 	}
-	defer f.Close()
-	c, err := seconfig.Parse(f)
-	return c.Mode, err
+	return c.Mode, nil
 }
 
 func (h *Host) revertRules() (plan.Plan, error) {

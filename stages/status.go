@@ -125,12 +125,7 @@ func (h *Host) modeStatus(s *Status) error {
 		}
 		s.Mode.Running = map[bool]string{true: "enforcing", false: "permissive"}[on]
 	}
-	if f, err := h.Root.OpenFile(seconfig.Path); err == nil {
-		c, err := seconfig.Parse(f)
-		f.Close()
-		if err != nil {
-			return err
-		}
+	if c, err := seconfig.Read(h.Root, seconfig.Path); err == nil {
 		s.Mode.Configured = c.Mode
 	}
 	if e := h.CommandLine.Enforcing; e != nil {

@@ -56,15 +56,11 @@ func (h *Host) MountHost() (judge.Host, error) {
 	if err != nil {
 		return host, err
 	}
-	f, err := h.Root.OpenFile(seconfig.ContainerContexts(policyType))
+	contexts, err := seconfig.ReadContainers(h.Root, policyType)
 	if err != nil {
 		return host, nil // a policy without containers: each rule names its context
 	}
-	defer f.Close()
-	contexts, err := seconfig.ParseContainerContexts(f)
-	if err == nil {
-		host.DefaultContext, err = h.canonical(contexts["file"])
-	}
+	host.DefaultContext, err = h.canonical(contexts.File)
 	return host, err
 }
 

@@ -4,7 +4,6 @@ package collect
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -255,23 +254,6 @@ func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func()
 	return io.MultiReader(readers...), names, closeAll, nil
 }
 
-// policyType gives the type of the policy that /etc/selinux/config names.
-func (h *Host) policyType() (string, error) {
-	f, err := h.Root.OpenFile(seconfig.Path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	config, err := seconfig.Parse(f)
-	if err != nil {
-		return "", err
-	}
-	if config.Type == "" || strings.ContainsAny(config.Type, "/.") {
-		return "", fmt.Errorf("%s does not name a policy", seconfig.Path)
-	}
-	return config.Type, nil
-}
-
 // busyWait bounds the wait for the loaded policy while another program reads it.
 const busyWait = 5 * time.Second
 
@@ -280,27 +262,19 @@ func (h *Host) Policy(ctx context.Context) (*policydb.Policy, error) {
 	if h.Kernel != nil {
 		return h.loaded(ctx)
 	}
-	policyType, err := h.policyType()
+	policyType, err := seconfig.Type(h.Root)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
-	dir := "/etc/selinux/" + policyType + "/policy"
-	entries, err := h.Root.ReadDir(dir)
+	dir := seconfig.PolicyDir(seconfig.Dir, policyType)
+	policies, err := seconfig.Policies(h.Root, dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
-	name, highest := "", -1
-	for _, e := range entries {
-		if number, ok := strings.CutPrefix(e.Name(), "policy."); ok {
-			if n, err := strconv.Atoi(number); err == nil && n > highest {
-				name, highest = dir+"/"+e.Name(), n
-			}
-		}
-	}
-	if name == "" {
+	if len(policies) == 0 {
 		return nil, fmt.Errorf("cannot read the policy: there is none in %s", h.Root.Path(dir))
 	}
-	f, err := h.Root.OpenFile(name)
+	f, err := h.Root.OpenFile(dir + "/" + policies[0].Name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
@@ -329,31 +303,20 @@ func (h *Host) loaded(ctx context.Context) (*policydb.Policy, error) {
 
 // ContainerContexts gives the default contexts of volumes and of containers, from lxc_contexts; "" if it does not say.
 func (h *Host) ContainerContexts() (volume, process string) {
-	policyType, err := h.policyType()
+	policyType, err := seconfig.Type(h.Root)
 	if err != nil {
 		return "", ""
 	}
-	content, err := h.Root.ReadFile("/etc/selinux/" + policyType + "/contexts/lxc_contexts")
+	c, err := seconfig.ReadContainers(h.Root, policyType)
 	if err != nil {
 		return "", ""
 	}
-	lines := bufio.NewScanner(bytes.NewReader(content))
-	for lines.Scan() {
-		key, value, _ := strings.Cut(lines.Text(), "=")
-		value = strings.Trim(strings.TrimSpace(value), `"`)
-		switch strings.TrimSpace(key) {
-		case "file":
-			volume = value
-		case "process":
-			process = value
-		}
-	}
-	return volume, process
+	return c.File, c.Process
 }
 
 // ModulePriorities gives the priorities at which the administrator's module store has a module of this name.
 func (h *Host) ModulePriorities(name string) (priorities []int) {
-	policyType, err := h.policyType()
+	policyType, err := seconfig.Type(h.Root)
 	if err != nil {
 		return nil
 	}
@@ -374,7 +337,7 @@ func (h *Host) ModulePriorities(name string) (priorities []int) {
 // FileContexts gives what the policy's file contexts, the administrator's among them, have for a path and the class of a file, "" if that is
 // nothing.
 func (h *Host) FileContexts() (expected func(class, name string) string, err error) {
-	policyType, err := h.policyType()
+	policyType, err := seconfig.Type(h.Root)
 	if err != nil {
 		return nil, err
 	}

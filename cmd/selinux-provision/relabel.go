@@ -212,7 +212,7 @@ func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (rela
 	}
 	defer forms.close()
 	if f.fromPolicy {
-		policyType, err := policyType(root)
+		policyType, err := seconfig.Type(root)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -244,42 +244,20 @@ func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (rela
 	return relabel.Fixed(label), relabel.Volume, err
 }
 
-func policyType(root *hostfs.Root) (string, error) {
-	f, err := root.OpenFile("/etc/selinux/config")
-	if err != nil {
-		return "", fmt.Errorf("cannot tell the type of the policy: %w", err)
-	}
-	defer f.Close()
-	config, err := seconfig.Parse(f)
-	if err != nil {
-		return "", fmt.Errorf("cannot tell the type of the policy: %w", err)
-	}
-	if config.Type == "" {
-		return "", fmt.Errorf("cannot tell the type of the policy: %s has no line SELINUXTYPE=", root.Path("/etc/selinux/config"))
-	}
-	return config.Type, nil
-}
-
 // containerFileContext gives the label of files that containers share.
 func containerFileContext(root *hostfs.Root) (string, error) {
-	policyType, err := policyType(root)
+	policyType, err := seconfig.Type(root)
 	if err != nil {
 		return "", err
 	}
-	name := seconfig.ContainerContexts(policyType)
-	f, err := root.OpenFile(name)
+	contexts, err := seconfig.ReadContainers(root, policyType)
 	if err != nil {
 		return "", fmt.Errorf("cannot tell the default context: %w: give one with --context", err)
 	}
-	defer f.Close()
-	contexts, err := seconfig.ParseContainerContexts(f)
-	if err != nil {
-		return "", fmt.Errorf("cannot tell the default context: %w: give one with --context", err)
+	if contexts.File == "" {
+		return "", fmt.Errorf("cannot tell the default context: %s has no line file=: give one with --context", root.Path(seconfig.ContainerContexts(policyType)))
 	}
-	if contexts["file"] == "" {
-		return "", fmt.Errorf("cannot tell the default context: %s has no line file=: give one with --context", root.Path(name))
-	}
-	return contexts["file"], nil
+	return contexts.File, nil
 }
 
 // policyForms gives contexts the form in which the policy writes them: the one in the kernel, or, where there is none, the one in the tree.

@@ -99,6 +99,7 @@ func rules() []rule {
 		{"mount options of containers", onlyIn("github.com/opencontainers/selinux/go-selinux/label", "internal/secontext")},
 		{"contexts", contextFormRule},
 		{"hostile text", quoteRule},
+		{"map of /etc/selinux", selinuxMapRule},
 		{"names", nameRule},
 		{"no init", initRule},
 		{"no mutable variables", variableRule},
@@ -181,6 +182,26 @@ func onlyIn(pkg string, dirs ...string) func(source) []string {
 		})
 		return findings
 	}
+}
+
+// selinuxMapRule finds who looks for policy.N or lxc_contexts by themselves. The names may stand in a sentence.
+func selinuxMapRule(s source) (findings []string) {
+	// vendor.go recognises what libsemanage makes in a store, policy.kern too, by its name.
+	if !s.isProduct() || s.dir == "internal/seconfig" || path.Join(s.dir, s.name) == "policystore/vendor.go" {
+		return nil
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.BasicLit); ok && v.Kind == token.STRING {
+			text := strings.Trim(v.Value, "\"`")
+			for _, name := range []string{"policy.", "policy.%d", "policy.*", "lxc_contexts"} {
+				if text == name || strings.HasSuffix(text, "/"+name) {
+					findings = append(findings, s.at(v)+": "+name+" is for internal/seconfig only")
+				}
+			}
+		}
+		return true
+	})
+	return findings
 }
 
 // quoteRule keeps to one spelling of text that others wrote.
@@ -478,6 +499,12 @@ func TestRulesFind(t *testing.T) {
 		{"mount table", "relabel/a.go", "// as in /proc/self/mountinfo", ""},
 		{"mount table", "internal/mounts/a.go", "const f = `/proc/self/mountinfo`", ""},
 		{"mount table", "relabel/a_test.go", "const f = `/proc/self/mountinfo`", ""},
+		{"map of /etc/selinux", "stages/a.go", `var _ = strings.CutPrefix(x, "policy.")`, "policy. is for internal/seconfig only"},
+		{"map of /etc/selinux", "stages/a.go", `var _ = fmt.Sprintf("%s/policy.%d", x, y)`, "policy.%d is for internal/seconfig only"},
+		{"map of /etc/selinux", "avc/a.go", `var _ = "/contexts/lxc_contexts"`, "lxc_contexts is for internal/seconfig only"},
+		{"map of /etc/selinux", "avc/a.go", `var _ = "there is no lxc_contexts"`, ""},
+		{"map of /etc/selinux", "stages/a.go", `var _ = "policy.shared_volumes"`, ""},
+		{"map of /etc/selinux", "internal/seconfig/a.go", `var _ = "policy."`, ""},
 		{"hostile text", "stages/a.go", `var _ = fmt.Sprintf("%q", x)`, "not %q: use printable.Quote"},
 		{"hostile text", "stages/a.go", `var _ = unicode.IsPrint(x)`, "not IsPrint"},
 		{"hostile text", "stages/a.go", `var _ = strconv.Quote(x)`, "not Quote: use printable.Text"},

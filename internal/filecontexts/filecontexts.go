@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -91,7 +92,7 @@ type substitution struct{ from, to string }
 // Load reads the file contexts of the policy of a type, "mcs" for example, beneath a root.
 func Load(root *hostfs.Root, policyType string) (*Contexts, error) {
 	c := New()
-	base := "/etc/selinux/" + policyType + "/contexts/"
+	base := seconfig.ContextsDir(policyType) + "/"
 	for _, f := range []struct {
 		name   string
 		needed bool

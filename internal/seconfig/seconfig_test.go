@@ -21,7 +21,18 @@ func TestParse(t *testing.T) {
 		{"vendor's", vendor, Config{Mode: "permissive", Type: "mcs"}},
 		{"empty", "", Config{}},
 		{"commented", "#SELINUX=enforcing\n# SELINUXTYPE=mcs\n", Config{}},
-		{"first mode counts", "SELINUX=Enforcing\nSELINUX=permissive\nSELINUXTYPE=mcs \t x\n", Config{Mode: "enforcing", Type: "mcs"}},
+		{"first mode counts", "SELINUX=Enforcing\nSELINUX=permissive\nSELINUXTYPE=mcs\n", Config{Mode: "enforcing", Type: "mcs"}},
+		{"first mode that is one counts", "SELINUX=on\nSELINUX=permissive\nSELINUX=enforcing\n", Config{Mode: "permissive"}},
+		{"no mode at all", "SELINUX=on\nSELINUX=off\n", Config{Mode: "on"}},
+		{"a mode may go on", "SELINUX= \tenforcing#not permissive\n", Config{Mode: "enforcing"}},
+		{"the mode's key in small letters", "selinux=enforcing\n", Config{}},
+		{"last type counts", "SELINUXTYPE=targeted\nSELINUXTYPE=mcs\n", Config{Type: "mcs"}},
+		{"an empty type counts", "SELINUXTYPE=targeted\nSELINUXTYPE=\n", Config{}},
+		{"white space around a type", "\t SELINUXTYPE= \tmcs \t\r\n", Config{Type: "mcs"}},
+		{"a type in small letters", "selinuxtype=mcs\n", Config{Type: "mcs"}},
+		{"a comment behind a type is part of it", "SELINUXTYPE=mcs # Flatcar\n", Config{Type: "mcs # Flatcar"}},
+		{"a type in quotes", "SELINUXTYPE=\"mcs\"\n", Config{Type: `"mcs"`}},
+		{"a type with a space before the sign", "SELINUXTYPE =mcs\n", Config{}},
 		{"no newline at the end", "SELINUXTYPE=mcs\nSELINUX=disabled", Config{Mode: "disabled", Type: "mcs"}},
 		{"not at the start of the line", " SELINUX=enforcing\n", Config{}},
 	} {
@@ -44,6 +55,9 @@ func TestSetModeKeepsTheRest(t *testing.T) {
 
 func TestSetAppendsAMissingLine(t *testing.T) {
 	if got := string(SetMode([]byte("# nothing"), "enforcing")); got != "# nothing\nSELINUX=enforcing\n" {
+		t.Errorf("got %q", got)
+	}
+	if got := string(SetType([]byte("a\n selinuxtype=x # y\nSELINUXTYPE=z\n"), "mcs")); got != "a\nSELINUXTYPE=mcs\nSELINUXTYPE=mcs\n" {
 		t.Errorf("got %q", got)
 	}
 	if got := string(SetType(nil, "mcs")); got != "SELINUXTYPE=mcs\n" {
