@@ -186,15 +186,43 @@ func TestLockHeldByAnybody(t *testing.T) {
 	if out, err := asNobody("flock", "-n", filepath.Join(dir, lockName), "true").CombinedOutput(); err == nil || !strings.Contains(string(out), "ermission denied") {
 		t.Fatalf("nobody can open the lock: %v, %s", err, out)
 	}
-	holdAsNobody(t, filepath.Join(dir, "state"))
-	unlock, err = r.Lock(t.Context(), l)
+	// An ordinary user's process may be called what this program is called, and root may hold what it wants under another name.
+	own, err := os.ReadFile("/proc/self/comm")
 	must(t, err)
-	// The lock that counts is held all the same.
-	var locked *LockedError
-	if _, err := r.Lock(t.Context(), Lock{File: lockName}); !errors.As(err, &locked) {
-		t.Errorf("a second run got the lock: %v", err)
+	alike := filepath.Join(dir, strings.TrimSpace(string(own)))
+	shell, err := filepath.EvalSymlinks("/bin/sh")
+	must(t, err)
+	content, err := os.ReadFile(shell)
+	must(t, err)
+	must(t, os.WriteFile(alike, content, 0o755))
+	for who, c := range map[string]struct {
+		uid   uint32
+		shell string
+		waits bool
+	}{
+		"an ordinary user": {nobody, "sh", false}, "an ordinary user as this program": {nobody, alike, false},
+		"root by another program": {0, "sh", false}, "root by this program": {0, alike, true},
+	} {
+		t.Run(who, func(t *testing.T) {
+			hold(t, filepath.Join(dir, "state"), c.uid, c.shell)
+			l := l
+			l.Waiting = nil
+			unlock, err := r.Lock(t.Context(), l)
+			var locked *LockedError
+			if errors.As(err, &locked) != c.waits {
+				t.Fatalf("%v", err)
+			}
+			if c.waits {
+				return
+			}
+			must(t, err)
+			defer unlock()
+			// The lock that counts is held all the same.
+			if _, err := r.Lock(t.Context(), Lock{File: lockName}); !errors.As(err, &locked) {
+				t.Errorf("a second run got the lock: %v", err)
+			}
+		})
 	}
-	unlock()
 }
 
 // TestLockOfAnEarlierVersion keeps a run off that locks the directory, and is kept off by one.
@@ -232,7 +260,7 @@ func TestLockOfAnEarlierVersion(t *testing.T) {
 func TestHolderIsPrintable(t *testing.T) {
 	asRoot(t)
 	dir := openToAll(t)
-	holdAsNobody(t, dir)
+	hold(t, dir, nobody, "sh")
 	_, err := openRoot(t, dir).LockForeign(t.Context(), "/", 0)
 	var locked *LockedError
 	if !errors.As(err, &locked) || !strings.Contains(locked.Holder, `x)\n\x1b[31mdone\x1b[0m`) {
@@ -290,10 +318,11 @@ func asNobody(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// holdAsNobody has an ordinary user hold a flock until the end of the test.
-func holdAsNobody(t *testing.T, name string) {
+// hold has a user's shell hold a flock until the end of the test.
+func hold(t *testing.T, name string, uid uint32, shell string) {
 	t.Helper()
-	cmd := asNobody("flock", "--no-fork", name, "sh", "-c", "echo held; read x", "x)\n\x1b[31mdone\x1b[0m")
+	cmd := asNobody("flock", "--no-fork", name, shell, "-c", "echo held; read x", "x)\n\x1b[31mdone\x1b[0m")
+	cmd.SysProcAttr.Credential.Uid = uid
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	out, err := cmd.StdoutPipe()
