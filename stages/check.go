@@ -160,7 +160,11 @@ func (h *Host) mountOtherUsr(ctx context.Context) (dir string, unmount func(), e
 	if !h.Root.IsHost() {
 		return "", nil, errors.New("cannot tell which /usr partition is not in use: this is not the running host: give a directory")
 	}
-	device, err := otherUsr(h.Root)
+	used, err := h.Root.DevicesBelow("/usr")
+	if err != nil {
+		return "", nil, fmt.Errorf("cannot find out which partition /usr is on: %w", err)
+	}
+	device, err := otherUsr(used, h.Root.DeviceOf)
 	if err != nil {
 		return "", nil, err
 	}
@@ -177,16 +181,13 @@ func (h *Host) mountOtherUsr(ctx context.Context) (dir string, unmount func(), e
 	}, nil
 }
 
-// otherUsr finds the partition: of USR-A and USR-B the one that /usr does not come from, be it directly or through dm-verity.
-func otherUsr(root *hostfs.Root) (string, error) {
-	used, err := root.DevicesBelow("/usr")
-	if err != nil {
-		return "", fmt.Errorf("cannot find out which partition /usr is on: %w", err)
-	}
+// otherUsr finds the partition: of USR-A and USR-B the one that is not among the devices that /usr comes from, be it directly or through
+// dm-verity.
+func otherUsr(used []string, deviceOf func(name string) (string, error)) (string, error) {
 	var others []string
 	for _, label := range []string{"USR-A", "USR-B"} {
 		name := "/dev/disk/by-partlabel/" + label
-		device, err := root.DeviceOf(name)
+		device, err := deviceOf(name)
 		if err != nil {
 			continue
 		}

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,5 +65,35 @@ func TestCheckOfWhatIsNoImage(t *testing.T) {
 	}
 	if _, err := host(t, tree).CheckImage(context.Background(), OtherUsr); err == nil || !strings.Contains(err.Error(), "give a directory") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestOtherUsr(t *testing.T) {
+	const a, b = "/dev/disk/by-partlabel/USR-A", "/dev/disk/by-partlabel/USR-B"
+	both := map[string]string{a: "254:3", b: "254:4"}
+	for _, c := range []struct {
+		name  string
+		used  []string
+		there map[string]string
+		want  string
+	}{
+		{"on A", []string{"254:3"}, both, b},
+		{"on B", []string{"254:4"}, both, a},
+		{"on A through dm-verity", []string{"253:0", "254:3"}, both, b},
+		{"on B through dm-verity", []string{"253:0", "254:4"}, both, a},
+		{"on something else", []string{"7:0"}, both, ""},
+		{"one partition, in use", []string{"254:3"}, map[string]string{a: "254:3"}, ""},
+		{"one partition, free", []string{"253:0"}, map[string]string{b: "254:4"}, b},
+		{"no partitions", []string{"254:3"}, nil, ""},
+	} {
+		got, err := otherUsr(c.used, func(name string) (string, error) {
+			if device, ok := c.there[name]; ok {
+				return device, nil
+			}
+			return "", fs.ErrNotExist
+		})
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
+		}
 	}
 }

@@ -3,14 +3,13 @@ package stages
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -176,9 +175,6 @@ func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
 	return problems, nil
 }
 
-// policyMagic begins a binary policy, before the length of its name, the name, and the version (libsepol, policydb.h).
-const policyMagic = 0xf97cff8c
-
 // preflight makes sure that PID 1 finds a policy at the next boot that the kernel can take. Without one it freezes when
 // enforcing.
 func (r *run) preflight(policyType string) error {
@@ -204,12 +200,15 @@ func (r *run) preflight(policyType string) error {
 		return fmt.Errorf("PID 1 could not read its policy: %w", err)
 	}
 	defer f.Close()
-	version, err := policyVersion(f)
-	if err != nil {
-		return fmt.Errorf("%s is not a policy that PID 1 can load: %w: run the policystore stage", r.Root.Path(name), err)
-	}
-	if version != highest {
-		return fmt.Errorf("%s holds a policy of version %d: remove it and run the policy stage", r.Root.Path(name), version)
+	head, err := policydb.ReadHeader(f)
+	var form *policydb.FormError
+	switch {
+	case errors.As(err, &form):
+		return fmt.Errorf("%s is not a policy that PID 1 can load: %w: run the policystore stage", r.Root.Path(name), form)
+	case err != nil:
+		return fmt.Errorf("PID 1 could not read %s: %w", r.Root.Path(name), err)
+	case head.Version != highest:
+		return fmt.Errorf("%s holds a policy of version %d: remove it and run the policy stage", r.Root.Path(name), head.Version)
 	}
 	return nil
 }
@@ -233,21 +232,4 @@ func (r *run) highestLoadable(policyType string) (int, error) {
 		limit = max(limit, p.Version)
 	}
 	return limit, nil
-}
-
-// policyVersion reads the header of a binary policy.
-func policyVersion(r io.Reader) (int, error) {
-	var head [8]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return 0, errors.New("it is empty or cut off")
-	}
-	length := binary.LittleEndian.Uint32(head[4:])
-	if binary.LittleEndian.Uint32(head[:]) != policyMagic || length > 64 {
-		return 0, errors.New("it does not begin as one")
-	}
-	rest := make([]byte, length+4)
-	if _, err := io.ReadFull(r, rest); err != nil {
-		return 0, errors.New("it is cut off")
-	}
-	return int(binary.LittleEndian.Uint32(rest[length:])), nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path"
 	"reflect"
 	"slices"
 	"time"
@@ -131,19 +130,15 @@ func (t *Trial) ended(phase Phase, reason, asked string) *Trial {
 // recordTrial writes the trial down at once and not only when the stage is done: a boot that ends in between has to be known to have
 // tried.
 func (r *run) recordTrial(next *Trial) plan.Plan {
-	old := r.state.Guard
-	if reflect.DeepEqual(old, next) {
+	if reflect.DeepEqual(r.state.Guard, next) {
 		return nil
-	}
-	put := func(t *Trial) error {
-		r.state.Guard = t
-		marked := r.state.clone()
-		marked.InProgress = LoadState(r.Root).InProgress
-		return marked.save(r.Root)
 	}
 	return plan.Plan{{Action: "record", Target: stateFile, Reason: "the trial goes on", Quiet: true,
 		Do: func(context.Context) (string, error) {
-			if err := put(next); err != nil {
+			r.state.Guard = next
+			marked := r.state.clone()
+			marked.InProgress = LoadState(r.Root).InProgress
+			if err := marked.save(r.Root); err != nil {
 				return "", err
 			}
 			if next != nil {
@@ -151,23 +146,12 @@ func (r *run) recordTrial(next *Trial) plan.Plan {
 			}
 			return "recorded", nil
 		},
-		Undo: func(context.Context) error { return put(old) },
 	}}
 }
 
-// watchFile says that the watch is at work. It is there before the watch asks for a trial, and goes before the watch ends by itself, which then
-// asks once more. So a trial that was recorded while the file was there is seen by the watch, or by what systemd runs after one that broke.
-const watchFile = "/run/selinux-provision/guard"
-
-func (h *Host) commitWatch() error {
-	if h.Root.Exists(watchFile) {
-		return nil
-	}
-	if err := h.Root.MkdirAll(path.Dir(watchFile), 0o755); err != nil {
-		return err
-	}
-	return h.Root.WriteFile(watchFile, nil, hostfs.Attributes{Mode: 0o600})
-}
+// watchDir says that the watch is at work. It is there before the watch asks for a trial, and goes before the watch ends by itself, which then
+// asks once more. So a trial that was recorded while it was there is seen by the watch, or by what systemd runs after one that broke.
+const watchDir = "/run/selinux-provision/guard"
 
 // startWatch is the step that starts the watch, none if it runs. The step comes after the record.
 func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
@@ -175,7 +159,7 @@ func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
 	}
-	runs := slices.ContainsFunc(units, func(u systemd.UnitState) bool { return u.Active == "active" }) && r.Root.Exists(watchFile)
+	runs := slices.ContainsFunc(units, func(u systemd.UnitState) bool { return u.Active == "active" }) && r.Root.Exists(watchDir)
 	return plan.Plan{{Action: "start", Target: WatchUnit, Reason: "somebody has to watch the host while enforcing is on trial", Quiet: runs,
 		Do: func(ctx context.Context) (string, error) {
 			// To systemd a watch that is just ending by itself is active, and needs no start.
@@ -183,7 +167,7 @@ func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
 				if err := r.StartUnit(ctx, WatchUnit); err != nil {
 					return "", fmt.Errorf("cannot put enforcing on trial: %w", err)
 				}
-				if r.Root.Exists(watchFile) {
+				if r.Root.Exists(watchDir) {
 					return "it watches; follow it with: journalctl -fu " + WatchUnit, nil
 				}
 				if time.Since(begin) > 10*lookInterval || ctx.Err() != nil {
@@ -241,12 +225,12 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
-		if err := h.commitWatch(); err != nil {
+		if err := h.Root.MkdirAll(watchDir, 0o755); err != nil {
 			return fmt.Errorf("cannot say that the watch is at work: %w", err)
 		}
 		t := LoadState(h.Root).Guard
 		if !t.underWay(h.Boot) {
-			if err := h.Root.Remove(watchFile); err != nil {
+			if err := h.Root.Remove(watchDir); err != nil {
 				return err
 			}
 			if LoadState(h.Root).Guard.underWay(h.Boot) {
@@ -373,10 +357,10 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 		}
 		return h.Kernel.SetEnforcing(false)
 	}
-	failed := cure()
+	sick := cure()
 	unlock, err := h.lock(ctx)
 	if err != nil {
-		return errors.Join(failed, err, cure())
+		return errors.Join(sick, err, cure())
 	}
 	defer unlock()
 	state := LoadState(h.Root)
@@ -388,11 +372,11 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 	case phase == TrialFailed && state.Guard == nil:
 		// A run took enforcing off trial to keep it, and did not see yet that the host is sick.
 		if r.declared, err = h.Declared(); err != nil || r.declared.Mode != provision.Enforcing || state.Store.Vendor == "" {
-			return failed
+			return sick
 		}
 		now, asked = t, r.scene(seconfig.Config{}, false).asks
 	default:
-		return failed
+		return sick
 	}
 	if phase == TrialArmed || phase == TrialSettled {
 		_, configured, err := readConfig(h.Root)
@@ -442,7 +426,7 @@ func (h *Host) unwatched() bool {
 	t := LoadState(h.Root).Guard
 	_, configured, err := readConfig(h.Root)
 	onTrial := t.underWay(h.Boot) || err == nil && configured.Trial && (t == nil || t.Boot != h.Boot)
-	return h.Kernel != nil && onTrial && !h.Root.Exists(watchFile)
+	return h.Kernel != nil && onTrial && !h.Root.Exists(watchDir)
 }
 
 // EndWatch ends a trial whose watch has ended without a verdict: the host goes down, somebody stopped the watch, or it broke. how is
@@ -452,7 +436,7 @@ func (h *Host) EndWatch(ctx context.Context, how string) error {
 		return err
 	}
 	t := LoadState(h.Root).Guard
-	if !t.underWay(h.Boot) || how == "success" && !h.Root.Exists(watchFile) { // it ended by itself, and a run that begins a trial starts another
+	if !t.underWay(h.Boot) || how == "success" && !h.Root.Exists(watchDir) { // it ended by itself, and a run that begins a trial starts another
 		return nil
 	}
 	phase, reason := TrialFailed, "the watch was stopped by hand"
@@ -465,7 +449,7 @@ func (h *Host) EndWatch(ctx context.Context, how string) error {
 		}
 	}
 	err := h.conclude(ctx, t, phase, reason, t.Denials, t.DenialCount)
-	return errors.Join(err, h.Root.Remove(watchFile))
+	return errors.Join(err, h.Root.Remove(watchDir))
 }
 
 // BeginBoot makes the next boot permissive if this one is to prove itself. It runs when nothing but the root file system is

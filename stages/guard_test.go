@@ -89,7 +89,7 @@ func (c *computer) on() {
 	}
 	c.tree.Write(kernelDir+"/enforce", value)
 	c.tree.Write(kernelDir+"/policyvers", "33")
-	os.Remove(filepath.Join(c.tree.Dir, watchFile)) // /run is empty
+	os.Remove(filepath.Join(c.tree.Dir, watchDir)) // /run is empty
 	c.tree.Write(bootFile, "boot"+strconv.Itoa(c.boots))
 	c.host = hostWithKernel(c.t, c.tree.Dir)
 	c.host.Uptime = func() (time.Duration, error) { return time.Since(c.booted), nil }
@@ -98,7 +98,7 @@ func (c *computer) on() {
 			c.t.Errorf("%s is started", unit)
 		}
 		c.watched = true
-		return c.host.commitWatch()
+		return c.host.Root.MkdirAll(watchDir, 0o755)
 	}
 	c.host.Units = func(_ context.Context, names ...string) ([]systemd.UnitState, error) {
 		c.mu.Lock()
@@ -471,7 +471,13 @@ func TestGuardAndTheClock(t *testing.T) {
 		w.look(t.Context(), trial)
 		other := &Trial{Phase: TrialWatched, Since: uptime, MaxDenials: new(0)}
 		w.look(t.Context(), other)
-		if want := []time.Time{begin, begin, begin.Add(time.Hour)}; !slices.EqualFunc(asked, want, time.Time.Equal) {
+		w.look(t.Context(), other)
+		uptime += time.Hour // and the clock was set back by as much
+		w.look(t.Context(), other)
+		uptime -= time.Hour // and forward again
+		w.look(t.Context(), other)
+		later := begin.Add(time.Hour)
+		if want := []time.Time{begin, begin, later, later, begin, begin}; !slices.EqualFunc(asked, want, time.Time.Equal) {
 			t.Errorf("asked since %v, want %v", asked, want)
 		}
 	})
@@ -733,7 +739,7 @@ func guardStep(t *testing.T, dir, step string) {
 	var err error
 	switch step {
 	case "stage":
-		h.StartUnit = func(context.Context, string) error { return h.commitWatch() }
+		h.StartUnit = func(context.Context, string) error { return h.Root.MkdirAll(watchDir, 0o755) }
 		h.Units = func(_ context.Context, names ...string) (states []systemd.UnitState, err error) {
 			for _, name := range names {
 				states = append(states, systemd.UnitState{Name: name, Load: "loaded", Active: "inactive"})

@@ -1,8 +1,6 @@
 package stages
 
 import (
-	"bytes"
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,18 +11,6 @@ import (
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
-// header is the beginning of a binary policy of a version (libsepol, policydb.h).
-func header(version uint32) string {
-	var b bytes.Buffer
-	const name = "SE Linux"
-	for _, n := range []uint32{policyMagic, uint32(len(name))} {
-		binary.Write(&b, binary.LittleEndian, n)
-	}
-	b.WriteString(name)
-	binary.Write(&b, binary.LittleEndian, version)
-	return b.String()
-}
-
 // TestPreflight refuses to enforce where PID 1 would freeze at the next boot.
 func TestPreflight(t *testing.T) {
 	etc, vendors := seconfig.PolicyDir(seconfig.Dir, "mcs")+"/", seconfig.PolicyDir(policystore.VendorDir, "mcs")+"/"
@@ -33,17 +19,17 @@ func TestPreflight(t *testing.T) {
 		built string
 		want  string
 	}{
-		"right":                          {map[string]string{etc + "policy.33": header(33)}, "policy.33", ""},
-		"an older one beside it":         {map[string]string{etc + "policy.33": header(33), etc + "policy.31": "x"}, "policy.33", ""},
-		"as new as the vendor's":         {map[string]string{etc + "policy.34": header(34), vendors + "policy.34": header(34)}, "policy.34", ""},
-		"what PID 1 does not look at":    {map[string]string{etc + "policy.33": header(33), etc + "policy.034": "x", etc + "policy.34.bak": "x"}, "policy.33", ""},
+		"right":                          {map[string]string{etc + "policy.33": policyFile(33)}, "policy.33", ""},
+		"an older one beside it":         {map[string]string{etc + "policy.33": policyFile(33), etc + "policy.31": "x"}, "policy.33", ""},
+		"as new as the vendor's":         {map[string]string{etc + "policy.34": policyFile(34), vendors + "policy.34": policyFile(34)}, "policy.34", ""},
+		"what PID 1 does not look at":    {map[string]string{etc + "policy.33": policyFile(33), etc + "policy.034": "x", etc + "policy.34.bak": "x"}, "policy.33", ""},
 		"no directory":                   {nil, "", "PID 1 would find no policy and freeze"},
-		"none":                           {map[string]string{etc + "policy.33.bak": header(33)}, "", "PID 1 would find no policy in"},
-		"newer than the host can load":   {map[string]string{etc + "policy.34": header(34)}, "policy.34", "policy.34 is newer than version 33, the highest that this host can load"},
-		"newer than what was built":      {map[string]string{etc + "policy.33": header(33), etc + "policy.32": header(32)}, "policy.32", "PID 1 would load"},
-		"another version than its name":  {map[string]string{etc + "policy.33": header(32)}, "policy.33", "policy.33 holds a policy of version 32"},
+		"none":                           {map[string]string{etc + "policy.33.bak": policyFile(33)}, "", "PID 1 would find no policy in"},
+		"newer than the host can load":   {map[string]string{etc + "policy.34": policyFile(34)}, "policy.34", "policy.34 is newer than version 33, the highest that this host can load"},
+		"newer than what was built":      {map[string]string{etc + "policy.33": policyFile(33), etc + "policy.32": policyFile(32)}, "policy.32", "PID 1 would load"},
+		"another version than its name":  {map[string]string{etc + "policy.33": policyFile(32)}, "policy.33", "policy.33 holds a policy of version 32"},
 		"no policy at all":               {map[string]string{etc + "policy.33": strings.Repeat("x", 100)}, "policy.33", "is not a policy that PID 1 can load"},
-		"cut off":                        {map[string]string{etc + "policy.33": header(33)[:10]}, "policy.33", "is not a policy that PID 1 can load"},
+		"cut off":                        {map[string]string{etc + "policy.33": policyFile(33)[:10]}, "policy.33", "is not a policy that PID 1 can load"},
 		"empty":                          {map[string]string{etc + "policy.33": ""}, "policy.33", "is not a policy that PID 1 can load"},
 		"a directory in place of a file": {map[string]string{etc + "policy.33/x": ""}, "policy.33", "PID 1 could not read its policy"},
 	} {
@@ -57,7 +43,7 @@ func TestPreflight(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			write(vendors+"policy.33", header(33))
+			write(vendors+"policy.33", policyFile(33))
 			for name, content := range c.files {
 				write(name, content)
 			}

@@ -65,17 +65,7 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 				return Result{}, err
 			}
 		}
-		result.Done, result.Err = steps.Do(ctx,
-			func(s plan.Step) {
-				if !s.Quiet {
-					h.report(func(r Reporter) { r.Started("revert", s) })
-				}
-			},
-			func(d plan.Done) {
-				if !d.Quiet {
-					h.report(func(r Reporter) { r.Finished("revert", d) })
-				}
-			})
+		result.Done, result.Err = h.carryOut(ctx, "revert", steps)
 		var left *plan.CleanupError
 		if errors.As(result.Err, &left) {
 			result.Outcome, result.Err = Partly, nil

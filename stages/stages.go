@@ -128,6 +128,7 @@ type run struct {
 	state    *State
 	unclean  bool // an earlier run was cut off while it worked on the store
 	dry      bool
+	looks    bool       // dry, and checks what is as planned
 	held     *Readiness // why the mode was not switched, if enforce.require_readiness holds it back
 }
 
@@ -170,7 +171,8 @@ func (h *Host) Run(ctx context.Context, names []string, dry bool) ([]Result, err
 	}
 	results := r.stages(ctx, names)
 	// A stage that was cut off after its work has nothing to do the next time, and nobody else would clear its marker.
-	if !dry && !r.unclean && state.InProgress != "" && (len(names) == len(Order()) || slices.Contains(names, state.InProgress)) && !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
+	ran := len(names) == len(Order()) || slices.Contains(names, state.InProgress)
+	if !dry && ran && !r.unclean && state.InProgress != "" && !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
 		state.InProgress = ""
 		return results, state.save(h.Root)
 	}
@@ -214,8 +216,7 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 }
 
 func (h *Host) newRun(declared *provision.State, state *State, dry bool) *run {
-	return &run{Host: h, declared: declared, state: state, dry: dry,
-		unclean: slices.Contains([]string{"policystore", "policy", "revert"}, state.InProgress)}
+	return &run{Host: h, declared: declared, state: state, dry: dry, unclean: unclean(state.InProgress)}
 }
 
 func (h *Host) applicable() error {
@@ -261,124 +262,105 @@ func (h *Host) sweep(state *State) error {
 	return nil
 }
 
-// stage plans, does, and checks.
+// stage plans, does, and checks. What a stage that fails has written into the record is taken back.
 func (r *run) stage(ctx context.Context, s Stage) Result {
 	result := Result{Stage: s.Name, Outcome: Unchanged}
 	before := r.state.clone()
 	steps, err := s.plan(ctx, r)
-	if err != nil {
-		result.Outcome, result.Err = Failed, err
-		return result
-	}
-	if r.dry {
-		if result.Planned = steps.Visible(); len(result.Planned) > 0 {
+	if shown := steps.Visible(); err == nil && r.dry {
+		result.Planned = shown
+		if len(shown) > 0 {
 			result.Outcome = Planned
 		}
-		return result
-	}
-	if len(steps) > 0 {
-		if len(steps.Visible()) > 0 {
+		if len(shown) > 0 || !r.looks { // a check would find what the plan has
+			return result
+		}
+	} else if err == nil && len(steps) > 0 {
+		if len(shown) > 0 {
 			result.Outcome = Changed
 		}
-		if err := r.do(ctx, s, steps, &result); err != nil {
-			result.Outcome, result.Err = Failed, err
-			r.state.Store = before.Store
-			return result
-		}
+		err = r.do(ctx, s, steps, &result)
 	}
-	if s.check != nil {
-		problems, err := s.check(ctx, r)
+	if err != nil {
+		*r.state = *before
+		r.state.InProgress = LoadState(r.Root).InProgress // the marker of a host that is in between stays
+		r.unclean = unclean(r.state.InProgress)
+	} else if s.check != nil {
+		var problems []Problem
+		problems, err = s.check(ctx, r)
 		result.Problems = append(result.Problems, problems...)
-		if err != nil {
-			result.Outcome, result.Err = Failed, err
-			return result
-		}
 	}
-	if len(result.Problems) > 0 {
+	switch {
+	case err != nil:
+		result.Outcome, result.Err = Failed, err
+	case len(result.Problems) > 0:
 		result.Outcome = Partly
 	}
 	return result
 }
 
-// do carries a plan out between two writes of the state: the first says that the stage is at work, the second what it did. A
-// run that is cut off leaves the first behind, and the next run knows not to trust what it finds.
-func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) error {
-	old := r.state.InProgress
-	if len(steps.Visible()) > 0 {
-		marked := r.state.clone()
-		marked.InProgress = s.Name
-		if r.unclean && s.Name != "policystore" {
-			marked.InProgress = old // until the store was built anew, nothing makes it clean
-		}
-		if err := marked.save(r.Root); err != nil {
-			return err
-		}
-	}
-	// What was done is written down as the last step, so that a failure to do so takes everything back.
-	done, err := append(slices.Clone(steps), r.recorded(s, old, steps)).Do(ctx,
+// carryOut does the steps of a plan, and says so.
+func (h *Host) carryOut(ctx context.Context, stage string, steps plan.Plan) (shown []plan.Done, err error) {
+	done, err := steps.Do(ctx,
 		func(step plan.Step) {
-			if r.Reporter != nil && !step.Quiet {
-				r.Reporter.Started(s.Name, step)
+			if !step.Quiet {
+				h.report(func(to Reporter) { to.Started(stage, step) })
 			}
 		},
 		func(d plan.Done) {
-			if r.Reporter != nil && !d.Quiet {
-				r.Reporter.Finished(s.Name, d)
+			if !d.Quiet {
+				h.report(func(to Reporter) { to.Finished(stage, d) })
 			}
 		})
 	for _, d := range done {
 		if !d.Quiet {
-			result.Done = append(result.Done, d)
+			shown = append(shown, d)
 		}
 	}
-	if err == nil && r.state.InProgress == cleaning {
-		r.state.InProgress = ""
-		if serr := r.state.save(r.Root); serr != nil {
+	return shown, err
+}
+
+// do carries a plan out between two writes of the state: the first says that the stage is at work, the second what it did. A
+// run that is cut off leaves the first behind, and the next run knows not to trust what it finds.
+func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) error {
+	before := r.state.clone()
+	mark := func(state *State, at moment) error {
+		state.InProgress = marker(before.InProgress, s.Name, at)
+		return state.save(r.Root)
+	}
+	if len(steps.Visible()) > 0 {
+		if err := mark(r.state.clone(), begun); err != nil {
+			return err
+		}
+	}
+	ended := finished
+	if slices.ContainsFunc(steps, func(s plan.Step) bool { return s.Cleanup != nil }) {
+		ended = done
+	}
+	// What was done is written down as the last step, so that a failure to do so takes everything back.
+	record := plan.Step{Action: "record", Target: stateFile, Reason: "the next run asks what was done", Quiet: true,
+		Do: func(context.Context) (string, error) { return "recorded", mark(r.state, ended) }}
+	var err error
+	if result.Done, err = r.carryOut(ctx, s.Name, append(slices.Clone(steps), record)); err == nil && ended == done {
+		if serr := mark(r.state, finished); serr != nil {
 			err = &plan.CleanupError{Err: serr}
 		}
 	}
 	var left *plan.CleanupError
-	if errors.As(err, &left) {
+	switch {
+	case err == nil:
+	case errors.As(err, &left):
 		result.Problems = append(result.Problems, Problem{left.Error(), "the next run tries again; run: selinux-provision apply"})
-		return nil
+		err = nil
+	case errors.Is(err, policystore.ErrDamaged):
+		return errors.Join(fmt.Errorf("%w: run selinux-provision apply, which builds it anew", err), mark(LoadState(r.Root), damaged))
+	case inBetween(ctx, err) && !errors.Is(err, policystore.ErrInPlace): // the marker stays
+		return err
+	default:
+		return errors.Join(err, mark(before, failed))
 	}
-	if errors.Is(err, policystore.ErrDamaged) {
-		damaged := LoadState(r.Root)
-		damaged.InProgress = s.Name // so that the next run's policystore stage does not trust the store
-		return errors.Join(fmt.Errorf("%w: run selinux-provision apply, which builds it anew", err), damaged.save(r.Root))
-	}
-	if err != nil && inBetween(ctx, err) && !errors.Is(err, policystore.ErrInPlace) {
-		return err // the marker stays
-	}
-	if err != nil {
-		unmarked := LoadState(r.Root)
-		unmarked.InProgress = old
-		return errors.Join(err, unmarked.save(r.Root))
-	}
-	return nil
-}
-
-// cleaning in place of a stage's name says that everything was done but the removal of what was there before.
-const cleaning = "cleanup"
-
-// recorded is the last step of a stage's plan.
-func (r *run) recorded(s Stage, old string, steps plan.Plan) plan.Step {
-	return plan.Step{Action: "record", Target: stateFile, Reason: "the next run asks what was done", Quiet: true,
-		Do: func(context.Context) (string, error) {
-			stillUnclean := r.unclean && s.Name != "policystore"
-			r.state.InProgress = ""
-			if slices.ContainsFunc(steps, func(s plan.Step) bool { return s.Cleanup != nil }) {
-				r.state.InProgress = cleaning
-			}
-			if stillUnclean {
-				r.state.InProgress = old
-			}
-			if err := r.state.save(r.Root); err != nil {
-				return "", err
-			}
-			r.unclean = stillUnclean
-			return "recorded", nil
-		}}
+	r.unclean = unclean(r.state.InProgress)
+	return err
 }
 
 // inBetween tells whether the error leaves the host neither as it was nor as it is to be: what was done could not be taken

@@ -28,7 +28,7 @@ type State struct {
 	// Version is the format's, 1. A file of another version counts as missing. Written and read by every run.
 	Version int `json:"version"`
 	// InProgress names the stage that was at work when the file was written, revert among them, or says "cleanup"; a run that ends
-	// clears it. Read by the next run, which removes temporary files, and builds the store anew unless the stage was audit,
+	// clears it: see marker. Read by the next run, which removes temporary files, and builds the store anew unless the stage was audit,
 	// enforce or cleanup; and by status.
 	InProgress string `json:"in_progress,omitempty"`
 	// Store is written by the stages policystore and policy; read by them, enforce and status.
@@ -73,4 +73,35 @@ func (s *State) save(root *hostfs.Root) error {
 func (s *State) clone() *State {
 	c := *s
 	return &c
+}
+
+// cleaning in place of a stage's name says that everything was done but the removal of what was there before.
+const cleaning = "cleanup"
+
+// unclean tells whether a marker says that the policy store may have been left in the middle.
+func unclean(inProgress string) bool {
+	return inProgress == "policystore" || inProgress == "policy" || inProgress == "revert"
+}
+
+// moment is how far a stage is.
+type moment int
+
+const (
+	begun    moment = iota // before its first step
+	done                   // what was there before is still to be removed
+	finished               // nothing is left to do
+	failed                 // and the host is as it was
+	damaged                // it found the store damaged
+)
+
+// marker gives the InProgress that follows when a stage comes to a moment. After an unclean one only the policystore stage clears it, since it
+// alone builds the store anew.
+func marker(old, stage string, at moment) string {
+	switch {
+	case at == damaged:
+		return stage
+	case at == failed, unclean(old) && stage != "policystore":
+		return old
+	}
+	return map[moment]string{begun: stage, done: cleaning, finished: ""}[at]
 }

@@ -84,15 +84,11 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	}
 
 	r := h.quiet().newRun(declared, state, true)
+	r.looks = true
 	for _, stage := range Order() {
 		result := r.stage(ctx, stage)
-		if result.Outcome == Unchanged && stage.check != nil { // else the check would find what the plan has
-			if result.Problems, result.Err = stage.check(ctx, r); len(result.Problems) > 0 {
-				result.Outcome = Partly
-			}
-		}
 		if result.Err != nil {
-			result.Outcome, result.Error = Failed, result.Err.Error()
+			result.Error = result.Err.Error()
 			s.Problems = append(s.Problems, Problem{"stage " + stage.Name + ": " + result.Error, "correct it, then run: selinux-provision apply"})
 		}
 		for _, step := range result.Planned {
