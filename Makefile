@@ -51,6 +51,11 @@ test-native: go ## the tests that need no virtual machine, then again with the r
 	@echo "== the same with the race detector, without the long crash and error matrices"
 	CGO_ENABLED=1 go test -race -short -count=1 -timeout 30m $(AS_ROOT) $(NATIVE)
 
+.PHONY: torture-power
+torture-power: install-prerequisites ## cut the power at every flush of an apply, on ext4 and xfs, with old and new libsemanage: half an hour
+	@echo "== every power cut, with parts of what came after it; make test takes a sample"
+	SELINUX_PROVISION_POWER_ALL=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^TestPowerCuts$$' ./stages
+
 .PHONY: test-vm
 test-vm: build ## the tests in virtual machines, one machine at a time
 	@echo "== tests in virtual machines"

@@ -99,6 +99,9 @@ func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) 
 	if bytes.Equal(old, content) {
 		return nil, nil
 	}
+	if len(content) == 0 { // an empty file would look like one that a power cut emptied
+		return plan.Plan{plan.Remove(c.Root, active(policyType)+"/booleans.local", "no boolean is declared any more")}, nil
+	}
 	attr := hostfs.Attributes{Mode: 0o600, Keep: true}
 	return plan.Plan{plan.Write(c.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared")}, nil
 }

@@ -11,12 +11,18 @@ import (
 )
 
 // carryOver takes the operator's work from the store in place into the one built beside it: modules that are neither ours nor a
-// vendor's, those in quarantine, disabled modules, and the files that setsebool -P and semanage write. It gives the modules, and those
-// of which only the names are left.
+// vendor's, those in quarantine, disabled modules, and the files that setsebool -P and semanage write. It gives the modules, and what
+// has lost its content and has no copy, files as "local/NAME".
 func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lost []string, err error) {
 	from := typeDir(vendor.Type)
 	have, err := modulesIn(k.Root, from)
-	if err != nil {
+	if hostfs.Missing(err) { // nothing is left of the store but what was copied
+		have = map[string]string{}
+		modules, _ := Shelf{Root: k.Root, Quarantine: k.Shelf.Copies + "/modules"}.list()
+		for _, key := range modules {
+			have[key] = ""
+		}
+	} else if err != nil {
 		return nil, nil, err
 	}
 	sources := map[string]string{}
@@ -30,11 +36,19 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 		}
 	}
 	for key, digest := range have {
-		switch {
-		case !operators(key, digest, vendor, rec):
-		case !emptyModule(k.Root, from, key):
-			sources[key] = from + "/active/modules/" + key // newer than one in quarantine
-		case sources[key] == "":
+		if _, _, ok := splitKey(key); !ok || !operators(key, digest, vendor, rec) {
+			continue
+		}
+		_, was := rec.VendorModules[key]
+		_, is := vendor.Modules[key]
+		places := []string{from + "/active", from + "/previous", k.Shelf.Copies} // newer than one in quarantine
+		if was || is {
+			places = []string{from + "/active", k.Shelf.Copies} // the other one may be the vendor's, and an older one's
+		}
+		i := slices.IndexFunc(places, func(place string) bool { return whole(k.Root, place+"/modules/"+key) })
+		if i >= 0 {
+			sources[key] = places[i] + "/modules/" + key
+		} else if sources[key] == "" && !was && !is {
 			lost = append(lost, key)
 		}
 	}
@@ -59,8 +73,11 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 	}
 	carried = slices.AppendSeq([]string{}, maps.Keys(sources))
 	slices.Sort(carried)
-	slices.Sort(lost)
-	return carried, lost, carryFiles(k.Root, from+"/active", to+"/active", rec)
+	files, err := carryFiles(k.Root, []string{from + "/active", from + "/previous", k.Shelf.Copies}, to+"/active", rec)
+	for _, name := range files {
+		lost = append(lost, local+"/"+name)
+	}
+	return carried, lost, err
 }
 
 // localFiles names the files that semanage writes into a store, all but the booleans, which cannot break a build.
@@ -104,35 +121,56 @@ func operators(key, digest string, vendor *Vendor, rec *Record) bool {
 	return !vendors
 }
 
-// carryFiles copies what setsebool -P, semanage and semodule -d keep outside the modules.
-func carryFiles(root *hostfs.Root, from, to string, rec *Record) error {
-	entries, err := root.ReadDir(from)
+// carryFiles copies what setsebool -P, semanage and semodule -d keep outside the modules from the first of the places that is there, and
+// what has lost its content there from the next that has it. It gives those that none has.
+func carryFiles(root *hostfs.Root, places []string, to string, rec *Record) (gone []string, err error) {
+	places = slices.DeleteFunc(places, func(place string) bool { return !root.Exists(place) })
+	if len(places) == 0 {
+		return nil, nil
+	}
+	entries, err := root.ReadDir(places[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
-		keep := strings.HasSuffix(e.Name(), ".local") || e.Name() == "preserve_tunables" ||
-			(e.Name() == dontauditFlag && !rec.Policy.StripDontaudit)
+		local := strings.HasSuffix(e.Name(), ".local")
+		keep := local || e.Name() == "preserve_tunables" || (e.Name() == dontauditFlag && !rec.Policy.StripDontaudit)
 		if !keep || !e.Type().IsRegular() {
 			continue
 		}
-		if err := copyFile(root, from+"/"+e.Name(), to+"/"+e.Name()); err != nil {
-			return err
+		from := places[0] + "/" + e.Name()
+		if local {
+			i := slices.IndexFunc(places, func(place string) bool {
+				content, err := root.ReadFile(place + "/" + e.Name())
+				return err == nil && !lost(content)
+			})
+			switch {
+			case i >= 0:
+				from = places[i] + "/" + e.Name()
+			case e.Name() != "booleans.local": // releases before this one left it empty
+				gone = append(gone, e.Name())
+				continue
+			default:
+				continue
+			}
+		}
+		if err := copyFile(root, from, to+"/"+e.Name()); err != nil {
+			return nil, err
 		}
 	}
-	disabled, err := root.ReadDir(from + "/modules/disabled")
+	disabled, err := root.ReadDir(places[0] + "/modules/disabled")
 	if err != nil {
-		return ignoreMissing(err)
+		return gone, ignoreMissing(err)
 	}
 	for _, e := range disabled {
 		if err := root.MkdirAll(to+"/modules/disabled", 0o700); err != nil {
-			return err
+			return nil, err
 		}
-		if err := copyFile(root, from+"/modules/disabled/"+e.Name(), to+"/modules/disabled/"+e.Name()); err != nil {
-			return err
+		if err := copyFile(root, places[0]+"/modules/disabled/"+e.Name(), to+"/modules/disabled/"+e.Name()); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return gone, nil
 }
 
 // copyFile copies one regular file, attributes included.

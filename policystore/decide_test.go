@@ -312,14 +312,53 @@ func TestCarryFiles(t *testing.T) {
 	for _, stripped := range []bool{true, false} {
 		to := map[bool]string{true: "/a", false: "/b"}[stripped]
 		h.write(to+"/modules/x", "")
-		if err := carryFiles(h.root, "/old", to, &Record{Policy: PolicyRecord{StripDontaudit: stripped}}); err != nil {
-			t.Fatal(err)
+		places := []string{"/old", "/nowhere"}
+		if gone, err := carryFiles(h.root, places, to, &Record{Policy: PolicyRecord{StripDontaudit: stripped}}); err != nil || gone != nil {
+			t.Fatal(gone, err)
 		}
 		for name, want := range map[string]bool{"booleans.local": true, "file_contexts.local": true, "seusers.local": true, "preserve_tunables": true,
 			dontauditFlag: !stripped, "policy.kern": false, "modules/disabled/x": true} {
 			if got := h.read(to+"/"+name) != ""; got != want {
 				t.Errorf("stripped by us %t: %s carried over: %t", stripped, name, got)
 			}
+		}
+	}
+}
+
+// TestCarryFilesThatLostTheirContent takes the next place that has it, and names what none has.
+func TestCarryFilesThatLostTheirContent(t *testing.T) {
+	h := newHost(t)
+	for name, content := range map[string]string{
+		"/old/booleans.local": "", "/old/seusers.local": "", "/old/users.local": "\x00\x00", "/old/ports.local": "old", "/old/interfaces.local": "",
+		"/copy/seusers.local": "copied", "/copy/users.local": "copied", "/copy/ports.local": "copied", "/copy/nodes.local": "gone on purpose",
+	} {
+		h.write(name, content)
+	}
+	h.write("/new/modules/x", "")
+	gone, err := carryFiles(h.root, []string{"/old", "/previous", "/copy"}, "/new", &Record{})
+	if err != nil || !slices.Equal(gone, []string{"interfaces.local"}) {
+		t.Errorf("gone: %v, %v", gone, err)
+	}
+	for name, want := range map[string]string{"seusers": "copied", "users": "copied", "ports": "old"} {
+		if got := h.read("/new/" + name + ".local"); got != want {
+			t.Errorf("%s.local: %q, want %q", name, got, want)
+		}
+	}
+	for _, name := range []string{"booleans", "interfaces", "nodes"} {
+		if h.root.Exists("/new/" + name + ".local") {
+			t.Errorf("%s.local is there", name)
+		}
+	}
+}
+
+// TestLost tells content from what a power cut leaves of it.
+func TestLost(t *testing.T) {
+	packed := []byte("BZh91AY&SY\xb4\x96GC\x00\x00")
+	for content, want := range map[string]bool{
+		"": true, "\x00": true, "\x00\x00\x00cil": true, string(packed): true, "cil": false, "(type a_t)": false, "\x8f\xff|\xf9\x00": false,
+	} {
+		if got := lost([]byte(content)); got != want {
+			t.Errorf("%q: %t", content, got)
 		}
 	}
 }

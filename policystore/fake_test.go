@@ -220,7 +220,7 @@ func (h *fakeHost) compiler() *Compiler {
 }
 
 func (h *fakeHost) shelf() Shelf {
-	return Shelf{Root: h.root, Quarantine: "/var/lib/selinux-provision/quarantine", Kept: "/var/lib/selinux-provision/kept"}
+	return Shelf{Root: h.root, Quarantine: "/var/lib/selinux-provision/quarantine", Kept: "/var/lib/selinux-provision/kept", Copies: "/var/lib/selinux-provision/copies"}
 }
 
 // record is what is remembered of the host as newHost makes it.

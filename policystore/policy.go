@@ -128,7 +128,13 @@ func (c *Compiler) Plan(policyType string, rec *Record, want Declared) (plan.Pla
 		before := rec.Policy.Commit
 		steps = append(steps, plan.Step{
 			Action: "record", Target: StoreDir, Reason: "somebody else changed the store and everything declared is still in it", Quiet: true,
-			Do:   func(context.Context) (string, error) { rec.Policy.Commit = commit; return "recorded", nil },
+			Do: func(ctx context.Context) (string, error) {
+				if err := c.settle(ctx, policyType, rec); err != nil {
+					return "", err
+				}
+				rec.Policy.Commit = commit
+				return "recorded", nil
+			},
 			Undo: func(context.Context) error { rec.Policy.Commit = before; return nil },
 		})
 	}
@@ -161,12 +167,13 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 	if !same {
 		return fmt.Sprintf("%s is not what the store built", c.policyFile(policyType, p.File)), nil
 	}
-	for store, etc := range map[string]string{"file_contexts": "contexts/files/file_contexts", "seusers": "seusers"} {
+	for store, etc := range map[string]string{"file_contexts": "contexts/files/file_contexts", "file_contexts.homedirs": "contexts/files/file_contexts.homedirs",
+		"file_contexts.local": "contexts/files/file_contexts.local", "seusers": "seusers"} {
 		same, err := sameFile(c.Root, active(policyType)+"/"+store, EtcDir+"/"+policyType+"/"+etc)
 		if err != nil {
 			return "", err
 		}
-		if !same {
+		if !same && (c.Root.Exists(active(policyType)+"/"+store) || store == "file_contexts" || store == "seusers") {
 			return EtcDir + "/" + policyType + "/" + etc + " is not what the store built", nil
 		}
 	}
@@ -215,8 +222,10 @@ func (c *Compiler) policyFile(policyType, base string) string {
 }
 
 // commit reads libsemanage's counter of transactions; "" if there is none.
-func (c *Compiler) commit(policyType string) string {
-	content, err := c.Root.ReadFile(active(policyType) + "/commit_num")
+func (c *Compiler) commit(policyType string) string { return commitNumber(c.Root, active(policyType)) }
+
+func commitNumber(root *hostfs.Root, activeDir string) string {
+	content, err := root.ReadFile(activeDir + "/commit_num")
 	if err != nil {
 		return ""
 	}

@@ -31,6 +31,9 @@ func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, 
 	if err != nil {
 		return "", fmt.Errorf("cannot read the policy store: %w", err)
 	}
+	if err := c.safekeep(ctx, policyType, rec); err != nil {
+		return "", err
+	}
 	loads, err := c.loads()
 	if err != nil {
 		return "", err
@@ -38,6 +41,11 @@ func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, 
 	found, err := c.compile(ctx, tx, rec, want)
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("cannot build the policy: %w", err), c.FallBack(ctx, policyType, rec))
+	}
+	// libsemanage before 3.2 flushes nothing. What is about to be recorded, and what leaves quarantine because the store has it, must
+	// still be there after a power cut.
+	if err := c.Root.Sync(StoreDir, EtcDir); err != nil {
+		return "", &plan.UndoError{Failed: fmt.Errorf("cannot make the built policy durable: %w", err), Undo: ErrInPlace}
 	}
 	next, err := c.inspect(tx, found, rec, want)
 	if err == nil {

@@ -373,7 +373,7 @@ func TestBooleansAfterALoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := &Record{}
-	shelf := Shelf{Root: root, Quarantine: "/var/lib/q", Kept: "/var/lib/k"}
+	shelf := Shelf{Root: root, Quarantine: "/var/lib/q", Kept: "/var/lib/k", Copies: "/var/lib/c"}
 	steps, err := (&Rebaser{Root: root, Shelf: shelf}).Plan(vendor, rec)
 	if err != nil {
 		t.Fatal(err)

@@ -72,6 +72,9 @@ func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
 					if _, err := c.Tools.Run(ctx, "restorecon", flags, c.Root.Path(todo.Path)); err != nil {
 						return fmt.Sprintf("not relabelled: %v", err), ctx.Err()
 					}
+					if err := c.Root.Sync(todo.Path); err != nil {
+						return fmt.Sprintf("not known to be relabelled: %v", err), ctx.Err()
+					}
 				}
 				rec.Policy.Relabel = slices.DeleteFunc(slices.Clone(rec.Policy.Relabel), func(r Relabel) bool { return r.Path == todo.Path })
 				return "relabelled", nil

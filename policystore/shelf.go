@@ -24,6 +24,9 @@ type Shelf struct {
 	Quarantine string
 	// Kept is the directory for copies of what was replaced and may be the operator's. Nothing reads them.
 	Kept string
+	// Copies is a directory with copies of the operator's modules and files that are in the store, laid out like an active one. They are
+	// used for those that have lost their content there.
+	Copies string
 }
 
 // local is the directory of the local files in quarantine.
@@ -277,6 +280,10 @@ func (s Shelf) LeftOut(policyType string, rec *Record) []Quarantined {
 		if priority, name, ok := splitKey(key); ok && emptyModule(s.Root, typeDir(policyType), key) && !known(policyModule, name, priority) {
 			all = append(all, Quarantined{Kind: policyModule, Name: name, Priority: priority, From: "installed by hand",
 				Reason: "its files were empty, as a power cut leaves them, and there is no copy: install it again"})
+		}
+		if name, ok := strings.CutPrefix(key, local+"/"); ok && !s.Root.Exists(active(policyType)+"/"+name) && !known(localFile, name, 0) {
+			all = append(all, Quarantined{Kind: localFile, Name: name, From: "written by hand",
+				Reason: "it was empty, as a power cut leaves it, and there is no copy: enter again with semanage what was in it"})
 		}
 	}
 	return all

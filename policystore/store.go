@@ -36,8 +36,8 @@ type Record struct {
 	VendorEtc map[string]string `json:"vendor_etc,omitempty"`
 	// CarriedOver are the operator's modules that the last rebuild took along, "PRIORITY/NAME".
 	CarriedOver []string `json:"carried_over,omitempty"`
-	// Lost are the operator's modules that the last rebuild found empty, so that they could not be taken along. Status names them until
-	// they are there again.
+	// Lost are the operator's modules, "PRIORITY/NAME", and files, "local/NAME", that had lost their content when a store was built, so
+	// that they could not be taken along. Status names them until they are there again.
 	Lost []string `json:"lost,omitempty"`
 	// Policy is what the policy stage did last.
 	Policy PolicyRecord `json:"policy"`
@@ -125,26 +125,53 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 	}
 	var steps plan.Plan
-	unclean := k.Unclean
+	unclean, dir := k.Unclean, active(vendor.Type)
 	if store.Kind == Broken {
 		// tmp is what a transaction was making, perhaps half: good for what the operator had in it, not as a store.
 		for _, from := range []string{"previous", "tmp"} {
 			if hasModules(root, typeDir(vendor.Type)+"/"+from) {
 				steps = append(steps, recoverActive(root, vendor.Type, from))
-				store.Kind = Writable
+				store.Kind, dir = Writable, typeDir(vendor.Type)+"/"+from
 				unclean = unclean || from == "tmp"
 				break
 			}
 		}
 	}
-	if reason := copyReason(store, vendor, rec, unclean); reason != "" {
+	reason := copyReason(store, vendor, rec, unclean)
+	if reason == "" {
+		names, err := emptied(root, vendor, dir, commitNumber(root, dir) != rec.Policy.Commit)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look at the policy store: %w", err)
+		}
+		if len(names) > 0 {
+			reason = emptiedReason(names)
+		}
+	}
+	if reason != "" {
 		steps = append(steps, k.replaceStore(vendor, rec, store, reason))
+	} else if still := k.stillLost(vendor, rec); len(still) < len(rec.Lost) {
+		before := rec.Lost
+		steps = append(steps, plan.Step{
+			Action: "record", Target: StoreDir, Reason: "what was lost is back", Quiet: true,
+			Do:   func(context.Context) (string, error) { rec.Lost = still; return "recorded", nil },
+			Undo: func(context.Context) error { rec.Lost = before; return nil },
+		})
 	}
 	etc, err := k.planEtc(vendor, rec)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
 	}
 	return append(steps, etc...), nil
+}
+
+// stillLost gives those of what was lost that the store does not have again.
+func (k *Rebaser) stillLost(vendor *Vendor, rec *Record) []string {
+	return slices.DeleteFunc(slices.Clone(rec.Lost), func(key string) bool {
+		if name, ok := strings.CutPrefix(key, local+"/"); ok {
+			return k.Root.Exists(active(vendor.Type) + "/" + name)
+		}
+		return !emptyModule(k.Root, typeDir(vendor.Type), key)
+	})
 }
 
 func copyReason(store Store, vendor *Vendor, rec *Record, unclean bool) string {
@@ -253,7 +280,7 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 	var carried, lost []string
 	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
 		tree, err := k.buildStore(vendor, old, beside)
-		if err == nil && hasModules(root, active(vendor.Type)) && old.Kind != ReadOnly {
+		if err == nil && (old.Kind == Broken || hasModules(root, active(vendor.Type)) && old.Kind != ReadOnly) {
 			carried, lost, err = k.carryOver(vendor, rec, beside+"/"+vendor.Type)
 		}
 		result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))
@@ -277,7 +304,8 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 		}
 		rec.Generation++
 		rec.Type, rec.Vendor, rec.VendorModules = vendor.Type, vendor.Fingerprint, vendor.Modules
-		rec.CarriedOver, rec.Lost = carried, lost
+		rec.CarriedOver = carried
+		rec.Lost = slices.Compact(slices.Sorted(slices.Values(append(lost, k.stillLost(vendor, rec)...))))
 		return result, nil
 	}
 	step.Undo = func(ctx context.Context) error {

@@ -44,7 +44,7 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 
 // shelf is where the operator's work is that is not in the store.
 func (h *Host) shelf() policystore.Shelf {
-	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: keptDir}
+	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: keptDir, Copies: copiesDir}
 }
 
 func (h *Host) compiler() *policystore.Compiler {

@@ -128,6 +128,9 @@ func (h *Host) planRevert() (plan.Plan, error) {
 				if err := h.DisableUnits(ctx, Units()...); err != nil {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
 				}
+				if err := h.Root.Sync("/etc"); err != nil { // systemd does not flush its links, and the record is about to go
+					return "", fmt.Errorf("cannot make it durable that the units are disabled: %w", err)
+				}
 				if h.StopUnit != nil {
 					for _, unit := range background() {
 						if err := h.StopUnit(ctx, unit); err != nil {

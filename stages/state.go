@@ -18,6 +18,8 @@ const (
 	quarantineDir = StateDir + "/quarantine"
 	// keptDir holds copies of files that were replaced and may have been the operator's.
 	keptDir = StateDir + "/kept"
+	// copiesDir holds copies of the operator's modules and files in the policy store.
+	copiesDir = StateDir + "/copies"
 	// lockDir holds the lock of whoever works on the host.
 	lockDir = StateDir + "/locks"
 )

@@ -337,9 +337,9 @@ func TestDamagedStoreIsBuiltAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree.Write("etc/selinux-provision/modules/another.cil", "(type another_t)\n")
-	results := apply(t, h)
-	if r := results[1]; r.Outcome != Failed || !strings.Contains(r.Error, "the vendor's module 100/base is missing or empty") {
-		t.Fatalf("policy: %s %q", r.Outcome, r.Error)
+	results, err := h.Run(context.Background(), []string{"policy"}, false)
+	if err != nil || results[0].Outcome != Failed || !strings.Contains(results[0].Error, "the vendor's module 100/base is missing or empty") {
+		t.Fatalf("policy: %+v, %v", results, err)
 	}
 	apply(t, h, Changed, Changed, Unchanged, Unchanged)
 	apply(t, h, Unchanged)

@@ -53,23 +53,30 @@ type Tree struct {
 	t      testing.TB
 	Dir    string
 	Layout Layout
-	strict bool // the vendor's neverallow rules are checked
+	Tools  command.Tools // that build its policies
+	strict bool          // the vendor's neverallow rules are checked
 }
 
 // New makes a fresh host of a layout, of the first OS generation.
 func New(t testing.TB, layout Layout) *Tree {
 	t.Helper()
-	return newTree(t, layout, false)
+	return newTree(t, t.TempDir(), layout, command.Tools{}, false)
+}
+
+// NewAt is New in a directory that is there, with the tools of another OS image.
+func NewAt(t testing.TB, dir string, layout Layout, tools command.Tools) *Tree {
+	t.Helper()
+	return newTree(t, dir, layout, tools, false)
 }
 
 // NewStrict makes a fresh host whose policy is checked against its neverallow rules at each build, as Flatcar's own is: nobody may signal
 // what is no domain.
 func NewStrict(t testing.TB, layout Layout) *Tree {
 	t.Helper()
-	return newTree(t, layout, true)
+	return newTree(t, t.TempDir(), layout, command.Tools{}, true)
 }
 
-func newTree(t testing.TB, layout Layout, strict bool) *Tree {
+func newTree(t testing.TB, dir string, layout Layout, tools command.Tools, strict bool) *Tree {
 	t.Helper()
 	if _, err := (command.Tools{}).Run(context.Background(), "semodule", "--help"); errors.Is(err, command.ErrMissing) {
 		if os.Getenv("CI") == "true" {
@@ -77,7 +84,7 @@ func newTree(t testing.TB, layout Layout, strict bool) *Tree {
 		}
 		t.Skip("semodule is missing: install policycoreutils")
 	}
-	tree := &Tree{t: t, Dir: t.TempDir(), Layout: layout, strict: strict}
+	tree := &Tree{t: t, Dir: dir, Layout: layout, Tools: tools, strict: strict}
 	tree.Image(1)
 	tree.fresh()
 	return tree
@@ -278,7 +285,7 @@ func (tree *Tree) Semodule(dir string, priority int, modules map[string]string, 
 		tree.must(os.WriteFile(file, []byte(content), 0o644))
 		argv = append(argv, "--install", file)
 	}
-	if _, err := (command.Tools{}).Run(context.Background(), argv...); err != nil {
+	if _, err := tree.Tools.Run(context.Background(), argv...); err != nil {
 		var failed *command.ExitError
 		if errors.As(err, &failed) {
 			tree.t.Fatalf("%v\n%s", err, failed.Output.Stderr)

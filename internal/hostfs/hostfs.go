@@ -344,6 +344,31 @@ func (r *Root) statfs(name string) (st unix.Statfs_t, err error) {
 	return st, r.describe("statfs", name, unix.Fstatfs(fd, &st))
 }
 
+// Sync makes durable whatever anybody has written to the file systems that hold the directories: what a tool wrote, which nobody else
+// flushes. A name that is no directory stands for the one that it is in.
+func (r *Root) Sync(names ...string) error {
+	done := map[uint64]bool{}
+	for _, name := range names {
+		fd, err := r.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if errors.Is(err, unix.ENOTDIR) {
+			fd, err = r.open(path.Dir(clean(name)), unix.O_RDONLY|unix.O_DIRECTORY)
+		}
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil && !done[st.Dev] {
+			done[st.Dev] = true
+			err = unix.Syncfs(fd)
+		}
+		unix.Close(fd)
+		if err != nil {
+			return r.fail("syncfs", name, err)
+		}
+	}
+	return nil
+}
+
 // Label reads the SELinux label of the entry itself; "" if the file system holds none.
 func (r *Root) Label(name string) (string, error) {
 	fd, base, err := r.parent(name)

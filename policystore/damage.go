@@ -1,0 +1,134 @@
+package policystore
+
+import (
+	"bytes"
+	"compress/bzip2"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// What a power cut leaves of a file that nobody flushed has its name and perhaps its size, and no content: it is empty, or zeroes
+// (ext4, fs/ext4/inode.c: the size is on the disk before the blocks are). libsemanage before 3.2 writes the whole store anew and flushes
+// nothing.
+
+// lost tells whether content is what is left of a file of a store. None begins with a zero, and what is packed says when a part of it is
+// missing.
+func lost(content []byte) bool {
+	if len(content) == 0 || content[0] == 0 {
+		return true
+	}
+	if !bytes.HasPrefix(content, []byte("BZh")) {
+		return false
+	}
+	_, err := io.Copy(io.Discard, bzip2.NewReader(bytes.NewReader(content)))
+	return err != nil
+}
+
+// whole tells whether a module's directory has all of its content.
+func whole(root *hostfs.Root, dir string) bool {
+	entries, err := root.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		return false
+	}
+	for _, e := range entries {
+		if content, err := root.ReadFile(dir + "/" + e.Name()); err != nil || lost(content) {
+			return false
+		}
+	}
+	return true
+}
+
+// emptied names the files of a store's active directory that have lost their content: a module's, the operator's, and those that the
+// vendor's store has with content. To look into each is for a store that somebody has written to since it was known to be whole.
+func emptied(root *hostfs.Root, vendor *Vendor, dir string, look bool) (names []string, err error) {
+	buf := make([]byte, 64<<10)
+	err = root.Walk(dir, func(below string, info hostfs.Entry) error {
+		if !info.IsRegular() {
+			return nil
+		}
+		gone := info.Size == 0 && path.Base(below) != "booleans.local" // which releases before this one left empty
+		if info.Size > 0 && look {
+			content, err := info.Read(buf)
+			if err != nil {
+				return err
+			}
+			gone = content[0] == 0
+		}
+		if gone && needsContent(root, vendor, below) {
+			names = append(names, below)
+		}
+		return nil
+	})
+	return names, err
+}
+
+func needsContent(root *hostfs.Root, vendor *Vendor, below string) bool {
+	if strings.HasSuffix(below, ".local") || strings.HasPrefix(below, "modules/") && slices.Contains([]string{"cil", "hll", "lang_ext"}, path.Base(below)) {
+		return true
+	}
+	info, err := root.Stat(path.Join(VendorStore, vendor.Type, "active", below))
+	return err == nil && info.Size > 0
+}
+
+// emptiedReason says why a store is built anew that has such files.
+func emptiedReason(names []string) string {
+	const shown = 3
+	more := ""
+	if n := len(names) - shown; n > 0 {
+		names, more = names[:shown], fmt.Sprintf(" and %d more", n)
+	}
+	return "files in it have lost their content, as in a power cut: " + strings.Join(names, ", ") + more
+}
+
+// settle makes what others wrote into the store durable, and copies what the operator made by hand.
+func (c *Compiler) settle(ctx context.Context, policyType string, rec *Record) error {
+	if err := c.Root.Sync(StoreDir, EtcDir); err != nil {
+		return fmt.Errorf("cannot make the policy store durable: %w", err)
+	}
+	return c.safekeep(ctx, policyType, rec)
+}
+
+// safekeep copies what the operator made by hand, as it is in the store, before semodule writes all of the store anew. The copy stays:
+// it is what is used when a file in the store has lost its content.
+func (c *Compiler) safekeep(ctx context.Context, policyType string, rec *Record) error {
+	root, from, to := c.Root, active(policyType), c.Shelf.Copies
+	have, err := modulesIn(root, typeDir(policyType))
+	if err != nil {
+		return err
+	}
+	beside := path.Dir(to) + "/" + hostfs.TempPrefix + path.Base(to)
+	step := replace(root, to, beside, "keep a copy of what was made by hand in the policy store", func(context.Context) (string, error) {
+		if err := root.MkdirAll(beside, 0o700); err != nil {
+			return "", err
+		}
+		for key, digest := range have {
+			if priority, _, ok := splitKey(key); !ok || priority == Priority || rec.VendorModules[key] == digest {
+				continue
+			}
+			if !whole(root, from+"/modules/"+key) {
+				return "", fmt.Errorf("%w: module %s has lost its content", ErrDamaged, key)
+			}
+			if err := root.MkdirAll(path.Dir(beside+"/modules/"+key), 0o700); err != nil {
+				return "", err
+			}
+			if _, err := root.CopyTree(from+"/modules/"+key, beside+"/modules/"+key); err != nil {
+				return "", err
+			}
+		}
+		gone, err := carryFiles(root, []string{from}, beside, rec)
+		if err == nil && len(gone) > 0 {
+			err = fmt.Errorf("%w: %s has lost its content", ErrDamaged, gone[0])
+		}
+		return "kept", err
+	})
+	if _, err := step.Do(ctx); err != nil {
+		return err
+	}
+	return step.Cleanup()
+}
