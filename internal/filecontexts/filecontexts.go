@@ -4,7 +4,8 @@
 // It reads file_contexts, file_contexts.homedirs, file_contexts.local and the substitutions .subs_dist and .subs. As in libselinux,
 // an entry without special characters comes before every regular expression, and of several that match, the last counts: those of
 // .local after those of .homedirs after the policy's. Regular expressions are PCRE there and RE2 here: what policies use means the same
-// in both, and what RE2 does not have (look-around, back references) is an error when it is read, never a wrong answer.
+// in both. A line that cannot be used, for what RE2 does not have (look-around, back references) or for its form, is among Problems, and
+// spoils nothing else: a path that it may be meant for gets no answer, never a wrong one, and every other path gets its own.
 //
 // Do not use it to change or to validate file contexts: that is semodule's and the policy compiler's work.
 package filecontexts
@@ -60,16 +61,37 @@ type Contexts struct {
 	customizable map[string]bool
 	count        int
 	digest       hash.Hash // of all that was read
+	problems     []string
+}
+
+// Match is the entry that decides about a path.
+type Match struct {
+	// Expression is the entry's, as its line has it.
+	Expression string
+	// Context is what the path is to have; "" if the policy wants it to have none, with <<none>>.
+	Context string
+	// Unusable says that the line is one of Problems, so that nobody here knows whether it is meant for the path.
+	Unusable bool
 }
 
 // entry is one line.
 type entry struct {
-	kind    Kind
-	context string
-	number  int // of the line over all files: the highest counts
-	prefix  string
-	rest    shape
-	expr    *regexp.Regexp // for rest other
+	expression string
+	kind       Kind
+	context    string
+	number     int // of the line over all files: the highest counts
+	prefix     string
+	rest       shape
+	expr       *regexp.Regexp // for rest other
+	unusable   bool           // expr matches at least what the line is meant for
+}
+
+func (e *entry) match() Match {
+	m := Match{Expression: e.expression, Context: e.context, Unusable: e.unusable}
+	if m.Context == none {
+		m.Context = ""
+	}
+	return m
 }
 
 // shape is how an expression goes on behind its literal beginning. The frequent ones are recognised without a regular expression.
@@ -133,27 +155,54 @@ func (c *Contexts) Len() int { return c.count }
 // which no file shows.
 func (c *Contexts) Rewrite(form func(context string) string) {
 	forms := map[string]string{none: none}
-	rewrite := func(entries []entry) {
-		for i := range entries {
-			e := &entries[i]
-			if _, known := forms[e.context]; !known {
-				forms[e.context] = form(e.context)
-			}
-			e.context = forms[e.context]
+	for e := range c.entries {
+		if _, known := forms[e.context]; !known {
+			forms[e.context] = form(e.context)
 		}
+		e.context = forms[e.context]
+	}
+}
+
+// All yields every entry, in no order.
+func (c *Contexts) All(yield func(Match) bool) {
+	for e := range c.entries {
+		if !yield(e.match()) {
+			return
+		}
+	}
+}
+
+func (c *Contexts) entries(yield func(*entry) bool) {
+	each := func(entries []entry) bool {
+		for i := range entries {
+			if !yield(&entries[i]) {
+				return false
+			}
+		}
+		return true
 	}
 	for _, entries := range c.literals {
-		rewrite(entries)
-	}
-	var below func(n *node)
-	below = func(n *node) {
-		rewrite(n.entries)
-		for _, child := range n.children {
-			below(child)
+		if !each(entries) {
+			return
 		}
+	}
+	var below func(n *node) bool
+	below = func(n *node) bool {
+		if !each(n.entries) {
+			return false
+		}
+		for _, child := range n.children {
+			if !below(child) {
+				return false
+			}
+		}
+		return true
 	}
 	below(&c.root)
 }
+
+// Problems says which lines cannot be used, and why: one for each.
+func (c *Contexts) Problems() []string { return c.problems }
 
 // Digest is the same for file contexts that were read from the same lines, in hexadecimal digits. It is not for use while lines are added.
 func (c *Contexts) Digest() string { return hex.EncodeToString(c.digest.Sum(nil)) }
@@ -168,7 +217,7 @@ func (c *Contexts) scan(name string, r io.Reader, each func(number int, fields [
 		}
 		fmt.Fprintf(c.digest, "%s %q\n", path.Base(name), fields)
 		if err := each(number, fields); err != nil {
-			return fmt.Errorf("cannot use %s:%d: %w", name, number, err)
+			c.problems = append(c.problems, fmt.Sprintf("cannot use %s:%d: %v", name, number, err))
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -203,18 +252,11 @@ func kindOf(column string) Kind {
 }
 
 func (c *Contexts) add(expression string, kind Kind, context string) error {
-	if len(expression) >= longestExpr {
-		return fmt.Errorf("an expression of %d bytes is too long", len(expression))
-	}
-	for i := range len(expression) {
-		if expression[i] >= 0x80 {
-			return errors.New("an expression must be ASCII")
-		}
-	}
 	c.count++
-	e := entry{kind: kind, context: context, number: c.count}
+	e := entry{expression: expression, kind: kind, context: context, number: c.count}
 	literal, length, all := beginning(expression)
-	if all {
+	problem := unusual(expression)
+	if all && problem == nil {
 		c.literals[literal] = append([]entry{e}, c.literals[literal]...)
 		return nil
 	}
@@ -229,13 +271,39 @@ func (c *Contexts) add(expression string, kind Kind, context string) error {
 	default:
 		var err error
 		if e.expr, err = compile(expression); err != nil {
-			return err
+			if problem == nil {
+				problem = err
+			}
+			// What is left of it without the conditions that are not understood matches more, not less.
+			if e.expr, err = compile(loosened(expression)); err != nil {
+				e.rest = rest
+			}
 		}
 	}
+	e.unusable = problem != nil
+	c.place(e)
+	return problem
+}
+
+// unusual says what libselinux refuses in any expression.
+func unusual(expression string) error {
+	if len(expression) >= longestExpr {
+		return fmt.Errorf("an expression of %d bytes is too long", len(expression))
+	}
+	for i := range len(expression) {
+		if expression[i] >= 0x80 {
+			return errors.New("an expression must be ASCII")
+		}
+	}
+	return nil
+}
+
+// place sorts an entry by the components of its literal beginning.
+func (c *Contexts) place(e entry) {
 	// Sorted by the components that are whole: what is behind the last slash of the literal may go on in the expression.
 	at := &c.root
-	left := strings.TrimPrefix(literal, "/")
-	if !strings.HasPrefix(literal, "/") {
+	left := strings.TrimPrefix(e.prefix, "/")
+	if !strings.HasPrefix(e.prefix, "/") {
 		left = ""
 	}
 	for range depth {
@@ -254,7 +322,12 @@ func (c *Contexts) add(expression string, kind Kind, context string) error {
 		at, left = next, more
 	}
 	at.entries = append(at.entries, e)
-	return nil
+}
+
+// Beginning gives the text that everything which an expression matches begins with, and the rest of the expression.
+func Beginning(expression string) (literal, rest string) {
+	literal, length, _ := beginning(expression)
+	return literal, expression[length:]
 }
 
 // beginning gives the text that an expression begins with literally, how much of the expression that is, and whether it is all of it.
@@ -317,6 +390,49 @@ func compile(expression string) (*regexp.Regexp, error) {
 	return regexp.Compile(`(?s)^` + expression + `\n?\z`)
 }
 
+// loosened takes out of an expression what PCRE has and RE2 has not: conditions on what is around, and on how a match is looked for. What
+// it matches is matched by the result too.
+func loosened(expression string) string {
+	var b strings.Builder
+	skip, class := 0, false // how many groups deep a condition is; within [...]
+	for i := 0; i < len(expression); i++ {
+		c, left := expression[i], expression[i:]
+		switch {
+		case c == '\\' && len(left) > 1:
+			i++
+			if skip == 0 && left[1] >= '1' && left[1] <= '9' && !class {
+				b.WriteString(".*") // what a group has matched, again
+				continue
+			}
+			left = left[:2]
+		case class:
+			class, left = c != ']', left[:1]
+		case c == '[':
+			class, left = true, left[:1]
+		case c == '(' && skip > 0:
+			skip++
+		case c == '(' && condition.MatchString(left):
+			skip = 1
+		case strings.HasPrefix(left, "(?>"):
+			i += 2
+			left = "(?:"
+		case c == ')' && skip > 0:
+			skip--
+			continue
+		case c == '+' && i > 0 && strings.IndexByte("*+?}", expression[i-1]) >= 0:
+			continue
+		default:
+			left = left[:1]
+		}
+		if skip == 0 {
+			b.WriteString(left[:min(len(left), 3)])
+		}
+	}
+	return b.String()
+}
+
+var condition = regexp.MustCompile(`^\(\?<?[=!]`)
+
 func (c *Contexts) addDist(name string, r io.Reader) error {
 	return c.addSubstitutions(&c.dist, name, r)
 }
@@ -324,7 +440,8 @@ func (c *Contexts) addSubs(name string, r io.Reader) error {
 	return c.addSubstitutions(&c.subs, name, r)
 }
 
-// addSubstitutions reads file_contexts.subs (selabel_file(5)): a path, and the one whose contexts it gets. The last line counts.
+// addSubstitutions reads file_contexts.subs (selabel_file(5)): a path, and the one whose contexts it gets. Of several that fit, the last line
+// counts, not the longest path (libselinux/src/label_file.c, selabel_subs_init).
 func (c *Contexts) addSubstitutions(to *[]substitution, name string, r io.Reader) error {
 	return c.scan(name, r, func(_ int, fields []string) error {
 		if len(fields) > 1 {
@@ -345,12 +462,22 @@ func (c *Contexts) addCustomizable(name string, r io.Reader) error {
 func (c *Contexts) Customizable(fileType string) bool { return c.customizable[fileType] }
 
 // Lookup gives the context for a path that is absolute and clean, and whether there is one: a path that no entry matches has none, nor has
-// one that the policy excludes with <<none>>.
+// one that the policy excludes with <<none>>, or that a line may be meant for which cannot be used.
 func (c *Contexts) Lookup(path string, kind Kind) (string, bool) {
+	m, found := c.Find(path, kind)
+	if !found || m.Unusable {
+		return "", false
+	}
+	return m.Context, m.Context != ""
+}
+
+// Find gives the entry that decides about a path, and whether there is one.
+func (c *Contexts) Find(path string, kind Kind) (Match, bool) {
 	path = c.substitute(path)
-	for _, e := range c.literals[path] {
-		if e.kind == Any || kind == Any || e.kind == kind {
-			return e.context, e.context != none
+	literals := c.literals[path]
+	for i := range literals {
+		if e := &literals[i]; e.kind == Any || kind == Any || e.kind == kind {
+			return e.match(), true
 		}
 	}
 	// The nodes that the path goes through, the root first.
@@ -376,7 +503,7 @@ func (c *Contexts) Lookup(path string, kind Kind) (string, bool) {
 			}
 		}
 		if best < 0 {
-			return "", false
+			return Match{}, false
 		}
 		last := len(nodes[best]) - 1
 		e := &nodes[best][last]
@@ -388,7 +515,7 @@ func (c *Contexts) Lookup(path string, kind Kind) (string, bool) {
 			text = latin1(path)
 		}
 		if e.matches(path, text) {
-			return e.context, e.context != none
+			return e.match(), true
 		}
 	}
 }

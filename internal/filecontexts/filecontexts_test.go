@@ -1,6 +1,7 @@
 package filecontexts
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -80,16 +81,66 @@ func TestSubstitutions(t *testing.T) {
 
 func TestMessages(t *testing.T) {
 	for text, want := range map[string]string{
-		"/x\n":                                "cannot use f:1: a context is missing",
-		"\n/x -q a:b:c\n":                     `cannot use f:2: there is no type of files "-q"`,
-		"/x(?=y) a:b:c":                       "cannot use f:1: cannot read the expression /x(?=y): error parsing regexp: invalid or unsupported Perl syntax: `(?=`",
-		"/\xffx a:b:c":                        "cannot use f:1: an expression must be ASCII",
-		"/x[ a:b:c":                           "cannot use f:1: cannot read the expression /x[: error parsing regexp: missing closing ]: `[`",
-		strings.Repeat("/x", 3000) + " a:b:c": "cannot use f:1: an expression of 6000 bytes is too long",
+		"/x\n":                                "cannot use test:1: a context is missing",
+		"\n/x -q a:b:c\n":                     `cannot use test:2: there is no type of files "-q"`,
+		"/x(?=y) a:b:c":                       "cannot use test:1: cannot read the expression /x(?=y): error parsing regexp: invalid or unsupported Perl syntax: `(?=`",
+		"/\xffx a:b:c":                        "cannot use test:1: an expression must be ASCII",
+		"/x[ a:b:c":                           "cannot use test:1: cannot read the expression /x[: error parsing regexp: missing closing ]: `[`",
+		strings.Repeat("/x", 3000) + " a:b:c": "cannot use test:1: an expression of 6000 bytes is too long",
 	} {
-		err := New().Add("f", strings.NewReader(text))
-		if err == nil || err.Error() != want {
-			t.Errorf("%.40q: %v, want %s", text, err, want)
+		if got := parse(t, text).Problems(); !slices.Equal(got, []string{want}) {
+			t.Errorf("%.40q: %q, want %s", text, got, want)
+		}
+	}
+}
+
+// A line that cannot be used takes the answer from the paths that it may be meant for, and from no other.
+func TestUnusableLine(t *testing.T) {
+	c := parse(t, `/.*	a:b:default_t:s0
+/srv(/.*)?	a:b:srv_t:s0
+/srv/(?!private)[a-z]+	-d	a:b:look_t:s0
+/opt/([a-z]+)/\1/x	a:b:back_t:s0
+/opt/a[(?=)]*+/y	a:b:possessive_t:s0
+/opt/(?>ab|a)(?<=b(c))d	a:b:atomic_t:s0
+/broken/[a	a:b:broken_t:s0
+/srv/data(/.*)?	a:b:data_t:s0
+`)
+	if len(c.Problems()) != 5 {
+		t.Errorf("%d problems: %q", len(c.Problems()), c.Problems())
+	}
+	for _, test := range []struct {
+		path string
+		kind Kind
+		want string // "?" where nobody knows
+	}{
+		{"/srv/web", Directory, "?"},
+		{"/srv/web", Regular, "srv_t"},
+		{"/srv/web/x", Directory, "srv_t"},
+		{"/srv/WEB", Directory, "srv_t"},
+		{"/srv/data", Directory, "data_t"}, // a later line
+		{"/opt/a/b/x", Regular, "?"},
+		{"/opt/a/b/z", Regular, "default_t"},
+		{"/opt/a((?/y", Regular, "?"},
+		{"/opt/ab/y", Regular, "default_t"},
+		{"/opt/abd", Regular, "?"},
+		{"/opt/ab", Regular, "default_t"},
+		{"/broken/q", Regular, "?"}, // not even how it goes on is known
+		{"/brok", Regular, "default_t"},
+	} {
+		got, found := c.Find(test.path, test.kind)
+		want := Match{Context: "a:b:" + test.want + ":s0"}
+		if test.want == "?" {
+			want = Match{Unusable: true}
+		}
+		want.Expression = got.Expression
+		if want.Unusable {
+			want.Context = got.Context // what its line says
+		}
+		if !found || got != want {
+			t.Errorf("%s: %+v, want %s", test.path, got, test.want)
+		}
+		if context, found := c.Lookup(test.path, test.kind); found != (test.want != "?") || found && context != want.Context {
+			t.Errorf("%s: %s, %v", test.path, context, found)
 		}
 	}
 }
@@ -107,7 +158,7 @@ func FuzzLookup(f *testing.F) {
 			return
 		}
 		c := New()
-		if err := c.Add("f", strings.NewReader(expression+" a:b:c:s0\n")); err != nil || c.Len() == 0 {
+		if err := c.Add("f", strings.NewReader(expression+" a:b:c:s0\n")); err != nil || c.Len() == 0 || len(c.Problems()) > 0 {
 			return
 		}
 		_, got := c.Lookup(path, Regular)
@@ -122,6 +173,21 @@ func FuzzLookup(f *testing.F) {
 		}
 		if got != want {
 			t.Errorf("%q on %q: %v, the expression says %v", expression, path, got, want)
+		}
+	})
+}
+
+// What is left of an expression without its conditions matches all that the expression matches.
+func FuzzLoosened(f *testing.F) {
+	f.Add("/a(?:b|c)++[(?=]\\.x", "/ab(.x")
+	f.Add(`/\(?=x{2}+`, "/(=xx")
+	f.Fuzz(func(t *testing.T, expression, path string) {
+		exact, err := compile(expression)
+		if err != nil || !exact.MatchString(path) {
+			return
+		}
+		if loose, err := compile(loosened(expression)); err != nil || !loose.MatchString(path) {
+			t.Errorf("%q matches %q, and %q does not: %v", expression, path, loosened(expression), err)
 		}
 	})
 }

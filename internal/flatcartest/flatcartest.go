@@ -131,7 +131,7 @@ func (tree *Tree) Image(generation int) {
 		"etc/selinux/config":                          "# The vendor's comment.\nSELINUX=permissive\n\nSELINUXTYPE=mcs\n",
 		"etc/selinux/semanage.conf":                   "module-store = direct\nexpand-check=" + map[bool]string{false: "0", true: "1"}[tree.strict] + "\n",
 		"etc/selinux/mcs/contexts/lxc_contexts":       "process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n",
-		"etc/selinux/mcs/contexts/customizable_types": map[int]string{1: "container_file_t\n", 2: "container_file_t\nhome_bin_t\n"}[generation],
+		"etc/selinux/mcs/contexts/customizable_types": map[int]string{1: "textrel_shlib_t\n", 2: "textrel_shlib_t\nhome_bin_t\n"}[generation],
 	} {
 		tree.must(os.MkdirAll(filepath.Dir(filepath.Join(build, name)), 0o755))
 		tree.must(os.WriteFile(filepath.Join(build, name), []byte(content), 0o644))

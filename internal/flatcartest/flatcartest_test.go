@@ -102,7 +102,7 @@ func TestUpdateMergesEtc(t *testing.T) {
 	}
 	tree.Image(2)
 	for name, want := range map[string]string{
-		types:                "container_file_t\nhome_bin_t\n",
+		types:                "textrel_shlib_t\nhome_bin_t\n",
 		"etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=mcs\n",
 		"etc/selinux/local":  "a file of the operator",
 		lxc:                  read("usr/share/flatcar/etc/selinux/mcs/contexts/lxc_contexts"),
