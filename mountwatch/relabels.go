@@ -153,8 +153,8 @@ func (j *relabelJob) run(ctx context.Context) (files Files, err error) {
 		if ctx.Err() != nil {
 			return files, ctx.Err()
 		}
-		if err == nil {
-			err = incomplete(&result)
+		if missing := result.Missing(); err == nil && missing != "" {
+			err = errors.New(missing)
 		}
 		if err != nil {
 			if path != "." {
@@ -227,21 +227,6 @@ func (f *Files) add(r *relabel.Result) {
 	for _, n := range r.Skipped {
 		f.Skipped += n
 	}
-}
-
-// incomplete says what keeps a tree from being labelled in full.
-func incomplete(r *relabel.Result) error {
-	if r.Complete() {
-		return nil
-	}
-	if len(r.Failed) > 0 {
-		f := r.Failed[0]
-		return fmt.Errorf("%d files could not be labelled, such as %s: %s", r.FailedCount(), strings.Join(f.Paths[:min(1, len(f.Paths))], ""), f.Message)
-	}
-	if n := r.Skipped[relabel.Links]; n > 0 {
-		return fmt.Errorf("%d files have another name, maybe outside of this directory, and were left alone", n)
-	}
-	return fmt.Errorf("%d directories have something else mounted on them, and were left alone", r.Skipped[relabel.Mounted])
 }
 
 // relabelled takes note of how a relabelling ended.

@@ -139,30 +139,6 @@ func TestOtherPolicies(t *testing.T) {
 	}
 }
 
-func TestRelabelPaths(t *testing.T) {
-	fc := func(path string) FileContext { return FileContext{Path: path, Type: "any", Context: "u:r:t:s0"} }
-	text := func(path string) string { return strings.TrimSpace(filecon(fc(path))) }
-	for _, c := range []struct {
-		name string
-		rec  Record
-		want []FileContext
-		out  []Relabel
-	}{
-		{"nothing changed", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, []FileContext{fc("/a")}, nil},
-		{"a new one", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v"}}, []FileContext{fc("/srv/a(/.*)?")}, []Relabel{{"/srv/a", true}}},
-		{"one that is gone", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, nil, []Relabel{{"/a", true}}},
-		{"another image", Record{Vendor: "w", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}}}, []FileContext{fc("/a"), fc("/b")}, []Relabel{{"/a", false}, {"/b", true}}},
-		{"the first of all", Record{Vendor: "w"}, []FileContext{fc("/a")}, []Relabel{{"/a", true}}},
-		{"what an earlier run left", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", FileContexts: []string{text("/a")}, Relabel: []Relabel{{"/a", false}, {"/z", true}}}}, []FileContext{fc("/a")},
-			[]Relabel{{"/a", false}, {"/z", true}}},
-		{"too wide", Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v"}}, []FileContext{fc("/usr/.*"), fc("/.*")}, nil},
-	} {
-		if got := relabelPaths(&c.rec, Declared{FileContexts: c.want}); !slices.Equal(got, c.out) {
-			t.Errorf("%s: %v, want %v", c.name, got, c.out)
-		}
-	}
-}
-
 // TestEtcFiles plans for one file of /etc/selinux/TYPE in each state.
 func TestEtcFiles(t *testing.T) {
 	const name = "/mcs/contexts/lxc_contexts"

@@ -1,33 +1,63 @@
 package policystore
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"maps"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
-// Relabel is a path whose files may have another label after a rebuild.
+// Relabel is a path whose files may have another label after a rebuild. relabelPaths makes it, relabel takes it away; status reads it.
 type Relabel struct {
 	Path string `json:"path"`
-	// Declared says that the declaration changed and counts to the letter, user, role, level and customizable types included. Else
-	// only the vendor's policy changed, and what containers chose for themselves is left.
+	// Begins, if there is one, is how the names in Path begin that are meant, and nothing else in it is.
+	Begins string `json:"begins,omitempty"`
+	// Declared says that the declaration changed and counts to the letter: user, role, level and what containers chose included. Else
+	// only the vendor's policy changed.
 	Declared bool `json:"declared,omitempty"`
+	// Was are the contexts, as CIL, of declarations that are gone: what has one of them got it from there.
+	Was []string `json:"was,omitempty"`
+	// Reason is why an earlier run did not get it done; "" if none has tried.
+	Reason string `json:"reason,omitempty"`
 }
+
+func (r Relabel) String() string {
+	if r.Begins != "" {
+		return path.Join(r.Path, r.Begins) + "*"
+	}
+	return r.Path
+}
+
+func (r Relabel) same(other Relabel) bool { return r.Path == other.Path && r.Begins == other.Begins }
 
 // relabelPaths names the paths to relabel after a rebuild: those whose declaration changed, all declared ones when the
 // vendor's policy did, and those that an earlier run did not get done.
 func relabelPaths(rec *Record, want Declared) []Relabel {
-	declared := map[string]bool{}
+	var todo []Relabel
+	add := func(r Relabel) {
+		if r.Begins == "" && protected.Declared(r.Path) {
+			return
+		}
+		i := slices.IndexFunc(todo, r.same)
+		if i < 0 {
+			todo = append(todo, r)
+			return
+		}
+		todo[i].Declared = todo[i].Declared || r.Declared
+		todo[i].Was = append(todo[i].Was, r.Was...)
+	}
 	for _, r := range rec.Policy.Relabel {
-		declared[r.Path] = declared[r.Path] || r.Declared
+		add(r)
 	}
 	now := map[string]bool{}
 	newVendor := rec.Policy.Vendor != "" && rec.Policy.Vendor != rec.Vendor
@@ -35,49 +65,51 @@ func relabelPaths(rec *Record, want Declared) []Relabel {
 		statement := strings.TrimSpace(filecon(c))
 		now[statement] = true
 		if changed := !slices.Contains(rec.Policy.FileContexts, statement); changed || newVendor {
-			declared[stem(c.Path)] = declared[stem(c.Path)] || changed
+			r := stem(c.Path)
+			r.Declared = changed
+			add(r)
 		}
 	}
 	for _, statement := range rec.Policy.FileContexts {
 		if !now[statement] {
-			declared[stem(fileconPath(statement))] = true
+			name, context := fileconParts(statement)
+			r := stem(name)
+			r.Declared, r.Was = true, []string{context}
+			add(r)
 		}
 	}
-	var todo []Relabel
-	for _, name := range slices.Sorted(maps.Keys(declared)) {
-		if !tooWide(name) {
-			todo = append(todo, Relabel{name, declared[name]})
-		}
-	}
+	slices.SortFunc(todo, func(a, b Relabel) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Begins, b.Begins))
+	})
 	return todo
 }
 
-// relabel gives the steps that bring what is at and below the paths to its label: restorecon of those and of nothing else. It
-// writes only labels that differ. A path that cannot be relabelled stays in the record for the next run and fails nothing else. On
-// a root that is not the running host there is nothing to ask which label is right: the first run on the host does it.
+// relabel gives the steps that bring what is at and below the paths to its label. A path that cannot be relabelled stays in the record for
+// the next run and fails nothing else. On a root that is not the running host, where nobody knows what the files will be used for, the first
+// run on the host does it.
 func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
 	if c.Kernel == nil {
 		return nil
 	}
+	labels := sync.OnceValues(func() (*labels, error) { return c.labels(rec) }) // as the step before has built them
 	var steps plan.Plan
 	for _, todo := range paths {
-		flags := "-R"
-		if todo.Declared {
-			flags = "-RF"
-		}
 		steps = append(steps, plan.Step{
-			Action: "relabel", Target: todo.Path, Reason: "its file context changed", Quiet: !c.Root.Exists(todo.Path), Stays: true,
+			Action: "relabel", Target: todo.String(), Reason: "its file context changed", Quiet: !c.Root.Exists(todo.Path), Stays: true,
 			Do: func(ctx context.Context) (string, error) {
-				if c.Root.Exists(todo.Path) {
-					if _, err := c.Tools.Run(ctx, "restorecon", flags, c.Root.Path(todo.Path)); err != nil {
-						return fmt.Sprintf("not relabelled: %v", err), ctx.Err()
-					}
-					if err := c.Root.Sync(todo.Path); err != nil {
-						return fmt.Sprintf("not known to be relabelled: %v", err), ctx.Err()
-					}
+				l, err := labels()
+				done := ""
+				if err == nil {
+					done, err = l.apply(ctx, todo)
 				}
-				rec.Policy.Relabel = slices.DeleteFunc(slices.Clone(rec.Policy.Relabel), func(r Relabel) bool { return r.Path == todo.Path })
-				return "relabelled", nil
+				left := slices.DeleteFunc(slices.Clone(rec.Policy.Relabel), todo.same)
+				if err != nil {
+					todo.Reason = printable.Line(err.Error())
+					rec.Policy.Relabel = append(left, todo)
+					return "not relabelled: " + todo.Reason, ctx.Err()
+				}
+				rec.Policy.Relabel = left
+				return done, nil
 			},
 		})
 	}
@@ -87,46 +119,24 @@ func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
 // below is the end of an expression for a directory and something in it: one group that begins with a slash and has no alternatives.
 var below = regexp.MustCompile(`^\(/[^|()]*\)[?*]?$`)
 
-// stem gives the longest path without a special character that everything the expression matches lies at or below.
-func stem(expression string) string {
-	var literal strings.Builder
-	for i := 0; i < len(expression); i++ {
-		c := expression[i]
-		if c == '\\' && i+1 < len(expression) && strings.IndexByte(`.-+()[]{}^$|?*\/`, expression[i+1]) >= 0 {
-			i++
-			literal.WriteByte(expression[i])
-			continue
-		}
-		if strings.IndexByte(`\.^$?*+|[({`, c) >= 0 {
-			text := literal.String()
-			switch {
-			// "/srv/data(/.*)?", "/srv/data(/[^/]*)?" and "/srv/data/.*" mean the directory and what is in it.
-			case below.MatchString(expression[i:]), strings.HasSuffix(text, "/"):
-				return path.Clean(text)
-			}
-			return path.Dir(text)
-		}
-		literal.WriteByte(c)
+// stem gives the longest path without a special character that everything the expression matches lies at or below, or that the names
+// of everything it matches begin with.
+func stem(expression string) Relabel {
+	literal, rest := filecontexts.Beginning(expression)
+	dir, begins := path.Split(literal)
+	// "/srv/data(/.*)?", "/srv/data(/[^/]*)?" and "/srv/data/.*" mean the directory and what is in it.
+	if begins == "" || rest == "" || below.MatchString(rest) {
+		return Relabel{Path: path.Clean("/" + literal)}
 	}
-	return path.Clean(literal.String())
+	return Relabel{Path: path.Clean("/" + dir), Begins: begins}
 }
 
-// tooWide names the trees that are never relabelled as a whole: the system's own, and /etc, where it would copy every file to
-// the overlay's upper layer and hide later OS updates.
-func tooWide(name string) bool {
-	switch name {
-	case "/", "/boot", "/dev", "/etc", "/home", "/opt", "/oem", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var", "/var/lib":
-		return true
-	}
-	return strings.HasPrefix(name, "/proc/") || strings.HasPrefix(name, "/sys/") || strings.HasPrefix(name, "/dev/") ||
-		strings.HasPrefix(name, "/usr/")
-}
-
-// fileconPath gives the path of a statement that filecon made.
-func fileconPath(statement string) string {
+// fileconParts gives the path and the context of a statement that filecon made.
+func fileconParts(statement string) (name, context string) {
 	_, rest, _ := strings.Cut(statement, `"`)
-	name, _, _ := strings.Cut(rest, `"`)
-	return name
+	name, rest, _ = strings.Cut(rest, `" `)
+	_, context, _ = strings.Cut(rest, " ") // behind the type of file
+	return name, strings.TrimSuffix(context, ")")
 }
 
 // checkContexts reads the built file_contexts and tells which declared ones are not in it: a module that declares the same path at
@@ -135,45 +145,42 @@ func (c *Compiler) checkContexts(policyType, file string, parts []part, in []int
 	if !slices.ContainsFunc(in, func(i int) bool { return parts[i].kind == fileContext }) {
 		return nil, nil
 	}
-	content, err := c.Root.ReadFile(EtcDir + "/" + policyType + "/contexts/files/file_contexts")
+	contexts, err := filecontexts.Load(c.Root, policyType)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the built file contexts: %w", err)
+		return nil, err
 	}
 	built := map[string][]string{} // the contexts of a path, of any type of file
-	for line := range strings.Lines(string(content)) {
-		if f := strings.Fields(line); len(f) >= 2 {
-			built[f[0]] = append(built[f[0]], f[len(f)-1])
-		}
+	for m := range contexts.All {
+		built[m.Expression] = append(built[m.Expression], cmp.Or(m.Context, string(secontext.None)))
 	}
 	has := func(path, context string) bool {
 		return slices.ContainsFunc(built[path], func(have string) bool { return secontext.Same(have, context) })
 	}
-	var (
-		beaten []Quarantined
-		policy *policydb.Policy // it is large, and seldom needed
-	)
+	var beaten []Quarantined
+	policy := sync.OnceValue(func() *policydb.Policy { return c.readPolicy(policyType, file) }) // it is large, and seldom needed
 	for _, i := range in {
 		it := parts[i]
 		if it.kind != fileContext || has(it.name, it.context) {
 			continue
 		}
-		if policy == nil {
-			if policy, err = c.readPolicy(policyType, file); err != nil {
-				policy = &policydb.Policy{} // one that is newer than this program is in force all the same
-			}
-		}
-		if context, known := policy.Canonical(it.context); !known || !has(it.name, context) {
+		if context, known := policy().Canonical(it.context); !known || !has(it.name, context) {
 			beaten = append(beaten, Quarantined{Kind: it.kind, Name: it.name, From: it.from, Reason: shadowed})
 		}
 	}
 	return beaten, nil
 }
 
-func (c *Compiler) readPolicy(policyType, file string) (*policydb.Policy, error) {
+// readPolicy gives the built policy, and one that knows nothing if it cannot be read: one that is newer than this program is in force all
+// the same.
+func (c *Compiler) readPolicy(policyType, file string) *policydb.Policy {
 	f, err := c.Root.OpenFile(c.policyFile(policyType, file))
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the built policy: %w", err)
+		return &policydb.Policy{}
 	}
 	defer f.Close()
-	return policydb.Parse(f)
+	policy, err := policydb.Parse(f)
+	if err != nil {
+		return &policydb.Policy{}
+	}
+	return policy
 }

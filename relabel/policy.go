@@ -26,10 +26,14 @@ func (p *policy) String() string {
 
 // Want follows restorecon_sb in libselinux/src/selinux_restorecon.c.
 func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
-	context, found := p.contexts.Lookup(path, columnOf(kind))
-	if !found {
+	match, found := p.contexts.Find(path, kind.Column())
+	switch {
+	case found && match.Unusable:
+		return "", Unusable
+	case !found || match.Context == "":
 		return "", NoContext
 	}
+	context := match.Context
 	if p.force || current == "" || current == context {
 		return context, ""
 	}
@@ -43,8 +47,9 @@ func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
 	return string(now.WithType(wanted.Type())), ""
 }
 
-func columnOf(kind Kind) filecontexts.Kind {
-	switch kind {
+// Column gives the kind as file contexts have it.
+func (k Kind) Column() filecontexts.Kind {
+	switch k {
 	case Directory:
 		return filecontexts.Directory
 	case Regular:

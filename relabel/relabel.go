@@ -16,6 +16,8 @@
 package relabel
 
 import (
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -27,6 +29,9 @@ const (
 	Volume Scope = iota
 	// System allows them, for labels that come from the policy's file contexts. The kernel's own file systems stay refused.
 	System
+	// Declared is what an administrator has declared file contexts for: less than System, see protected.Declared. The path is not followed if
+	// it is a link, which is what a file context means.
+	Declared
 )
 
 // Labeler says which label an entry is to have. It is asked by several workers at once.
@@ -66,6 +71,10 @@ const (
 	NoContext Reason = "no context"
 	// RootLast: the root did not get its label, because something in the tree failed.
 	RootLast Reason = "root"
+	// Unusable: a line of the file contexts that may be meant for this path cannot be used.
+	Unusable Reason = "unusable line"
+	// Owned: it is a container runtime's.
+	Owned Reason = "owned"
 	// Customized: its type is one that the administrator or a container chose (customizable_types).
 	Customized Reason = "customized"
 )
@@ -195,7 +204,25 @@ func (r *Result) FailedCount() int64 {
 }
 
 // Complete says whether every entry that was met has the label that it should have: nothing failed, nothing was left out for its
-// links or a mount, and the run came to its end.
+// links, a mount, or because nobody knows its label, and the run came to its end.
 func (r *Result) Complete() bool {
-	return !r.Cancelled && len(r.Failed) == 0 && r.Skipped[Links] == 0 && r.Skipped[Mounted] == 0
+	return !r.Cancelled && len(r.Failed) == 0 && r.Skipped[Links] == 0 && r.Skipped[Mounted] == 0 && r.Skipped[Unusable] == 0
+}
+
+// Missing says in one line what keeps the tree from being Complete; "" if nothing does.
+func (r *Result) Missing() string {
+	switch {
+	case r.Complete():
+		return ""
+	case len(r.Failed) > 0:
+		f := r.Failed[0]
+		return fmt.Sprintf("%d files could not be labelled, such as %s: %s", r.FailedCount(), strings.Join(f.Paths[:min(1, len(f.Paths))], ""), f.Message)
+	case r.Cancelled:
+		return "it was broken off"
+	case r.Skipped[Links] > 0:
+		return fmt.Sprintf("%d files have another name, maybe outside of this directory, and were left alone", r.Skipped[Links])
+	case r.Skipped[Unusable] > 0:
+		return fmt.Sprintf("%d files were left alone, because a line of the file contexts that may be meant for them cannot be used", r.Skipped[Unusable])
+	}
+	return fmt.Sprintf("%d directories have something else mounted on them, and were left alone", r.Skipped[Mounted])
 }

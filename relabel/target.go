@@ -50,7 +50,11 @@ func Open(name string, scope Scope) (*Target, error) {
 
 // OpenIn is Open for a tree beneath a root that need not be the running host's. Links are followed inside the root.
 func OpenIn(root *hostfs.Root, name string, scope Scope) (*Target, error) {
-	f, err := root.Handle(name)
+	handle := root.Handle
+	if scope == Declared {
+		handle = root.Entry
+	}
+	f, err := handle(name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot relabel %s: %w", root.Path(name), err)
 	}
@@ -126,40 +130,44 @@ func (t *Target) IsDirectory() bool { return t.stat.Mode&unix.S_IFMT == unix.S_I
 // allowed compares what was found, not what was asked for, with the system's directories: by where it is, and by what it is, for a bind
 // mount shows a directory in another place.
 func (t *Target) allowed(root *hostfs.Root, scope Scope) error {
-	if scope == System {
+	isProtected, whose := protected.Path, "the operating system's: give a directory of data, or label it as the policy says with --from-policy"
+	switch scope {
+	case System:
 		return nil
+	case Declared:
+		isProtected, whose = protected.Declared, "the operating system's or a container runtime's, and keeps its labels whatever is declared"
 	}
-	const remedy = "give a directory of data, or label it as the policy says with --from-policy"
-	if protected.Path(t.named) || protected.Path(t.path) { // beneath another root it may still be the running host's
-		return &RefusedError{t.path, "it is the operating system's: " + remedy}
+	if isProtected(t.named) || isProtected(t.path) { // beneath another root it may still be the running host's
+		return &RefusedError{t.path, "it is " + whose}
 	}
 	for _, dir := range slices.Concat(protected.Directories(), protected.Trees()) {
 		if info, err := root.Stat(dir); err == nil && info.Dev == uint64(t.stat.Dev) && info.Ino == t.stat.Ino {
-			return &RefusedError{t.path, "it is " + dir + " in another place, the operating system's: " + remedy}
+			return &RefusedError{t.path, "it is " + dir + " in another place, " + whose}
 		}
 	}
-	if where := t.protectedElsewhere(); where != "" {
-		return &RefusedError{t.path, "it is " + where + " in another place, the operating system's: " + remedy}
+	if where := t.protectedElsewhere(isProtected); where != "" {
+		return &RefusedError{t.path, "it is " + where + " in another place, " + whose}
 	}
 	return nil
 }
 
 // protectedElsewhere gives the path in the operating system's trees at which the target is seen too, by a bind mount of it or of a
-// directory above; "" if there is none. What is mounted into such a tree is not the system's, but data that it uses.
-func (t *Target) protectedElsewhere() string {
+// directory above; "" if there is none. What is mounted into such a tree, or into a container runtime's, is not the system's, but data that
+// it uses.
+func (t *Target) protectedElsewhere(isProtected func(string) bool) string {
 	here, all, err := t.mounts()
 	if err != nil || here.mount == nil || !within(t.path, here.mount.Mountpoint) {
 		return ""
 	}
 	inside := path.Join(here.mount.Root, strings.TrimPrefix(t.path, here.mount.Mountpoint))
 	for _, m := range all {
-		if m.Device != here.mount.Device || !within(inside, m.Root) || slices.ContainsFunc(protected.Trees(), func(tree string) bool {
+		if m.Device != here.mount.Device || !within(inside, m.Root) || protected.Owner(m.Mountpoint) != "" || slices.ContainsFunc(protected.Trees(), func(tree string) bool {
 			return m.Mountpoint != tree && within(m.Mountpoint, tree)
 		}) {
 			continue
 		}
 		where := path.Join(m.Mountpoint, strings.TrimPrefix(inside, m.Root))
-		if !protected.Path(where) {
+		if !isProtected(where) {
 			continue
 		}
 		// Another mount may hide it.
@@ -169,6 +177,37 @@ func (t *Target) protectedElsewhere() string {
 		}
 	}
 	return ""
+}
+
+// Owned gives the directories of container runtimes that lie below the tree, wherever links and bind mounts of a host have put them, as paths of
+// that host.
+func (t *Target) Owned(root *hostfs.Root) (owned []string) {
+	here, all, err := t.mounts()
+	for _, tree := range protected.Runtimes() {
+		f, openErr := root.Handle(tree)
+		if openErr != nil {
+			continue
+		}
+		there, linkErr := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+		f.Close()
+		if linkErr != nil {
+			continue
+		}
+		places := []string{there}
+		if m := mounts.At(all, there); err == nil && m != nil && here.mount != nil && m.Device == here.mount.Device {
+			inside := path.Join(m.Root, strings.TrimPrefix(there, m.Mountpoint))
+			if within(inside, here.mount.Root) {
+				places = append(places, path.Join(here.mount.Mountpoint, strings.TrimPrefix(inside, here.mount.Root)))
+			}
+		}
+		for _, p := range places {
+			if within(p, t.path) {
+				owned = append(owned, path.Join(t.named, strings.TrimPrefix(p, t.path)))
+			}
+		}
+	}
+	slices.Sort(owned)
+	return slices.Compact(owned)
 }
 
 // hasLabels refuses file systems on which there is nothing to label.

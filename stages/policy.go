@@ -91,13 +91,14 @@ func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
 		})
 	}
 	for _, todo := range r.state.Store.Policy.Relabel {
-		name := todo.Path
-		if r.Kernel != nil {
-			problems = append(problems, Problem{
-				Problem: name + " does not have its declared label everywhere",
-				Remedy:  "run restorecon -RFv " + name + " to see why, then: selinux-provision stage policy",
-			})
+		if r.Kernel == nil {
+			continue
 		}
+		problem, remedy := todo.String()+" does not have its declared label everywhere", "run: selinux-provision stage policy"
+		if todo.Reason != "" {
+			problem, remedy = problem+": "+todo.Reason, "mend that, or label it with relabel --from-policy --force, then run: selinux-provision stage policy"
+		}
+		problems = append(problems, Problem{Problem: problem, Remedy: remedy})
 	}
 	return problems, nil
 }

@@ -126,7 +126,7 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		return err
 	}
 	defer root.Close()
-	labels, scope, err := relabelLabels(ctx, root, f)
+	labels, scope, err := relabelLabels(ctx, root, f, func(problem string) { fmt.Fprintf(a.stderr, "selinux-provision: %s\n", problem) })
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 	return nil
 }
 
-// relabelLabels turns the flags into what the engine wants, and asks the kernel whether it knows the context.
-func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.Scope, error) {
+// relabelLabels turns the flags into what the engine wants, tells what of the file contexts cannot be used, and asks the kernel whether it knows the context.
+func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags, tell func(problem string)) (relabel.Labeler, relabel.Scope, error) {
 	switch {
 	case f.fromPolicy && f.context != "":
 		return nil, 0, usageError{errors.New("cannot use --context together with --from-policy: give one of them")}
@@ -226,6 +226,9 @@ func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags) (rela
 			}
 			return context // setting it says what is wrong with it
 		})
+		for _, p := range contexts.Problems() {
+			tell(printable.Text(p))
+		}
 		return relabel.FromPolicy(contexts, f.force), relabel.System, nil
 	}
 	label := f.context
@@ -437,6 +440,7 @@ func relabelLines(r relabel.Result) (lines, problems []string) {
 	add(r.Vanished, "%d gone meanwhile")
 	add(r.Skipped[relabel.Links], "%d NOT labelled: several names")
 	add(r.Skipped[relabel.Mounted], "%d NOT labelled: mounted over")
+	add(r.Skipped[relabel.Unusable], "%d NOT labelled: a line of the file contexts cannot be used")
 	add(r.FailedCount(), "%d FAILED")
 	seconds := max(r.Elapsed.Seconds(), 0.001)
 	lines = append(lines, fmt.Sprintf("%s: %d entries in %.2f s, %.0f a second: %s", printable.Text(r.Path), r.Seen, seconds, float64(r.Seen)/seconds,
@@ -456,6 +460,9 @@ func relabelLines(r relabel.Result) (lines, problems []string) {
 	if n := r.Skipped[relabel.Links]; n > 0 {
 		problem("%d files have several names, which may be outside of the tree, and were left alone: if nobody could make a hard link to a foreign "+
 			"file in there, run it again with --trust-links", n)
+	}
+	if n := r.Skipped[relabel.Unusable]; n > 0 {
+		problem("%d entries were left alone, because a line of the file contexts that may be meant for them cannot be used", n)
 	}
 	if n := r.Skipped[relabel.Mounted]; n > 0 {
 		problem("%d entries have something mounted on them and were left alone", n)

@@ -94,6 +94,7 @@ func rules() []rule {
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
 		{"mount table", saidOnlyIn("mountinfo", "internal/mounts")},
+		{"labels", toolRule("restorecon", "setfiles", "chcon", "matchpathcon", "fixfiles")},
 		{"locks", calledOnlyIn("Flock", "internal/hostfs")},
 		{"SELinux of containers", onlyIn("github.com/opencontainers/selinux/go-selinux", "internal/kernel")},
 		{"mount options of containers", onlyIn("github.com/opencontainers/selinux/go-selinux/label", "internal/secontext")},
@@ -293,6 +294,22 @@ func saidOnlyIn(word string, dirs ...string) func(source) []string {
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING && strings.Contains(literal.Value, word) {
 				findings = append(findings, fmt.Sprintf("%s: %s is for %s only", s.at(n), word, strings.Join(dirs, ", ")))
+			}
+			return true
+		})
+		return findings
+	}
+}
+
+// toolRule finds the names of tools that are not run, for the program does their work by itself. What a person is told to run is longer.
+func toolRule(tools ...string) func(source) []string {
+	return func(s source) (findings []string) {
+		if !s.isProduct() {
+			return nil
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING && slices.Contains(tools, strings.Trim(literal.Value, "\"`")) {
+				findings = append(findings, s.at(n)+": "+literal.Value+" is not run: package relabel labels files, and internal/filecontexts knows their labels")
 			}
 			return true
 		})
@@ -510,6 +527,9 @@ func TestRulesFind(t *testing.T) {
 		{"hostile text", "stages/a.go", `var _ = strconv.Quote(x)`, "not Quote: use printable.Text"},
 		{"hostile text", "stages/a.go", `var _ = printable.Quote(x)`, ""},
 		{"hostile text", "stages/a_test.go", `var _ = strconv.Quote(x)`, ""},
+		{"labels", "policystore/a.go", `var argv = []string{"restorecon", "-R"}`, `"restorecon" is not run`},
+		{"labels", "avc/a.go", `const remedy = "restorecon -RFv "`, ""},
+		{"labels", "vmtests/a.go", `const tool = "restorecon"`, ""},
 		{"names", "internal/util/a.go", "", "the name util says nothing"},
 		{"names", "internal/utility/a.go", "", ""},
 		{"no init", "stages/a.go", "func init() {}", "no func init"},

@@ -272,6 +272,15 @@ func (r *Root) Handle(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), r.Path(name)), nil
 }
 
+// Entry is Handle of the entry itself: of a link, not of what it leads to.
+func (r *Root) Entry(name string) (*os.File, error) {
+	fd, err := r.open(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), r.Path(name)), nil
+}
+
 // ReadFile reads a regular file of at most MaxFile bytes, links followed inside the root.
 func (r *Root) ReadFile(name string) ([]byte, error) {
 	f, err := r.OpenFile(name)

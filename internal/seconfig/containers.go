@@ -11,6 +11,7 @@ import (
 type Containers struct {
 	Process string
 	File    string // of volumes
+	ROFile  string // of what containers only read
 }
 
 // ContainerContexts is where a policy of the given type names the labels of containers, in the format that ParseContainers reads.
@@ -26,7 +27,7 @@ func ReadContainers(root *hostfs.Root, policyType string) (Containers, error) {
 	return ParseContainers(f)
 }
 
-// ParseContainers reads lxc_contexts: the label of a container's processes under "process", that of its files under "file". Lines are
+// ParseContainers reads lxc_contexts: the label of a container's processes under "process", that of its files under "file" and "ro_file". Lines are
 // KEY = "VALUE", and # or ; begins a comment (selinux_lxc_contexts_path(3); the format is libvirt's and Docker's). The last line counts.
 func ParseContainers(r io.Reader) (c Containers, err error) {
 	content, err := io.ReadAll(io.LimitReader(r, 1<<20))
@@ -45,6 +46,8 @@ func ParseContainers(r io.Reader) (c Containers, err error) {
 			c.Process = value
 		case "file":
 			c.File = value
+		case "ro_file":
+			c.ROFile = value
 		}
 	}
 	return c, nil

@@ -1,0 +1,183 @@
+package policystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
+	"github.com/selinux-provision/selinux-provision/relabel"
+)
+
+// relabelWait is how long a stage waits for whoever else labels files on the same file system: the boot goes on, and the next run does it.
+const relabelWait = time.Minute
+
+// labels gives what lies at declared paths the labels that the built policy has for it.
+type labels struct {
+	root       *hostfs.Root
+	contexts   *filecontexts.Contexts
+	declared   map[string]bool // the expressions of declared file contexts
+	containers []string        // the types that container runtimes give to files
+	canonical  func(context string) string
+}
+
+func (c *Compiler) labels(rec *Record) (*labels, error) {
+	contexts, err := filecontexts.Load(c.Root, rec.Type)
+	if err != nil {
+		return nil, err
+	}
+	policy := c.readPolicy(rec.Type, rec.Policy.File)
+	l := &labels{root: c.Root, contexts: contexts, declared: map[string]bool{}}
+	l.canonical = func(context string) string {
+		if own, known := policy.Canonical(context); known {
+			return own
+		}
+		return context // setting it says what is wrong with it
+	}
+	contexts.Rewrite(l.canonical)
+	for _, statement := range rec.Policy.FileContexts {
+		name, _ := fileconParts(statement)
+		l.declared[name] = true
+	}
+	runtimes, err := seconfig.ReadContainers(c.Root, rec.Type)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // an image without containers has none
+		return nil, fmt.Errorf("cannot tell the labels of containers' files: %w", err)
+	}
+	for _, context := range []string{runtimes.File, runtimes.ROFile} {
+		if context != "" {
+			l.containers = append(l.containers, secontext.Context(l.canonical(context)).Type())
+		}
+	}
+	return l, nil
+}
+
+// canonicalCIL gives a context in CIL with its type's own name.
+func (l *labels) canonicalCIL(cil string) string {
+	f := strings.SplitN(strings.TrimPrefix(cil, "("), " ", 4)
+	if len(f) < 4 {
+		return cil // no context at all
+	}
+	f[2] = secontext.Context(l.canonical(f[0] + ":" + f[1] + ":" + f[2] + ":s0")).Type()
+	return "(" + strings.Join(f, " ")
+}
+
+// apply labels what is meant by todo and says in words what was done. The error says what is missing.
+func (l *labels) apply(ctx context.Context, todo Relabel) (done string, err error) {
+	names := []string{todo.Path}
+	if todo.Begins != "" {
+		if names, err = l.beginning(todo.Path, todo.Begins); err != nil {
+			return "", err
+		}
+	}
+	var seen, set, left, mounts int64
+	var notes []string
+	for _, name := range names {
+		target, openErr := relabel.OpenIn(l.root, name, relabel.Declared)
+		var refused *relabel.RefusedError
+		switch {
+		case hostfs.NoFile(openErr):
+			continue
+		case errors.As(openErr, &refused):
+			notes = append(notes, refused.Error())
+			continue
+		case openErr != nil:
+			err = errors.Join(err, openErr)
+			continue
+		}
+		result, runErr := l.run(ctx, target, todo)
+		target.Close()
+		if runErr == nil {
+			runErr = l.root.Sync(name) // before the record says that it is done
+		}
+		err = errors.Join(err, runErr)
+		seen, set, mounts = seen+result.Seen, set+result.Set, mounts+int64(len(result.MountsBelow))
+		left += result.Skipped[relabel.Customized] + result.Skipped[relabel.Owned]
+	}
+	if err != nil {
+		return "", err
+	}
+	parts := []string{fmt.Sprintf("relabelled %d of %d entries", set, seen)}
+	if left > 0 {
+		parts = append(parts, fmt.Sprintf("%d left as a container or somebody else labelled them", left))
+	}
+	if mounts > 0 {
+		parts = append(parts, fmt.Sprintf("%d mounts below it not entered", mounts))
+	}
+	return strings.Join(slices.Concat(parts, notes, l.contexts.Problems()), "; "), nil
+}
+
+// beginning lists what is in a directory and has a name that begins so.
+func (l *labels) beginning(dir, begins string) (names []string, err error) {
+	entries, err := l.root.ReadDir(dir)
+	if err != nil && !hostfs.NoFile(err) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), begins) {
+			names = append(names, path.Join(dir, e.Name()))
+		}
+	}
+	return names, nil
+}
+
+func (l *labels) run(ctx context.Context, target *relabel.Target, todo Relabel) (relabel.Result, error) {
+	unlock, err := target.Lock(ctx, l.root, relabelWait, nil)
+	if err != nil {
+		return relabel.Result{}, err
+	}
+	defer unlock()
+	// Verify: nothing is called labelled that was not read back. Copying files up in the overlay of /etc is what whoever declares a path there
+	// asks for, if there is room.
+	result, err := target.Run(ctx, relabel.Options{Labels: l.forTree(target.Owned(l.root), todo), CopyUp: true, Verify: true})
+	if missing := result.Missing(); err == nil && missing != "" {
+		err = fmt.Errorf("%s: %s", result.Path, missing)
+	}
+	return result, err
+}
+
+// forTree gives the rule for what lies below a declared path. An entry of which a declared file context decides gets that context in full, if
+// the declaration has changed. Anything else gets the type that the policy has for it, as with restorecon, except what a container has
+// labelled, or somebody by hand: an image's customizable_types need not name the types of containers, and Flatcar's does not.
+func (l *labels) forTree(owned []string, todo Relabel) relabel.Labeler {
+	was := make([]string, len(todo.Was))
+	for i, cil := range todo.Was {
+		was[i] = l.canonicalCIL(cil)
+	}
+	return &declaredLabels{labels: l, owned: owned, was: was, todo: todo, inFull: relabel.FromPolicy(l.contexts, true), typeAlone: relabel.FromPolicy(l.contexts, false)}
+}
+
+type declaredLabels struct {
+	*labels
+	owned             []string // directories of container runtimes
+	was               []string // what declarations gave that are gone
+	todo              Relabel
+	inFull, typeAlone relabel.Labeler
+}
+
+func (d *declaredLabels) String() string { return d.typeAlone.String() + " and what is declared" }
+
+// Want is a relabel.Labeler's.
+func (d *declaredLabels) Want(name string, kind relabel.Kind, current string) (string, relabel.Reason) {
+	if protected.Owner(name) != "" || slices.ContainsFunc(d.owned, func(tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") }) {
+		return "", relabel.Owned
+	}
+	match, found := d.contexts.Find(name, kind.Column())
+	declared := found && d.declared[match.Expression]
+	context := secontext.Context(current)
+	switch {
+	case declared && d.todo.Declared, context.Check() == nil && slices.Contains(d.was, context.CIL()):
+		return d.inFull.Want(name, kind, current)
+	case !declared && slices.Contains(d.containers, context.Type()):
+		return "", relabel.Customized
+	}
+	return d.typeAlone.Want(name, kind, current)
+}
