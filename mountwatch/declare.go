@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
@@ -18,40 +22,63 @@ import (
 // generatedUnits is where systemd has the generator's drop-ins.
 const generatedUnits = "/run/systemd/generator"
 
-// Generate writes the drop-ins for the mounts that systemd is told to make into a generator's directory, systemd.generator(7). What
-// could not be understood is in the error; the rest is written all the same.
+// runtimeUnits is where what systemd's next reload is to see goes, and what the next boot does not have.
+const runtimeUnits = "/run/systemd/system"
+
+// Generate writes the drop-ins for the mounts that systemd is told to make into a generator's directory, systemd.generator(7), and the unit that
+// they call for. What could not be understood is in the error; the rest is written all the same.
 func Generate(root *hostfs.Root, host judge.Host, config Config, policy Policy, to string) (written int, skipped []declared.Skipped, err error) {
 	rules, err := judge.NewRules(config.Rules)
 	if err != nil {
 		return 0, nil, err
 	}
-	plan, skipped, failure := planned(root, host, rules, policy, LoadRecord(root))
-	failures := []error{failure}
-	for _, d := range plan {
-		name := d.Path(to)
-		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		if err := root.WriteFile(name, d.Content(), hostfs.Attributes{}); err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		written++
+	plan, skipped, failure := planned(root, host, rules, policy)
+	units, err := unitsOf(plan, host)
+	failures := []error{failure, err}
+	for _, name := range slices.Sorted(maps.Keys(units)) {
+		failures = append(failures, writeUnit(root, path.Join(to, name), units[name]))
 	}
-	return written, skipped, errors.Join(failures...)
+	return len(plan), skipped, errors.Join(failures...)
 }
 
-func planned(root *hostfs.Root, host judge.Host, rules *judge.Rules, policy Policy, record *Record) ([]declared.DropIn, []declared.Skipped, error) {
+// unitsOf gives what systemd is to read for a plan, by the names below a directory of units.
+func unitsOf(plan []declared.DropIn, host judge.Host) (map[string][]byte, error) {
+	units := map[string][]byte{}
+	if !host.SELinux {
+		return units, nil
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return units, err
+	}
+	units[declared.FirstUnit] = declared.FirstUnitContent(program)
+	for _, d := range plan {
+		units[d.Path("")] = d.Content()
+	}
+	return units, nil
+}
+
+func writeUnit(root *hostfs.Root, name string, content []byte) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return root.WriteFile(name, content, hostfs.Attributes{})
+}
+
+// planned gives the plan for all mounts that systemd is told to make; one of them as systemd itself has read it, if that is known.
+func planned(root *hostfs.Root, host judge.Host, rules *judge.Rules, policy Policy, known ...declared.Mount) ([]declared.DropIn, []declared.Skipped, error) {
 	if !host.SELinux {
 		return nil, nil, nil
 	}
 	all, err := declared.Find(root)
+	for _, m := range known {
+		all = append(slices.DeleteFunc(all, func(other declared.Mount) bool { return other.Unit == m.Unit }), m)
+	}
 	plan, skipped := declared.Plan(rules, declared.Host{
 		DefaultContext: host.DefaultContext,
 		Refused:        func(context string) string { return refusedByPolicy(policy, context) },
+		Device:         remount.SameDevice,
 		Mounted:        mountedContext,
-		Failed:         record.mayFail,
 	}, all)
 	return plan, skipped, err
 }
@@ -88,93 +115,123 @@ func mountedContext(what, where string) (context string, mounted bool) {
 	return m.Context(), true
 }
 
-// declare makes systemd's mount units have the options that the rules ask for. The generator has done it at the boot, unless the
-// configuration has changed since; then systemd runs it again, and what is still missing is written here.
+// declare makes systemd's mount units have what the rules ask for. The generator has done it at the boot, unless the configuration has changed
+// since; then systemd runs it again, and what is still missing is written here.
 func (w *Watcher) declare(ctx context.Context) {
 	if w.Systemd == nil {
 		return
 	}
-	plan, skipped, err := planned(w.Root, w.Host, w.rules, w.Policy, w.record)
+	plan, skipped, err := planned(w.Root, w.Host, w.rules, w.Policy)
 	if err != nil {
 		w.Report(Event{Kind: NotDeclared, Text: "not every declared mount could be read", Err: err})
 	}
 	for _, s := range skipped {
-		w.Report(Event{Kind: NotDeclared, Volume: Volume{Rule: s.Rule.Name, Mountpoint: s.Mount.Where, Source: s.Mount.What, FSType: s.Mount.Type},
-			Text: "its mount unit does not get the option context=: " + s.Reason})
+		w.Report(notDeclared(s))
 	}
-	stale, outdated := w.staleDropIns(plan)
-	if len(stale) == 0 && !outdated && w.haveAll(plan) {
-		return
+	units, err := unitsOf(plan, w.Host)
+	if err == nil && len(w.config.Rules) == 0 {
+		delete(units, declared.FirstUnit) // nobody asks for it
 	}
-	if err := w.writeDropIns(ctx, plan, stale); err != nil {
+	if err == nil {
+		err = w.declareUnits(ctx, plan, units)
+	}
+	if err != nil {
 		w.Report(Event{Kind: NotDeclared, Text: "systemd could not be told of the labels of its mounts", Err: err})
-		return
 	}
-	w.Report(Event{Kind: Declared, Text: fmt.Sprintf("%d mount units have the labels of the volumes", len(plan))})
 }
 
-func (w *Watcher) writeDropIns(ctx context.Context, plan []declared.DropIn, stale []string) error {
-	for _, name := range stale {
-		if err := w.Root.Remove(name); err != nil {
-			return err
-		}
-	}
+func notDeclared(s declared.Skipped) Event {
+	return Event{Kind: NotDeclared, Volume: Volume{Rule: s.Rule.Name, Mountpoint: s.Mount.Where, Source: s.Mount.What, FSType: s.Mount.Type},
+		Text: "its mount unit does not get the option context=: " + s.Reason}
+}
+
+func (w *Watcher) declareUnits(ctx context.Context, plan []declared.DropIn, units map[string][]byte) error {
+	stale, outdated := w.staleUnits(units)
 	s, err := w.Systemd(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.Reload(ctx); err != nil || w.haveAll(plan) {
-		return err
-	}
-	for _, d := range plan {
-		name := d.Path(remount.RuntimeUnits)
-		if err := w.Root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	changed := len(stale) > 0 || outdated || !w.haveAll(units)
+	if changed {
+		if err := w.writeUnits(ctx, s, units, stale); err != nil {
 			return err
 		}
-		if err := w.Root.WriteFile(name, d.Content(), hostfs.Attributes{}); err != nil {
+	}
+	// What is for a unit that systemd does not have is for nothing.
+	made := len(plan)
+	for _, d := range plan {
+		unit, err := s.Unit(ctx, d.Mount.Where)
+		if err != nil {
+			return err
+		}
+		if !unit.Exists {
+			made--
+			w.Report(notDeclared(declared.Skipped{Mount: d.Mount, Rule: d.Rule, Reason: "systemd has not made " + d.Mount.Unit + " of " + d.Mount.Source}))
+		}
+	}
+	if changed {
+		w.Report(Event{Kind: Declared, Text: fmt.Sprintf("%d mount units have the labels of the volumes", made)})
+	}
+	return nil
+}
+
+func (w *Watcher) writeUnits(ctx context.Context, s *systemd.Mounts, units map[string][]byte, stale []string) error {
+	for _, name := range stale {
+		if err := w.Root.Remove(name); err != nil {
+			return err
+		}
+	}
+	if err := s.Reload(ctx); err != nil || w.haveAll(units) {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(units)) {
+		if err := writeUnit(w.Root, path.Join(runtimeUnits, name), units[name]); err != nil {
 			return err
 		}
 	}
 	return s.Reload(ctx)
 }
 
-// haveAll tells whether systemd finds every drop-in.
-func (w *Watcher) haveAll(plan []declared.DropIn) bool {
-	for _, d := range plan {
-		content, err := w.Root.ReadFile(d.Path(remount.RuntimeUnits)) // which beats the generator's
+// haveAll tells whether systemd finds every unit and drop-in.
+func (w *Watcher) haveAll(units map[string][]byte) bool {
+	for name, want := range units {
+		content, err := w.Root.ReadFile(path.Join(runtimeUnits, name)) // which beats the generator's
 		if err != nil {
-			content, err = w.Root.ReadFile(d.Path(generatedUnits))
+			content, err = w.Root.ReadFile(path.Join(generatedUnits, name))
 		}
-		if err != nil || !bytes.Equal(content, d.Content()) {
+		if err != nil || !bytes.Equal(content, want) {
 			return false
 		}
 	}
 	return true
 }
 
-// staleDropIns gives our drop-ins that are not as planned, and whether the generator has some that it would not write again. A mount that
-// was made again through its unit has one that was not planned; it has done its work.
-func (w *Watcher) staleDropIns(plan []declared.DropIn) (stale []string, outdated bool) {
-	for _, dir := range []string{remount.RuntimeUnits, generatedUnits} {
-		wanted := map[string][]byte{}
-		for _, d := range plan {
-			wanted[d.Path(dir)] = d.Content()
-		}
+// staleUnits gives what of ours is not as planned, and whether the generator has some of it that it would not write again.
+func (w *Watcher) staleUnits(units map[string][]byte) (stale []string, outdated bool) {
+	for _, dir := range []string{runtimeUnits, generatedUnits} {
 		entries, err := w.Root.ReadDir(dir)
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
-			name := path.Join(dir, e.Name(), declared.DropInName)
-			content, err := w.Root.ReadFile(name)
-			if !strings.HasSuffix(e.Name(), ".mount.d") || err != nil || bytes.Equal(content, wanted[name]) {
+			name := e.Name()
+			if strings.HasSuffix(name, ".mount.d") {
+				options := path.Join(dir, name, declared.OptionsName)
+				name = path.Join(name, declared.DropInName)
+				if _, wanted := units[name]; !wanted && w.Root.Exists(options) {
+					stale = append(stale, options)
+				}
+			} else if name != declared.FirstUnit {
 				continue
 			}
-			if dir == generatedUnits {
+			content, err := w.Root.ReadFile(path.Join(dir, name))
+			switch want, wanted := units[name]; {
+			case err != nil || wanted && bytes.Equal(content, want):
+			case dir == generatedUnits:
 				outdated = true
-			} else {
-				stale = append(stale, name)
+			default:
+				stale = append(stale, path.Join(dir, name))
 			}
 		}
 	}

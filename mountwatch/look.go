@@ -184,7 +184,11 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 	for _, r := range config.Rules {
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)
-			volumes = append(volumes, Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted})
+			v := Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
+			if real := throughLink(root, &r); real != "" {
+				v.Reason, v.Remedy = "that path leads through a link to "+real+", and the kernel knows mounts by the real path only", "write in the rule: match: {mountpoint: "+real+"}"
+			}
+			volumes = append(volumes, v)
 		}
 	}
 	return volumes, nil

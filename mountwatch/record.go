@@ -106,41 +106,15 @@ type Record struct {
 	// Done are finished relabellings; in Dir, those of file systems without a UUID in RunDir. Written by the watcher at the end of each, read
 	// when the file system is mounted the next time.
 	Done []Done `json:"done,omitempty"`
-	// Failed are mounts that could not be made with their context; in Dir. Written by the watcher, read by the generator at the next boot, which
-	// must not give a volume an option that keeps it from being mounted. A reload of the watcher forgets them.
-	Failed []FailedMount `json:"failed,omitempty"`
 
 	saved  map[string][sha256.Size]byte // what is in the files, by name
 	buffer []byte                       // for the next time
 }
 
-// FailedMount is a mount that could not be made with a context.
-type FailedMount struct {
-	Mountpoint string    `json:"mountpoint"`
-	Context    string    `json:"context"`
-	When       time.Time `json:"when"`
-}
-
-// mayFail tells whether a mount could not be made with a context before.
-func (r *Record) mayFail(mountpoint, context string) bool {
-	return slices.ContainsFunc(r.Failed, func(f FailedMount) bool { return f.Mountpoint == mountpoint && f.Context == context })
-}
-
-// mounted remembers whether a mount could be made with a context.
-func (r *Record) mounted(mountpoint, context string, well bool) {
-	r.Failed = slices.DeleteFunc(r.Failed, func(f FailedMount) bool { return f.Mountpoint == mountpoint && f.Context == context })
-	if !well {
-		r.Failed = append(r.Failed, FailedMount{mountpoint, context, time.Now().UTC().Truncate(time.Second)})
-	}
-	if more := len(r.Failed) - maxDone; more > 0 {
-		r.Failed = slices.Delete(r.Failed, 0, more)
-	}
-}
-
 // LoadRecord reads the record. Anything that is wrong with a file makes it an empty one.
 func LoadRecord(root *hostfs.Root) *Record {
 	lasting, mounted := loadFile(root, doneFile), loadFile(root, mountsFile)
-	return &Record{Version: 1, Volumes: mounted.Volumes, Done: append(lasting.Done, mounted.Done...), Failed: lasting.Failed}
+	return &Record{Version: 1, Volumes: mounted.Volumes, Done: append(lasting.Done, mounted.Done...)}
 }
 
 func loadFile(root *hostfs.Root, name string) (r Record) {
@@ -153,7 +127,7 @@ func loadFile(root *hostfs.Root, name string) (r Record) {
 
 // save writes what is not as the files say.
 func (r *Record) save(root *hostfs.Root) error {
-	lasting, mounted := Record{Version: 1, Failed: r.Failed}, Record{Version: 1, Volumes: r.Volumes}
+	lasting, mounted := Record{Version: 1}, Record{Version: 1, Volumes: r.Volumes}
 	for _, d := range r.Done {
 		to := &lasting
 		if strings.HasPrefix(d.FileSystem, nameless) {
@@ -171,7 +145,7 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string, part *Record) err
 	}
 	r.buffer = content
 	sum := sha256.Sum256(content)
-	if _, err := root.Lstat(name); err != nil && len(part.Volumes)+len(part.Done)+len(part.Failed) == 0 || err == nil && r.inFile(root, name) == sum {
+	if _, err := root.Lstat(name); err != nil && len(part.Volumes)+len(part.Done) == 0 || err == nil && r.inFile(root, name) == sum {
 		return nil
 	}
 	if err := root.MkdirAll(dir, 0o755); err != nil {
@@ -203,10 +177,9 @@ func (r *Record) inFile(root *hostfs.Root, name string) [sha256.Size]byte {
 // would take several times its size in memory.
 func (r *Record) encode(out []byte) ([]byte, error) {
 	out = fmt.Appendf(out, `{"version": %d`, r.Version)
-	var failures [3]error
+	var failures [2]error
 	out, failures[0] = appendList(out, "volumes", r.Volumes)
 	out, failures[1] = appendList(out, "done", r.Done)
-	out, failures[2] = appendList(out, "failed", r.Failed)
 	return append(out, "}\n"...), errors.Join(failures[:]...)
 }
 

@@ -228,11 +228,16 @@ func TestStopWaitsForTheMount(t *testing.T) {
 	source := &late{show: make(chan struct{}), all: []*mounts.Mount{{Unique: 7, ID: 7, Device: mounts.Device{Major: 4095, Minor: 77}, Root: "/",
 		Mountpoint: "/srv/data", FSType: "ext4", Options: "rw", SuperOptions: "rw"}}}
 	working, goOn := make(chan struct{}), make(chan struct{})
+	begun := false
 	w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Source: source, Report: func(Event) {},
 		Load: func() (Config, error) {
 			return Config{Rules: []judge.Rule{{Name: "data", Match: judge.Match{Mountpoint: "/srv/data"}, Strategy: judge.Context}}}, nil
 		},
 		Systemd: func(context.Context) (*systemd.Mounts, error) {
+			if !begun { // it looks at what systemd is told to mount
+				begun = true
+				return nil, errors.New("no systemd")
+			}
 			close(working)
 			<-goOn
 			return nil, errors.New("no systemd")

@@ -17,6 +17,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
 )
@@ -128,7 +129,7 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 		}
 		if unit != nil {
 			unitName = unit.Name()
-			return unit.Do(ctx, v.rule, v.Context, keep)
+			return unit.Do(ctx, v.Context, keep, func(ctx context.Context) error { return w.mountFirst(ctx, s, unit.Name(), v.Context) })
 		}
 	}
 	again, err := remount.Prepare(v.mount, v.Context)
@@ -138,6 +139,24 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 	defer again.Close()
 	err = again.Do(ctx, keep)
 	return again.Unmounted(), err
+}
+
+// mountFirst has a mount made with a context before systemd makes it without, in a unit of its own: what serves the file system must not be a
+// process of the watcher's.
+func (w *Watcher) mountFirst(ctx context.Context, s *systemd.Mounts, mountUnit, context string) error {
+	if err := (firstNote{Context: context}).write(w.Root, mountUnit); err != nil {
+		return err
+	}
+	err := s.Start(ctx, declared.FirstInstance(mountUnit))
+	note, noted := readFirst(w.Root, mountUnit)
+	switch {
+	case !noted: // it has done its work
+	case note.Failed != "":
+		err = errors.New(note.Failed)
+	case err == nil:
+		err = errors.New("it was not tried: see the journal of " + declared.FirstInstance(mountUnit))
+	}
+	return errors.Join(err, w.Root.Remove(firstName(mountUnit)))
 }
 
 // elsewhere says who else has the superblock mounted, so that it would stay when this mount goes. Copies that follow this mount go with
@@ -183,9 +202,6 @@ func (w *Watcher) remounted(ctx context.Context, r remountResult) {
 	w.remounts.queue = w.remounts.queue[1:]
 	v := r.volume
 	old := keyOf(v.mount)
-	if r.unmounted {
-		w.record.mounted(v.Mountpoint, v.Context, r.err == nil)
-	}
 	if r.err == nil {
 		w.Report(Event{Kind: Remounted, Volume: v.Volume, Took: r.took})
 	}
@@ -231,7 +247,6 @@ func withoutEffect(v *volume, now *mounts.Mount) (state State, code judge.Code, 
 }
 
 func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy string) {
-	const again = "then: systemctl reload selinux-provision-mountwatch"
 	var (
 		impossible *remount.ImpossibleError
 		lost       *remount.LostError
@@ -241,13 +256,13 @@ func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy 
 		return Failed, CodeLost, err.Error(), "mount it by hand; see the journal and \"dmesg\""
 	case errors.Is(err, remount.ErrBusy):
 		return Refused, CodeBusy, "it needs the option context=, and so to be mounted again, and " + err.Error(),
-			"stop what uses it (fuser -vm " + remount.Word(v.Mountpoint) + "), " + again + "; or reboot"
+			"stop what uses it (fuser -vm " + remount.Word(v.Mountpoint) + "), " + tryAgain + "; or reboot"
 	case errors.As(err, &impossible):
 		return Refused, CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
 			"unmount it and mount it with -o " + remount.Word(secontext.Context(v.Context).MountOption())
 	}
 	return Failed, CodeRemountFailed, "it could not be mounted with the option context=, and is mounted as before: " + err.Error(),
-		"see \"dmesg\" for what the kernel says; " + again
+		"see \"dmesg\" for what the kernel says; " + tryAgain
 }
 
 // unmounted is what is written down of a file system before it is unmounted.

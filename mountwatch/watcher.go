@@ -296,7 +296,7 @@ func (w *Watcher) begin(ctx context.Context) error {
 		w.remounts.do = w.remount
 	}
 	w.relabels.jobs, w.relabels.busy = map[key]*relabelJob{}, map[string]bool{}
-	for _, dir := range []string{Dir, RunDir, unmountedDir} {
+	for _, dir := range []string{Dir, RunDir, unmountedDir, firstDir} {
 		if _, err := w.Root.Sweep(dir); err != nil {
 			return fmt.Errorf("cannot remove what an earlier run left behind: %w", err)
 		}
@@ -308,6 +308,7 @@ func (w *Watcher) begin(ctx context.Context) error {
 			w.gaveUp[attempt{v.Mountpoint, v.Context}] = &refusal{mount: key{v.MountID, v.device()}, Volume: *v}
 		}
 	}
+	w.forgetFirst(false)
 	w.recover(ctx)
 	w.declare(ctx)
 	return nil
@@ -333,7 +334,8 @@ func (w *Watcher) reload(ctx context.Context) {
 		return
 	}
 	w.Report(Event{Kind: ConfigRead, Text: fmt.Sprintf("%d rules for volumes", len(w.config.Rules))})
-	w.gaveUp, w.failed, w.record.Failed = map[attempt]*refusal{}, map[key]*Volume{}, nil // what was in the way may be gone
+	w.gaveUp, w.failed = map[attempt]*refusal{}, map[key]*Volume{} // what was in the way may be gone
+	w.forgetFirst(true)
 	w.remounts.begun = map[string][]time.Time{}
 	w.declare(ctx)
 	if w.table != nil {
@@ -413,6 +415,7 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 			}
 			break
 		}
+		w.failedFirst(v)
 		if given := w.givenUp(v); given != nil {
 			if verdict.OrRelabel && given.Code != CodeLost {
 				w.relabel(ctx, v, verdict)

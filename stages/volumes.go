@@ -91,7 +91,10 @@ func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.
 				s.Problems = append(s.Problems, Problem{name + " is for all containers, but a file that one of them makes will be its own",
 					"set policy.shared_volumes: true, or strategy: context for this volume"})
 			}
-		case mountwatch.NotMounted: // it may come
+		case mountwatch.NotMounted: // it may come, unless it never can
+			if v.Reason != "" {
+				s.Problems = append(s.Problems, Problem{name + " is never met: " + v.Reason, v.Remedy})
+			}
 		case mountwatch.LeftAlone: // nobody is to do anything about it
 		case mountwatch.Remounting, mountwatch.Relabelling:
 			s.Problems = append(s.Problems, Problem{fmt.Sprintf("%s does not have its label yet (%s)", name, v.State), "wait for it"})

@@ -241,7 +241,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.manCommand())
 	root.AddCommand(a.completionCommand())
 	root.AddCommand(a.denialsCommand())
-	root.AddCommand(a.guardCommand())
+	root.AddCommand(a.guardCommand(), a.mountFirstCommand())
 	root.AddCommand(a.relabelCommand())
 	root.AddCommand(a.readinessCommand())
 	root.AddCommand(a.watchCommand())

@@ -115,6 +115,52 @@ func (a *app) watcher(h *stages.Host) (*mountwatch.Watcher, error) {
 	return w, nil
 }
 
+// mountFirstCommand is for a unit that the generator makes.
+func (a *app) mountFirstCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "mount-first MOUNTPOINT", Short: "Mount with its label what systemd is about to mount", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.command = "mount-first"
+			// Whatever happens here, systemd goes on with the mount, and nobody has to look after this unit.
+			report := a.volumeReporter()
+			if err := a.mountFirst(cmd.Context(), args[0], report); err != nil {
+				report(mountwatch.Event{Kind: mountwatch.NotDeclared, Text: "systemd mounts " + args[0] + " as it is declared", Err: err})
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) mountFirst(ctx context.Context, point string, report func(mountwatch.Event)) error {
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	if h.Kernel == nil {
+		return nil
+	}
+	declared, err := h.Declared()
+	if err != nil {
+		return err
+	}
+	config, err := h.WatchConfig(declared)
+	if err != nil {
+		return err
+	}
+	host, err := h.MountHost()
+	if err != nil {
+		return err
+	}
+	s, err := systemd.OpenMounts(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	first := &mountwatch.First{Root: h.Root, Host: host, Config: config, Policy: h.MountPolicy(), Systemd: s, Report: report}
+	return first.Mount(ctx, point)
+}
+
 func (a *app) waitFor(ctx context.Context, name string) error {
 	h, closeHost, err := a.host()
 	if err != nil {
@@ -309,5 +355,5 @@ func generate(to string, log io.Writer) {
 	for _, s := range skipped {
 		say(6, "%s is mounted without its label: %s", s.Mount.Where, s.Reason)
 	}
-	say(6, "%d mount units have a label [%d ms]", written, time.Since(begin).Milliseconds())
+	say(6, "%d mounts are made with their label [%d ms]", written, time.Since(begin).Milliseconds())
 }

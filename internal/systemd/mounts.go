@@ -3,11 +3,14 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"math"
+	"os"
 	"path"
 	"slices"
+	"strings"
+	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
-	"github.com/coreos/go-systemd/v22/unit"
 )
 
 // Mounts is a connection to systemd for work on its mount units. Close it when the work is done: systemd tells every connection
@@ -24,12 +27,42 @@ type MountUnit struct {
 	Active bool
 	// Forces tells whether systemd would unmount it lazily or by force.
 	Forces bool
+	// What, Type and Options are what it would mount, as systemd has read its files, or what is mounted there. Bytes that are not UTF-8 come
+	// as "\\xNN".
+	What, Type, Options string
+	// DirectoryMode is for the mountpoint, where it has to be made, and Limit how long the mount may take; 0 is without end.
+	DirectoryMode os.FileMode
+	Limit         time.Duration
+	// Automount tells whether an automount unit has it made when somebody looks at the mountpoint.
+	Automount bool
+	// Exists tells whether there is such a unit.
+	Exists bool
+	// after are the units that this one comes after.
+	after []string
 	// NeededBy are the running units that systemd stops when this one stops, or that cannot be without it.
 	NeededBy []string
 }
 
-// MountUnitName gives the name that systemd has for the unit of a mount point.
-func MountUnitName(point string) string { return unit.UnitNamePathEscape(point) + ".mount" }
+// MountUnitName gives the name that systemd has for the unit of a mount point (systemd-escape --path). The one of go-systemd (v22.7.0,
+// unit.UnitNamePathEscape) writes one digit for a tab, where systemd has two.
+func MountUnitName(point string) string {
+	name := strings.Trim(path.Clean("/"+point), "/")
+	if name == "" {
+		return "-.mount"
+	}
+	var b strings.Builder
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == '/':
+			b.WriteByte('-')
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == ':', c == '_', c == '.' && i > 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		}
+	}
+	return b.String() + ".mount"
+}
 
 // OpenMounts connects to systemd.
 func OpenMounts(ctx context.Context) (*Mounts, error) {
@@ -50,7 +83,10 @@ func (m *Mounts) Unit(ctx context.Context, point string) (MountUnit, error) {
 	if err != nil {
 		return u, fmt.Errorf("cannot ask systemd about %s: %w", u.Name, ended(ctx, err))
 	}
-	u.Active = properties["ActiveState"] == "active"
+	u.Active, u.Exists = properties["ActiveState"] == "active", properties["LoadState"] == "loaded"
+	by, _ := properties["TriggeredBy"].([]string)
+	u.Automount = slices.ContainsFunc(by, func(name string) bool { return path.Ext(name) == ".automount" })
+	u.after, _ = properties["After"].([]string)
 	if fragment, _ := properties["FragmentPath"].(string); fragment != "" && properties["LoadState"] == "loaded" {
 		dropIns, _ := properties["DropInPaths"].([]string)
 		u.Files = append([]string{fragment}, dropIns...)
@@ -58,6 +94,15 @@ func (m *Mounts) Unit(ctx context.Context, point string) (MountUnit, error) {
 	mount, err := m.conn.GetUnitTypePropertiesContext(ctx, u.Name, "Mount")
 	if err != nil {
 		return u, fmt.Errorf("cannot ask systemd about %s: %w", u.Name, ended(ctx, err))
+	}
+	u.What, _ = mount["What"].(string)
+	u.Type, _ = mount["Type"].(string)
+	u.Options, _ = mount["Options"].(string)
+	if mode, ok := mount["DirectoryMode"].(uint32); ok {
+		u.DirectoryMode = os.FileMode(mode & 0o777)
+	}
+	if limit, ok := mount["TimeoutUSec"].(uint64); ok && limit < math.MaxInt64/1000 {
+		u.Limit = time.Duration(limit) * time.Microsecond
 	}
 	u.Forces = mount["LazyUnmount"] == true || mount["ForceUnmount"] == true
 
@@ -94,7 +139,7 @@ func (m *Mounts) Stop(ctx context.Context, name string) error {
 	return m.job(ctx, "stop", m.conn.StopUnitContext, name)
 }
 
-// Start mounts a unit, and nothing else: what it needs was started when it was mounted before.
+// Start starts a unit, and nothing else: what a mount needs was started when it was mounted before.
 func (m *Mounts) Start(ctx context.Context, name string) error {
 	return m.job(ctx, "start", m.conn.StartUnitContext, name)
 }
@@ -103,6 +148,43 @@ func (m *Mounts) job(ctx context.Context, verb string, call func(context.Context
 	ctx, cancel := context.WithTimeoutCause(ctx, jobLimit, fmt.Errorf("it did not end within %s", jobLimit))
 	defer cancel()
 	return job(ctx, verb, "ignore-dependencies", call, name)
+}
+
+// Turn waits until systemd has nothing to do any more for the units that a mount comes after, but for one: then it would make the mount. It
+// tells whether the mount is still to be made; systemd gives that up if something fails that the mount needs.
+func (m *Mounts) Turn(ctx context.Context, u MountUnit, but string) (bool, error) {
+	for wait := turnAgain; ; wait = min(2*wait, time.Second) {
+		jobs, err := m.conn.ListJobsContext(ctx)
+		if err != nil {
+			return false, fmt.Errorf("cannot ask systemd about its jobs: %w", ended(ctx, err))
+		}
+		if wanted, turn := turnOf(u, but, jobs); !wanted || turn {
+			return wanted, nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// turnAgain is how long to wait at first before systemd is asked again.
+const turnAgain = 20 * time.Millisecond
+
+// turnOf tells whether a unit is to be started, and whether only one other unit keeps it waiting.
+func turnOf(u MountUnit, but string, jobs []systemd.JobStatus) (wanted, turn bool) {
+	turn = true
+	for _, j := range jobs {
+		switch {
+		case j.JobType == "nop" || j.Unit == but:
+		case j.Unit == u.Name:
+			wanted = wanted || j.JobType == "start" || j.JobType == "restart"
+		case slices.Contains(u.after, j.Unit):
+			turn = false
+		}
+	}
+	return wanted, turn
 }
 
 // Reload makes systemd run its generators and read all units again.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 )
 
@@ -104,5 +105,42 @@ func TestContextEndsCalls(t *testing.T) {
 	}
 	if err := RestartUnit(ctx, "selinux-provision-test-none.service"); err == nil {
 		t.Error("a unit was restarted under a context that had ended")
+	}
+}
+
+// The names are those of systemd-escape(1), which a host without systemd does not have.
+func TestMountUnitName(t *testing.T) {
+	for point, want := range map[string]string{
+		"/": "-.mount", "/srv/data": "srv-data.mount", "/srv//a b/": `srv-a\x20b.mount`, "/srv/a-b": `srv-a\x2db.mount`, "/.snap/.x": `\x2esnap-.x.mount`,
+		"/a\tb": `a\x09b.mount`, `/a\b`: `a\x5cb.mount`, "/é@x": `\xc3\xa9\x40x.mount`, "/a:b_c.d": "a:b_c.d.mount",
+	} {
+		if got := MountUnitName(point); got != want {
+			t.Errorf("%q is %s, and systemd has %s", point, got, want)
+		}
+	}
+}
+
+// A mount's turn has come when nothing that it comes after has a job, but for the unit that asks.
+func TestTurn(t *testing.T) {
+	u := MountUnit{Name: "srv-data.mount", after: []string{"dev-vdb.device", "systemd-fsck@dev-vdb.service", "first@srv-data.service", "-.mount"}}
+	job := func(unit, kind string) systemd.JobStatus { return systemd.JobStatus{Unit: unit, JobType: kind} }
+	mount, self := job("srv-data.mount", "start"), job("first@srv-data.service", "start")
+	for name, c := range map[string]struct {
+		jobs         []systemd.JobStatus
+		wanted, turn bool
+	}{
+		"now":            {[]systemd.JobStatus{mount, self, job("other.service", "start")}, true, true},
+		"a disk":         {[]systemd.JobStatus{job("dev-vdb.device", "start"), mount, self}, true, false},
+		"a check":        {[]systemd.JobStatus{mount, self, job("systemd-fsck@dev-vdb.service", "start")}, true, false},
+		"one that stops": {[]systemd.JobStatus{mount, self, job("-.mount", "stop")}, true, false},
+		"nothing to do":  {[]systemd.JobStatus{mount, self, job("-.mount", "nop")}, true, true},
+		"given up":       {[]systemd.JobStatus{self, job("dev-vdb.device", "start")}, false, false},
+		"restart":        {[]systemd.JobStatus{job("srv-data.mount", "restart"), self}, true, true},
+		"to be stopped":  {[]systemd.JobStatus{job("srv-data.mount", "stop"), self}, false, true},
+		"none":           {nil, false, true},
+	} {
+		if wanted, turn := turnOf(u, "first@srv-data.service", c.jobs); wanted != c.wanted || turn != c.turn {
+			t.Errorf("%s: wanted %v, turn %v", name, wanted, turn)
+		}
 	}
 }

@@ -1,14 +1,13 @@
-// Package declared knows the mounts that systemd is told to make: the lines of /etc/fstab and the mount units. It gives each one
-// that a rule is meant for a drop-in with the option context=, so that its very first mount is right.
+// Package declared knows the mounts that systemd is told to make: the lines of /etc/fstab and the mount units. It tells which of them are
+// to be mounted with the option context= from the start, and what systemd must be told for that.
 //
 // Find reads the files that systemd itself will read, and Plan is a pure function of them; a generator calls both before systemd has
-// read any unit, and the watcher again when the configuration has changed.
+// read any unit, the watcher again when the configuration has changed, and who makes such a mount once more, right before it.
 //
 // Do not use it to find out what is mounted: package mounts looks at the kernel.
 package declared
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -27,7 +26,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 )
 
-// Mount is a mount that systemd is told to make. Its texts are as systemd's unit files have them: "%" is doubled.
+// Mount is a mount that systemd is told to make. Its texts are as systemd takes them, after all escapes.
 type Mount struct {
 	Unit    string // "var-lib-data.mount"
 	Where   string // absolute
@@ -50,11 +49,10 @@ func (m *Mount) Option(name string) (value string, ok bool) {
 
 // Names tells whether what is mounted is what this unit mounts.
 func (m *Mount) Names(mounted *mounts.Mount) bool {
-	what := single(m.What)
-	if what == mounted.Source {
+	if m.What == mounted.Source {
 		return true
 	}
-	resolved, err := filepath.EvalSymlinks(device(what))
+	resolved, err := filepath.EvalSymlinks(device(m.What))
 	if err != nil || mounted.Device.Major == 0 {
 		return false
 	}
@@ -79,7 +77,7 @@ func Find(root *hostfs.Root) ([]Mount, error) {
 	found := map[string]Mount{}
 	content, err := root.ReadFile("/etc/fstab")
 	if err == nil {
-		lines, err := ParseFstab(bytes.NewReader(content))
+		lines, err := fromFstab(root, bytes.NewReader(content))
 		failures = append(failures, err)
 		for _, m := range lines {
 			if _, twice := found[m.Unit]; twice {
@@ -185,7 +183,7 @@ func FromFiles(root *hostfs.Root, name string, files []string) (Mount, error) {
 // readFiles takes over what a unit's files set. A drop-in that is masked counts for nothing.
 func (m *Mount) readFiles(root *hostfs.Root, files []string) error {
 	for _, file := range files {
-		if path.Base(file) == DropInName || masked(root, file) {
+		if ours := path.Base(file); ours == DropInName || ours == OptionsName || masked(root, file) {
 			continue
 		}
 		content, err := root.ReadFile(file)
@@ -214,7 +212,8 @@ func (m *Mount) read(from io.Reader) error {
 		if o.Section != "Mount" {
 			continue
 		}
-		value := strings.ReplaceAll(o.Value, "\\\n", " ") // a line that goes on, systemd.syntax(7)
+		// A line may go on, systemd.syntax(7). Of systemd's specifiers only "%%" is known here: nothing that matters has another one.
+		value := strings.ReplaceAll(strings.ReplaceAll(o.Value, "\\\n", " "), "%%", "%")
 		switch o.Name {
 		case "What":
 			m.What = value
@@ -229,61 +228,99 @@ func (m *Mount) read(from io.Reader) error {
 	return nil
 }
 
-// ParseFstab reads lines of fstab(5), at most 1 MiB of them. Those that cannot be understood are in the error.
-func ParseFstab(r io.Reader) ([]Mount, error) {
-	var (
-		all      []Mount
-		failures []error
-		lines    = bufio.NewScanner(io.LimitReader(r, 1<<20))
-	)
-	lines.Buffer(nil, 1<<16)
-	for n := 1; lines.Scan(); n++ {
-		fields := strings.FieldsFunc(lines.Text(), func(r rune) bool { return r == ' ' || r == '\t' }) // not the other spaces of Unicode
-		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+// fromFstab gives the mounts that systemd-fstab-generator makes of fstab, with the names of their units.
+func fromFstab(root *hostfs.Root, r io.Reader) (all []Mount, err error) {
+	lines, err := mounts.ParseFstab(r)
+	places := newFollower(root)
+	for _, line := range lines {
+		if line.Type == "swap" || line.Type == "autofs" || !strings.HasPrefix(line.Where, "/") {
 			continue
 		}
-		if len(fields) < 2 {
-			failures = append(failures, fmt.Errorf("cannot use /etc/fstab:%d: it has only one field", n))
-			continue
+		m := Mount{Where: places.follow(simple(line.Where)), What: line.What, Type: line.Type, Options: line.Options, Source: fmt.Sprintf("/etc/fstab:%d", line.Line)}
+		if m.Where != path.Clean(m.Where) || strings.ContainsAny(m.Where, "\n\r") {
+			continue // systemd makes no unit of it, or one that it cannot read
 		}
-		for len(fields) < 4 {
-			fields = append(fields, "")
-		}
-		where := unescape(fields[1])
-		if fields[2] == "swap" || !strings.HasPrefix(where, "/") || strings.ContainsRune(where, 0) {
-			continue
-		}
-		where = path.Clean(where)
-		all = append(all, Mount{
-			Unit: systemd.MountUnitName(where), Where: where,
-			What: doubled(unescape(fields[0])), Type: doubled(unescape(fields[2])), Options: doubled(unescape(fields[3])),
-			Source: fmt.Sprintf("/etc/fstab:%d", n),
-		})
+		m.Unit = systemd.MountUnitName(m.Where)
+		all = append(all, m)
 	}
-	if err := lines.Err(); err != nil {
-		failures = append(failures, fmt.Errorf("cannot read /etc/fstab: %w", err))
-	}
-	return all, errors.Join(failures...)
+	return all, err
 }
 
-// unescape reads fstab's octal escapes: \040 is a space.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && digit(s[i+1], '3') && digit(s[i+2], '7') && digit(s[i+3], '7') {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+// simple removes what a path does not need, but for "..": where that leads depends on links.
+func simple(name string) string {
+	parts := slices.DeleteFunc(strings.Split(name, "/"), func(part string) bool { return part == "" || part == "." })
+	return "/" + strings.Join(parts, "/")
 }
 
-func digit(c, last byte) bool { return c >= '0' && c <= last }
+// Follow gives the place that a path leads to: systemd-fstab-generator follows links, also where the end is not there yet, and names the unit by
+// what it finds. A path that it cannot follow stays as it is.
+func Follow(root *hostfs.Root, name string) string { return newFollower(root).follow(name) }
 
-// doubled escapes what systemd would read as a specifier.
-func doubled(s string) string { return strings.ReplaceAll(s, "%", "%%") }
+// follower follows paths. It does not look beyond a mountpoint whose server may not answer, nor at one that waits for its automount: that
+// could take for ever, and whatever is mounted there has the real path.
+type follower struct {
+	root  *hostfs.Root
+	waits []string
+}
 
-// single takes the escapes of doubled back. A specifier of systemd's stays as it is: nothing that matters here has one.
-func single(s string) string { return strings.ReplaceAll(s, "%%", "%") }
+func newFollower(root *hostfs.Root) follower {
+	f := follower{root: root}
+	if !root.IsHost() {
+		return f
+	}
+	all, err := mounts.Read()
+	if err != nil {
+		return f // then nothing is known to keep anybody waiting
+	}
+	for _, m := range all {
+		if m.Device.Major == 0 && !slices.Contains([]string{"tmpfs", "ramfs", "overlay", "btrfs", "devtmpfs", "proc", "sysfs"}, m.FSType) {
+			f.waits = append(f.waits, m.Mountpoint)
+		}
+	}
+	return f
+}
+
+func (f follower) follow(name string) string {
+	done, rest, blind := "/", strings.Split(name, "/"), false
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			if blind {
+				return name
+			}
+			done = path.Dir(done)
+			continue
+		}
+		next := path.Join(done, part)
+		if blind = blind || slices.Contains(f.waits, next); !blind {
+			info, err := f.root.Lstat(next)
+			switch {
+			case hostfs.Missing(err):
+				blind = true
+			case err != nil:
+				return name
+			case info.Mode&fs.ModeSymlink != 0:
+				target, err := f.root.Readlink(next)
+				if links++; err != nil || links > maxLinks {
+					return name
+				}
+				if path.IsAbs(target) {
+					done = "/"
+				}
+				rest = append(strings.Split(target, "/"), rest...)
+				continue
+			case len(rest) > 0 && !info.Mode.IsDir():
+				return name
+			}
+		}
+		done = next
+	}
+	return done
+}
+
+// maxLinks is how many links systemd follows in one path.
+const maxLinks = 32

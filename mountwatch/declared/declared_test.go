@@ -3,6 +3,7 @@ package declared
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,10 +84,10 @@ broken
 	}
 	want := []string{
 		`srv-data.mount /srv/data LABEL=data ext4 [noatime,x-systemd.automount,context="u:r:t:s0:c1,c2"] /etc/fstab:3`,
-		`srv-nfs.mount /srv/nfs server:/export%%1 nfs4 [vers=4.2] /etc/fstab:5`,
+		`srv-nfs.mount /srv/nfs server:/export%1 nfs4 [vers=4.2] /etc/fstab:5`,
 		`srv-overridden.mount /srv/overridden /dev/disk/by-label/o xfs [nodev,noexec] /etc/systemd/system/srv-overridden.mount`,
 		`srv-trailing.mount /srv/trailing /dev/vdg vfat [uid=7] /etc/fstab:12`,
-		`srv-vendor.mount /srv/vendor tmpfs tmpfs [mode=1777,   size=50%%] /usr/lib/systemd/system/srv-vendor.mount`,
+		`srv-vendor.mount /srv/vendor tmpfs tmpfs [mode=1777,   size=50%] /usr/lib/systemd/system/srv-vendor.mount`,
 		`srv-with\x20space.mount /srv/with space /dev/vdb xfs [] /etc/fstab:4`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -152,12 +153,18 @@ func TestPlan(t *testing.T) {
 		{"by UUID", []judge.Rule{rule(judge.Match{UUID: "ABC-1"})}, as(func(m *Mount) { m.What = `UUID=abc-1` }), `noatime,nodev,context="` + shared + `"`, ""},
 		{"by UUID of another", []judge.Rule{rule(judge.Match{UUID: "ABC-2"})}, as(func(m *Mount) { m.What = `UUID=abc-1` }), "", ""},
 		{"by source", []judge.Rule{rule(judge.Match{Source: "/dev/disk/by-label/*"})}, as(func(m *Mount) { m.What = "LABEL=data" }), `noatime,nodev,context="` + shared + `"`, ""},
-		{"NFS", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What, m.Type, m.Options = "s:/x%%", "nfs4", "vers=4.2" }),
+		{"NFS", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What, m.Type, m.Options = "s:/x%", "nfs4", "vers=4.2" }),
 			`vers=4.2,nosharecache,context="` + shared + `"`, ""},
 		{"SMB", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.What, m.Type, m.Options = "//s/x", "cifs", "nosharesock,guest" }),
 			`nosharesock,guest,context="` + shared + `"`, ""},
-		{"percent", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "size=50%%" }), `size=50%%,context="` + shared + `"`, ""},
-		{"its own", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = `context="` + private + `",nodev` }), "", "it has a context= of its own"},
+		{"percent", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "size=50%" }), `size=50%,context="` + shared + `"`, ""},
+		{"its own", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = `context="` + private + `",nodev` }), "", "it has context=" + private + " of its own"},
+		{"defcontext", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = `noatime,defcontext="u:r:t:s0:c1,c2"` }), "", "it has defcontext=u:r:t:s0:c1,c2 of its own"},
+		{"rootcontext", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "rootcontext=u:r:t:s0" }), "", "it has rootcontext=u:r:t:s0 of its own"},
+		{"fscontext", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "fscontext=u:r:t:s0" }), `fscontext=u:r:t:s0,context="` + shared + `"`, ""},
+		{"what only systemd reads", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "noauto,nofail,x-systemd.automount,ro,auto" }), `x-systemd.automount,ro,context="` + shared + `"`, ""},
+		{"percent and backslash", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = `username=CORP\svc,x=%h` }), `username=CORP\svc,x=%h,context="` + shared + `"`, ""},
+		{"a long name", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Unit = strings.Repeat("x", 230) + ".mount" }), "", "the name of its unit is too long"},
 		{"bind", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "bind" }), "", "it is a bind mount"},
 		{"rbind", []judge.Rule{at("/srv/data")}, as(func(m *Mount) { m.Options = "rbind,ro" }), "", "it is a bind mount"},
 		{"relabel", []judge.Rule{with(at("/srv/data"), func(r *judge.Rule) { r.Strategy = judge.Relabel })}, disk, "", "its files are to be labelled"},
@@ -265,10 +272,6 @@ func TestPlanDoubts(t *testing.T) {
 	if plan, skipped := Plan(r, h, []Mount{{Where: "/srv/home", What: "LABEL=data", Type: "ext4"}}); len(plan) != 1 {
 		t.Error(skipped)
 	}
-	own := Mount{What: "/dev/vdb", Options: `nodev,context="u:r:t:s0:c1,c2"`}
-	if got := Options(&own, ""); got != own.Options {
-		t.Errorf("what was there before comes back as %s", got)
-	}
 }
 
 // Mounts of one server have a superblock each.
@@ -290,11 +293,8 @@ func TestDropIn(t *testing.T) {
 		t.Error(got)
 	}
 	options, err := unit.DeserializeOptions(strings.NewReader(string(d.Content())))
-	if err != nil || len(options) != 1 || options[0].Section != "Mount" || options[0].Name != "Options" || options[0].Value != `nodev,context="`+private+`"` {
+	if err != nil || len(options) != 2 || fmt.Sprint(options[0].Name, options[1].Name) != "Wants"+"After" || options[0].Section != "Unit" || options[1].Value != "selinux-provision-mount@%p.service" {
 		t.Errorf("%v %v\n%s", options, err, d.Content())
-	}
-	if got := Options(&m, ""); got != "nodev" {
-		t.Error(got)
 	}
 	mounted := &mounts.Mount{Source: "/dev/vdb"}
 	if !m.Names(mounted) || m.Names(&mounts.Mount{Source: "/dev/vdc", Device: mounts.Device{Major: 4095, Minor: 77}}) {
@@ -302,10 +302,124 @@ func TestDropIn(t *testing.T) {
 	}
 }
 
-func FuzzParseFstab(f *testing.F) {
+// Fstab is read as systemd's own generator reads it: held against what that makes of the same lines.
+//
+// Proves V17.
+func TestFstabLikeSystemd(t *testing.T) {
+	const generator = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
+	if _, err := os.Stat(generator); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("this test needs %s, from the package systemd", generator)
+		}
+		t.Skipf("this test needs %s", generator)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"real/below", "a b", "chain"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{"link": "real", "up": "chain/../link/below", "absolute": dir + "/real", "nowhere": "missing/place", "round": "round", "chain/file-link": "../file"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.ReplaceAll(`//files/share DIR/share cifs username=CORP\\\\svc-backup,password=a\040b,uid=10\0541000,x=%h\134z 0 0
+LABEL="my\040data" DIR/a\040b/x ext4 noatime,x-systemd.automount 0 2
+UUID=AbC DIR/with\011tab auto defaults,nofail,context="u:r:t:s0:c1,c2" 0 0
+/dev/vdb relative ext4 defaults
+tmpfs DIR/t tmpfs size=50%,mode=1777
+/dev/vdc DIR/dup ext4 a
+/dev/vdd DIR/dup ext4 b
+ /dev/vde  	DIR/auto autofs defaults
+/dev/vdf DIR/two\\\\slash ext4
+/dev/vdg DIR/octal\101\054 ext4
+/dev/vdh DIR/link ext4 ro
+/dev/vdi DIR/link/new/deeper ext4 ro
+/dev/vdj DIR/up ext4
+/dev/vdk DIR/absolute/x/ xfs
+/dev/vdl DIR/nowhere/y xfs noauto
+/dev/vdm DIR/round/z xfs
+/dev/vdn DIR/chain/file-link/z xfs
+/dev/vdo DIR/chain/../real/./below//w ext4 bind,noauto
+/dev/vdp DIR/gone/../v ext4
+PARTUUID=1-2 DIR/é ext4 x-systemd.requires=a.service,_netdev
+# /dev/vdq DIR/comment ext4
+/dev/vdr DIR/crlf ext4 defaults`+"\r"+`
+/dev/vds DIR/nul ext4 "quoted",a=\"b
+none none swap sw
+single`, "DIR", dir), "\n")
+	fstab := filepath.Join(dir, "fstab")
+	if err := os.WriteFile(fstab, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	cmd := exec.Command(generator, to, to, to)
+	cmd.Env = []string{"SYSTEMD_FSTAB=" + fstab, "SYSTEMD_IN_INITRD=0"}
+	said, _ := cmd.CombinedOutput() // it complains about lines that it leaves out, and ends with 1
+	made, err := hostfs.Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	var want []string
+	entries, err := os.ReadDir(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".mount" {
+			continue
+		}
+		m := Mount{Unit: e.Name()}
+		if err := m.readFiles(made, []string{e.Name()}); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprintf("%q %q %q %q %q", m.Unit, m.Where, m.What, m.Type, m.Options))
+	}
+	root, err := hostfs.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	all, _ := fromFstab(root, strings.NewReader(strings.Join(lines, "\n")))
+	var got []string
+	met := map[string]bool{}
+	for _, m := range all {
+		if m.Type == "auto" {
+			m.Type = "" // as systemd writes it
+		}
+		if !met[m.Unit] {
+			got = append(got, fmt.Sprintf("%q %q %q %q %q", m.Unit, m.Where, device(m.What), m.Type, m.Options))
+		}
+		met[m.Unit] = true
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) || len(got) < 15 {
+		t.Errorf("got\n%s\nand systemd has\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), said)
+	}
+}
+
+// What systemd is to read of options is what it had before, and the label.
+func TestOptionsContent(t *testing.T) {
+	options, err := unit.DeserializeOptions(strings.NewReader(string(OptionsContent(`x=50%,username=CORP\\svc,context="` + private + `"`))))
+	if err != nil || len(options) != 1 || options[0].Section != "Mount" || options[0].Value != `x=50%%,username=CORP\\svc,context="`+private+`"` {
+		t.Errorf("%v %v", options, err)
+	}
+}
+
+func FuzzFstab(f *testing.F) {
 	f.Add("LABEL=data\t/srv/data\text4\tnoatime 0 2\n# x\n/dev/x /a\\040b auto\n")
+	root, err := hostfs.Open(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, _ := ParseFstab(strings.NewReader(text))
+		all, _ := fromFstab(root, strings.NewReader(text))
 		for _, m := range all {
 			if !strings.HasPrefix(m.Where, "/") || m.Unit == "" {
 				t.Errorf("%+v", m)
@@ -314,7 +428,7 @@ func FuzzParseFstab(f *testing.F) {
 			all := judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "**"}, Strategy: judge.Context}
 			plan, _ := Plan(rules(t, all), host(), []Mount{m})
 			for _, d := range plan {
-				if lines := strings.Count(string(d.Content()), "\n"); lines != 4 {
+				if lines := strings.Count(string(d.Content()), "\n"); lines != 5 {
 					t.Errorf("%d lines: %q", lines, d.Content())
 				}
 			}

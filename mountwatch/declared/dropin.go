@@ -1,6 +1,7 @@
 package declared
 
 import (
+	_ "embed"
 	"fmt"
 	"path"
 	"slices"
@@ -13,10 +14,27 @@ import (
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
 
-// DropInName is the file name of every drop-in of ours. It sorts behind those that people write, so that it counts.
+// DropInName is the file name of every drop-in of ours.
 const DropInName = "90-selinux-provision.conf"
 
-// DropIn is a file that gives a mount unit its options.
+// OptionsName is the file name of a drop-in that gives a mount unit options; see OptionsContent.
+const OptionsName = "91-selinux-provision.conf"
+
+// OptionsContent gives the drop-in that has systemd itself mount with these options. An automount is made by nobody else: whoever touches the
+// mountpoint meanwhile, but systemd, waits for it (autofs).
+func OptionsContent(options string) []byte {
+	return []byte("# Written by selinux-provision, when the kernel had taken these options.\n[Mount]\nOptions=" + strings.ReplaceAll(options, "%", "%%") + "\n")
+}
+
+// FirstUnit is the unit that makes a mount with its label before systemd would make it without. Its instance is the mount unit's name.
+const FirstUnit = "selinux-provision-mount@.service"
+
+// FirstInstance gives the instance of FirstUnit for a mount unit.
+func FirstInstance(mountUnit string) string {
+	return strings.Replace(FirstUnit, "@", "@"+strings.TrimSuffix(mountUnit, ".mount"), 1)
+}
+
+// DropIn is a declared mount that is to have a context from the start.
 type DropIn struct {
 	Mount   Mount
 	Rule    *judge.Rule
@@ -26,27 +44,33 @@ type DropIn struct {
 // Path gives where the drop-in belongs below a directory of units.
 func (d *DropIn) Path(dir string) string { return path.Join(dir, d.Mount.Unit+".d", DropInName) }
 
-// Content gives the drop-in as a file.
+// Content gives the drop-in as a file. It changes nothing of the mount itself: if FirstUnit does not make it, systemd does so as if there were
+// no drop-in.
 func (d *DropIn) Content() []byte {
 	return []byte("# Written by selinux-provision at every boot, for the volume " + oneLine(d.Rule.Name) + " of " + oneLine(d.Rule.Source) + ".\n" +
-		"# These are the options of " + oneLine(d.Mount.Source) + " and the label.\n" +
-		"[Mount]\nOptions=" + Options(&d.Mount, d.Context) + "\n")
+		"# It has what " + oneLine(d.Mount.Source) + " declares mounted with its label, or else as declared.\n" +
+		"[Unit]\nWants=" + FirstInstance("%p.mount") + "\nAfter=" + FirstInstance("%p.mount") + "\n")
 }
+
+// FirstUnitContent gives FirstUnit as a file, for this program.
+func FirstUnitContent(program string) []byte {
+	return []byte(strings.Replace(firstUnit, "PROGRAM", strings.NewReplacer("%", "%%", `\`, `\\`, `"`, `\"`, "$", "$$").Replace(program), 1))
+}
+
+//go:embed mount@.service
+var firstUnit string
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// Options gives the options of a mount with this context in place of any that it has, as a unit file has them. With an empty context they are
-// the mount's own, unchanged.
+// Options gives the options for mount(8) that make a mount as it is declared, and with this context.
 //
 // A context with categories has a comma and is quoted, or else mount(8) would take "c2" for an option of its own. Two mounts of one
 // NFS or SMB server share a superblock, and so a context, unless they are told not to: nfs(5) "nosharecache", mount.cifs(8) "nosharesock".
 func Options(m *Mount, context string) string {
-	if context == "" {
-		return m.Options
-	}
 	var options []string
 	for o := range mounts.SplitOptions(m.Options) {
-		if key, _, _ := strings.Cut(o, "="); key != "context" {
+		// These are for systemd and mount -a; systemd removes them too.
+		if !slices.Contains([]string{"auto", "noauto", "nofail"}, o) {
 			options = append(options, o)
 		}
 	}
@@ -55,7 +79,7 @@ func Options(m *Mount, context string) string {
 			options = append(options, more)
 		}
 	}
-	return strings.Join(append(options, secontext.Context(doubled(context)).MountOption()), ",")
+	return strings.Join(append(options, secontext.Context(context).MountOption()), ",")
 }
 
 // alone gives the options that keep a mount's superblock to itself.
@@ -73,14 +97,13 @@ func alone(fsType string) []string {
 type Host struct {
 	// DefaultContext is the image's: "file" in its lxc_contexts.
 	DefaultContext string
-	// Refused says why the kernel's policy would not let a file system be mounted with a context, "" if it would. Such an option would keep the
-	// volume from being mounted, and with it the boot from getting on.
+	// Refused says why the kernel's policy would not let a file system be mounted with a context, "" if it would.
 	Refused func(context string) string
+	// Device gives one name for all names of a device or file, which need not be there yet; nil: each name is one of its own.
+	Device func(name string) string
 	// Mounted gives the context of the superblock of a device that is mounted already, and not only where it belongs, "" for none; ok says
 	// whether it is. A second mount with another context fails.
 	Mounted func(what, where string) (context string, ok bool)
-	// Failed tells whether a mount could not be made with a context before.
-	Failed func(mountpoint, context string) bool
 }
 
 // Skipped is a declared mount that a rule is meant for and that gets no drop-in. The watcher sees to it once it is mounted.
@@ -90,8 +113,7 @@ type Skipped struct {
 	Reason string
 }
 
-// Plan gives the drop-ins that the rules ask for. A mount gets one only if nothing else about it is in doubt: the option must not be
-// what keeps a volume from being mounted.
+// Plan gives the drop-ins that the rules ask for. A mount gets one only if nothing else about it is in doubt.
 func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []Skipped) {
 	contexts := map[string][]string{} // wanted, by device; "" for one that gets no option
 	type candidate struct {
@@ -101,6 +123,9 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 	var candidates []candidate
 	for _, m := range all {
 		c := candidate{DropIn: DropIn{Mount: m}, device: device(m.What)}
+		if host.Device != nil {
+			c.device = host.Device(c.device)
+		}
 		if len(alone(m.Type)) > 0 {
 			c.device = m.Where // it shares its superblock with no other mount of that server
 		}
@@ -148,20 +173,8 @@ func conflict(host Host, m *Mount, context string, wanted []string) string {
 
 // wants gives the context for a mount, or why there is none.
 func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
-	if _, set := m.Option("context"); set {
-		return "", "it has a context= of its own"
-	}
-	if _, bind := m.Option("bind"); bind {
-		return "", "it is a bind mount"
-	}
-	if _, bind := m.Option("rbind"); bind {
-		return "", "it is a bind mount"
-	}
-	if strings.ContainsFunc(m.Options, unicode.IsControl) {
-		return "", "its options have a line break or the like"
-	}
-	if strings.Count(m.Options, `"`)%2 != 0 || strings.HasSuffix(m.Options, `\`) {
-		return "", "its options end within quotes or with a backslash" // and would take the label's in
+	if reason := Excluded(m); reason != "" {
+		return "", reason
 	}
 	if r.Strategy == judge.Relabel || len(r.Paths) > 0 {
 		return "", "its files are to be labelled"
@@ -179,11 +192,31 @@ func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
 	if err != nil {
 		return "", err.Error()
 	}
-	if host.Failed != nil && host.Failed(m.Where, context) {
-		return "", "it could not be mounted with context=" + context + " before"
-	}
 	return context, host.Refused(context)
 }
+
+// Excluded says which of a mount's options do not go with a context= beside them.
+func Excluded(m *Mount) string {
+	if key, value, ok := mounts.ExcludesContext(m.Options); ok {
+		return "it has " + key + "=" + value + " of its own"
+	}
+	_, bind := m.Option("bind")
+	_, rbind := m.Option("rbind")
+	switch {
+	case bind, rbind:
+		return "it is a bind mount"
+	case strings.ContainsFunc(m.Options, unicode.IsControl):
+		return "its options have a line break or the like"
+	case strings.Count(m.Options, `"`)%2 != 0, strings.HasSuffix(m.Options, `\`):
+		return "its options end within quotes or with a backslash" // and would take the label's in
+	case len(FirstInstance(m.Unit)) > maxUnitName:
+		return "the name of its unit is too long"
+	}
+	return ""
+}
+
+// maxUnitName is how long the name of a unit may be, UNIT_NAME_MAX less the zero byte.
+const maxUnitName = 255
 
 // cannotTake says why a type of file system gets no context= before anybody has looked at what is mounted.
 func cannotTake(fsType string, strategy judge.Strategy) string {
@@ -204,7 +237,7 @@ func cannotTake(fsType string, strategy judge.Strategy) string {
 
 // asMounted gives what the rules are matched with: as much of the line in mountinfo as can be told before.
 func (m *Mount) asMounted() (*mounts.Mount, mounts.Names) {
-	what := single(m.What)
+	what := m.What
 	mounted := &mounts.Mount{Root: "/", Mountpoint: m.Where, FSType: m.Type, Source: what, Options: "rw", SuperOptions: "rw"}
 	var names mounts.Names
 	key, value, _ := strings.Cut(what, "=")
@@ -232,7 +265,6 @@ func (m *Mount) asMounted() (*mounts.Mount, mounts.Names) {
 
 // device gives one name for the ways to write the same device.
 func device(what string) string {
-	what = single(what)
 	key, value, tagged := strings.Cut(what, "=")
 	if tagged && slices.Contains([]string{"LABEL", "UUID", "PARTUUID", "PARTLABEL"}, key) {
 		return "/dev/disk/by-" + strings.ToLower(key) + "/" + escaped(strings.Trim(value, `"`))

@@ -96,6 +96,13 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	if recorded && m.Seclabel() && rule.Strategy != Context && (len(rule.Paths) > 0 || secontext.Same(facts.RootLabel, v.Want)) {
 		return v.right()
 	}
+	if key, value, set := mounts.ExcludesContext(m.SuperOptions); set && !files { // whoever mounted it so meant it
+		if rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly() {
+			v.Outcome = WantsRelabel
+			return v
+		}
+		return v.because(CodeOtherContext, "it is mounted with "+key+"="+value+", which does not go with context=", "mount it without that option")
+	}
 	switch {
 	case files && !m.Seclabel():
 		return v.because(CodeNoRelabel, "the files of a "+m.FSType+" take no labels here", `write "strategy: context" or "auto", and no paths`)

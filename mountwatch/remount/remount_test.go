@@ -437,3 +437,74 @@ func TestLostError(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", e, want)
 	}
 }
+
+// Whoever owns the directory above a mountpoint may put a link in its place while the file system is away. It is mounted nowhere else then.
+//
+// Proves P7.
+func TestRemountThroughLink(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", true)
+	before := f.mount(t)
+	r, err := PrepareOptions(before, []Option{extra("ext4")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	elsewhere := filepath.Join(filepath.Dir(f.point), "elsewhere")
+	r.Check = func(*os.File) error {
+		return errors.Join(os.Mkdir(elsewhere, 0o755), os.Remove(f.point), os.Symlink(elsewhere, f.point))
+	}
+	var lost *LostError
+	if err := r.Do(t.Context(), nothing); !errors.As(err, &lost) || !errors.Is(err, unix.ELOOP) {
+		t.Errorf("it was not refused: %v", err)
+	}
+	if m := Mounted(elsewhere); m != nil {
+		t.Errorf("the link led the mount to %s", m.Mountpoint)
+		unix.Unmount(elsewhere, 0)
+	}
+}
+
+// What is mounted again is the device of the mount's number, wherever its name leads to by now.
+func TestRemountAnotherDevice(t *testing.T) {
+	f, other := makeFS(t, "ext4", "noatime", true), makeFS(t, "ext4", "noatime", true)
+	before := f.mount(t)
+	misled := *before
+	misled.Source = other.mount(t).Source
+	r, err := PrepareOptions(&misled, []Option{extra("ext4")})
+	var impossible *ImpossibleError
+	switch {
+	case errors.As(err, &impossible): // without udev there is no name for the number
+	case err != nil:
+		t.Fatal(err)
+	default:
+		defer r.Close()
+		if err := r.Do(t.Context(), nothing); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := f.mount(t); after.Device != before.Device {
+		t.Errorf("%s is mounted in the place of %s", after.Device, before.Device)
+	}
+}
+
+// A name for the same device or file is the same, and what is not there keeps its name.
+func TestSameDevice(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", false)
+	dir := filepath.Dir(f.point)
+	for name, target := range map[string]string{"by-label": f.mount(t).Source, "by-uuid": "by-label", "image-link": f.image} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(f.image, filepath.Join(dir, "hard")); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return SameDevice(filepath.Join(dir, name)) }
+	if at("by-label") != at("by-uuid") || at("image") != at("hard") || at("image") != at("image-link") || at("by-label") == at("image") {
+		t.Error(at("by-label"), at("by-uuid"), at("image"), at("hard"), at("image-link"))
+	}
+	for _, name := range []string{filepath.Join(dir, "missing"), dir, "server:/export", "tmpfs"} {
+		if got := SameDevice(name); got != name {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+}

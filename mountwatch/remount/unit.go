@@ -1,11 +1,9 @@
 package remount
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
-	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
-
-// RuntimeUnits is where drop-ins go that systemd's next reload is to see, and that the next boot does not have.
-const RuntimeUnits = "/run/systemd/system"
 
 const (
 	patience  = 10 * time.Second // for systemd to see a mount; a busy one takes seconds
@@ -31,7 +25,6 @@ const (
 // Unit is a mount that systemd knows how to make. Through it also file systems can be mounted again that need a helper.
 type Unit struct {
 	systemd  *systemd.Mounts
-	root     *hostfs.Root
 	unit     systemd.MountUnit
 	declared declared.Mount
 	mount    *mounts.Mount
@@ -66,24 +59,23 @@ func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *moun
 	if d.Where != m.Mountpoint || !d.Names(m) {
 		return nil, nil // somebody has mounted something else there by hand
 	}
-	return &Unit{s, root, unit, d, m}, nil
+	return &Unit{s, unit, d, m}, nil
 }
 
 // Name is the unit's.
 func (u *Unit) Name() string { return u.unit.Name }
 
-// Do unmounts and mounts again through systemd, with the context in the unit's options, or none if it is "". It tells whether it got as far as
-// unmounting. After ErrBusy nothing was changed but for the unit's options, which count the next time; after a *LostError it is not
-// mounted; after any other error it is mounted as before.
-func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep func(*mounts.Mount) error) (unmounted bool, err error) {
+// Do unmounts through systemd and mounts again with the context: first makes that mount, beside systemd, or says why it could not be; then
+// systemd mounts as before. It tells whether it got as far as unmounting. After ErrBusy nothing was changed; after a *LostError it is not mounted;
+// after any other error it is mounted as before.
+func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) error, first func(context.Context) error) (unmounted bool, err error) {
 	if u.unit.Forces {
 		return false, impossible("its unit %s unmounts lazily or by force", u.unit.Name)
 	}
-	if err := idle(u.mount); err != nil {
-		return false, err
+	if reason := declared.Excluded(&u.declared); reason != "" {
+		return false, impossible("%s, in %s", reason, u.declared.Source)
 	}
-	back, err := u.setOptions(ctx, rule, context)
-	if err != nil {
+	if err := idle(u.mount); err != nil {
 		return false, err
 	}
 	if err := keep(u.mount); err != nil {
@@ -93,56 +85,18 @@ func (u *Unit) Do(ctx context.Context, rule *judge.Rule, context string, keep fu
 		// A stop that takes too long may yet come to its end; the start then comes behind it. Where nothing goes on, it does nothing.
 		return false, errors.Join(ErrBusy, err, u.systemd.Start(ctx, u.unit.Name))
 	} // One that failed and has unmounted it all the same is as good as one that did not.
-	failed := u.systemd.Start(ctx, u.unit.Name)
-	if failed == nil {
-		now := Mounted(u.mount.Mountpoint)
-		switch {
-		case now == nil:
-			failed = errors.New("systemd says that it is mounted, and the kernel does not")
-		case !secontext.Same(now.Context(), context):
-			// util-linux drops the option without a word where it thinks that SELinux is off.
-			return true, fmt.Errorf("it was mounted again, and does not have the option context=%s: is /etc/selinux/config there?", context)
-		default:
-			return true, nil
-		}
+	failed := first(ctx)
+	started := u.systemd.Start(ctx, u.unit.Name)
+	now := Mounted(u.mount.Mountpoint)
+	if failed == nil && (now == nil || !secontext.Same(now.Context(), context)) {
+		failed = errors.Join(fmt.Errorf("it was mounted again, and does not have the option context=%s", context), started)
 	}
-	if err := errors.Join(back(), u.systemd.Reload(ctx)); err != nil {
-		failed = errors.Join(failed, err)
-	}
-	if err := u.systemd.Start(ctx, u.unit.Name); err != nil {
+	if started != nil && now == nil {
 		if err := Restore(u.mount); err != nil {
 			return true, &LostError{u.mount, errors.Join(failed, err)}
 		}
 	}
 	return true, failed
-}
-
-// setOptions makes systemd know the options with the context, and gives the way back to those without. That is a drop-in too: it hides the
-// generator's of the same name.
-func (u *Unit) setOptions(ctx context.Context, rule *judge.Rule, context string) (back func() error, err error) {
-	dropIn := declared.DropIn{Mount: u.declared, Rule: rule, Context: context}
-	name := dropIn.Path(RuntimeUnits)
-	back = func() error {
-		dropIn.Context = ""
-		return errors.Join(u.root.MkdirAll(path.Dir(name), 0o755), u.root.WriteFile(name, dropIn.Content(), hostfs.Attributes{}))
-	}
-	content := dropIn.Content()
-	for _, file := range slices.Backward(u.unit.Files) {
-		if path.Base(file) != declared.DropInName {
-			continue
-		}
-		if now, err := u.root.ReadFile(file); err == nil && bytes.Equal(now, content) {
-			return back, nil // the generator's, or ours from an earlier try
-		}
-		break
-	}
-	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return back, fmt.Errorf("cannot give %s its options: %w", u.unit.Name, err)
-	}
-	if err := u.root.WriteFile(name, content, hostfs.Attributes{}); err != nil {
-		return back, fmt.Errorf("cannot give %s its options: %w", u.unit.Name, err)
-	}
-	return back, u.systemd.Reload(ctx)
 }
 
 // mountedStill tells whether a mount is where it was.
@@ -209,6 +163,22 @@ func Stacked(point string) (n int) {
 		}
 	}
 	return n
+}
+
+// SameDevice gives one name for all names of a block device, or of a file that is mounted through a loop device; the name itself for what is
+// not there, or is something else.
+func SameDevice(name string) string {
+	var st unix.Stat_t
+	if !strings.HasPrefix(name, "/") || unix.Stat(name, &st) != nil {
+		return name
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFBLK:
+		return fmt.Sprintf("device %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	case unix.S_IFREG:
+		return fmt.Sprintf("file %d of %d:%d", st.Ino, unix.Major(st.Dev), unix.Minor(st.Dev))
+	}
+	return name
 }
 
 // MountedDevice gives a mount of a block device at another mountpoint than one, nil if there is none.

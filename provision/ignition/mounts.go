@@ -12,8 +12,10 @@ import (
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -32,22 +34,36 @@ func (m *machine) mounts() (all []mount) {
 		}
 	}
 	if fstab := m.files["/etc/fstab"]; fstab.known {
-		n := 0
-		for line := range strings.Lines(fstab.content) {
-			n++
-			fields := strings.Fields(line)
-			if len(fields) < 3 || strings.HasPrefix(fields[0], "#") {
-				continue
-			}
-			one := mount{what: fields[0], where: fields[1], fstype: fields[2]}
-			if len(fields) > 3 {
-				one.options = fields[3]
-			}
-			one.at, one.key = fstab.line(n)
+		lines, _ := mounts.ParseFstab(strings.NewReader(fstab.content)) // what systemd does not understand it leaves out
+		for _, line := range lines {
+			one := mount{what: line.What, where: m.real(path.Clean("/" + line.Where)), fstype: line.Type, options: line.Options}
+			one.at, one.key = fstab.line(line.Line)
 			all = append(all, one)
 		}
 	}
 	return all
+}
+
+// real gives the path that a path leads to through the links of the file: systemd mounts there.
+func (m *machine) real(name string) string {
+	links := m.links()
+	for range 32 {
+		at := ""
+		for dir := name; dir != "/" && dir != "."; dir = path.Dir(dir) {
+			if _, ok := links[dir]; ok {
+				at = dir // the one nearest to the root counts
+			}
+		}
+		if at == "" {
+			return name
+		}
+		target := links[at]
+		if !path.IsAbs(target) {
+			target = path.Join(path.Dir(at), target)
+		}
+		name = path.Join(target, strings.TrimPrefix(name, at))
+	}
+	return name
 }
 
 func (u *unitFile) mount() mount {
@@ -156,6 +172,7 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 		c.volume(m, one, s)
 	}
 	c.twoLabels(m, all, s)
+	c.throughLinks(m, all, s)
 	for _, f := range m.config.Storage.Filesystems {
 		node, l := m.find("filesystems", f.Device)
 		at := l.place(lineOf(node))
@@ -405,7 +422,17 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 		return
 	}
 	have := one.context()
+	key, its, excludes := mounts.ExcludesContext(one.options)
+	files := rule.Strategy == provision.RelabelFiles || len(rule.Paths) > 0
 	switch {
+	case excludes && key != "context" && !files:
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %s: it has %s=%s, which does not go with the option context=", one.where, printable.Quote(rule.Name), key, its),
+			"remove "+key+"=, or write \"strategy: relabel\" in the volume")
+	case have != "" && files:
+		c.add(one.at, one.key, fmt.Sprintf("cannot label the files of %s for the volume %s: it is mounted with context=%s, and then its files take no labels", one.where, printable.Quote(rule.Name), have),
+			"remove context=, or the strategy and the paths of the volume")
+	case have != "" && rule.Level != "" && !secontext.Same(have, string(secontext.Context(have).WithLevel(rule.Level))):
+		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the context %s: the volume %s declares the level %s", one.where, have, printable.Quote(rule.Name), rule.Level), "remove one of the two")
 	case have != "" && rule.Context != "" && have != rule.Context:
 		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the context %s: the volume %s declares %s", one.where, have, printable.Quote(rule.Name), rule.Context),
 			"remove one of the two")
@@ -426,6 +453,30 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 		}
 		c.add(one.at, one.key, fmt.Sprintf("cannot mount %s with the label of the volume %s at once: nothing here gives the unit its context=, so the watcher would have to unmount it and mount it again",
 			one.where, printable.Quote(rule.Name)), remedy)
+	}
+}
+
+// throughLinks finds mountpoints that are written by way of a link.
+func (c *checker) throughLinks(m *machine, all []mount, s *situation) {
+	for _, u := range m.units() {
+		if one := u.mount(); strings.HasSuffix(u.name, ".mount") && !u.masked && m.real(one.where) != one.where {
+			c.add(one.at, one.key, fmt.Sprintf("cannot mount %s: the path leads through a link to %s, and systemd mounts no unit there", one.where, m.real(one.where)),
+				"name the unit "+mountUnit(m.real(one.where))+", and write Where="+m.real(one.where))
+		}
+	}
+	if s.declared == nil {
+		return
+	}
+	for _, v := range s.declared.Volumes {
+		pattern, err := glob.Compile(v.Match.Mountpoint)
+		if err != nil || !pattern.Exact() || !path.IsAbs(v.Match.Mountpoint) {
+			continue
+		}
+		if real := m.real(path.Clean(v.Match.Mountpoint)); real != path.Clean(v.Match.Mountpoint) {
+			at, key := m.files[v.Source.File].line(v.Source.Line)
+			c.add(at, key, fmt.Sprintf("cannot label the volume %s: its mountpoint %s leads through a link to %s, and the kernel knows mounts by the real path only", printable.Quote(v.Name), v.Match.Mountpoint, real),
+				"write: match: {mountpoint: "+real+"}")
+		}
 	}
 }
 
@@ -484,4 +535,4 @@ func value(s *string) string {
 }
 
 // mountUnit gives the name of the unit that mounts a directory.
-func mountUnit(where string) string { return unit.UnitNamePathEscape(where) + ".mount" }
+func mountUnit(where string) string { return systemd.MountUnitName(where) }

@@ -1,0 +1,122 @@
+package mountwatch
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
+	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
+)
+
+// A mount that could not be made with its context at first is not unmounted to be tried once more, until somebody asks. What the watcher was
+// about to have mounted when it was killed is forgotten.
+//
+// Proves V17.
+func TestFailedFirst(t *testing.T) {
+	h := newHost(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "a"}, Strategy: judge.Context},
+		judge.Rule{Name: "b", Match: judge.Match{Mountpoint: "b"}, Strategy: judge.Auto})
+	unit := func(name string) string { return systemd.MountUnitName(filepath.Join(h.dir, name)) }
+	for name, note := range map[string]firstNote{"a": {shared, "the kernel says no"}, "b": {shared, "the kernel says no"}, "cut-off": {Context: shared}} {
+		if err := note.write(h.root, unit(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.start()
+	a, b := h.mount("a"), h.mount("b")
+	v := h.eventually(a, Failed)
+	if v.Code != CodeRemountFailed || v.Reason != mountedWithout+"the kernel says no" || v.Remedy == "" {
+		t.Errorf("%+v", v)
+	}
+	if v := h.eventually(b, Labelled); v.How != byFiles { // there is another way
+		t.Errorf("%+v", v)
+	}
+	if kinds := h.kinds(); strings.Contains(kinds, string(Remounted)) {
+		t.Errorf("it was tried: %s", kinds)
+	}
+	for _, name := range []string{"a", "b", "cut-off"} {
+		if _, left := readFirst(h.root, unit(name)); left {
+			t.Errorf("the note for %s is still there", name)
+		}
+	}
+	// A restart knows it from its record.
+	h.halt()
+	h.start()
+	if v := h.eventually(a, Failed); v.Reason != mountedWithout+"the kernel says no" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// A generator writes a drop-in for each mount unit that is to be labelled, and the unit that they call for; nothing that changes the mount.
+func TestGenerate(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"etc/fstab": "LABEL=A /srv/a ext4 noatime 0 2\nLABEL=B /srv/link/b ext4\nLABEL=C /srv/c ext4 defcontext=u:r:t:s0\n//s/d /srv/d\\040e cifs username=CORP\\\\\\\\svc\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "srv/real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "srv/link")); err != nil {
+		t.Fatal(err)
+	}
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	config := Config{Rules: []judge.Rule{{Name: "all", Match: judge.Match{Mountpoint: "/srv/*"}, Strategy: judge.Auto}, {Name: "b", Match: judge.Match{Mountpoint: "/srv/real/b"}, Strategy: judge.Auto},
+		{Name: "by-link", Match: judge.Match{Mountpoint: "/srv/link/b"}, Strategy: judge.Auto}}}
+	host := judge.Host{SELinux: true, DefaultContext: shared}
+	written, skipped, err := Generate(root, host, config, policy{}, "/out")
+	if err != nil || written != 3 || len(skipped) != 1 || skipped[0].Reason != "it has defcontext=u:r:t:s0 of its own" {
+		t.Error(written, skipped, err)
+	}
+	var made []string
+	err = filepath.WalkDir(filepath.Join(dir, "out"), func(name string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			content, _ := os.ReadFile(name)
+			if strings.Contains(string(content), "[Mount]") {
+				t.Errorf("%s changes the mount:\n%s", name, content)
+			}
+			made = append(made, strings.TrimPrefix(name, dir+"/out/"))
+		}
+		return err
+	})
+	if want := "selinux-provision-mount@.service srv-a.mount.d/" + declared.DropInName + ` srv-d\x20e.mount.d/` + declared.DropInName + " srv-real-b.mount.d/" + declared.DropInName; err != nil || strings.Join(made, " ") != want {
+		t.Errorf("%v %s", err, made)
+	}
+	// A rule that names a mount by way of a link can never be met, and that is said.
+	volumes, err := lookAt(root, host, config, mounts.NewTable(nil))
+	if err != nil || len(volumes) != 3 || volumes[0].Reason+volumes[1].Reason != "" || !strings.Contains(volumes[2].Reason, "leads through a link to /srv/real/b") || volumes[2].Remedy == "" {
+		t.Errorf("%+v %v", volumes, err)
+	}
+}
+
+// What systemd shows of a mount is taken as it is, but for bytes that it does not show.
+func TestMountOf(t *testing.T) {
+	unit := systemd.MountUnit{Name: "srv-a.mount", Exists: true, What: `/dev/disk/by-label/my\x20data`, Type: "ext4", Options: `a=CORP\svc,noauto,b=50%`, Files: []string{"/run/x"}}
+	m, err := mountOf("/srv/a", unit)
+	if err != nil || declared.Options(&m, shared) != `a=CORP\svc,b=50%,context="`+shared+`"` || m.What != unit.What || m.Source != "/run/x" {
+		t.Errorf("%+v %v", m, err)
+	}
+	for name, change := range map[string]func(*systemd.MountUnit){
+		"no such unit": func(u *systemd.MountUnit) { u.Exists = false }, "nothing": func(u *systemd.MountUnit) { u.What = "" }, "bytes": func(u *systemd.MountUnit) { u.Options = `a=\xff` },
+	} {
+		other := unit
+		change(&other)
+		if _, err := mountOf("/srv/a", other); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
