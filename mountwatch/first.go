@@ -13,14 +13,17 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
+	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
 // firstDir holds a note for each mount unit whose mount the watcher wants made with a context, and for each whose mount could not be. It does
@@ -240,12 +243,30 @@ func (f *First) makePoint(ctx context.Context, point string, unit systemd.MountU
 	if err := f.Root.MkdirAll(point, mode); err != nil {
 		return err
 	}
-	// The directories get the labels of their paths. Without the tool they have those that the kernel gives, which is no reason not to mount.
-	_, err := command.Tools{Limit: firstLimit}.Run(ctx, append([]string{"restorecon"}, made...)...)
-	if err != nil && !errors.Is(err, command.ErrMissing) {
+	// New directories get the labels of their paths, as systemd would have given them. A wrong label is no reason not to mount.
+	if err := f.labelPoint(ctx, made[len(made)-1]); err != nil {
 		f.Report(Event{Kind: NotDeclared, Text: "the mountpoint " + point + " could not be labelled", Err: err})
 	}
 	return nil
+}
+
+// labelPoint gives directories that were just made, the outermost of which is top, what the policy's file contexts say.
+func (f *First) labelPoint(ctx context.Context, top string) error {
+	policyType, err := seconfig.Type(f.Root)
+	if err != nil {
+		return err
+	}
+	contexts, err := filecontexts.Load(f.Root, policyType)
+	if err != nil {
+		return err
+	}
+	target, err := relabel.OpenIn(f.Root, top, relabel.System)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	_, err = target.Run(ctx, relabel.Options{Labels: relabel.FromPolicy(contexts, false), CopyUp: true})
+	return err
 }
 
 // failedFirst takes over that the mount could not be made with its context before it was made without.

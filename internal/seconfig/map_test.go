@@ -65,10 +65,10 @@ func TestPolicies(t *testing.T) {
 func TestContainers(t *testing.T) {
 	for content, want := range map[string]Containers{
 		"": {},
-		"process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n": {"system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0"},
-		"process=a\r\n\tfile=\"b\"":                     {"a", "b"},
+		"process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n": {Process: "system_u:system_r:container_t:s0", File: "system_u:object_r:container_file_t:s0"},
+		"process=a\r\n\tfile=\"b\"":                     {Process: "a", File: "b"},
 		"#file = \"a\"\n; file = \"b\"\n # file = c\n":  {},
-		"file = a\nfile = b\nsandbox_kvm_process = c\n": {"", "b"},
+		"file = a\nfile = b\nsandbox_kvm_process = c\n": {Process: "", File: "b"},
 		"file\n=x\n": {},
 	} {
 		if got, err := ParseContainers(strings.NewReader(content)); err != nil || got != want {
