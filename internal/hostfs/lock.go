@@ -235,17 +235,23 @@ func holdersOf(fd int) (all []holder) {
 	if unix.Fstat(fd, &st) != nil {
 		return nil
 	}
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(locks)) {
-		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "FLOCK" {
-			continue
+	// The kernel gives a page at a time, and leaves a line out when a lock before it goes away between two pages.
+	for range 5 {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			return nil
 		}
-		if _, inode, ok := strings.Cut(f[5], ":"); ok && strings.HasSuffix(inode, ":"+strconv.FormatUint(st.Ino, 10)) {
-			all = append(all, holder{f[4], isRun(f[4])})
+		for line := range strings.Lines(string(locks)) {
+			f := strings.Fields(line)
+			if len(f) < 6 || f[1] != "FLOCK" {
+				continue
+			}
+			if _, inode, ok := strings.Cut(f[5], ":"); ok && strings.HasSuffix(inode, ":"+strconv.FormatUint(st.Ino, 10)) {
+				all = append(all, holder{f[4], isRun(f[4])})
+			}
+		}
+		if len(all) > 0 {
+			break
 		}
 	}
 	return all
