@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,15 @@ var lookalikeFiles embed.FS
 
 //go:embed flatcar.cil
 var flatcarCIL []byte
+
+// What Flatcar's policy is made from, beside Debian's source of the reference policy.
+//
+//go:embed policy
+var policyFiles embed.FS
+
+// flatcarPolicy tells whether the vendor's policy is built from the source of the reference policy, as Flatcar's packages build theirs, in
+// place of Debian's own.
+func flatcarPolicy() bool { return os.Getenv("VMTEST_POLICY") == "flatcar" }
 
 // Suite is a generation of the operating system: a Debian release with its own kernel, systemd and SELinux tools.
 type Suite string
@@ -53,7 +63,7 @@ const (
 func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
 
 func packages() []string {
-	return []string{
+	list := []string{
 		"systemd", "systemd-sysv", "dbus", "udev", "kmod", "passwd", "procps", "iproute2", "util-linux", "mount",
 		"linux-image-cloud-amd64", "dracut-core", "ignition",
 		"policycoreutils", "selinux-policy-default", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
@@ -62,6 +72,11 @@ func packages() []string {
 		// For volumes of every kind: NFS and SMB are served by the kernel, on the loopback interface.
 		"lvm2", "xorriso", "nfs-kernel-server", "nfs-common", "ksmbd-tools", "cifs-utils", "bindfs",
 	}
+	if flatcarPolicy() {
+		list = slices.DeleteFunc(list, func(name string) bool { return name == "selinux-policy-default" })
+		list = append(list, "selinux-policy-src", "make", "m4", "gawk", "python3-minimal", "zstd")
+	}
+	return list
 }
 
 // Image is one generation of the operating system in one layout, ready to boot.
@@ -99,9 +114,16 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 		return nil, err
 	}
 	base := filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", suite, digest(formatVersion, string(suite), strings.Join(packages(), " "))))
-	files, err := lookalikeDigest()
+	files, err := treeDigest(lookalikeFiles)
 	if err != nil {
 		return nil, err
+	}
+	if flatcarPolicy() {
+		policy, err := treeDigest(policyFiles)
+		if err != nil {
+			return nil, err
+		}
+		files += policy
 	}
 	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(base, files, string(flatcarCIL), string(guest))))
 
@@ -142,13 +164,13 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-func lookalikeDigest() (string, error) {
+func treeDigest(tree embed.FS) (string, error) {
 	var parts []string
-	err := fs.WalkDir(lookalikeFiles, ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := lookalikeFiles.ReadFile(path)
+		content, err := tree.ReadFile(path)
 		parts = append(parts, path, string(content))
 		return err
 	})

@@ -1,6 +1,7 @@
 package vmtests
 
 import (
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,11 +56,19 @@ func (b *builder) makeImages(base, out string, guest []byte) error {
 }
 
 func addLookalikeFiles(root string, guest []byte) error {
-	err := fs.WalkDir(lookalikeFiles, "lookalike", func(path string, d fs.DirEntry, err error) error {
+	if err := addFiles(lookalikeFiles, "lookalike", root); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(root, "usr/lib/vmtest/guest"), guest, 0o755)
+}
+
+// addFiles writes what is below a directory of an embedded tree; scripts are executable.
+func addFiles(tree embed.FS, below, to string) error {
+	return fs.WalkDir(tree, below, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := lookalikeFiles.ReadFile(path)
+		content, err := tree.ReadFile(path)
 		if err != nil {
 			return err
 		}
@@ -67,12 +76,8 @@ func addLookalikeFiles(root string, guest []byte) error {
 		if strings.HasPrefix(string(content), "#!") {
 			mode = 0o755
 		}
-		return writeFile(filepath.Join(root, strings.TrimPrefix(path, "lookalike/")), content, mode)
+		return writeFile(filepath.Join(to, strings.TrimPrefix(path, below+"/")), content, mode)
 	})
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(root, "usr/lib/vmtest/guest"), guest, 0o755)
 }
 
 func writeFile(path string, content []byte, mode os.FileMode) error {
@@ -85,8 +90,19 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// buildPolicy gives Debian's policy Flatcar's name and the few rules in which Flatcar's policy differs.
+// buildPolicy gives Debian's policy Flatcar's name and the few rules in which Flatcar's policy differs, or builds Flatcar's.
 func (b *builder) buildPolicy(root string) error {
+	if flatcarPolicy() {
+		const here = "policy-files"
+		if err := addFiles(policyFiles, "policy", filepath.Join(root, here)); err != nil {
+			return err
+		}
+		defer os.RemoveAll(filepath.Join(root, here))
+		if err := os.RemoveAll(filepath.Join(root, "var/lib/selinux")); err != nil {
+			return err
+		}
+		return b.inRoot(root, "/"+here+"/build")
+	}
 	for _, dir := range []string{"etc/selinux", "var/lib/selinux"} {
 		if err := os.Rename(filepath.Join(root, dir, "default"), filepath.Join(root, dir, policyType)); err != nil {
 			return err
@@ -223,7 +239,7 @@ func trimFiles(root string) error {
 	for _, pattern := range []string{
 		"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/zoneinfo", "usr/share/bash-completion", "usr/share/perl*",
 		"usr/lib/dracut", "usr/lib/initramfs-tools", "usr/share/initramfs-tools", "usr/lib/klibc*", "usr/lib/python3*", "usr/bin/python3*",
-		"usr/share/python3", "usr/share/selinux", "usr/lib/udev/hwdb.*", "usr/bin/ctr", "usr/bin/docker-proxy", "usr/bin/containerd-shim",
+		"usr/share/python3", "usr/share/selinux", "usr/src", "usr/bin/make", "usr/bin/m4", "usr/lib/udev/hwdb.*", "usr/bin/ctr", "usr/bin/docker-proxy", "usr/bin/containerd-shim",
 		"usr/bin/containerd-shim-runc-v1", "usr/bin/ignition-validate", "usr/lib/x86_64-linux-gnu/perl*", "usr/bin/perl*", "usr/share/gcc", "usr/lib/apt",
 		"usr/lib/modules/*/kernel/drivers/infiniband", "usr/lib/modules/*/kernel/drivers/comedi", "usr/lib/modules/*/kernel/drivers/hid",
 		"usr/lib/modules/*/kernel/arch/x86/kvm", "usr/lib/modules/*/kernel/drivers/cpufreq", "usr/lib/modules/*/kernel/drivers/ata",
@@ -255,7 +271,11 @@ func (b *builder) label(root string) error {
 	if err := b.run("sh", "-c", `chmod 0750 "$0" && chmod 0640 "$0"/*`, rules); err != nil {
 		return err
 	}
-	return b.inRoot(root, "setfiles", "-F", "/etc/selinux/"+policyType+"/contexts/files/file_contexts", "/etc", "/usr/lib/modules")
+	labelled := []string{"setfiles", "-F", "/etc/selinux/" + policyType + "/contexts/files/file_contexts", "/etc"}
+	if !flatcarPolicy() {
+		labelled = append(labelled, "/usr/lib/modules")
+	}
+	return b.inRoot(root, labelled...)
 }
 
 // shapeLikeFlatcar moves everything that belongs to the operating system below /usr. What stays outside is not in the image.
