@@ -516,18 +516,21 @@ func TestFingerprint(t *testing.T) {
 	if fingerprint() != before {
 		t.Error("another time makes another image")
 	}
-	for name, change := range map[string]func() error{
-		"mode":    func() error { return os.Chmod(file, 0o640) },
-		"content": func() error { return os.WriteFile(file, []byte("x"), 0o640) },
-		"name":    func() error { return os.Rename(filepath.Dir(file), filepath.Dir(filepath.Dir(file))+"/other") },
+	for _, c := range []struct {
+		name   string
+		change func() error
+	}{
+		{"mode", func() error { return os.Chmod(file, 0o640) }},
+		{"content", func() error { return os.WriteFile(file, []byte("x"), 0o640) }},
+		{"name", func() error { return os.Rename(filepath.Dir(file), filepath.Dir(filepath.Dir(file))+"/other") }},
 	} {
-		if change() != nil {
-			continue // its file has moved
+		if err := c.change(); err != nil {
+			t.Fatal(err)
 		}
-		if now := fingerprint(); now == before {
-			t.Errorf("another %s makes no other image", name)
-		} else {
-			before = now
+		now := fingerprint()
+		if now == before {
+			t.Errorf("another %s makes no other image", c.name)
 		}
+		before = now
 	}
 }

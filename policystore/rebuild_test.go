@@ -298,11 +298,20 @@ func TestUnknownModuleAtOurPriority(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.module(active("mcs"), "500/theirs", "(type theirs_t)")
+	h.module(active("mcs"), "500/site", "(type changed_t)")
 	if _, err := h.apply(rec, Declared{}); err != nil || h.keys() != "100/base 100/legacy" {
 		t.Fatalf("%v: %s", err, h.keys())
 	}
-	if h.read("/var/lib/selinux-provision/kept/modules_500_theirs/cil") != "(type theirs_t)" || h.root.Exists("/var/lib/selinux-provision/kept/modules_500_site") {
-		t.Error("the copies are not as they should be")
+	for name, text := range map[string]string{"theirs": "(type theirs_t)", "site": "(type changed_t)"} {
+		if got := h.read("/var/lib/selinux-provision/kept/modules_500_" + name + "/cil"); got != text {
+			t.Errorf("the copy of %s is %q", name, got)
+		}
+	}
+	if _, err := h.apply(rec, site1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.apply(rec, Declared{}); err != nil || h.root.Exists("/var/lib/selinux-provision/kept/modules_500_site.2") {
+		t.Errorf("%v: a copy of what was declared is kept", err)
 	}
 }
 
