@@ -47,9 +47,9 @@ test: install-prerequisites lint build test-native test-vm ## every test there i
 .PHONY: test-native
 test-native: go ## the tests that need no virtual machine, then again with the race detector
 	@echo "== tests without a virtual machine"
-	go test -count=1 -timeout 20m $(AS_ROOT) $(NATIVE)
+	go test -count=1 -timeout 45m $(AS_ROOT) $(NATIVE)
 	@echo "== the same with the race detector, without the long crash and error matrices"
-	CGO_ENABLED=1 go test -race -short -count=1 -timeout 30m $(AS_ROOT) $(NATIVE)
+	CGO_ENABLED=1 go test -race -short -count=1 -timeout 40m $(AS_ROOT) $(NATIVE)
 
 .PHONY: torture-power
 torture-power: install-prerequisites ## cut the power at every flush of an apply, on ext4 and xfs, with old and new libsemanage: half an hour
