@@ -226,8 +226,8 @@ const (
 
 // makePoint makes a mountpoint as systemd does. One that leads through a link systemd refuses to mount, and so it is none for this, either.
 func (f *First) makePoint(ctx context.Context, point string, unit systemd.MountUnit) error {
-	if real := declared.Follow(f.Root, point); real != point {
-		return fmt.Errorf("%s leads through a link to %s", point, real)
+	if target := declared.Follow(f.Root, point); target != point {
+		return fmt.Errorf("%s leads through a link to %s", point, target)
 	}
 	var made []string
 	for dir := point; dir != "/" && !f.Root.Exists(dir); dir = path.Dir(dir) {
@@ -307,8 +307,8 @@ func throughLink(root *hostfs.Root, rule *judge.Rule) string {
 		return ""
 	}
 	point := path.Clean(rule.Match.Mountpoint)
-	if real := declared.Follow(root, point); real != point {
-		return real
+	if target := declared.Follow(root, point); target != point {
+		return target
 	}
 	return ""
 }

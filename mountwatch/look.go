@@ -185,8 +185,8 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)
 			v := Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
-			if real := throughLink(root, &r); real != "" {
-				v.Reason, v.Remedy = "that path leads through a link to "+real+", and the kernel knows mounts by the real path only", "write in the rule: match: {mountpoint: "+real+"}"
+			if target := throughLink(root, &r); target != "" {
+				v.Reason, v.Remedy = "that path leads through a link to "+target+", and the kernel knows mounts by the real path only", "write in the rule: match: {mountpoint: "+target+"}"
 			}
 			volumes = append(volumes, v)
 		}

@@ -64,7 +64,7 @@ func (r *remounts) results() <-chan remountResult { return r.done }
 func (r *remounts) wait()                         { r.group.Wait() }
 
 // start puts a mount in the queue, unless it is there.
-func (r *remounts) start(ctx context.Context, w *Watcher, v *volume) {
+func (r *remounts) start(ctx context.Context, v *volume) {
 	for _, other := range r.queue {
 		if other.Mountpoint == v.Mountpoint {
 			return
@@ -72,11 +72,11 @@ func (r *remounts) start(ctx context.Context, w *Watcher, v *volume) {
 	}
 	r.queue = append(r.queue, v)
 	r.begun[v.Mountpoint] = append(r.begun[v.Mountpoint], time.Now())
-	r.next(ctx, w)
+	r.next(ctx)
 }
 
 // next begins with the first of the queue. It stays in the queue while it is at work.
-func (r *remounts) next(ctx context.Context, w *Watcher) {
+func (r *remounts) next(ctx context.Context) {
 	if r.busy || len(r.queue) == 0 {
 		return
 	}
@@ -233,7 +233,7 @@ func (w *Watcher) remounted(ctx context.Context, r remountResult) {
 			w.consider(ctx, m)
 		}
 	}
-	w.remounts.next(ctx, w)
+	w.remounts.next(ctx)
 }
 
 // withoutEffect says what was wanted and what there is now.

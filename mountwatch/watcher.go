@@ -428,7 +428,7 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 		if w.tooOften(v) {
 			break
 		}
-		w.remounts.start(ctx, w, v)
+		w.remounts.start(ctx, v)
 	case judge.WantsRelabel:
 		if !w.unknown(v) {
 			w.relabel(ctx, v, verdict)

@@ -72,7 +72,7 @@ func TestStoreLocksAreRoots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer root.Close()
+		t.Cleanup(func() { root.Close() })
 		unlock, err := lockStore(t.Context(), root, "mcs")
 		if err != nil {
 			t.Fatal(err)

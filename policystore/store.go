@@ -279,7 +279,7 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 	before := *rec
 	var carried, lost []string
 	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
-		tree, err := k.buildStore(vendor, old, beside)
+		tree, err := k.buildStore(old, beside)
 		if err == nil && (old.Kind == Broken || hasModules(root, active(vendor.Type)) && old.Kind != ReadOnly) {
 			carried, lost, err = k.carryOver(vendor, rec, beside+"/"+vendor.Type)
 		}
@@ -319,7 +319,7 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 // compiled policy side by side.
 const spare = 64 << 20
 
-func (k *Rebaser) buildStore(vendor *Vendor, old Store, beside string) (hostfs.Tree, error) {
+func (k *Rebaser) buildStore(old Store, beside string) (hostfs.Tree, error) {
 	root := k.Root
 	size, err := root.Measure(VendorStore)
 	if err != nil {

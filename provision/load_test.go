@@ -129,7 +129,7 @@ func TestNamesInside(t *testing.T) {
 			files[dir+"modules/"+name] = content
 		}
 		s, err := Load(plant(t, files), "")
-		got := ""
+		var got string
 		if err != nil {
 			got = err.Error()
 		} else {

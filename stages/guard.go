@@ -365,7 +365,8 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 	defer unlock()
 	state := LoadState(h.Root)
 	r := h.newRun(nil, state, false)
-	now, asked := concerned(t, state.Guard, h.Boot, phase), ""
+	now := concerned(t, state.Guard, h.Boot, phase)
+	var asked string
 	switch {
 	case now != nil:
 		asked = now.Asked

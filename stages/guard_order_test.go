@@ -183,7 +183,7 @@ func (o *orders) start(name string, run func(ctx context.Context, a *actor, h *H
 	}
 	go func() {
 		defer func() {
-			if err := recover(); err != nil && err != errKilled {
+			if err := recover(); err != nil && err != errKilled { //nolint:errorlint // a value of recover, which nobody wraps
 				panic(err)
 			}
 			a.ended = true
@@ -259,7 +259,7 @@ func (o *orders) watch() {
 		func() {
 			defer func() {
 				if err := recover(); err != nil {
-					if err != errKilled || o.cut {
+					if err != errKilled || o.cut { //nolint:errorlint // a value of recover, which nobody wraps
 						panic(err)
 					}
 					how = "signal"

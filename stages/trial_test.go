@@ -102,10 +102,10 @@ func TestTrialMoves(t *testing.T) {
 			s := scene{boot: here, enforcing: c.enforcing, config: file(c.config), fingerprint: "f", policy: "p", asks: "a", retry: strings.Contains(c.what, "retry")}
 			if c.from != none {
 				s.trial = &Trial{Phase: c.from, Boot: c.boot, Fingerprint: "f", Policy: "p", Asked: "a", Tries: 1}
-				switch {
-				case c.what == "wish unknown":
+				switch c.what {
+				case "wish unknown":
 					s.trial.Asked = ""
-				case c.what == "wish":
+				case "wish":
 					s.trial.Fingerprint, s.trial.Asked = "g", "b"
 				}
 				if strings.Contains(c.what, "declared") {

@@ -58,7 +58,7 @@ func (h *Host) MountHost() (judge.Host, error) {
 	}
 	contexts, err := seconfig.ReadContainers(h.Root, policyType)
 	if err != nil {
-		return host, nil // a policy without containers: each rule names its context
+		return host, nil //nolint:nilerr // a policy without containers: each rule names its context
 	}
 	host.DefaultContext, err = h.canonical(contexts.File)
 	return host, err

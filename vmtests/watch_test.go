@@ -632,9 +632,9 @@ systemctl -q enable held.service`)
 	m.reboot(t)
 	t.Log(m.Must(t, "journalctl -b -t selinux-provision-generator -o cat --no-pager; journalctl -b -o short-monotonic --no-hostname --no-pager | grep -i 'mount-first\\|selinux-provision-mount@\\|SELinux: ' || true"), "\n", m.watchLog(t))
 	m.expect(t, "the boot", "systemctl is-active local-fs.target multi-user.target; systemctl is-failed 'v-*.mount' 'selinux-provision-mount@*' | grep failed || true", "active\nactive")
-	got := m.settle(t)
+	m.settle(t)
 	m.Must(t, "ls /v/auto; "+servers+"; systemctl start v-smb.mount")
-	got = m.settle(t)
+	got := m.settle(t)
 	for name, want := range map[string]string{"plain": option, "def": files, "root": "refused other-context", "fs": option, "link": option, "auto": option, "smb": option} {
 		if got[name].fate() != want {
 			t.Errorf("%s: %+v", name, got[name])

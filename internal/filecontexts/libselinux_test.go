@@ -162,7 +162,7 @@ func TestLikeLibselinuxOnRealPolicies(t *testing.T) {
 			for _, key := range []string{literal, literal + "/x", literal + "x/y.so", literal + strings.NewReplacer("(/.*)?", "/q", ".*", "w", "[^/]*", "v", "[^/]+", "v", `\.`, ".", "?", "", "(", "", ")", "", "+", "").Replace(rest)} {
 				// A place that this machine has would be looked up by its real name.
 				if key = filepath.Clean(key); strings.HasPrefix(key, "/") && !strings.ContainsAny(key, "[]|*\\ ") && !seen[key] {
-					if real, err := filepath.EvalSymlinks(filepath.Dir(key)); err == nil && real != filepath.Dir(key) {
+					if target, err := filepath.EvalSymlinks(filepath.Dir(key)); err == nil && target != filepath.Dir(key) {
 						continue
 					}
 					seen[key] = true

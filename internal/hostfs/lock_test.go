@@ -305,7 +305,7 @@ func asRoot(t *testing.T) {
 
 // openToAll is a directory that an ordinary user can reach.
 func openToAll(t *testing.T) string {
-	dir, err := os.MkdirTemp("/tmp", "hostfs-")
+	dir, err := os.MkdirTemp("/tmp", "hostfs-") //nolint:usetesting // an ordinary user cannot reach what is below t.TempDir()
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o755))

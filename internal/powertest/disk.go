@@ -78,7 +78,7 @@ func Start(t testing.TB) *Bench {
 	}
 	// A process that is killed while a thread of its waits for its own disk would never end: the disk is served until then.
 	const whenGone = `while readlink "/proc/$0/exe" >/dev/null; do sleep 1; done; umount -f "$1"; umount -l "$1"`
-	watch := exec.Command("sh", "-c", whenGone, strconv.Itoa(os.Getpid()), b.dir)
+	watch := exec.Command("sh", "-c", whenGone, strconv.Itoa(os.Getpid()), b.dir) //nolint:noctx // it outlives the test on purpose
 	watch.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := watch.Start(); err != nil {
 		t.Fatal(err)

@@ -172,7 +172,7 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 		c.volume(m, one, s)
 	}
 	c.twoLabels(m, all, s)
-	c.throughLinks(m, all, s)
+	c.throughLinks(m, s)
 	for _, f := range m.config.Storage.Filesystems {
 		node, l := m.find("filesystems", f.Device)
 		at := l.place(lineOf(node))
@@ -457,7 +457,7 @@ func (c *checker) volume(m *machine, one mount, s *situation) {
 }
 
 // throughLinks finds mountpoints that are written by way of a link.
-func (c *checker) throughLinks(m *machine, all []mount, s *situation) {
+func (c *checker) throughLinks(m *machine, s *situation) {
 	for _, u := range m.units() {
 		if one := u.mount(); strings.HasSuffix(u.name, ".mount") && !u.masked && m.real(one.where) != one.where {
 			c.add(one.at, one.key, fmt.Sprintf("cannot mount %s: the path leads through a link to %s, and systemd mounts no unit there", one.where, m.real(one.where)),
@@ -472,10 +472,10 @@ func (c *checker) throughLinks(m *machine, all []mount, s *situation) {
 		if err != nil || !pattern.Exact() || !path.IsAbs(v.Match.Mountpoint) {
 			continue
 		}
-		if real := m.real(path.Clean(v.Match.Mountpoint)); real != path.Clean(v.Match.Mountpoint) {
+		if target := m.real(path.Clean(v.Match.Mountpoint)); target != path.Clean(v.Match.Mountpoint) {
 			at, key := m.files[v.Source.File].line(v.Source.Line)
-			c.add(at, key, fmt.Sprintf("cannot label the volume %s: its mountpoint %s leads through a link to %s, and the kernel knows mounts by the real path only", printable.Quote(v.Name), v.Match.Mountpoint, real),
-				"write: match: {mountpoint: "+real+"}")
+			c.add(at, key, fmt.Sprintf("cannot label the volume %s: its mountpoint %s leads through a link to %s, and the kernel knows mounts by the real path only", printable.Quote(v.Name), v.Match.Mountpoint, target),
+				"write: match: {mountpoint: "+target+"}")
 		}
 	}
 }
