@@ -17,6 +17,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/powertest"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
@@ -250,22 +251,23 @@ func emptied(t *testing.T, tree *flatcartest.Tree, want map[string]string) (empt
 	return empty
 }
 
-// wholePolicy reads the policy that PID 1 loads to its end, and the file contexts.
+// wholePolicy reads the policy that PID 1 loads to its end, and the file contexts. A policy.N.tmp beside it, which libsemanage renames
+// when it is written, is nobody's policy.
 func wholePolicy(t *testing.T, h *Host) {
 	t.Helper()
 	dir := policystore.EtcDir + "/mcs"
-	entries, err := h.Root.ReadDir(dir + "/policy")
-	if err != nil || len(entries) == 0 {
+	policies, err := seconfig.Policies(h.Root, dir+"/policy")
+	if err != nil || len(policies) == 0 {
 		t.Errorf("no policy: %v", err)
 		return
 	}
-	for _, e := range entries {
-		content, err := h.Root.ReadFile(dir + "/policy/" + e.Name())
+	for _, policy := range policies {
+		content, err := h.Root.ReadFile(dir + "/policy/" + policy.Name)
 		if err == nil {
 			_, err = policydb.Parse(bytes.NewReader(content))
 		}
 		if err != nil {
-			t.Errorf("%s: %v", e.Name(), err)
+			t.Errorf("%s: %v", policy.Name, err)
 		}
 	}
 	content, err := h.Root.ReadFile(dir + "/contexts/files/file_contexts")
