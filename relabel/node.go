@@ -24,7 +24,15 @@ func defaultBounds() bounds {
 	return b
 }
 
-// node is a directory of the tree, from when its name was read until all below it is done.
+// node is a directory of the tree, from when its name was read until all below it is done. Its life:
+//
+//	named    sort reads its name in the directory above and makes a task of it: fd is -1, the one above needs its own handle for it
+//	open     enter opens it, labels it and gives up that need; one use, the listing
+//	listed   each directory found in it, each part of its files that is handed over and the rest of a listing is one more use (need);
+//	         whoever does one holds the handle meanwhile (hold, release) and ends the use when it is done (release, drop)
+//	parked   nobody holds the handle and too many are open: closed, and opened again by the next hold (park, reopen)
+//	closed   no use is left
+//	recorded all parts of it and of what is below are done (open is 0): the record has it, and the one above has one part less
 type node struct {
 	parent *node
 	name   string // one component; "" for the root
