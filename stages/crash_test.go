@@ -133,6 +133,7 @@ func TestErrorMatrix(t *testing.T) {
 		was := snapshot(t, before[stage].Dir, StateDir)
 		for _, fault := range []string{"renameat:EIO", "renameat2:EIO", "fsync:EIO", "syncfs:EDQUOT", "symlinkat:ENOSPC", "mkdirat:EROFS", "fchown:EPERM", "unlinkat:EIO"} {
 			t.Run(stage+"/"+fault, func(t *testing.T) {
+				t.Parallel()
 				call, errno, _ := strings.Cut(fault, ":")
 				for n := 1; ; n++ {
 					tree := copyTree(t, before[stage].Dir)
@@ -235,6 +236,7 @@ func TestCrashMatrix(t *testing.T) {
 			for _, call := range []string{"renameat,renameat2", "linkat,symlinkat", "unlinkat", "fsync", "syncfs", "mkdirat"} {
 				for _, one := range strings.Split(call, ",") {
 					t.Run(fmt.Sprintf("%s/%s/%s", layout, stage, one), func(t *testing.T) {
+						t.Parallel()
 						kills := 0
 						for n := 1; ; n++ {
 							tree := copyTree(t, stagesBefore[stage].Dir)
@@ -282,6 +284,7 @@ func noLeftovers(t *testing.T, tree *flatcartest.Tree) {
 // Proves P1: what PID 1 needs is whole at each instant.
 // Proves P2.
 func TestSemoduleKilledUnderUs(t *testing.T) {
+	t.Parallel()
 	needStrace(t)
 	start := flatcartest.New(t, flatcartest.Today)
 	start.Write("etc/selinux-provision/config.yaml", enforcing)

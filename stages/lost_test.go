@@ -56,6 +56,7 @@ func TestLostContentComesBack(t *testing.T) {
 			},
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
+				t.Parallel()
 				tree := copyTree(t, good.Dir)
 				for _, file := range append(files, inStore+"commit_num") { // whoever wrote the one wrote the other
 					at := filepath.Join(tree.Dir, file)

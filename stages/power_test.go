@@ -31,6 +31,7 @@ const (
 // TestPowerCuts cuts the power at the flushes of an apply. At each of them PID 1 finds a policy that it can load, nothing is called as
 // declared that is not, and the next apply ends where an undisturbed one does, with all that the operator made by hand.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}

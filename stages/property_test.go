@@ -89,6 +89,7 @@ func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
 	for seed := range histories {
 		layout := flatcartest.Layouts()[seed%3]
 		t.Run(fmt.Sprintf("%s/%d", layout, seed), func(t *testing.T) {
+			t.Parallel()
 			random := rand.New(rand.NewPCG(uint64(seed), 1))
 			tree := flatcartest.New(t, layout)
 			w := &world{generation: 1, modules: map[string]bool{}, hand: map[string]int{}}

@@ -315,6 +315,7 @@ func TestQuarantineCrashMatrix(t *testing.T) {
 	want := withoutCounter(snapshot(t, good.Dir, StateDir))
 	for _, call := range []string{"renameat", "renameat2", "rename", "mkdirat", "unlinkat", "fsync", "syncfs"} {
 		t.Run(call, func(t *testing.T) {
+			t.Parallel()
 			for n := 1; ; n++ {
 				tree := copyTree(t, start.Dir)
 				var killed bool

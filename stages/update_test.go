@@ -53,6 +53,7 @@ func modules(t *testing.T, tree *flatcartest.Tree) []string {
 func TestUpdateAndRollback(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {
+			t.Parallel()
 			declare := func(tree *flatcartest.Tree) *Host {
 				tree.Write("etc/selinux-provision/config.yaml", enforcing)
 				tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
@@ -217,6 +218,7 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 		{"boolean", `policy: {booleans: {nosuch_boolean: true}}`, "", "", "boolean nosuch_boolean: the policy has no such boolean"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			tree := flatcartest.New(t, flatcartest.Today)
 			tree.Write("etc/selinux-provision/config.yaml", "version: 1\n"+tc.config+"\n")
 			tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
