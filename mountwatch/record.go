@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"reflect"
 	"slices"
 	"strconv"
@@ -294,37 +293,12 @@ func identity(m *mounts.Mount, names mounts.Names) string {
 	return nameless + strconv.FormatUint(mountID(m), 10) + " of device " + m.Device.String()
 }
 
-// progressFile keeps what one relabelling has done so far, so that the next one goes on from there.
-type progressFile struct {
-	root      *hostfs.Root
-	dir, name string
-}
-
+// progressOf is where one relabelling keeps what it has done so far, so that the next one goes on from there.
 func progressOf(root *hostfs.Root, fileSystem, context, path string) relabel.State {
 	sum := sha256.Sum256([]byte(fileSystem + "\x00" + context + "\x00" + path))
 	dir := Dir
 	if strings.HasPrefix(fileSystem, nameless) {
 		dir = RunDir
 	}
-	return progressFile{root, dir, dir + "/progress-" + hex.EncodeToString(sum[:12])}
+	return relabel.StateFile{Root: root, Name: dir + "/progress-" + hex.EncodeToString(sum[:12])}
 }
-
-// Load gives what was saved last, nil if nothing was.
-func (p progressFile) Load() ([]byte, error) {
-	content, err := p.root.ReadFile(p.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return content, err
-}
-
-// Save replaces what was saved.
-func (p progressFile) Save(record []byte) error {
-	if err := p.root.MkdirAll(p.dir, 0o755); err != nil {
-		return err
-	}
-	return p.root.WriteFile(p.name, record, hostfs.Attributes{Mode: 0o600})
-}
-
-// Remove forgets it.
-func (p progressFile) Remove() error { return p.root.Remove(p.name) }

@@ -7,11 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"github.com/selinux-provision/selinux-provision/internal/messages"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,6 +21,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -153,7 +151,7 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 			}
 			defer unlock()
 		}
-		state := newRelabelState(root, target.Path())
+		state := relabelState(root, target.Path())
 		if f.fresh && !f.dry {
 			if err := state.Remove(); err != nil {
 				return fmt.Errorf("cannot forget what an earlier run has done: %w", err)
@@ -307,36 +305,11 @@ func (p *policyForms) canonical(label string) (string, error) {
 	return string(secontext.Context(label).Tidy()), nil
 }
 
-// relabelState keeps what a run that was broken off has done, one file for each tree. It may be removed at any time.
-type relabelState struct {
-	root *hostfs.Root
-	name string
-}
-
-func newRelabelState(root *hostfs.Root, path string) *relabelState {
+// relabelState keeps what a run that was broken off has done, one file for each tree.
+func relabelState(root *hostfs.Root, path string) relabel.State {
 	sum := sha256.Sum256([]byte(path))
-	return &relabelState{root, stages.StateDir + "/relabel/" + hex.EncodeToString(sum[:8]) + ".json"}
+	return relabel.StateFile{Root: root, Name: stages.StateDir + "/relabel/" + hex.EncodeToString(sum[:8]) + ".json"}
 }
-
-// Load reads it, nil if there is none.
-func (s *relabelState) Load() ([]byte, error) {
-	content, err := s.root.ReadFile(s.name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return content, err
-}
-
-// Save writes it in one step.
-func (s *relabelState) Save(record []byte) error {
-	if err := s.root.MkdirAll(path.Dir(s.name), 0o755); err != nil {
-		return err
-	}
-	return s.root.WriteFile(s.name, record, hostfs.Attributes{Mode: 0o600})
-}
-
-// Remove removes it.
-func (s *relabelState) Remove() error { return s.root.Remove(s.name) }
 
 // relabelReporter tells how a run goes: a bar on a terminal, lines in the journal, nothing in a pipe and with --json.
 type relabelReporter struct {

@@ -94,6 +94,7 @@ func rules() []rule {
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
 		{"mount table", saidOnlyIn("mountinfo", "internal/mounts")},
+		{"binary policies", numberOnlyIn(0xf97cff8c, "internal/policydb")},
 		{"labels", toolRule("restorecon", "setfiles", "chcon", "matchpathcon", "fixfiles")},
 		{"locks", calledOnlyIn("Flock", "internal/hostfs")},
 		{"SELinux of containers", onlyIn("github.com/opencontainers/selinux/go-selinux", "internal/kernel")},
@@ -283,6 +284,24 @@ func contextFormRule(s source) (findings []string) {
 		return true
 	})
 	return findings
+}
+
+// numberOnlyIn finds a number that is for one package only: by which the form begins that it reads.
+func numberOnlyIn(number uint64, dir string) func(source) []string {
+	return func(s source) (findings []string) {
+		if !s.isProduct() || s.dir == dir {
+			return nil
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.INT {
+				if got, err := strconv.ParseUint(literal.Value, 0, 64); err == nil && got == number {
+					findings = append(findings, fmt.Sprintf("%s: %#x is for %s only", s.at(n), number, dir))
+				}
+			}
+			return true
+		})
+		return findings
+	}
 }
 
 // saidOnlyIn finds strings with a word that is for some packages only.
@@ -516,6 +535,9 @@ func TestRulesFind(t *testing.T) {
 		{"mount table", "relabel/a.go", "// as in /proc/self/mountinfo", ""},
 		{"mount table", "internal/mounts/a.go", "const f = `/proc/self/mountinfo`", ""},
 		{"mount table", "relabel/a_test.go", "const f = `/proc/self/mountinfo`", ""},
+		{"binary policies", "stages/a.go", `const magic = 0xf97cff8c`, "0xf97cff8c is for internal/policydb only"},
+		{"binary policies", "stages/a.go", `const magic = 0xf97cff8d`, ""},
+		{"binary policies", "internal/policydb/a.go", `const magic = 0xf97cff8c`, ""},
 		{"map of /etc/selinux", "stages/a.go", `var _ = strings.CutPrefix(x, "policy.")`, "policy. is for internal/seconfig only"},
 		{"map of /etc/selinux", "stages/a.go", `var _ = fmt.Sprintf("%s/policy.%d", x, y)`, "policy.%d is for internal/seconfig only"},
 		{"map of /etc/selinux", "avc/a.go", `var _ = "/contexts/lxc_contexts"`, "lxc_contexts is for internal/seconfig only"},
