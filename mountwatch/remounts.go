@@ -30,7 +30,6 @@ const unmountedDir = "/run/selinux-provision/unmounted"
 type remounts struct {
 	queue []*volume
 	busy  bool
-	late  bool // READY does not wait any more
 	done  chan remountResult
 	group sync.WaitGroup
 	begun map[string][]time.Time // by mountpoint, within remountWindow

@@ -138,13 +138,10 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		defer ticker.Stop()
 		watchdog = ticker.C
 	}
-	ready, waiting := false, false
-	// With thousands of volumes the record is long, and one event follows the other: it is written at once, but not so often that more than
-	// a small part of the time goes into that.
+	var start start
+	var pace pace
 	var later <-chan time.Time // when there is something to write that was put off
-	var next time.Time         // not before
-	// What many events took for a moment is given back when nothing more comes.
-	many := 0
+	var lull lull
 	quiet := time.NewTimer(time.Hour)
 	defer quiet.Stop()
 	defer func() {
@@ -152,7 +149,6 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			w.save()
 		}
 	}()
-	// A mount whose server does not answer must not keep the boot waiting.
 	patience := time.NewTimer(time.Hour)
 	defer patience.Stop()
 	for {
@@ -161,12 +157,11 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		select {
 		case l := <-seen:
 			w.table = l.table
-			news = w.changed(ctx, l.change) || !ready
-			if many += len(l.change.Appeared) + len(l.change.Vanished); many >= restAfter {
+			news = w.changed(ctx, l.change) || !start.ready
+			if lull.saw(len(l.change.Appeared) + len(l.change.Vanished)) {
 				quiet.Reset(restDelay)
 			}
-			if !ready && !waiting && w.remounts.running() {
-				waiting = true // from the first one on: others that are mounted meanwhile must not prolong it
+			if start.waits(w.remounts.running()) {
 				patience.Reset(readyPatience)
 			}
 		case done := <-w.remounts.results():
@@ -174,27 +169,26 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		case done := <-w.relabels.results():
 			w.relabelled(ctx, done)
 		case <-reload:
-			if ready {
+			if start.ready {
 				w.Notify.Reloading()
 			}
 			w.reload(ctx)
-			if ready { // else the first READY is still to come: not before everything has its verdict
+			if start.ready { // else the first READY is still to come: not before everything has its verdict
 				w.Notify.Ready(w.summary())
 			}
 		case <-watchdog:
 			w.Notify.Alive()
 			news = false
 		case <-patience.C:
-			w.remounts.late = true
+			start.late = true
 		case <-later:
 			later = nil
 		case <-quiet.C:
 			news = false
-			if !ready { // what the last run has left is still asked for
+			if !lull.rests(start.ready) {
 				quiet.Reset(restDelay)
 				continue
 			}
-			many = 0
 			w.record.forgetCopies()
 			if w.Rest != nil {
 				w.Rest()
@@ -214,36 +208,23 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			continue
 		}
 		begin := time.Now()
-		if ready && begin.Before(next) {
+		if wait := pace.wait(begin); start.ready && wait > 0 {
 			if later == nil {
-				later = time.After(next.Sub(begin))
+				later = time.After(wait)
 			}
 			continue
 		}
 		later = nil
 		w.save()
-		next = time.Now().Add(saveShare * time.Since(begin))
-		if !ready && (!w.remounts.running() || w.remounts.late) {
-			ready = true
+		pace.wrote(begin, time.Now())
+		if start.arrives(w.remounts.running()) {
 			patience.Stop()
 			w.Notify.Ready(w.summary())
-		} else if ready {
+		} else if start.ready {
 			w.Notify.Status(w.summary())
 		}
 	}
 }
-
-// After restAfter mounts that came or went, the watcher rests when nothing came for restDelay.
-const (
-	restAfter = 256
-	restDelay = 3 * time.Second
-)
-
-// saveShare is how much of the time writing the record may take at most: one part in so many.
-const saveShare = 20
-
-// readyPatience is how long the start of the service waits for mounts that are being made again, so that containers find them ready.
-const readyPatience = 30 * time.Second
 
 // stopPatience is how long the stop of the service may take while a mount is being made again: unmounting writes what is in memory, and
 // systemd's jobs for it have limits of their own.
