@@ -41,29 +41,36 @@ type Lock struct {
 	Waiting func(holder string)
 }
 
-// Lock takes l, and gives it back with unlock. A LockedError says who still has it after l.Wait.
-func (r *Root) Lock(ctx context.Context, l Lock) (unlock func(), err error) {
+// Lock takes l, and gives it back with release. A LockedError says who still has it after l.Wait.
+func (r *Root) Lock(ctx context.Context, l Lock) (release func(), err error) {
 	start := time.Now()
 	fd, err := r.flock(ctx, l, l.File, func() (int, error) { return r.openLock(ctx, l.File) }, anyHolder)
 	if err != nil || l.Before == "" {
-		return func() { unix.Close(fd) }, err
+		return func() { unlock(fd) }, err
 	}
 	l.Wait -= time.Since(start)
 	before, err := r.flock(ctx, l, l.Before, func() (int, error) { return r.open(l.Before, unix.O_RDONLY|unix.O_DIRECTORY) }, ourHolder)
 	switch {
 	case NoFile(err):
-		return func() { unix.Close(fd) }, nil
+		return func() { unlock(fd) }, nil
 	case err != nil:
-		unix.Close(fd)
+		unlock(fd)
 		return nil, err
 	}
-	return func() { unix.Close(before); unix.Close(fd) }, nil
+	return func() { unlock(before); unlock(fd) }, nil
+}
+
+// unlock gives a lock back and closes its file. Closing alone would leave it with whoever was forked at this moment and has not executed
+// its program yet: a flock(2) belongs to the open file, which both have.
+func unlock(fd int) {
+	_ = unix.Flock(fd, unix.LOCK_UN)
+	unix.Close(fd)
 }
 
 // LockForeign takes the flock(2) that another program takes on its file name, which must exist, and waits for it up to wait.
-func (r *Root) LockForeign(ctx context.Context, name string, wait time.Duration) (unlock func(), err error) {
+func (r *Root) LockForeign(ctx context.Context, name string, wait time.Duration) (release func(), err error) {
 	fd, err := r.flock(ctx, Lock{Wait: wait}, name, func() (int, error) { return r.open(name, unix.O_RDONLY) }, anyHolder)
-	return func() { unix.Close(fd) }, err
+	return func() { unlock(fd) }, err
 }
 
 // flock locks what open gives and name leads to. Where no holder counts it gives fs.ErrNotExist.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,6 +41,37 @@ func TestLockSaysWhoHasIt(t *testing.T) {
 	unlock, err = r.Lock(t.Context(), Lock{File: lockName})
 	must(t, err)
 	unlock()
+}
+
+// TestLockEndsForWhoeverWasForked gives a lock back while the open file is also somebody else's, as it is a child's between fork and exec.
+func TestLockEndsForWhoeverWasForked(t *testing.T) {
+	dir := t.TempDir()
+	r := openRoot(t, dir)
+	must(t, os.WriteFile(filepath.Join(dir, "foreign"), nil, 0o600))
+	for name, lock := range map[string]func() (func(), error){
+		lockName:   func() (func(), error) { return r.Lock(t.Context(), Lock{File: lockName}) },
+		"/foreign": func() (func(), error) { return r.LockForeign(t.Context(), "/foreign", 0) },
+	} {
+		release, err := lock()
+		must(t, err)
+		fds, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		copied := -1
+		for _, fd := range fds {
+			if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); copied < 0 && to == filepath.Join(dir, name) {
+				n, err := strconv.Atoi(fd.Name())
+				must(t, err)
+				copied, err = unix.Dup(n)
+				must(t, err)
+				defer unix.Close(copied)
+			}
+		}
+		release()
+		if release, err = lock(); err != nil || copied < 0 {
+			t.Fatalf("%s: with its open file copied as %d: %v", name, copied, err)
+		}
+		release()
+	}
 }
 
 func TestLockWaits(t *testing.T) {
