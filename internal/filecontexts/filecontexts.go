@@ -70,6 +70,8 @@ type Match struct {
 	Expression string
 	// Context is what the path is to have; "" if the policy wants it to have none, with <<none>>.
 	Context string
+	// File is the name of the file that it stands in, without its directory.
+	File string
 	// Unusable says that the line is one of Problems, so that nobody here knows whether it is meant for the path.
 	Unusable bool
 }
@@ -80,6 +82,7 @@ type entry struct {
 	kind       Kind
 	context    string
 	number     int // of the line over all files: the highest counts
+	file       string
 	prefix     string
 	rest       shape
 	expr       *regexp.Regexp // for rest other
@@ -87,7 +90,7 @@ type entry struct {
 }
 
 func (e *entry) match() Match {
-	m := Match{Expression: e.expression, Context: e.context, Unusable: e.unusable}
+	m := Match{Expression: e.expression, Context: e.context, File: e.file, Unusable: e.unusable}
 	if m.Context == none {
 		m.Context = ""
 	}
@@ -240,7 +243,7 @@ func (c *Contexts) Add(name string, r io.Reader) error {
 			}
 			context = fields[2]
 		}
-		return c.add(fields[0], kind, context)
+		return c.add(path.Base(name), fields[0], kind, context)
 	})
 }
 
@@ -251,9 +254,9 @@ func kindOf(column string) Kind {
 	return Any
 }
 
-func (c *Contexts) add(expression string, kind Kind, context string) error {
+func (c *Contexts) add(file, expression string, kind Kind, context string) error {
 	c.count++
-	e := entry{expression: expression, kind: kind, context: context, number: c.count}
+	e := entry{expression: expression, kind: kind, context: context, number: c.count, file: file}
 	literal, length, all := beginning(expression)
 	problem := unusual(expression)
 	if all && problem == nil {
@@ -546,6 +549,9 @@ func latin1(path string) string {
 	}
 	return path
 }
+
+// Resolve gives the path that is looked up in place of another one: what the substitutions make of it, the path itself if none fits.
+func (c *Contexts) Resolve(path string) string { return c.substitute(path) }
 
 // substitute does what libselinux does: first the administrator's substitutions, then the distribution's on what came out.
 func (c *Contexts) substitute(path string) string {
