@@ -148,10 +148,10 @@ func (r *Record) saveFile(root *hostfs.Root, dir, name string, part *Record) err
 		return nil
 	}
 	if err := root.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("cannot remember what was done: %w", err)
+		return fmt.Errorf("cannot save the record of what was done: %w", err)
 	}
 	if err := root.WriteFile(name, content, hostfs.Attributes{Mode: 0o644}); err != nil {
-		return fmt.Errorf("cannot remember what was done: %w", err)
+		return fmt.Errorf("cannot save the record of what was done: %w", err)
 	}
 	if r.saved == nil {
 		r.saved = map[string][sha256.Size]byte{}

@@ -60,6 +60,8 @@ type Watcher struct {
 	// Systemd connects to systemd; nil: mount units are not looked at.
 	Systemd func(context.Context) (*systemd.Mounts, error)
 	Report  func(Event)
+	// Waiting is told who is waited for if another watcher is at work; it may be nil.
+	Waiting func(holder string)
 	Notify  systemd.Notifier
 	// Watchdog is how often systemd wants to hear of the watcher; 0 is never.
 	Watchdog time.Duration
@@ -255,7 +257,10 @@ func (w *Watcher) alone(ctx context.Context) (unlock func(), err error) {
 	if err := w.Root.MkdirAll(RunDir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the watcher's directory: %w", err)
 	}
-	return w.Root.Lock(ctx, hostfs.Lock{File: lockFile, Before: RunDir, Wait: lockPatience})
+	if unlock, err = w.Root.Lock(ctx, hostfs.Lock{File: lockFile, Before: RunDir, Wait: lockPatience, Waiting: w.Waiting}); err != nil {
+		return nil, fmt.Errorf("cannot watch beside another watcher, which is the service as a rule (systemctl status selinux-provision-mountwatch.service): %w", err)
+	}
+	return unlock, nil
 }
 
 // lockFile is locked by the watcher.

@@ -626,6 +626,11 @@ func TestOneWatcher(t *testing.T) {
 	if !errors.As(err, &locked) {
 		t.Error(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	second := &Watcher{Root: h.root, Waiting: func(string) { cancel() }}
+	if _, err := second.alone(ctx); err == nil || !strings.HasPrefix(err.Error(), "cannot watch beside another watcher") || strings.Contains(err.Error(), "context") {
+		t.Errorf("a second one that is interrupted: %v", err)
+	}
 	h.halt()
 	unlock, err := h.root.Lock(t.Context(), hostfs.Lock{File: lockFile})
 	if err != nil {

@@ -107,7 +107,7 @@ func (a *app) watcher(h *stages.Host) (*mountwatch.Watcher, error) {
 			}
 			return h.WatchConfig(declared)
 		},
-		Report: a.volumeReporter(), Watchdog: systemd.WatchdogInterval(),
+		Report: a.volumeReporter(), Waiting: a.waiting(), Watchdog: systemd.WatchdogInterval(),
 	}
 	if systemd.IsRunning() {
 		w.Systemd = systemd.OpenMounts

@@ -28,6 +28,18 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("cannot lock %s within %s: %s has it: try again when that has ended", e.Path, e.Waited.Round(time.Second), e.Holder)
 }
 
+// interruptedError says what was waited for when the wait ended before its time.
+type interruptedError struct {
+	path, holder string
+	cause        error
+}
+
+func (e *interruptedError) Error() string {
+	return fmt.Sprintf("cannot lock %s: %s has it, and the wait for it was interrupted", e.path, e.holder)
+}
+
+func (e *interruptedError) Unwrap() error { return e.cause }
+
 // A Lock keeps the runs of this program apart. The kernel drops it when the process ends, however it ends.
 type Lock struct {
 	// File is locked with flock(2), for which it is enough to have opened it. So it is a file of mode 0600 in a directory of mode 0700,
@@ -113,7 +125,7 @@ func (r *Root) flock(ctx context.Context, l Lock, name string, open func() (int,
 		select {
 		case <-ctx.Done():
 			unix.Close(fd)
-			return -1, fmt.Errorf("cannot lock %s, which %s has: %w", r.Path(name), who, ctx.Err())
+			return -1, &interruptedError{r.Path(name), who, ctx.Err()}
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
