@@ -89,7 +89,7 @@ func emptiedReason(names []string) string {
 // settle makes what others wrote into the store durable, and copies what the operator made by hand.
 func (c *Compiler) settle(ctx context.Context, policyType string, rec *Record) error {
 	if err := c.Root.Sync(StoreDir, EtcDir); err != nil {
-		return fmt.Errorf("cannot make the policy store durable: %w", err)
+		return fmt.Errorf("cannot flush the policy store to the disk: %w", err)
 	}
 	return c.safekeep(ctx, policyType, rec)
 }

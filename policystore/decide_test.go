@@ -70,7 +70,7 @@ func TestRebuildReason(t *testing.T) {
 		reason string
 	}{
 		"nothing":                               {func(*fakeHost, *Record, *Declared) {}, ""},
-		"never built":                           {func(_ *fakeHost, rec *Record, _ *Declared) { rec.Policy.Vendor = "" }, "never built"},
+		"never built":                           {func(_ *fakeHost, rec *Record, _ *Declared) { rec.Policy.Vendor = "" }, "has not been built from the declaration"},
 		"another image":                         {func(_ *fakeHost, rec *Record, _ *Declared) { rec.Policy.Vendor = "x" }, "another OS image"},
 		"another wish":                          {func(_ *fakeHost, _ *Record, want *Declared) { want.Digest = "x" }, "the declared state changed"},
 		"another policy":                        {func(h *fakeHost, _ *Record, _ *Declared) { h.write(EtcDir+"/mcs/policy/policy.33", "x") }, "policy.33 is not what the store built"},

@@ -157,7 +157,7 @@ func (l *labels) forTree(owned []string, todo Relabel) relabel.Labeler {
 
 type declaredLabels struct {
 	*labels
-	owned             []string // directories of container runtimes
+	owned             []string // directories of container runtimes, beside those that are declared to be like one
 	was               []string // what declarations gave that are gone
 	todo              Relabel
 	inFull, typeAlone relabel.Labeler
@@ -167,7 +167,7 @@ func (d *declaredLabels) String() string { return d.typeAlone.String() + " and w
 
 // Want is a relabel.Labeler's.
 func (d *declaredLabels) Want(name string, kind relabel.Kind, current string) (string, relabel.Reason) {
-	if protected.Owner(name) != "" || slices.ContainsFunc(d.owned, func(tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") }) {
+	if protected.Owner(name) != "" || protected.Owner(d.contexts.Resolve(name)) != "" || slices.ContainsFunc(d.owned, func(tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") }) {
 		return "", relabel.Owned
 	}
 	match, found := d.contexts.Find(name, kind.Column())

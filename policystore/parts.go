@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/selinux-provision/selinux-provision/internal/cil"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -61,6 +62,27 @@ const sharedVolumes = `(defaultrange dir target low)
 (defaultrange fifo_file target low)
 `
 
+// beside gives the modules that stand beside the vendor's, and those that are refused: a module hides every other one of its name that has
+// a lower priority, with all its types, rules and file contexts, so that has to be asked for.
+func beside(vendors map[string]string, modules []Module) (use []Module, refused []Quarantined) {
+	names := map[string]bool{}
+	for key := range vendors {
+		if _, name, ok := splitKey(key); ok {
+			names[name] = true
+		}
+	}
+	for _, m := range modules {
+		if names[m.Name] && !m.ReplacesVendor {
+			refused = append(refused, Quarantined{Kind: policyModule, Name: m.Name, Priority: Priority, From: m.From,
+				Reason: "the vendor's policy has a module of this name, and all that is in that one would be gone: give yours another name, " +
+					"or write " + m.Name + " under policy.replace_vendor_modules"})
+			continue
+		}
+		use = append(use, m)
+	}
+	return use, refused
+}
+
 // declaredParts gives the parts of a declaration, in its order.
 func declaredParts(want Declared) []part {
 	var parts []part
@@ -109,19 +131,17 @@ func operatorsParts(have map[string]string, rec *Record, local []string, shelf [
 	return parts
 }
 
-var (
-	cilToken  = regexp.MustCompile(`;[^\n]*|"[^"]*"|[()]|[^\s()";]+`)
-	cilGiving = regexp.MustCompile(`^(block|type|typealias|typeattribute|role|roleattribute|user|boolean|tunable|macro|classmap|classpermission)$`)
-)
+var cilGiving = regexp.MustCompile(`^(block|type|typealias|typeattribute|role|roleattribute|user|boolean|tunable|macro|classmap|classpermission)$`)
 
 // cilNames gives the names that a module in CIL declares for everybody, those in its blocks left out, and all words that it uses. It is
 // an estimate: with a wrong one it takes a build more to find a culprit.
 func cilNames(text string) (declared []string, used map[string]bool) {
 	used = map[string]bool{}
 	depth, previous, giving := 0, "", false
-	for _, token := range cilToken.FindAllString(text, -1) {
+	for t := range cil.Tokens(text) {
+		token := t.Text
 		switch {
-		case token[0] == ';' || token[0] == '"':
+		case t.Quoted():
 			continue
 		case token == "(":
 			depth++

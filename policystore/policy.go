@@ -24,13 +24,17 @@ const (
 
 // Declared is the state that the policy is to have beyond the vendor's.
 type Declared struct {
-	Digest         string // identifies everything below; equal digests mean equal declarations
+	Digest         string // identifies what is built; equal digests mean equal declarations
 	Modules        []Module
 	FileContexts   []FileContext
+	Equivalences   []Equivalence // not in Digest: no rebuild is needed for them
 	Booleans       map[string]bool
 	SharedVolumes  bool
 	StripDontaudit bool
 }
+
+// Equivalence says that what is below Path gets the labels that it would have below Like.
+type Equivalence struct{ Path, Like string }
 
 // Module is a declared policy module.
 type Module struct {
@@ -38,6 +42,8 @@ type Module struct {
 	Lang    string // "cil" or "pp"
 	Content []byte
 	From    string // where it was declared, for messages
+	// ReplacesVendor says that it may take the place of a module that the vendor's policy has under the same name.
+	ReplacesVendor bool
 }
 
 // FileContext is a declared line of file_contexts.
@@ -55,7 +61,7 @@ type PolicyRecord struct {
 	Commit         string            `json:"commit,omitempty"`          // libsemanage's commit number: another one means that somebody ran semodule
 	File           string            `json:"file,omitempty"`            // the binary policy that PID 1 loads, "policy.34"
 	Modules        map[string]string `json:"modules,omitempty"`         // our modules in the store, to the hash of what the store has
-	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones, as CIL
+	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones that are in force, as CIL
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
 	Relabel        []Relabel         `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
@@ -110,19 +116,22 @@ type Compiler struct {
 // the whole difference. The steps change rec.
 func (c *Compiler) Plan(policyType string, rec *Record, want Declared) (plan.Plan, error) {
 	if rec.Vendor == "" || rec.Type != policyType {
-		return nil, errors.New("the policy store is not known to be this OS image's: run the policystore stage first")
+		return nil, errors.New("cannot tell whether the policy store belongs to this OS image: run the policystore stage first")
 	}
 	reason, err := c.rebuildReason(policyType, rec, want)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the policy: %w", err)
 	}
-	var steps plan.Plan
+	steps, changed, err := c.equivalences(policyType, rec, want.Equivalences)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at the equivalences of file contexts: %w", err)
+	}
 	if reason != "" {
 		steps = append(steps, plan.Step{
 			Action: "rebuild", Target: EtcDir + "/" + policyType, Reason: reason,
 			Do: func(ctx context.Context) (string, error) { return c.rebuild(ctx, policyType, rec, want) },
 		})
-		return append(steps, c.relabel(rec, relabelPaths(rec, want))...), nil
+		return append(steps, c.relabel(rec, together(relabelPaths(rec, want), changed))...), nil
 	}
 	if commit := c.commit(policyType); commit != rec.Policy.Commit {
 		before := rec.Policy.Commit
@@ -145,7 +154,7 @@ func (c *Compiler) Plan(policyType string, rec *Record, want Declared) (plan.Pla
 	if len(live) > 0 {
 		steps = append(steps, c.setBooleans(live))
 	}
-	return append(steps, c.relabel(rec, rec.Policy.Relabel)...), nil
+	return append(steps, c.relabel(rec, together(rec.Policy.Relabel, changed))...), nil
 }
 
 // rebuildReason compares what is declared with the record, and the record with the host: what PID 1 and the SELinux tools read
@@ -154,11 +163,14 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 	p := &rec.Policy
 	switch {
 	case p.Vendor == "":
-		return "it was never built with what is declared", nil
+		return "it has not been built from the declaration yet", nil
 	case p.Vendor != rec.Vendor:
 		return "it was built from another OS image's vendor policy", nil
 	case p.Declared != want.Digest:
 		return "the declared state changed", nil
+	}
+	if _, refused := beside(rec.VendorModules, want.Modules); slices.ContainsFunc(refused, func(q Quarantined) bool { return p.Modules[q.Name] != "" }) {
+		return "a module of the vendor's was replaced without being asked for", nil // by an earlier release
 	}
 	same, err := sameFile(c.Root, active(policyType)+"/policy.kern", c.policyFile(policyType, p.File))
 	if err != nil {

@@ -8,11 +8,15 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/cil"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // ErrDamaged says that the store is not what it was built as. The policystore stage builds it anew.
@@ -20,7 +24,7 @@ var ErrDamaged = errors.New("cannot build from a damaged policy store")
 
 // ErrInPlace says that semodule has built the policy and put it in place, and that something is wrong all the same. The store is good:
 // nothing is to be thrown away, and the next run builds in it again.
-var ErrInPlace = errors.New("the new policy is in place and semodule has no way back: the next run builds it again")
+var ErrInPlace = errors.New("the new policy is in place and semodule cannot take it back: the next run builds it again")
 
 // rebuild builds the policy in one transaction, without what it does not build with, and records what came of it.
 func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, want Declared) (string, error) {
@@ -45,9 +49,9 @@ func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, 
 	// libsemanage before 3.2 flushes nothing. What is about to be recorded, and what leaves quarantine because the store has it, must
 	// still be there after a power cut.
 	if err := c.Root.Sync(StoreDir, EtcDir); err != nil {
-		return "", &plan.UndoError{Failed: fmt.Errorf("cannot make the built policy durable: %w", err), Undo: ErrInPlace}
+		return "", &plan.UndoError{Failed: fmt.Errorf("cannot flush the built policy to the disk: %w", err), Undo: ErrInPlace}
 	}
-	next, err := c.inspect(tx, found, rec, want)
+	next, beaten, err := c.inspect(tx, found, rec, want)
 	if err == nil {
 		undeclared := rec.Policy.Booleans
 		rec.Policy = next
@@ -56,7 +60,7 @@ func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, 
 	if err != nil {
 		return "", &plan.UndoError{Failed: err, Undo: ErrInPlace}
 	}
-	return tx.summary(want, found.in, len(next.Quarantine), c.Kernel != nil), nil
+	return tx.summary(want, found.in, len(next.Quarantine)+beaten, c.Kernel != nil), nil
 }
 
 // ready makes sure that nothing foreseeable stops semodule half-way.
@@ -64,10 +68,8 @@ func (c *Compiler) ready(policyType string, rec *Record) error {
 	if err := c.inside(policyType); err != nil {
 		return err
 	}
-	for _, dir := range []string{StoreDir, EtcDir} {
-		if err := c.room(policyType, dir); err != nil {
-			return fmt.Errorf("cannot build the policy: %w", err)
-		}
+	if err := c.RoomToBuild(policyType); err != nil {
+		return fmt.Errorf("cannot build the policy: %w", err)
 	}
 	return c.sound(policyType, rec)
 }
@@ -85,8 +87,10 @@ func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transa
 	shelf, _ := c.Shelf.list()
 	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
 	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
+	var refused []Quarantined
+	want.Modules, refused = beside(rec.VendorModules, want.Modules)
 	return &transaction{
-		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{},
+		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{}, refused: refused,
 		parts: append(declaredParts(want), operatorsParts(have, rec, locals, shelf)...),
 	}, nil
 }
@@ -110,7 +114,7 @@ func (c *Compiler) compile(ctx context.Context, tx *transaction, rec *Record, wa
 			return "", err
 		}
 		if c.commit(tx.policyType) == before {
-			return "", errors.New("semodule says that it succeeded, and it changed nothing")
+			return "", errors.New("semodule reported success but changed nothing")
 		}
 		return "", nil
 	}}).Do(ctx, nil, nil)
@@ -153,46 +157,47 @@ func (c *Compiler) prepareStore(policyType string, rec *Record, want Declared, s
 	return steps, err
 }
 
-// inspect looks at what semodule made, and gives what there is to be remembered of it.
-func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Declared) (PolicyRecord, error) {
-	next := PolicyRecord{
+// inspect looks at what semodule made, and gives what there is to be remembered of it, and how many file contexts have no effect.
+func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Declared) (next PolicyRecord, beaten int, err error) {
+	next = PolicyRecord{
 		Vendor: rec.Vendor, Declared: want.Digest, Commit: c.commit(tx.policyType), Booleans: slices.Sorted(maps.Keys(want.Booleans)),
-		StripDontaudit: want.StripDontaudit, Relabel: relabelPaths(rec, want),
-	}
-	for _, fc := range want.FileContexts {
-		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(fc)))
+		StripDontaudit: want.StripDontaudit,
 	}
 	if tx.strip && !c.Root.Exists(active(tx.policyType)+"/"+dontauditFlag) {
-		return next, errors.New("cannot build the policy without dontaudit rules: semodule says that it succeeded, and they are still there")
+		return next, 0, errors.New("cannot build the policy without dontaudit rules: semodule reported success, and they are still there")
 	}
-	var err error
 	if next.File, err = c.policyBuilt(tx.policyType); err != nil {
-		return next, err
+		return next, 0, err
 	}
 	have, err := modulesIn(c.Root, typeDir(tx.policyType))
 	if err != nil {
-		return next, fmt.Errorf("cannot read the built store: %w", err)
+		return next, 0, fmt.Errorf("cannot read the built store: %w", err)
 	}
 	var astray []Quarantined
 	next.Modules, astray = installed(tx.parts, found.in, have)
 	missing, err := c.checkBooleans(tx.policyType, next.File, want.Booleans)
 	if err != nil {
-		return next, err
-	}
-	beaten, err := c.checkContexts(tx.policyType, next.File, tx.parts, found.in)
-	if err != nil {
-		return next, err
+		return next, 0, err
 	}
 	for _, stale := range c.otherPolicies(tx.policyType, next.File) {
 		if err := c.Root.Remove(stale); err != nil {
-			return next, fmt.Errorf("cannot remove a stale policy: %w", err)
+			return next, 0, fmt.Errorf("cannot remove a stale policy: %w", err)
 		}
 	}
 	if err := c.releaseFrom(tx.policyType, found, have); err != nil {
-		return next, err
+		return next, 0, err
 	}
-	next.Quarantine = slices.Concat(c.stillQuarantined(rec, found), c.leftOut(found), astray, missing, beaten)
-	return next, nil
+	next.Quarantine = slices.Concat(c.stillQuarantined(rec, found), c.leftOut(tx.policyType, next.File, found), tx.refused, astray, missing)
+	inForce, without, err := c.inForceOf(tx.policyType, &next, want.FileContexts)
+	if err != nil {
+		return next, 0, err
+	}
+	for _, fc := range inForce {
+		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(fc)))
+	}
+	want.FileContexts = inForce
+	next.Relabel = relabelPaths(rec, want)
+	return next, len(without), nil
 }
 
 // installed gives the hashes that the store has of the modules that carry the declared parts, and the parts whose module it has not.
@@ -208,17 +213,21 @@ func installed(parts []part, in []int, have map[string]string) (modules map[stri
 			continue
 		}
 		astray = append(astray, Quarantined{Kind: p.kind, Name: p.name, Priority: p.priority, From: p.from,
-			Reason: "semodule took it, and the store has no module of that name"})
+			Reason: "semodule accepted it, but the store has no module of that name"})
 	}
 	return modules, astray
 }
 
 // leftOut says what the search left out, and where it is if it was not declared.
-func (c *Compiler) leftOut(found *search) []Quarantined {
+func (c *Compiler) leftOut(policyType, file string, found *search) []Quarantined {
 	var all []Quarantined
+	policy := sync.OnceValue(func() *policydb.Policy { return c.readPolicy(policyType, file) })
 	for _, o := range found.out {
 		p := found.parts[o.part]
 		q := Quarantined{Kind: p.kind, Name: p.name, Line: o.line, Reason: o.reason, From: p.from}
+		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable.MatchString(o.reason) {
+			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return policy().Has(name) || slices.Contains(p.declared, name) })
+		}
 		key := p.key()
 		if p.kind == policyModule {
 			q.Priority = p.priority
@@ -231,6 +240,32 @@ func (c *Compiler) leftOut(found *search) []Quarantined {
 		all = append(all, q)
 	}
 	return all
+}
+
+// unresolved shows the statement that the tools speak of, and which types in it nobody has declared.
+func unresolved(text string, line int, known func(name string) bool) string {
+	words := cil.Statement(text, line)
+	if len(words) < 3 {
+		return ""
+	}
+	said := ": (" + clip(cil.Text(words)) + ")"
+	var types []cil.Token
+	switch words[0].Text {
+	case "allow", "auditallow", "dontaudit", "neverallow", "typetransition", "typechange", "typemember":
+		types = words[1:3]
+	case "roletype":
+		types = words[2:3]
+	}
+	var missing []string
+	for _, t := range types {
+		if secontext.IsName(t.Text) && t.Text != "self" && !strings.Contains(t.Text, ".") && !known(t.Text) && !slices.Contains(missing, t.Text) {
+			missing = append(missing, t.Text)
+		}
+	}
+	if len(missing) == 0 || len(missing) == len(types) && len(types) > 1 { // where nothing is known the policy could not be read
+		return said
+	}
+	return said + ": the policy has no type " + strings.Join(missing, " and no type ")
 }
 
 // stillQuarantined gives the local files that an earlier build left out and that are still out. The modules were candidates of this one.
@@ -315,6 +350,21 @@ func (c *Compiler) inside(policyType string) error {
 	return nil
 }
 
+// RoomToBuild tells whether there is room for building the policy in the host's store.
+func (c *Compiler) RoomToBuild(policyType string) error {
+	for _, dir := range []string{StoreDir, EtcDir} {
+		if err := c.room(policyType, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RoomError says how much room on a disk is missing.
+type RoomError struct{ Lack string }
+
+func (e *RoomError) Error() string { return e.Lack + ": make room, then run: selinux-provision apply" }
+
 // room makes sure that a full disk does not stop semodule half-way: it writes a second store beside the first, and what it
 // makes of it to /etc.
 func (c *Compiler) room(policyType, dir string) error {
@@ -336,10 +386,10 @@ func (c *Compiler) room(policyType, dir string) error {
 // enough tells whether a place has room for what building a store of a size writes there.
 func enough(dir string, size hostfs.Tree, free, inodes uint64) error {
 	if need := uint64(2 * size.Entries); inodes < need {
-		return fmt.Errorf("%s has room for %d files and a build needs %d: make room, then run the policy stage again", dir, inodes, need)
+		return &RoomError{fmt.Sprintf("%s has room for %d files and a build needs %d", dir, inodes, need)}
 	}
 	if need := uint64(size.Bytes+int64(size.Entries)*4096) + spare/2; free < need {
-		return fmt.Errorf("%s has %d MB free and a build needs %d MB: make room, then run the policy stage again", dir, free>>20, need>>20)
+		return &RoomError{fmt.Sprintf("%s has %d MB free and a build needs %d MB", dir, free>>20, need>>20)}
 	}
 	return nil
 }
@@ -367,7 +417,7 @@ func (c *Compiler) policyBuilt(policyType string) (string, error) {
 			return p.Name, nil
 		}
 	}
-	return "", fmt.Errorf("semodule succeeded, but no policy in %s is what it built", c.Root.Path(dir))
+	return "", fmt.Errorf("semodule reported success, but none of the policies in %s is the one that it built", c.Root.Path(dir))
 }
 
 // summary says what one rebuild did, and what it took.

@@ -54,6 +54,43 @@ func TestRebuildIsDoneOnce(t *testing.T) {
 	}
 }
 
+// TestModuleNamedAsAVendors is left out without a build more, unless it is to replace that one; where an earlier release let it in, it goes.
+func TestModuleNamedAsAVendors(t *testing.T) {
+	site, mine := site1.Modules[0], Module{Name: "legacy", Lang: "cil", Content: []byte("(type mine_t)"), From: "legacy.cil"}
+	replaces := mine
+	replaces.ReplacesVendor = true
+	for _, c := range []struct {
+		what     string
+		declared []Module
+		keys     string
+		out      int
+	}{
+		{"by mistake", []Module{mine, site}, "100/base 100/legacy 500/site", 1},
+		{"on purpose", []Module{replaces, site}, "100/base 100/legacy 500/legacy 500/site", 0},
+		{"another name", []Module{site}, "100/base 100/legacy 500/site", 0},
+	} {
+		h := newHost(t)
+		rec := h.record()
+		want := Declared{Modules: c.declared}
+		if actions, err := h.apply(rec, want); err != nil || len(actions) != 1 || len(h.calls) != 1 || h.keys() != c.keys {
+			t.Fatalf("%s: %v, %v, %d calls: %s", c.what, actions, err, len(h.calls), h.keys())
+		}
+		if q := rec.Policy.Quarantine; len(q) != c.out || c.out > 0 && (q[0].Name != "legacy" || !strings.Contains(q[0].Reason, "policy.replace_vendor_modules")) {
+			t.Errorf("%s: %v", c.what, q)
+		}
+		if actions, err := h.apply(rec, want); err != nil || len(actions) > 0 {
+			t.Errorf("%s, again: %v, %v", c.what, actions, err)
+		}
+		if c.out == 0 {
+			continue
+		}
+		rec.Policy.Modules["legacy"] = "as an earlier release has it"
+		if actions, err := h.apply(rec, want); err != nil || len(actions) != 1 || h.keys() != c.keys {
+			t.Errorf("%s, let in earlier: %v, %v: %s", c.what, actions, err, h.keys())
+		}
+	}
+}
+
 // TestKernelThatDoesNotLoad is exit code 6, and no reason to throw the store away.
 func TestKernelThatDoesNotLoad(t *testing.T) {
 	h := newHost(t)

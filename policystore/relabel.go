@@ -14,7 +14,6 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
-	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Relabel is a path whose files may have another label after a rebuild. relabelPaths makes it, relabel takes it away; status reads it.
@@ -38,6 +37,20 @@ func (r Relabel) String() string {
 	return r.Path
 }
 
+// together gives all of several lists, each path once.
+func together(lists ...[]Relabel) []Relabel {
+	var all []Relabel
+	for _, r := range slices.Concat(lists...) {
+		if i := slices.IndexFunc(all, r.same); i >= 0 {
+			all[i].Declared = all[i].Declared || r.Declared
+			all[i].Was = append(all[i].Was, r.Was...)
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
 func (r Relabel) same(other Relabel) bool { return r.Path == other.Path && r.Begins == other.Begins }
 
 // relabelPaths names the paths to relabel after a rebuild: those whose declaration changed, all declared ones when the
@@ -45,16 +58,9 @@ func (r Relabel) same(other Relabel) bool { return r.Path == other.Path && r.Beg
 func relabelPaths(rec *Record, want Declared) []Relabel {
 	var todo []Relabel
 	add := func(r Relabel) {
-		if r.Begins == "" && protected.Declared(r.Path) {
-			return
+		if r.Begins != "" || !protected.Declared(r.Path) {
+			todo = together(todo, []Relabel{r})
 		}
-		i := slices.IndexFunc(todo, r.same)
-		if i < 0 {
-			todo = append(todo, r)
-			return
-		}
-		todo[i].Declared = todo[i].Declared || r.Declared
-		todo[i].Was = append(todo[i].Was, r.Was...)
 	}
 	for _, r := range rec.Policy.Relabel {
 		add(r)
@@ -97,6 +103,9 @@ func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
 		steps = append(steps, plan.Step{
 			Action: "relabel", Target: todo.String(), Reason: "its file context changed", Quiet: !c.Root.Exists(todo.Path), Stays: true,
 			Do: func(ctx context.Context) (string, error) {
+				if !slices.ContainsFunc(rec.Policy.Relabel, todo.same) {
+					return "left as it is: what is declared for it has no effect", nil // as the rebuild has shown
+				}
 				l, err := labels()
 				done := ""
 				if err == nil {
@@ -137,37 +146,6 @@ func fileconParts(statement string) (name, context string) {
 	name, rest, _ = strings.Cut(rest, `" `)
 	_, context, _ = strings.Cut(rest, " ") // behind the type of file
 	return name, strings.TrimSuffix(context, ")")
-}
-
-// checkContexts reads the built file_contexts and tells which declared ones are not in it: a module that declares the same path at
-// another place wins over a second one. file is the built policy, which knows the aliases of types: libsepol writes a type's own name.
-func (c *Compiler) checkContexts(policyType, file string, parts []part, in []int) ([]Quarantined, error) {
-	if !slices.ContainsFunc(in, func(i int) bool { return parts[i].kind == fileContext }) {
-		return nil, nil
-	}
-	contexts, err := filecontexts.Load(c.Root, policyType)
-	if err != nil {
-		return nil, err
-	}
-	built := map[string][]string{} // the contexts of a path, of any type of file
-	for m := range contexts.All {
-		built[m.Expression] = append(built[m.Expression], cmp.Or(m.Context, string(secontext.None)))
-	}
-	has := func(path, context string) bool {
-		return slices.ContainsFunc(built[path], func(have string) bool { return secontext.Same(have, context) })
-	}
-	var beaten []Quarantined
-	policy := sync.OnceValue(func() *policydb.Policy { return c.readPolicy(policyType, file) }) // it is large, and seldom needed
-	for _, i := range in {
-		it := parts[i]
-		if it.kind != fileContext || has(it.name, it.context) {
-			continue
-		}
-		if context, known := policy().Canonical(it.context); !known || !has(it.name, context) {
-			beaten = append(beaten, Quarantined{Kind: it.kind, Name: it.name, From: it.from, Reason: shadowed})
-		}
-	}
-	return beaten, nil
 }
 
 // readPolicy gives the built policy, and one that knows nothing if it cannot be read: one that is newer than this program is in force all

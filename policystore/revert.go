@@ -106,12 +106,25 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 		}
 		name := path.Join(dir, below)
 		digest, err := hashFile(root, name, make([]byte, 64<<10))
+		if err == nil && name == subsFile(policyType) && onlyOurs(root, name, rec) {
+			return nil
+		}
 		if err == nil && digest != vendor.Etc[below] && (rec.VendorEtc[below] == "" || rec.VendorEtc[below] != digest) && !fromStore(root, policyType, name) {
 			steps = append(steps, r.Shelf.keepStep(name, below, reason))
 		}
 		return err
 	})
 	return steps, err
+}
+
+// onlyOurs tells whether file_contexts.subs has nothing in it that the operator has written.
+func onlyOurs(root *hostfs.Root, name string, rec *Record) bool {
+	content, err := root.ReadFile(name)
+	if err != nil {
+		return false
+	}
+	left, _ := substitutions(string(content), rec.Equivalences, nil)
+	return strings.TrimSpace(left) == ""
 }
 
 // fromStore reports whether libsemanage made a file of /etc/selinux from one of the store's that has its name.

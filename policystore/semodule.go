@@ -29,7 +29,8 @@ type transaction struct {
 	policyType string
 	rec        *Record
 	parts      []part
-	strip      bool // without dontaudit rules
+	refused    []Quarantined // declared, and no part of any build
+	strip      bool          // without dontaudit rules
 
 	aside map[int]bool // the operator's parts that an earlier build of this transaction took out of the store
 	trial bool         // there is a copy of the store
@@ -52,7 +53,7 @@ func (tx *transaction) build(ctx context.Context, in []int, forGood bool) error 
 	}
 	err := tx.semodule(ctx, tx.trialDir(), in)
 	if _, refused := refusal(err); err != nil && !refused {
-		return fmt.Errorf("cannot try what the policy builds without: %s", err) //nolint:errorlint // a tool that is killed there leaves the store alone
+		return fmt.Errorf("cannot find out what keeps the policy from building: %s", err) //nolint:errorlint // a tool that is killed there leaves the store alone
 	}
 	return err
 }
@@ -71,7 +72,7 @@ func (tx *transaction) commit(ctx context.Context, in []int) error {
 		from, key := active(tx.policyType)+"/modules/"+p.key(), p.key()
 		if p.kind == localFile {
 			from, key = active(tx.policyType)+"/"+p.name, local+"/"+p.name
-			steps = append(steps, plan.Remove(tx.c.Root, from, "the policy does not build with it"))
+			steps = append(steps, plan.Remove(tx.c.Root, from, "the policy cannot be built with it"))
 		}
 		if err := tx.c.Shelf.take(from, key); err != nil {
 			return fmt.Errorf("cannot put %s %s into quarantine: %w", p.kind, p.name, err)
@@ -150,7 +151,7 @@ func (tx *transaction) semodule(ctx context.Context, beneath string, in []int) e
 			return err
 		}
 		if time.Since(start) > tx.c.lockWait() {
-			return fmt.Errorf("somebody else's semodule or setsebool holds the policy store since %s: %w", tx.c.lockWait(), err)
+			return fmt.Errorf("another semodule or setsebool has been holding the policy store for %s: %w", tx.c.lockWait(), err)
 		}
 		select {
 		case <-ctx.Done():

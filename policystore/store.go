@@ -39,6 +39,9 @@ type Record struct {
 	// Lost are the operator's modules, "PRIORITY/NAME", and files, "local/NAME", that had lost their content when a store was built, so
 	// that they could not be taken along. Status names them until they are there again.
 	Lost []string `json:"lost,omitempty"`
+	// Equivalences are the lines of file_contexts.subs that the policy stage has written and has to take out again; all others are the
+	// operator's.
+	Equivalences []string `json:"equivalences,omitempty"`
 	// Policy is what the policy stage did last.
 	Policy PolicyRecord `json:"policy"`
 }
@@ -319,20 +322,27 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 // compiled policy side by side.
 const spare = 64 << 20
 
-func (k *Rebaser) buildStore(old Store, beside string) (hostfs.Tree, error) {
-	root := k.Root
+// RoomToCopy tells whether there is room for a copy of the vendor's store and for building in it.
+func RoomToCopy(root *hostfs.Root) error {
 	size, err := root.Measure(VendorStore)
 	if err != nil {
-		return size, err
+		return err
 	}
 	free, err := root.Free(path.Dir(StoreDir))
 	if err != nil {
-		return size, err
+		return err
 	}
 	// A file takes up to a block of 4 KiB more than its size.
 	if need := uint64(3*(size.Bytes+int64(size.Entries)*4096)) + spare; free < need {
-		return size, fmt.Errorf("%s has %d MB free and the store needs %d MB: make room and start the unit again",
-			root.Path(path.Dir(StoreDir)), free>>20, need>>20)
+		return &RoomError{fmt.Sprintf("%s has %d MB free and the store needs %d MB", root.Path(path.Dir(StoreDir)), free>>20, need>>20)}
+	}
+	return nil
+}
+
+func (k *Rebaser) buildStore(old Store, beside string) (hostfs.Tree, error) {
+	root := k.Root
+	if err := RoomToCopy(root); err != nil {
+		return hostfs.Tree{}, err
 	}
 	tree, err := root.CopyTree(VendorStore, beside)
 	if err == nil && old.Kind != Absent {

@@ -127,3 +127,16 @@ func FuzzCILNames(f *testing.F) {
 		}
 	})
 }
+
+// What the tools call a statement is shown, and the type in it that nobody has declared.
+func TestUnresolved(t *testing.T) {
+	const text = "(type a_t)\n(allow a_t nosuch_t (file (read)))\n(roletype system_r gone_t)\n(allow x_t y_t (dir (search)))\n(allow a_t self (process (nosuch)))\n(call m (a_t))\n(allow a_t b.c (file (read)))\n"
+	for line, want := range map[int]string{
+		1: "", 2: ": (allow a_t nosuch_t (file (read))): the policy has no type nosuch_t", 3: ": (roletype system_r gone_t): the policy has no type gone_t",
+		4: ": (allow x_t y_t (dir (search)))", 5: ": (allow a_t self (process (nosuch)))", 6: ": (call m (a_t))", 7: ": (allow a_t b.c (file (read)))", 9: "",
+	} {
+		if got := unresolved(text, line, func(name string) bool { return name == "a_t" }); got != want {
+			t.Errorf("line %d: %q, want %q", line, got, want)
+		}
+	}
+}

@@ -56,10 +56,13 @@ func Load(r Reader, configFile string) (*State, error) {
 		l.modulesDir()
 	}
 	l.volumes()
+	l.equivalences()
 	if len(l.problems) > 0 {
 		return nil, l.problems
 	}
 	l.state.FileContexts = lastOfEach(l.state.FileContexts)
+	slices.Sort(l.state.ReplaceVendorModules)
+	l.state.ReplaceVendorModules = slices.Compact(l.state.ReplaceVendorModules)
 	slices.SortFunc(l.state.Modules, func(a, b Module) int { return strings.Compare(a.Name, b.Name) })
 	return l.state, nil
 }
@@ -76,7 +79,13 @@ type loader struct {
 	size       int
 }
 
+// complain notes a problem. A directory that others may write spoils every file in it, and is named once.
 func (l *loader) complain(at Position, key, problem, remedy string, cause error) {
+	if untrusted(cause) {
+		if slices.ContainsFunc(l.problems, func(e *Error) bool { return e.cause != nil && e.cause.Error() == cause.Error() }) {
+			return
+		}
+	}
 	l.problems = append(l.problems, &Error{Position: at, Key: key, Problem: problem, Remedy: remedy, cause: cause})
 }
 
@@ -88,7 +97,11 @@ func (l *loader) config(name string, mustExist bool) {
 	l.state.Sources = append(l.state.Sources, name)
 	if err != nil {
 		l.allRead = false
-		l.complain(Position{File: name}, "", "cannot read this file: "+reason(err), remedy(err), err)
+		problem := "cannot read this file: "
+		if untrusted(err) {
+			problem = "cannot obey this file: "
+		}
+		l.complain(Position{File: name}, "", problem+reason(err), remedy(err), err)
 		return
 	}
 	doc, understood, problems := parse(name, content)
@@ -146,11 +159,34 @@ func (l *loader) merge(d *Document) {
 	maps.Copy(s.Booleans, d.booleans)
 	l.modulesSet = l.modulesSet || d.modulesSet
 	l.refs = append(l.refs, d.modules...)
+	s.ReplaceVendorModules = append(s.ReplaceVendorModules, d.replaceVendor...)
 	s.FileContexts = append(s.FileContexts, d.fileContexts...)
+	s.Equivalences = append(s.Equivalences, d.equivalences...)
 	s.Volumes = append(s.Volumes, d.volumes...)
 	set(&s.Relabel.Workers, d.relabel.workers)
 	set(&s.Relabel.EntriesPerSecond, d.relabel.entriesPerSecond)
 	set(&s.Relabel.CPUPercent, d.relabel.cpuPercent)
+}
+
+// equivalences keeps of those with the same path the one that was declared last, and refuses chains: a path is replaced once before its
+// context is looked up.
+func (l *loader) equivalences() {
+	var kept []Equivalence
+	for _, e := range slices.Backward(l.state.Equivalences) {
+		if !slices.ContainsFunc(kept, func(other Equivalence) bool { return other.Path == e.Path }) {
+			kept = append(kept, e)
+		}
+	}
+	slices.Reverse(kept)
+	l.state.Equivalences = kept
+	for _, e := range kept {
+		for _, other := range kept {
+			if e.Like == other.Path || within(e.Like, other.Path) {
+				l.complain(e.Source, "policy.equivalences", fmt.Sprintf("cannot label %s like %s: that one is declared to be like another one (%s)", quote(e.Path), quote(e.Like), other.Source),
+					"write like: "+clip(other.Like+strings.TrimPrefix(e.Like, other.Path)), nil)
+			}
+		}
+	}
 }
 
 // lastOfEach keeps of those with the same path and type the one that was declared last, where it was declared: of two
@@ -213,6 +249,9 @@ func (l *loader) module(ref moduleRef) {
 	l.size += len(content)
 	refused := func(problem, remedy string, cause error) { l.complain(ref.source, ref.key, problem, remedy, cause) }
 	switch {
+	case untrusted(err):
+		refused("cannot obey "+what+": "+reason(err), remedy(err), err)
+		return
 	case err != nil:
 		refused("cannot read "+what+": "+reason(err), remedy(err), err)
 		return
@@ -267,6 +306,12 @@ func nameInside(file string, content []byte) (name, lang string, base bool) {
 	return name, lang, false
 }
 
+// untrusted tells whether the reader refuses a file because somebody else than root may write it.
+func untrusted(err error) bool {
+	var own interface{ Remedy() string }
+	return errors.As(err, &own)
+}
+
 // reason takes the name of the file out of an error: the message has it already.
 func reason(err error) string {
 	var number syscall.Errno
@@ -287,7 +332,10 @@ func reason(err error) string {
 }
 
 func remedy(err error) string {
+	var own interface{ Remedy() string }
 	switch {
+	case errors.As(err, &own):
+		return own.Remedy()
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EINVAL):
 		return "put a file in its place"
 	case errors.Is(err, syscall.ENOTDIR):

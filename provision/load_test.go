@@ -236,6 +236,10 @@ func TestLoadMessages(t *testing.T) {
 		file  string
 		want  string
 	}{
+		{"equivalences in a chain", map[string]string{
+			dir + "config.yaml":     "version: 1\npolicy: {equivalences: [{path: /data/a, like: /data/b/x}, {path: /data/c, like: /srv/c}]}\n",
+			dir + "config.d/1.yaml": "version: 1\npolicy: {equivalences: [{path: /data/b, like: /srv/b}, {path: /data/c, like: /srv/d}]}\n"}, "",
+			dir + `config.yaml:2: policy.equivalences: cannot label "/data/a" like "/data/b/x": that one is declared to be like another one (` + dir + "config.d/1.yaml:2): write like: /srv/b/x"},
 		{"empty config", map[string]string{dir + "config.yaml": ""}, "",
 			dir + `config.yaml: cannot use an empty config file: write at least "version: 1", or remove the file`},
 		{"config is a directory", map[string]string{dir + "config.yaml/": ""}, "",
@@ -399,6 +403,7 @@ func TestDigest(t *testing.T) {
 		"file context path":  func(s *State) { s.FileContexts[0].Path = "/c" },
 		"file context order": func(s *State) { s.FileContexts[0], s.FileContexts[1] = s.FileContexts[1], s.FileContexts[0] },
 		"dontaudit":          func(s *State) { s.StripDontaudit = true },
+		"vendor's module":    func(s *State) { s.ReplaceVendorModules = []string{"a"} },
 		"shifted border":     func(s *State) { s.FileContexts[0].Path, s.FileContexts[0].Type = "/aa", "ny" },
 	} {
 		s := base()

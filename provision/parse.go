@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -36,9 +37,11 @@ type Document struct {
 	mode           *Mode
 	modules        []moduleRef
 	modulesSet     bool
+	replaceVendor  []string
 	booleans       map[string]bool
 	sharedVolumes  *bool
 	fileContexts   []FileContext
+	equivalences   []Equivalence
 	logDenials     *bool
 	stripDontaudit *bool
 
@@ -187,7 +190,9 @@ func (p *parser) mapping(prefix string, n *yaml.Node, known keys) (seen map[stri
 		take, found := known[key.Value]
 		if !found {
 			remedy := "the keys here are " + list(slices.Sorted(maps.Keys(known)), "and")
-			if near := suggest(key.Value, slices.Collect(maps.Keys(known))); near != "" {
+			if where := placesOf(key.Value); len(where) > 0 {
+				remedy = "it belongs " + list(where, "or")
+			} else if near := suggest(key.Value, slices.Collect(maps.Keys(known))); near != "" {
 				remedy = fmt.Sprintf("did you mean %s?", printable.Quote(near))
 			}
 			p.complain(key.Line, full, "cannot use an unknown key", remedy)
@@ -223,10 +228,12 @@ func (p *parser) top(root *yaml.Node) (understood bool) {
 		},
 		"policy": func(key string, n *yaml.Node) {
 			p.mapping(key, n, keys{
-				"modules":        p.modules,
-				"booleans":       p.booleans,
-				"shared_volumes": func(key string, n *yaml.Node) { p.doc.sharedVolumes = p.boolean(key, n) },
-				"file_contexts":  p.fileContexts,
+				"modules":                p.modules,
+				"replace_vendor_modules": p.replaceVendorModules,
+				"booleans":               p.booleans,
+				"shared_volumes":         func(key string, n *yaml.Node) { p.doc.sharedVolumes = p.boolean(key, n) },
+				"file_contexts":          p.fileContexts,
+				"equivalences":           p.equivalences,
 			})
 		},
 		"audit": func(key string, n *yaml.Node) {
@@ -280,6 +287,21 @@ func (p *parser) modules(key string, n *yaml.Node) {
 		})
 		if ok && !seen["path"] {
 			p.complain(item.Line, key, `cannot find the key "path"`, `write "path: " and the file of the module`)
+		}
+	}
+}
+
+func (p *parser) replaceVendorModules(key string, n *yaml.Node) {
+	items, _ := p.sequence(key, n)
+	for i, item := range items {
+		key := fmt.Sprintf("%s[%d]", key, i)
+		name, ok := p.text(key, item, "the name of a module")
+		switch {
+		case !ok:
+		case secontext.IsName(name):
+			p.doc.replaceVendor = append(p.doc.replaceVendor, name)
+		default:
+			p.complain(item.Line, key, "cannot use "+quote(name)+" as the name of a module", "write the name alone, without directory and without .cil or .pp")
 		}
 	}
 }
@@ -393,6 +415,74 @@ func (p *parser) fileContexts(key string, n *yaml.Node) {
 			p.doc.fileContexts = append(p.doc.fileContexts, c)
 		}
 	}
+}
+
+func (p *parser) equivalences(key string, n *yaml.Node) {
+	items, _ := p.sequence(key, n)
+	for i, item := range items {
+		key := fmt.Sprintf("%s[%d]", key, i)
+		e := Equivalence{Source: p.at(item.Line)}
+		before := len(p.problems)
+		directory := func(to *string) func(string, *yaml.Node) {
+			return func(key string, n *yaml.Node) {
+				var ok bool
+				if *to, ok = p.text(key, n, "a directory"); ok {
+					if problem, remedy := checkDirectory(*to); problem != "" {
+						p.complain(n.Line, key, problem, remedy)
+					}
+				}
+			}
+		}
+		seen, ok := p.mapping(key, item, keys{"path": directory(&e.Path), "like": directory(&e.Like)})
+		for _, needed := range []string{"path", "like"} {
+			if ok && !seen[needed] {
+				p.complain(item.Line, key, fmt.Sprintf("cannot find the key %s", printable.Quote(needed)), "each equivalence needs the path of a directory, and the one that it is like")
+			}
+		}
+		if len(p.problems) > before {
+			continue
+		}
+		if problem, remedy := e.problem(); problem != "" {
+			p.complain(item.Line, key, problem, remedy)
+			continue
+		}
+		p.doc.equivalences = append(p.doc.equivalences, e)
+	}
+}
+
+// checkDirectory refuses what file_contexts.subs has no way to write, or what no look-up begins with.
+func checkDirectory(dir string) (problem, remedy string) {
+	problem = "cannot use " + quote(dir) + " as a directory"
+	switch {
+	case !strings.HasPrefix(dir, "/") || len(dir) > maxPath || unprintable(dir):
+		return problem, "write an absolute path without control characters"
+	case strings.ContainsFunc(dir, unicode.IsSpace):
+		return problem, "there is no way to write a path with spaces in file_contexts.subs: use a directory without"
+	case strings.ContainsAny(dir, `*?[](){}|^$+\`):
+		return problem, "write the path itself: this is no regular expression, and all that is below it is meant"
+	case path.Clean(dir) != dir:
+		return problem, "write " + clip(path.Clean(dir))
+	}
+	return "", ""
+}
+
+// problem says what is wrong with two directories that are right by themselves.
+func (e Equivalence) problem() (problem, remedy string) {
+	problem = "cannot label " + quote(e.Path) + " like " + quote(e.Like)
+	switch {
+	case e.Path == e.Like:
+		return problem + ": it is the same directory", "remove it"
+	case within(e.Path, e.Like), within(e.Like, e.Path):
+		return problem + ": one is below the other", "name two directories that have nothing to do with each other"
+	case protected.Declared(e.Path) && !slices.Contains(protected.Runtimes(), e.Path):
+		return problem + ": it belongs to the system or to a container runtime as it is", "name a directory of your own, such as /data/docker"
+	}
+	return "", ""
+}
+
+// within tells whether a path is below a directory.
+func within(p, dir string) bool {
+	return strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // checkPattern refuses what would break the CIL statement, the line of file_contexts, or every lookup in that file.

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -45,12 +46,14 @@ policy:
   modules:
     - path: /etc/selinux-provision/modules/kube_logreader.cil
     - {path: /opt/a.b-c_1.pp}
+  replace_vendor_modules: [zz, container]
   booleans: {container_use_nfs: true, other: off}
   shared_volumes: true
   file_contexts:
     - {path: '/srv/data(/.*)?', type: dir, context: 'system_u:object_r:container_file_t:s0-s0:c0.c1023,c7'}
     - path: /srv/none\s(?=x)
       context: <<none>>
+  equivalences: [{path: /data/docker, like: /var/lib/docker}]
 audit: {log_denials: true, dontaudit: strip}
 enforce: {guard: "off", require_readiness: no}
 volumes:
@@ -67,12 +70,14 @@ volumes:
 			{"/opt/a.b-c_1.pp", Position{"c.yaml", 6}, "policy.modules[1].path"},
 		},
 		modulesSet:    true,
+		replaceVendor: []string{"zz", "container"},
 		booleans:      map[string]bool{"container_use_nfs": true, "other": false},
 		sharedVolumes: &yes,
 		fileContexts: []FileContext{
-			{"/srv/data(/.*)?", "dir", "system_u:object_r:container_file_t:s0-s0:c0.c1023,c7", Position{"c.yaml", 10}},
-			{`/srv/none\s(?=x)`, "any", "<<none>>", Position{"c.yaml", 11}},
+			{"/srv/data(/.*)?", "dir", "system_u:object_r:container_file_t:s0-s0:c0.c1023,c7", Position{"c.yaml", 11}},
+			{`/srv/none\s(?=x)`, "any", "<<none>>", Position{"c.yaml", 12}},
 		},
+		equivalences:     []Equivalence{{"/data/docker", "/var/lib/docker", Position{"c.yaml", 14}}},
 		logDenials:       &yes,
 		stripDontaudit:   &yes,
 		guard:            &guardKeys{off: true},
@@ -104,6 +109,9 @@ func TestParseAccepts(t *testing.T) {
 
 // Proves V10: the messages.
 func TestParseMessages(t *testing.T) {
+	equivalence := func(path, like string) string {
+		return fmt.Sprintf("version: 1\npolicy: {equivalences: [{path: '%s', like: '%s'}]}", path, like)
+	}
 	fc := func(inside string) string { return "version: 1\npolicy:\n  file_contexts:\n  - " + inside }
 	path := func(p string) string { return fc("{context: <<none>>, path: " + p + "}") }
 	context := func(c string) string { return fc("{path: /a, context: " + c + "}") }
@@ -154,13 +162,13 @@ func TestParseMessages(t *testing.T) {
 		{"no scalar key", "version: 1\n[a]: 1",
 			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
 		{"merge key", "version: 1\naudit: &a {dontaudit: keep}\npolicy: {<<: *a}",
-			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, file_contexts, modules and shared_volumes"},
+			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes"},
 		{"twice", "version: 1\nmode: enforcing\n\nmode: permissive",
 			"c.yaml:4: mode: cannot use a key twice, it is in line 2 already: remove one of the two"},
 		{"boolean twice", "version: 1\npolicy:\n  booleans:\n    a: true\n    a: true",
 			"c.yaml:5: policy.booleans.a: cannot use a key twice, it is in line 4 already: remove one of the two"},
 		{"no mapping", "version: 1\npolicy: yes",
-			`c.yaml:2: policy: cannot use "yes" here: write keys with values: booleans, file_contexts, modules and shared_volumes`},
+			`c.yaml:2: policy: cannot use "yes" here: write keys with values: booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes`},
 
 		// Values.
 		{"mode", "version: 1\nmode: enforce",
@@ -183,6 +191,9 @@ func TestParseMessages(t *testing.T) {
 			`c.yaml:2: audit.log_denials: cannot use "x" as a boolean: write true or false`},
 		{"dontaudit", "version: 1\naudit: {dontaudit: stripe}",
 			`c.yaml:2: audit.dontaudit: cannot use "stripe" as a treatment of dontaudit rules: write keep or strip, did you mean "strip"?`},
+		{"key elsewhere", "version: 1\nlog_denials: true", "c.yaml:2: log_denials: cannot use an unknown key: it belongs below audit"},
+		{"key in two places", "version: 1\nwindow: 1h", "c.yaml:2: window: cannot use an unknown key: it belongs below enforce.guard or below readiness"},
+		{"key of the top", "version: 1\naudit: {mode: enforcing}", "c.yaml:2: audit.mode: cannot use an unknown key: it belongs at the top, without a space before it"},
 		{"very long value", "version: 1\nmode: " + strings.Repeat("ä", 1000),
 			`c.yaml:2: mode: cannot use "` + strings.Repeat("ä", 60) + `…" as a mode: write enforcing, permissive or unmanaged`},
 
@@ -212,6 +223,11 @@ func TestParseMessages(t *testing.T) {
 				"rename the file: selinux_provision_ is for the modules of this program"},
 		{"module name empty", module("/.pp"), `c.yaml:4: policy.modules[0].path: cannot use "" as the name of a module` + badName},
 
+		{"a vendor's module by its file", "version: 1\npolicy: {replace_vendor_modules: [/a.cil]}",
+			`c.yaml:2: policy.replace_vendor_modules[0]: cannot use "/a.cil" as the name of a module: write the name alone, without directory and without .cil or .pp`},
+		{"a vendor's module without a list", "version: 1\npolicy: {replace_vendor_modules: container}",
+			`c.yaml:2: policy.replace_vendor_modules: cannot use "container" here: write a list, each item behind "- "`},
+
 		// File contexts.
 		{"no path", fc("context: <<none>>"),
 			`c.yaml:4: policy.file_contexts[0]: cannot find the key "path": each file context needs a path and a context`},
@@ -231,6 +247,21 @@ func TestParseMessages(t *testing.T) {
 			"correct the regular expression: missing closing )"},
 		{"path long", path("/" + strings.Repeat("a", maxPath)), `c.yaml:4: policy.file_contexts[0].path: cannot use "/` + strings.Repeat("a", 119) +
 			`…" as the path of a file context: at most 4096 bytes`},
+		{"equivalence without like", "version: 1\npolicy: {equivalences: [{path: /data/docker}]}",
+			`c.yaml:2: policy.equivalences[0]: cannot find the key "like": each equivalence needs the path of a directory, and the one that it is like`},
+		{"equivalence relative", equivalence("data", "/srv/a"), `c.yaml:2: policy.equivalences[0].path: cannot use "data" as a directory: write an absolute path without control characters`},
+		{"equivalence with a slash", equivalence("/data", "/srv/a/"), `c.yaml:2: policy.equivalences[0].like: cannot use "/srv/a/" as a directory: write /srv/a`},
+		{"equivalence of a pattern", equivalence("/data(/.*)?", "/srv/a"), `c.yaml:2: policy.equivalences[0].path: cannot use "/data(/.*)?" as a directory: ` +
+			"write the path itself: this is no regular expression, and all that is below it is meant"},
+		{"equivalence with a space", equivalence("/my data", "/srv/a"), `c.yaml:2: policy.equivalences[0].path: cannot use "/my data" as a directory: ` +
+			"there is no way to write a path with spaces in file_contexts.subs: use a directory without"},
+		{"equivalence with itself", equivalence("/data", "/data"), `c.yaml:2: policy.equivalences[0]: cannot label "/data" like "/data": it is the same directory: remove it`},
+		{"equivalence within", equivalence("/data/a", "/data"), `c.yaml:2: policy.equivalences[0]: cannot label "/data/a" like "/data": one is below the other: ` +
+			"name two directories that have nothing to do with each other"},
+		{"equivalence of all", equivalence("/", "/srv/a"), `c.yaml:2: policy.equivalences[0]: cannot label "/" like "/srv/a": one is below the other: ` +
+			"name two directories that have nothing to do with each other"},
+		{"equivalence of the system", equivalence("/usr/local/x", "/srv/a"), `c.yaml:2: policy.equivalences[0]: cannot label "/usr/local/x" like "/srv/a": ` +
+			"it belongs to the system or to a container runtime as it is: name a directory of your own, such as /data/docker"},
 		{"context short", context("container_file_t"), badContext("container_file_t")},
 		{"context no level", context("system_u:object_r:container_file_t"), badContext("system_u:object_r:container_file_t")},
 		{"context level", context("'system_u:object_r:t:s0:c1,'"), badContext("system_u:object_r:t:s0:c1,")},
@@ -261,7 +292,7 @@ func TestParseAllProblems(t *testing.T) {
 	want := `c.yaml:1: mode: cannot use "no" as a mode: write enforcing, permissive or unmanaged
 c.yaml:1: version: cannot find this key: write "version: 1" in the first line
 c.yaml:2: volumes[0]: cannot use "1" here: write keys with values: context, level, match, name, paths, required and strategy
-c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, file_contexts, modules and shared_volumes
+c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes
 c.yaml:3: policy.booleans.a: cannot use "b" as a boolean: write true or false`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)

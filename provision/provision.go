@@ -50,12 +50,16 @@ type State struct {
 	Mode Mode
 	// Modules are sorted by name, and no two have the same name.
 	Modules []Module
+	// ReplaceVendorModules are the names of modules that may take the place of the vendor's. They are sorted, none is there twice.
+	ReplaceVendorModules []string
 	// Booleans is never nil.
 	Booleans map[string]bool
 	// SharedVolumes asks for the built-in module that gives new files the level of their directory.
 	SharedVolumes bool
 	// FileContexts are in the order of declaration. No two have the same path and type.
 	FileContexts []FileContext
+	// Equivalences are in the order of declaration. No two have the same path.
+	Equivalences []Equivalence
 	// LogDenials asks that the audit rules that hide denials be neutralised.
 	LogDenials bool
 	// StripDontaudit asks for a policy without its dontaudit rules.
@@ -100,6 +104,14 @@ type FileContext struct {
 	// Context is user:role:type:level, or <<none>> for files that are to be left alone.
 	Context string
 	Source  Position
+}
+
+// Equivalence says that what lies below one directory is labelled as if it were below another one, for all file contexts that there are:
+// what "semanage fcontext --add --equal" does.
+type Equivalence struct {
+	// Path is the directory, Like the one whose labels it gets; both are absolute, without "..".
+	Path, Like string
+	Source     Position
 }
 
 // Volume says which label the volumes get that it matches.
@@ -206,7 +218,8 @@ func (e Errors) Unwrap() []error {
 
 // Reader gives the files of a host or of a tree.
 type Reader interface {
-	// ReadFile gives a regular file, links followed inside the tree. A directory is an error that wraps EISDIR.
+	// ReadFile gives a regular file, links followed inside the tree. A directory is an error that wraps EISDIR. An error with a method
+	// Remedy says that the file is not to be obeyed, and what to do about it.
 	ReadFile(name string) ([]byte, error)
 	// ReadDir gives the entries of a directory sorted by name, and an error that wraps fs.ErrNotExist if there is none.
 	ReadDir(name string) ([]fs.DirEntry, error)
@@ -229,6 +242,10 @@ func (s *State) Digest() [sha256.Size]byte {
 	d.text("file_contexts", strconv.Itoa(len(s.FileContexts)))
 	for _, c := range s.FileContexts {
 		d.text(c.Path, c.Type, c.Context)
+	}
+	if len(s.ReplaceVendorModules) > 0 {
+		d.text("replace_vendor_modules", strconv.Itoa(len(s.ReplaceVendorModules)))
+		d.text(s.ReplaceVendorModules...)
 	}
 	d.text("dontaudit", fmt.Sprintf("strip=%v", s.StripDontaudit))
 	return d.sum()

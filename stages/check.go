@@ -124,9 +124,26 @@ func (h *Host) rehearse(ctx context.Context, usr, scratch string) (*ImageCheck, 
 		}
 	}
 	if check.Error == "" {
-		check.LeftOut = append(check.LeftOut, LoadState(root).Store.Policy.Quarantine...)
+		out, err := there.leftOut()
+		if err != nil {
+			return nil, err
+		}
+		for _, q := range out {
+			q.Reason = strings.ReplaceAll(q.Reason, scratch, "")
+			check.LeftOut = append(check.LeftOut, q)
+		}
 	}
 	return check, nil
+}
+
+// leftOut gives what was left out of the policy that was built last, and what of it no file gets.
+func (h *Host) leftOut() ([]policystore.Quarantined, error) {
+	declared, err := h.Declared()
+	if err != nil {
+		return nil, err
+	}
+	r := h.newRun(declared, LoadState(h.Root), true)
+	return r.compiler().LeftOut(r.state.Store.Type, &r.state.Store, declaredPolicy(r))
 }
 
 // remember puts the result where status finds it.

@@ -171,7 +171,7 @@ func (r *run) startWatch(ctx context.Context) (plan.Plan, error) {
 					return "it watches; follow it with: journalctl -fu " + WatchUnit, nil
 				}
 				if time.Since(begin) > 10*lookInterval || ctx.Err() != nil {
-					return "", errors.New("cannot put enforcing on trial: " + WatchUnit + " was started and does not watch: see its journal")
+					return "", errors.New("cannot put enforcing on trial: " + WatchUnit + " was started but is not watching: see its journal")
 				}
 				time.Sleep(lookInterval / 10)
 			}
@@ -226,7 +226,7 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 	defer ticker.Stop()
 	for {
 		if err := h.Root.MkdirAll(watchDir, 0o755); err != nil {
-			return fmt.Errorf("cannot say that the watch is at work: %w", err)
+			return fmt.Errorf("cannot report that the watch is running: %w", err)
 		}
 		t := LoadState(h.Root).Guard
 		if !t.underWay(h.Boot) {

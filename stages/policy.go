@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
@@ -42,6 +45,19 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 	return steps, err
 }
 
+// VendorModules names the modules of the vendor's policy beneath a root; nil if there is none that can be read.
+func VendorModules(root *hostfs.Root) (names []string) {
+	vendor, err := policystore.FindVendor(root)
+	if err != nil {
+		return nil
+	}
+	for key := range vendor.Modules {
+		names = append(names, path.Base(key))
+	}
+	slices.Sort(names)
+	return names
+}
+
 // shelf is where the operator's work is that is not in the store.
 func (h *Host) shelf() policystore.Shelf {
 	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: keptDir, Copies: copiesDir}
@@ -73,18 +89,26 @@ func declaredPolicy(r *run) policystore.Declared {
 		SharedVolumes: r.declared.SharedVolumes, StripDontaudit: r.declared.StripDontaudit,
 	}
 	for _, m := range r.declared.Modules {
-		want.Modules = append(want.Modules, policystore.Module{Name: m.Name, Lang: m.Lang, Content: m.Content, From: m.Path})
+		want.Modules = append(want.Modules, policystore.Module{Name: m.Name, Lang: m.Lang, Content: m.Content, From: m.Path,
+			ReplacesVendor: slices.Contains(r.declared.ReplaceVendorModules, m.Name)})
 	}
 	for _, c := range r.declared.FileContexts {
 		want.FileContexts = append(want.FileContexts, policystore.FileContext{Path: c.Path, Type: c.Type, Context: c.Context, From: c.Source.String()})
+	}
+	for _, e := range r.declared.Equivalences {
+		want.Equivalences = append(want.Equivalences, policystore.Equivalence{Path: e.Path, Like: e.Like})
 	}
 	return want
 }
 
 // checkPolicy lists what had to be left out.
 func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
+	out, err := r.compiler().LeftOut(r.state.Store.Type, &r.state.Store, declaredPolicy(r))
+	if err != nil {
+		return nil, err
+	}
 	var problems []Problem
-	for _, q := range r.shelf().LeftOut(r.state.Store.Type, &r.state.Store) {
+	for _, q := range out {
 		problems = append(problems, Problem{
 			Problem: q.String(),
 			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",

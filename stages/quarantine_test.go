@@ -193,7 +193,7 @@ func TestQuarantineIsNotOverwritten(t *testing.T) {
 }
 
 // TestVendorsModuleReplacedByHand carries over what an operator installed in a vendor's module's own place, and puts the vendor's there
-// where the policy does not build with it.
+// where the policy cannot be built with it.
 //
 // Proves P3.
 func TestVendorsModuleReplacedByHand(t *testing.T) {

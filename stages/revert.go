@@ -129,7 +129,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
 				}
 				if err := h.Root.Sync("/etc"); err != nil { // systemd does not flush its links, and the record is about to go
-					return "", fmt.Errorf("cannot make it durable that the units are disabled: %w", err)
+					return "", fmt.Errorf("cannot flush to the disk that the units are disabled: %w", err)
 				}
 				if h.StopUnit != nil {
 					for _, unit := range background() {
@@ -144,7 +144,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 	}
 	if h.Root.Exists(StateDir) {
 		steps = append(steps, plan.Step{
-			Action: "remove", Target: StateDir, Reason: "nothing that it remembers is there any more", Quiet: !h.Root.Exists(stateFile),
+			Action: "remove", Target: StateDir, Reason: "nothing that it records is there any more", Quiet: !h.Root.Exists(stateFile),
 			Do: func(context.Context) (string, error) { return "removed", nil },
 			// Last of all: as long as anything is left to clean up, the next run must find the marker.
 			Cleanup: func() error { return h.forget() },

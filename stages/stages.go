@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -195,14 +196,18 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 		}
 		var result Result
 		if err := ctx.Err(); err != nil {
-			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("interrupted before it began: run it again: %w", err)}
+			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("interrupted before it started: run it again: %w", err)}
 		} else if i := slices.IndexFunc(results, func(r Result) bool { return r.Stage == s.Needs }); i >= 0 && (results[i].Outcome == Failed || results[i].Outcome == Skipped) {
-			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("cannot do it before stage %s has succeeded", s.Needs)}
+			result = Result{Stage: s.Name, Outcome: Skipped, Err: fmt.Errorf("cannot run before stage %s has succeeded", s.Needs)}
 		} else {
 			result = r.stage(ctx, s)
 		}
 		if result.Err != nil && s.Name == "enforce" && !r.dry {
 			result.Err = errors.Join(result.Err, r.giveUpUnwatched(ctx, result.Err))
+		}
+		var told *policystore.RoomError
+		if full(result.Err) && !errors.As(result.Err, &told) {
+			result.Err = fmt.Errorf("%w: make room on the disk, then run: selinux-provision apply", result.Err)
 		}
 		if result.Err != nil {
 			result.Error = result.Err.Error()
@@ -214,6 +219,9 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 	}
 	return results
 }
+
+// full tells whether an error says that the disk, or a quota of it, has no more room.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (h *Host) newRun(declared *provision.State, state *State, dry bool) *run {
 	return &run{Host: h, declared: declared, state: state, dry: dry, unclean: unclean(state.InProgress)}

@@ -66,7 +66,7 @@ func (s *State) save(root *hostfs.Root) error {
 		return err
 	}
 	if err := root.WriteFile(stateFile, append(content, '\n'), hostfs.Attributes{Mode: 0o644}); err != nil {
-		return fmt.Errorf("cannot remember what was done: %w", err)
+		return fmt.Errorf("cannot save the record of what was done: %w", err)
 	}
 	return nil
 }

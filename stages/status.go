@@ -1,12 +1,16 @@
 package stages
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 // Status is what the host is like beside what it is to be. It is made by planning every stage: what a stage would change is
@@ -48,14 +52,15 @@ type StoreStatus struct {
 	Policy      string   `json:"policy"`       // the binary policy that was built, "policy.34"
 }
 
-// Status looks at the host and changes nothing.
+// Status looks at the host and changes nothing. With a configuration that is wrong it gives both: what the host is like, with what is wrong
+// among the problems, and the error.
 func (h *Host) Status(ctx context.Context) (*Status, error) {
 	if err := h.applicable(); err != nil {
 		return nil, err
 	}
-	declared, err := h.Declared()
-	if err != nil {
-		return nil, err
+	declared, wrong := h.Declared()
+	if wrong != nil {
+		declared = &provision.State{Mode: unknownMode}
 	}
 	state := LoadState(h.Root)
 	s := &Status{InProgress: state.InProgress, Guard: state.Guard, Mode: ModeStatus{Declared: string(declared.Mode)},
@@ -78,18 +83,32 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 			s.Modules = append(s.Modules, m.Name)
 		}
 	}
-	s.Quarantine = append(s.Quarantine, h.shelf().LeftOut(vendor.Type, rec)...)
 	if state.Check != nil && state.Check.Vendor != vendor.Fingerprint {
 		s.NextImage = state.Check
 	}
 
 	r := h.quiet().newRun(declared, state, true)
 	r.looks = true
+	if wrong != nil {
+		s.Quarantine = append(s.Quarantine, h.shelf().LeftOut(vendor.Type, rec)...)
+		s.Stages, s.Volumes = []Result{}, []mountwatch.Volume{}
+		s.Problems = configProblems(wrong)
+		s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
+		return s, wrong
+	}
+	out, err := r.compiler().LeftOut(vendor.Type, rec, declaredPolicy(r))
+	if err != nil { // what cannot be looked up is planned to be built again, or said by the stage
+		out = r.shelf().LeftOut(vendor.Type, rec)
+	}
+	s.Quarantine = append(s.Quarantine, out...)
 	for _, stage := range Order() {
 		result := r.stage(ctx, stage)
 		if result.Err != nil {
 			result.Error = result.Err.Error()
 			s.Problems = append(s.Problems, Problem{"stage " + stage.Name + ": " + result.Error, "correct it, then run: selinux-provision apply"})
+		}
+		if lack := r.noRoom(result.Planned, vendor.Type); lack != nil {
+			s.Problems = append(s.Problems, Problem{lack.Lack, "make room: what follows would fail; then run: selinux-provision apply"})
 		}
 		for _, step := range result.Planned {
 			s.Problems = append(s.Problems, Problem{
@@ -100,7 +119,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	}
 	s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
 	if s.InProgress != "" && s.InProgress != cleaning {
-		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is at work or was cut off", "wait for it, or run: selinux-provision apply"})
+		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is running or was interrupted", "wait for it, or run: selinux-provision apply"})
 	}
 	if err := h.volumeStatus(ctx, s, declared); err != nil {
 		return nil, err
@@ -129,6 +148,43 @@ func (h *Host) modeStatus(s *Status) error {
 	}
 	if e := h.CommandLine.SELinux; e != nil && !*e {
 		s.Mode.CommandLine = "disabled"
+	}
+	return nil
+}
+
+// unknownMode stands for what a wrong configuration may have meant.
+const unknownMode provision.Mode = "unknown"
+
+// configProblems gives what is wrong with a configuration, each with its remedy.
+func configProblems(wrong error) (problems []Problem) {
+	var all provision.Errors
+	if !errors.As(wrong, &all) {
+		return []Problem{{wrong.Error(), "correct it, then run: selinux-provision apply"}}
+	}
+	for _, e := range all {
+		said := *e
+		said.Remedy = ""
+		problems = append(problems, Problem{said.Error(), cmp.Or(e.Remedy, "correct it, then run: selinux-provision apply")})
+	}
+	return problems
+}
+
+// noRoom tells what room the steps lack that copy the store and build in it; nil: none, or nobody knows.
+func (r *run) noRoom(steps plan.Plan, policyType string) *policystore.RoomError {
+	var lack *policystore.RoomError
+	for _, step := range steps {
+		var err error
+		switch {
+		case step.Action == "copy" && step.Target == policystore.StoreDir:
+			err = policystore.RoomToCopy(r.Root)
+		case step.Action == "rebuild":
+			if store, serr := policystore.Inspect(r.Root, policyType); serr == nil && store.Kind == policystore.Writable {
+				err = r.compiler().RoomToBuild(policyType)
+			}
+		}
+		if errors.As(err, &lack) {
+			return lack
+		}
 	}
 	return nil
 }

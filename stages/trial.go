@@ -345,7 +345,7 @@ func (t *Trial) watched() string {
 		all = append(all, "container "+c)
 	}
 	if len(all) == 0 {
-		return "nothing is declared to be watched but that the host goes on"
+		return "no units are declared: only whether the host keeps running is watched"
 	}
 	return "watched: " + strings.Join(all, ", ")
 }

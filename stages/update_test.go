@@ -144,7 +144,7 @@ func TestModuleThatAnUpdateBreaks(t *testing.T) {
 			said = append(said, p.Problem)
 		}
 		all := strings.Join(said, "\n")
-		if len(said) != 2 || !strings.Contains(all, "module declared (priority 500), line 3: Failed to resolve allow statement [/etc/selinux-provision/modules/declared.cil]") ||
+		if len(said) != 2 || !strings.Contains(all, "module declared (priority 500), line 3: Failed to resolve allow statement: (allow declared_t legacy_t (file (read))): the policy has no type legacy_t [/etc/selinux-provision/modules/declared.cil]") ||
 			!strings.Contains(all, "module hand (priority 300), line 2: ") {
 			t.Errorf("problems: %s", all)
 		}
@@ -208,7 +208,7 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 	for _, tc := range []struct {
 		name, config, file, content, want string
 	}{
-		{"unknown type", "", "broken.cil", "(type broken_t)\n(allow broken_t nosuch_t (file (read)))\n", "module broken (priority 500), line 2: Failed to resolve allow statement"},
+		{"unknown type", "", "broken.cil", "(type broken_t)\n(allow broken_t nosuch_t (file (read)))\n", "module broken (priority 500), line 2: Failed to resolve allow statement: (allow broken_t nosuch_t (file (read))): the policy has no type nosuch_t ["},
 		{"syntax", "", "broken.cil", "(type broken_t)\n(allow broken_t\n", "module broken (priority 500)"},
 		{"too many parentheses", "", "broken.cil", "(type broken_t))\n", "module broken (priority 500)"},
 		{"a type twice", "", "broken.cil", "(type etc_t)\n", "module broken (priority 500), line 1: Bad type declaration"},
@@ -260,6 +260,39 @@ func TestModuleNamedOtherwise(t *testing.T) {
 		apply(t, h, Unchanged, Changed, Unchanged, Unchanged)
 		if list := modules(t, tree); slices.Contains(list, "500/site_inner") {
 			t.Errorf("%s: it stays: %v", file, list)
+		}
+	}
+}
+
+// TestModuleThatAnUpdateBringsToo has a name that the vendor's policy gets with an update: what the vendor has in its module is in force, and
+// the site's is named, unless it is declared to replace the vendor's.
+func TestModuleThatAnUpdateBringsToo(t *testing.T) {
+	for _, c := range []struct {
+		config string
+		after  []Outcome
+		types  string // which is in the policy after the update
+	}{
+		{"version: 1\n", []Outcome{Changed, Partly, Unchanged, Unchanged}, "modern_t"},
+		{"version: 1\npolicy: {replace_vendor_modules: [modern]}\n", []Outcome{Changed, Changed, Unchanged, Unchanged}, "site_t"},
+	} {
+		tree := flatcartest.New(t, flatcartest.Today)
+		tree.Write("etc/selinux-provision/config.yaml", c.config)
+		tree.Write("etc/selinux-provision/modules/modern.cil", "(type site_t)\n(roletype object_r site_t)\n")
+		h := host(t, tree)
+		apply(t, h, Changed, Changed, Unchanged, Unchanged)
+		tree.Image(2)
+		results := apply(t, h, c.after...)
+		if p := results[1].Problems; (len(p) > 0) != (c.after[1] == Partly) || len(p) > 0 && !strings.Contains(p[0].Problem, "module modern (priority 500): the vendor's policy has a module of this name") {
+			t.Errorf("%s: %v", c.config, p)
+		}
+		content, err := os.ReadFile(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/policy.kern"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"modern_t", "site_t"} {
+			if strings.Contains(string(content), name) != (name == c.types) {
+				t.Errorf("%s: %s in the policy is %v", c.config, name, name != c.types)
+			}
 		}
 	}
 }
@@ -431,6 +464,75 @@ policy: {file_contexts: [{path: '/etc(/.*)?', context: 'system_u:object_r:contai
 	results := apply(t, host(t, tree), Changed, Partly, Unchanged)
 	if p := results[1].Problems; len(p) != 1 || !strings.Contains(p[0].Problem, "file context /etc(/.*)?: the policy has another context") {
 		t.Errorf("problems: %v", p)
+	}
+}
+
+// TestContextsThatNoFileGets names each of them, with what to write, and the rest is in force. What was made by hand later is seen without a rebuild.
+func TestContextsThatNoFileGets(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/config.yaml", `version: 1
+policy:
+  file_contexts:
+    - {path: '/var/run/app(/.*)?', context: 'system_u:object_r:container_file_t:s0'}
+    - {path: '/srv/glob/*', context: 'system_u:object_r:container_file_t:s0'}
+    - {path: '/srv/slash/', context: 'system_u:object_r:container_file_t:s0'}
+    - {path: '/srv/data(/.*)?', context: 'system_u:object_r:container_file_t:s0'}
+  equivalences: [{path: /data/docker, like: /var/lib/docker}]
+`)
+	subs := "etc/selinux/mcs/contexts/files/file_contexts.subs"
+	tree.Write("etc/selinux/mcs/contexts/files/file_contexts.subs_dist", "/var/run /run\n")
+	tree.Write(subs, "/opt/theirs /srv/theirs\n")
+	h := host(t, tree)
+	named := func(result Result) (names string) {
+		for _, p := range result.Problems {
+			_, rest, _ := strings.Cut(p.Problem, "file context ")
+			name, _, _ := strings.Cut(rest, ": ")
+			names += name + " "
+		}
+		return names
+	}
+	const wrong = "/var/run/app(/.*)? /srv/glob/* /srv/slash/ "
+	if got := named(apply(t, h, Changed, Partly, Unchanged, Unchanged)[1]); got != wrong {
+		t.Errorf("apply names %s", got)
+	}
+	if content, err := os.ReadFile(filepath.Join(tree.Dir, subs)); err != nil || string(content) != "/opt/theirs /srv/theirs\n/data/docker /var/lib/docker\n" {
+		t.Errorf("%q, %v", content, err)
+	}
+	if got := named(apply(t, h, Unchanged, Partly, Unchanged, Unchanged)[1]); got != wrong {
+		t.Errorf("the second apply names %s", got)
+	}
+	tree.Write(subs, "/srv/data /srv/other\n/data/docker /var/lib/docker\n")
+	if got := leftOut(t, tree); got != "/srv/data(/.*)? /srv/glob/* /srv/slash/ /var/run/app(/.*)?" {
+		t.Errorf("status names %s", got)
+	}
+	tree.Write(subs, "/opt/theirs /srv/theirs\n/data/docker /var/lib/docker\n")
+	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
+	apply(t, h, Unchanged, Changed, Unchanged, Unchanged)
+	if content, err := os.ReadFile(filepath.Join(tree.Dir, subs)); err != nil || string(content) != "/opt/theirs /srv/theirs\n" {
+		t.Errorf("taken back: %q, %v", content, err)
+	}
+}
+
+// TestEquivalencesGoWithRevert leaves a copy of what the operator has written beside them, and of nothing else.
+func TestEquivalencesGoWithRevert(t *testing.T) {
+	for theirs, kept := range map[string]bool{"": false, "/opt/theirs /srv/theirs\n": true} {
+		tree := flatcartest.New(t, flatcartest.Today)
+		subs := "etc/selinux/mcs/contexts/files/file_contexts.subs"
+		if theirs != "" {
+			tree.Write(subs, theirs)
+		}
+		tree.Write("etc/selinux-provision/config.yaml", "version: 1\npolicy: {equivalences: [{path: /data/docker, like: /var/lib/docker}]}\n")
+		h := host(t, tree)
+		apply(t, h, Changed, Changed, Unchanged, Unchanged)
+		if result, err := h.Revert(t.Context(), false); err != nil || result.Outcome != Changed {
+			t.Fatalf("%+v, %v", result, err)
+		}
+		if _, err := os.Lstat(filepath.Join(tree.Dir, subs)); !os.IsNotExist(err) {
+			t.Errorf("%q: it is still there: %v", theirs, err)
+		}
+		if found := holds(t, filepath.Join(tree.Dir, keptDir), "/data/docker"); (len(found) > 0) != kept {
+			t.Errorf("%q: kept %v", theirs, found)
+		}
 	}
 }
 

@@ -11,6 +11,10 @@ import (
 	"strings"
 	"syscall"
 
+	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
+
+	"github.com/selinux-provision/selinux-provision/internal/cil"
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
@@ -43,6 +47,7 @@ type situation struct {
 func (c *checker) machine(m *machine) {
 	s := &situation{}
 	c.declared(m, s)
+	c.ownership(m)
 	c.vendorFiles(m, s)
 	c.kernelArguments(m, s)
 	c.mountChecks(m, s)
@@ -65,8 +70,7 @@ func (c *checker) declared(m *machine, s *situation) {
 		s.declared, s.mode = state, state.Mode
 		s.enforcing = state.Mode == provision.Enforcing
 		there := func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) }
-		c.levels(state, there)
-		c.packages(state, there)
+		c.content(state, there)
 		return
 	}
 	c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
@@ -80,6 +84,46 @@ func (c *checker) declared(m *machine, s *situation) {
 		}
 		return at, key + keyed(e.Key)
 	})
+}
+
+// ownership finds configurations, modules and their directories that somebody else than root might write: they are not obeyed.
+func (c *checker) ownership(m *machine) {
+	look := func(list string, node types.Node, mode *int) {
+		name := path.Clean(node.Path)
+		if name != configDir && !strings.HasPrefix(name, configDir+"/") {
+			return
+		}
+		problem, remedy := "", ""
+		user := node.User
+		switch {
+		case user.ID != nil && *user.ID != 0, user.ID == nil && user.Name != nil && *user.Name != "" && *user.Name != "root":
+			problem, remedy = "another user owns it", `remove "user"`
+		case mode != nil && *mode&0o022 != 0:
+			problem, remedy = "others may write it", fmt.Sprintf("write mode: %#o", *mode&^0o022&0o7777)
+		default:
+			return
+		}
+		at, l := m.find(list, node.Path)
+		c.add(l.place(lineOf(at)), l.inside, "cannot obey "+name+": "+problem+", which would make them root", remedy)
+	}
+	for _, f := range m.config.Storage.Files {
+		look("files", f.Node, f.Mode)
+	}
+	for _, d := range m.config.Storage.Directories {
+		look("directories", d.Node, d.Mode)
+	}
+	for _, l := range m.config.Storage.Links {
+		look("links", l.Node, nil)
+	}
+}
+
+// content looks at what a configuration that is right in itself asks for.
+func (c *checker) content(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	c.levels(state, place)
+	c.packages(state, place)
+	c.texts(state, place)
+	c.vendorsModules(state, place)
+	c.contexts(state, place)
 }
 
 // packages looks into the .pp modules: one that is no policy package would be left out, and one has the name that stands in it.
@@ -100,6 +144,82 @@ func (c *checker) packages(state *provision.State, place func(provision.Position
 		}
 	}
 }
+
+// texts finds modules in CIL that cannot be read, wherever they are used.
+func (c *checker) texts(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	for _, m := range state.Modules {
+		if m.Lang != "cil" || string(m.Content) == Unknown || bytes.HasPrefix(m.Content, []byte("BZh")) {
+			continue
+		}
+		line, problem := cil.Check(string(m.Content))
+		if problem == "" {
+			continue
+		}
+		at, key := place(m.Source)
+		what := "this module"
+		if m.Source.File == m.Path {
+			at, key = place(provision.Position{File: m.Path, Line: line})
+		} else {
+			what = fmt.Sprintf("line %d of the module %s", line, m.Path)
+		}
+		c.add(at, key, "cannot read "+what+" as CIL: "+problem, "correct it; a compiled module is called .pp")
+	}
+}
+
+// vendorsModules finds modules that would take the place of the vendor's without being meant to.
+func (c *checker) vendorsModules(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	names := c.options.VendorModules
+	if names == nil {
+		names = strings.Fields(flatcarModules)
+	}
+	for _, m := range state.Modules {
+		if slices.Contains(names, m.Name) && !slices.Contains(state.ReplaceVendorModules, m.Name) {
+			at, key := place(m.Source)
+			c.add(at, key, fmt.Sprintf("cannot use a module named %s: the vendor's policy has one of this name, and all that is in that one would be gone", m.Name),
+				"give yours another name, or, if it is to replace the vendor's, write "+m.Name+" under policy.replace_vendor_modules")
+		}
+	}
+}
+
+// contexts finds file contexts that no file would get.
+func (c *checker) contexts(state *provision.State, place func(provision.Position) (provision.Position, string)) {
+	for _, f := range state.FileContexts {
+		at, key := place(f.Source)
+		add := func(problem, remedy string) {
+			c.add(at, key, "cannot give any file the context for "+quote(f.Path)+": "+problem, remedy)
+		}
+		if problem, remedy := filecontexts.Mistake(f.Path); problem != "" {
+			add(problem, remedy)
+			continue
+		}
+		literal, _ := filecontexts.Beginning(f.Path)
+		for _, e := range state.Equivalences {
+			if literal == e.Path || strings.HasPrefix(literal, e.Path+"/") {
+				add("what is at and below "+e.Path+" is declared to be like "+e.Like, "declare it below "+e.Like)
+			}
+		}
+		for from, to := range flatcarSubstitutions() {
+			if literal == from || strings.HasPrefix(literal, from+"/") {
+				add(fmt.Sprintf("the policy has what is at and below %s looked up as if it were at %s", from, to), "write "+to+strings.TrimPrefix(f.Path, from))
+			}
+		}
+	}
+}
+
+// flatcarSubstitutions are those of file_contexts.subs_dist in the policy of Flatcar's stable release 4593 that people declare contexts below.
+// On a host it is the file that counts.
+func flatcarSubstitutions() map[string]string {
+	return map[string]string{
+		"/bin": "/usr/bin", "/lib": "/usr/lib", "/lib32": "/usr/lib", "/lib64": "/usr/lib", "/sbin": "/usr/sbin", "/usr/lib64": "/usr/lib", "/usr/local/lib": "/usr/lib",
+		"/etc/systemd/system": "/usr/lib/systemd/system", "/etc/systemd/user": "/usr/lib/systemd/user", "/etc/init.d": "/etc/rc.d/init.d",
+		"/var/run": "/run", "/run/lock": "/var/lock", "/var/lib/private": "/var/lib", "/var/cache/private": "/var/cache", "/var/log/private": "/var/log",
+	}
+}
+
+// flatcarModules are the modules of the policy of Flatcar's stable release 4593.
+const flatcarModules = `application authlogin base bootloader clock consoletype container cron dbus dmesg fstools getty hostname init iptables
+libraries locallogin logging lvm miscfiles modutils mount mta netutils nscd policykit portage raid rsync selinuxutil setrans ssh sssd staff storage
+su sysadm sysnetwork systemd tmpfiles udev unconfined unprivuser userdomain usermanage xdg`
 
 // levels finds what Flatcar's policy has not: it has one sensitivity, s0, and the categories c0 to c1023.
 func (c *checker) levels(state *provision.State, place func(provision.Position) (provision.Position, string)) {
@@ -212,6 +332,10 @@ func (c *checker) vendorFiles(m *machine, s *situation) {
 	for _, name := range m.fileNames() {
 		f := m.files[name]
 		switch {
+		case strings.HasSuffix(name, "/contexts/files/file_contexts.subs") && policyFile.MatchString(name):
+			once(name, f.at, f.inside, "cannot write "+name+": on older releases its directory is a link, which Ignition refuses", "remove it, and declare policy.equivalences in "+provision.ConfigFile)
+		case strings.HasSuffix(name, "/contexts/files/file_contexts.local") && policyFile.MatchString(name):
+			once(name, f.at, f.inside, "cannot write "+name+": libsemanage writes it anew whenever the policy is built", "remove it, and declare policy.file_contexts in "+provision.ConfigFile)
 		case policyFile.MatchString(name):
 			dir := strings.Join(strings.Split(name, "/")[:4], "/")
 			once(dir, f.at, f.inside, "cannot write a copy of the policy to "+dir+": "+copied, instead)

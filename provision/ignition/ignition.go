@@ -66,6 +66,8 @@ type Options struct {
 	FilesDir string
 	// Module reads a module that a configuration names; false: it is not there. Nil: nothing is known about modules.
 	Module func(path string) (content []byte, there bool)
+	// VendorModules are the names of the modules in the policy of the machine's OS image; nil: those of Flatcar's stable release.
+	VendorModules []string
 }
 
 // Check reads a file of any kind and gives what is wrong with it, in the order of the lines, and what kind it took it for. The error
@@ -91,6 +93,32 @@ func Check(name string, r io.Reader, o Options) (Kind, []Finding, error) {
 		}
 	}
 	return kind, c.sorted(), nil
+}
+
+// CheckDirectory checks a configuration with its drop-ins and modules, as files gives them at the paths of a host. Names in findings are those
+// that shown gives.
+func CheckDirectory(files provision.Reader, shown func(name string) string, o Options) []Finding {
+	c := &checker{options: o}
+	place := func(p provision.Position) (provision.Position, string) {
+		p.File = shown(p.File)
+		return p, ""
+	}
+	state, err := provision.Load(files, "")
+	if err != nil {
+		c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
+			at, _ := place(e.Position)
+			return at, e.Key
+		})
+	} else {
+		c.content(state, place)
+	}
+	slices.SortStableFunc(c.findings, func(a, b Finding) int {
+		if a.Note != b.Note {
+			return map[bool]int{false: -1, true: 1}[a.Note]
+		}
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+	return slices.Compact(c.findings)
 }
 
 // Check's work in progress.
@@ -265,8 +293,7 @@ func (c *checker) configuration(name string, content []byte) {
 		c.addErrors(err, func(e *provision.Error) (provision.Position, string) { return e.Position, e.Key })
 	} else {
 		here := func(p provision.Position) (provision.Position, string) { return p, "" }
-		c.levels(state, here)
-		c.packages(state, here)
+		c.content(state, here)
 	}
 	doc, err := provision.Parse(name, bytes.NewReader(content))
 	if err != nil {
