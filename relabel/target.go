@@ -68,6 +68,11 @@ func OpenIn(root *hostfs.Root, name string, scope Scope) (*Target, error) {
 			t.Close()
 			return nil, err
 		}
+	} else if scope == Volume {
+		if err := t.noSubvolumes(); err != nil {
+			t.Close()
+			return nil, err
+		}
 	}
 	if err := t.allowed(root, scope); err != nil {
 		t.Close()
@@ -223,6 +228,20 @@ func (t *Target) hasLabels() error {
 	}
 	if name, found := made[int64(fs.Type)]; found {
 		return &RefusedError{t.path, "it is on " + name + ", which the kernel makes up and labels itself"}
+	}
+	return nil
+}
+
+// noSubvolumes refuses Btrfs, as the watcher does. What is labelled there does not stay so: a new snapshot's root comes without a label, and
+// subvolumes inside the tree, which are in no mount table, are passed over.
+func (t *Target) noSubvolumes() error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(t.fd, &fs); err != nil {
+		return fmt.Errorf("cannot relabel %s: cannot tell its file system: %w", t.path, err)
+	}
+	if fs.Type == unix.BTRFS_SUPER_MAGIC {
+		return &RefusedError{t.path, "it is on Btrfs, where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs, " +
+			"or label it as the policy says with --from-policy"}
 	}
 	return nil
 }

@@ -5,26 +5,29 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/provision/ignition"
+	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 const checkHelp = `Say what is wrong in files before a machine is made from them: configurations of selinux-provision, Butane files and Ignition
-files, told apart by what is in them. Beyond what Butane and Ignition refuse, it finds what bites at boot: a context that
-the kernel will not take, two labels for one device, Btrfs below containers, a copied policy, kernel arguments and files
-that contradict the mode, units that start containers too early, modules that are named and not delivered. Nothing is
-fetched. Each finding is one line: FILE:LINE: WHAT: REMEDY. Exit code 0: nothing is wrong; 2: something is.
+files, told apart by what is in them, and directories like /etc/selinux-provision. Beyond what Butane and Ignition refuse,
+it finds what bites at boot: a context that the kernel will not take, two labels for one device, Btrfs below containers, a
+copied policy, kernel arguments and files that contradict the mode, units that start containers too early, modules that are
+named and not delivered, or that hide the vendor's, file contexts that no file gets. Nothing is fetched. Each finding is one
+line: FILE:LINE: WHAT: REMEDY. Exit code 0: nothing is wrong; 2: something is.
 
 With --usr: build what this host declares, and what was installed by hand, against the /usr tree of another OS image, in
 scratch space. Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.
 "--usr other" mounts the /usr partition that is not in use: after an OS update was downloaded, that of the next boot.`
 
 func (a *app) checkCommand() *cobra.Command {
-	check := &cobra.Command{Use: "check FILE... | --usr DIRECTORY", Short: "Say what is wrong in a config, a Butane or an Ignition file, or with the next OS image",
+	check := &cobra.Command{Use: "check FILE|DIRECTORY... | --usr DIRECTORY", Short: "Say what is wrong in a config, a Butane or an Ignition file, or with the next OS image",
 		Long: checkHelp, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
 		Example: "  selinux-provision check node.bu\n  butane --files-dir . node.bu | selinux-provision check -\n  selinux-provision check --usr other"}
 	usr := check.Flags().String("usr", "", "the /usr tree in this `directory`, or \"other\"")
@@ -111,7 +114,7 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 		if err == nil {
 			if info, statErr := f.Stat(); statErr == nil && info.IsDir() {
 				f.Close()
-				return checkedFile{}, usageError{fmt.Errorf("cannot check %s: it is a directory: give the files in it", name)}
+				return a.checkDirectory(name)
 			}
 		}
 		if err != nil {
@@ -120,7 +123,7 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 		defer f.Close()
 		in = f
 	}
-	kind, findings, err := ignition.Check(shown, in, ignition.Options{FilesDir: filesDir, Module: a.moduleAt(name)})
+	kind, findings, err := ignition.Check(shown, in, ignition.Options{FilesDir: filesDir, Module: a.moduleAt(name), VendorModules: a.vendorModules()})
 	if err != nil {
 		return checkedFile{}, fmt.Errorf("cannot check %s: %w", shown, err)
 	}
@@ -128,6 +131,39 @@ func (a *app) checkFile(name, filesDir string) (checkedFile, error) {
 		findings = []ignition.Finding{}
 	}
 	return checkedFile{shown, kind, findings}, nil
+}
+
+// checkDirectory checks a directory that looks like /etc/selinux-provision, as "render --from" takes it.
+func (a *app) checkDirectory(name string) (checkedFile, error) {
+	root, err := hostfs.Open(name)
+	if err != nil {
+		return checkedFile{}, usageError{fmt.Errorf("cannot check %s: %w", name, err)}
+	}
+	defer root.Close()
+	if !slices.ContainsFunc([]string{"/config.yaml", "/config.d", "/modules"}, root.Exists) {
+		return checkedFile{}, usageError{fmt.Errorf("cannot check %s: it has neither config.yaml nor config.d nor modules in it: give a directory like %s, or files", name, configDir)}
+	}
+	shown := func(file string) string {
+		if below, ok := strings.CutPrefix(file, configDir); ok {
+			return filepath.Join(name, below)
+		}
+		return file
+	}
+	findings := ignition.CheckDirectory(declaredReader{configReader{Root: root}, configDir}, shown, ignition.Options{VendorModules: a.vendorModules()})
+	if findings == nil {
+		findings = []ignition.Finding{}
+	}
+	return checkedFile{name, ignition.Configuration, findings}, nil
+}
+
+// vendorModules names the modules of the vendor's policy of this host, or of the tree of --root; nil where there is none.
+func (a *app) vendorModules() []string {
+	root, err := a.openRoot()
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	return stages.VendorModules(root)
 }
 
 // moduleAt reads the modules that a configuration names, if it is that of this host or of the tree of --root, or if there is

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ type denialOptions struct {
 	boot                    bool
 	container, unit, source string
 	only                    []string
-	module, domain          string
+	module, domain, output  string
 	dangerous               []string
 	may, on, beyond, types  string
 	sinceTime               time.Time
@@ -71,6 +72,7 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringVar(&o.types, "types", "", "tell the attributes of a type or the types of an attribute with this `name`")
 	flags.StringVar(&o.module, "module", "", "print CIL for a new domain: the module of this `name`")
 	flags.StringVar(&o.domain, "domain", "", "with --module: add to this existing `domain`; every process in it gets the rules")
+	flags.StringVar(&o.output, "output", "", "with --module: write the text to this `file` or into this directory, which is made if need be")
 	flags.StringSliceVar(&o.dangerous, "allow-dangerous", nil, "with --module: put these `dangers` in, as the list of what is held back names them")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(time.Now()); err != nil {
@@ -110,8 +112,11 @@ func (o *denialOptions) check(now time.Time) (err error) {
 				return fmt.Errorf("cannot use --allow-dangerous %s: the names are all, %s", name, strings.Join(propose.DangerNames(), ", "))
 			}
 		}
-	} else if o.domain != "" || len(o.dangerous) > 0 {
-		return errors.New("cannot use --domain or --allow-dangerous without --module: they say what the module holds")
+		if o.output != "" && filepath.Ext(o.output) == ".pp" {
+			return fmt.Errorf("cannot write a text in CIL to %s: call it %s.cil", printable.Quote(o.output), o.module)
+		}
+	} else if o.domain != "" || len(o.dangerous) > 0 || o.output != "" {
+		return errors.New("cannot use --domain, --output or --allow-dangerous without --module: they say what the module holds and where it goes")
 	}
 	if o.since != "" {
 		if o.sinceTime, err = findings.Since(o.since, now); err != nil {
@@ -189,7 +194,7 @@ func (a *app) denials(ctx context.Context, o *denialOptions) error {
 	}{a.header(), r}) {
 		return nil
 	}
-	printDenials(a.stdout, r, a.verbose)
+	printDenials(a.screen(), r, a.verbose)
 	return nil
 }
 
@@ -410,6 +415,11 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if o.output != "" {
+		if err := writeModule(o.output, m.Name, m.CIL); err != nil {
+			return err
+		}
+	}
 	if len(m.HeldBack) > 0 {
 		a.code = exitPartly
 	}
@@ -421,7 +431,9 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 	}{a.header(), m, m.Use(), append(hidden(r), r.Notes...)}) {
 		return nil
 	}
-	fmt.Fprint(a.stdout, m.CIL)
+	if o.output == "" {
+		fmt.Fprint(a.stdout, m.CIL)
+	}
 	a.explain(m, r, o)
 	return nil
 }

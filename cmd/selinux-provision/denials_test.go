@@ -233,3 +233,37 @@ func TestHostileDenials(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// A module is written where it is to be used, and nothing is left behind where that fails.
+func TestWriteModule(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for to, want := range map[string]string{"a/b/x.cil": "a/b/x.cil", "modules": "modules/site.cil", "modules/": "modules/site.cil", ".": "site.cil", "file/x.cil": "", "file": ""} {
+		err := writeModule(filepath.Join(dir, to), "site", "(type site_t)\n")
+		content, _ := os.ReadFile(filepath.Join(dir, want))
+		if (err == nil) != (want != "") || want != "" && string(content) != "(type site_t)\n" {
+			t.Errorf("%s: %v, %q", to, err, content)
+		}
+	}
+	// A directory stands in the place of the file: what was made on the way there is gone.
+	if err := os.Mkdir(filepath.Join(dir, "x.cil"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeModule(filepath.Join(dir, "x.cil"), "site", "(type site_t)\n"); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if err := writeModule(filepath.Join(dir, "new/"+strings.Repeat("n", 300)+".cil"), "site", "(type site_t)\n"); err == nil {
+		t.Error("a name that is too long was written")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); !os.IsNotExist(err) {
+		t.Errorf("the directory is left behind: %v", err)
+	}
+	for args, want := range map[string]string{"--output x.cil": "without --module", "--module site --output site.pp": "call it site.cil"} {
+		got := call(t, append([]string{"denials"}, strings.Fields(args)...)...)
+		if got.code != exitUsage || !strings.Contains(got.stderr, want) {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}

@@ -90,6 +90,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	cmd.SetArgs(args)
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
+	a.foldHelp(cmd)
 	executed, err := cmd.ExecuteContextC(ctx)
 	if err != nil {
 		if a.command == "" { // cobra refused the command line before any of our functions ran
@@ -284,7 +285,7 @@ func (a *app) host() (*stages.Host, func(), error) {
 		return nil, nil, err
 	}
 	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard}
-	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config}, a.config) }
+	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config, true}, a.config) }
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
 		return h, closeHost, nil
@@ -320,12 +321,14 @@ func (a *app) host() (*stages.Host, func(), error) {
 type configReader struct {
 	*hostfs.Root
 	config string
+	// obeyed says that something is going to be done as it is written there: whoever may write it is root for us.
+	obeyed bool
 }
 
 // ReadFile reads a file that provision.Load asks for.
 func (r configReader) ReadFile(name string) ([]byte, error) {
 	if r.config == "" || name != r.config {
-		return r.Root.ReadFile(name)
+		return r.read(r.Root, name)
 	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
@@ -336,7 +339,14 @@ func (r configReader) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer here.Close()
-	return here.ReadFile(abs)
+	return r.read(here, abs)
+}
+
+func (r configReader) read(root *hostfs.Root, name string) ([]byte, error) {
+	if r.obeyed {
+		return root.ReadTrusted(name)
+	}
+	return root.ReadFile(name)
 }
 
 func (a *app) runStages(ctx context.Context, names []string, dry bool) error {

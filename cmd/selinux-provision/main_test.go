@@ -264,10 +264,15 @@ func TestBadConfiguration(t *testing.T) {
 			for _, command := range []string{"apply", "apply --dry-run", "status"} {
 				args := append(slices.Clone(args), strings.Fields(command)...)
 				got := call(t, args...)
-				if got.code != exitUsage || command != "apply" && got.stdout != "" {
+				if got.code != exitUsage || command == "apply --dry-run" && got.stdout != "" {
 					t.Errorf("%s: exit code %d, on standard output %q", command, got.code, got.stdout)
 				}
-				reads(t, command, got.stderr, c.message...)
+				said := got.stderr
+				if command == "status" { // what the host is like is said, too
+					reads(t, command, got.stdout, "NOT as declared", "mode ", "store ")
+					said = "selinux-provision: " + strings.ReplaceAll(strings.ReplaceAll(got.stdout, "\n    -> ", ": "), "\n  - ", "\nselinux-provision: ")
+				}
+				reads(t, command, said, c.message...)
 				got = call(t, append(args, "--json")...)
 				if r := got.object(t); got.code != exitUsage || !strings.Contains("selinux-provision: "+strings.ReplaceAll(r.Error, "\n", "\nselinux-provision: "), c.message[0]) {
 					t.Errorf("%s: exit code %d, error %q", command, got.code, r.Error)
@@ -284,7 +289,7 @@ func TestNoConfiguration(t *testing.T) {
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("exit code %d, on standard error %q", got.code, got.stderr)
 	}
-	reads(t, "apply", got.stdout, "policystore: copy /var/lib/selinux: ", "policystore: done\n", "policy: rebuild ", "audit: nothing to do\n", "enforce: nothing to do\n")
+	reads(t, "apply", got.stdout, "policystore: copy /var/lib/selinux, because it is a link to the vendor's read-only store (../../usr/lib/selinux/policy): ", "policystore: done\n", "policy: rebuild ", "audit: nothing to do\n", "enforce: nothing to do\n")
 	if content, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/config")); err != nil || !strings.Contains(string(content), "SELINUX=permissive\n") {
 		t.Errorf("nobody asked for a mode, and the configuration is %q, %v", content, err)
 	}
@@ -578,7 +583,7 @@ func TestCheckFiles(t *testing.T) {
 		{"check", "selinux-provision: cannot check nothing: give files, or --usr with the /usr tree of an OS image or \"other\"\n"},
 		{"check --usr other x", "selinux-provision: cannot check files and an OS image in one run: give files, or --usr\n"},
 		{"check /nonexistent.bu", "selinux-provision: cannot check /nonexistent.bu: no such file or directory\n"},
-		{"check " + dir, "selinux-provision: cannot check " + dir + ": it is a directory: give the files in it\n"},
+		{"check " + dir, "selinux-provision: cannot check " + dir + ": it has neither config.yaml nor config.d nor modules in it: give a directory like /etc/selinux-provision, or files\n"},
 	} {
 		if got := call(t, strings.Fields(c.args)...); got != (answer{exitUsage, "", c.want}) {
 			t.Errorf("%s: %+v", c.args, got)
@@ -624,6 +629,87 @@ func TestCheckModuleOfThisHost(t *testing.T) {
 		}
 		if err := os.RemoveAll(filepath.Join(dir, "modules")); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// What render takes with --from, check takes: a directory like /etc/selinux-provision, with what its modules are.
+func TestCheckDirectory(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := call(t, "check", dir); got.code != exitUsage || !strings.Contains(got.stderr, "it has neither config.yaml nor config.d nor modules in it") {
+		t.Errorf("an empty directory: %+v", got)
+	}
+	write("site/config.yaml", "version: 1\nmode: enforcing\n")
+	write("site/modules/good.cil", "(type good_t)\n")
+	site := filepath.Join(dir, "site")
+	if got := call(t, "check", site); got.code != exitDone || got.stdout != site+": nothing is wrong\n" {
+		t.Errorf("nothing is wrong: %+v", got)
+	}
+	write("site/modules/open.cil", "(type open_t)\n(allow open_t\n")
+	write("site/modules/container.cil", "(type mine_t)\n")
+	write("site/config.d/1.yaml", "version: 1\npolicy: {file_contexts: [{path: '/srv/*', context: '<<none>>'}]}\n")
+	got := call(t, "check", site)
+	if got.code != exitUsage {
+		t.Errorf("exit code %d", got.code)
+	}
+	reads(t, "check", got.stdout, site+"/config.d/1.yaml:2: cannot give any file the context for \"/srv/*\": ", site+"/modules/container.cil: cannot use a module named container: ",
+		site+"/modules/open.cil:2: cannot read this module as CIL: the ( here is not closed: 1 ) missing at the end: correct it")
+	write("site/config.d/1.yaml", "version: 1\npolicy: {replace_vendor_modules: [/container]}\n")
+	reads(t, "a wrong drop-in", call(t, "check", site).stdout, site+"/config.d/1.yaml:2: policy.replace_vendor_modules[0]: ")
+}
+
+// A configuration of --config has its modules beside it, where it has any, and not in the /etc of whoever renders.
+func TestRenderModulesBesideTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yaml")
+	text := "version: 1\npolicy: {modules: [{path: /etc/selinux-provision/modules/site.cil}]}\n"
+	if err := errors.Join(os.WriteFile(config, []byte(text), 0o644), os.Mkdir(filepath.Join(dir, "modules"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--config", config, "render", "--to", "butane", "--binary", "https://files.example/x", "--hash", "sha256-" + strings.Repeat("0", 64)}
+	if got := call(t, args...); got.code != exitUsage || !strings.Contains(got.stderr, "cannot read the module "+dir+"/modules/site.cil: it does not exist") {
+		t.Errorf("missing: %+v", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "modules/site.cil"), []byte("(type site_t)\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := call(t, args...); got.code != exitDone || !strings.Contains(got.stdout, "(type site_t)") {
+		t.Errorf("there: %+v", got)
+	}
+}
+
+// A configuration that another user may write is not obeyed, nor is a module; the message names what is open, once.
+func TestConfigurationOfAnotherUser(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		change func(dir string) error
+		want   string
+	}{
+		{"a file that all may write", func(dir string) error { return os.Chmod(dir+"/config.yaml", 0o666) },
+			"/etc/selinux-provision/config.yaml: cannot obey this file: DIR/config.yaml is a file that everybody may write: run: chmod go-w DIR/config.yaml"},
+		{"a module that all may write", func(dir string) error { return os.Chmod(dir+"/modules/a.cil", 0o666) },
+			"/etc/selinux-provision/modules/a.cil: cannot obey this module: DIR/modules/a.cil is a file that everybody may write: run: chmod go-w DIR/modules/a.cil"},
+		{"a directory that all may write", func(dir string) error { return os.Chmod(dir, 0o777) },
+			"/etc/selinux-provision/config.yaml: cannot obey this file: DIR is a directory that everybody may write: run: chmod go-w DIR"},
+	} {
+		tree := flatcartest.New(t, flatcartest.Today)
+		tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmode: enforcing\n")
+		tree.Write("etc/selinux-provision/modules/a.cil", "(type a_t)\n")
+		tree.Write("etc/selinux-provision/modules/b.cil", "(type b_t)\n")
+		dir := filepath.Join(tree.Dir, "etc/selinux-provision")
+		if err := c.change(dir); err != nil {
+			t.Fatal(err)
+		}
+		got := call(t, "--root", tree.Dir, "apply")
+		if want := "selinux-provision: " + strings.ReplaceAll(c.want, "DIR", dir) + "\n"; got.code != exitUsage || got.stderr != want {
+			t.Errorf("%s: exit code %d\ngot  %swant %s", c.what, got.code, got.stderr, want)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"io"
@@ -149,11 +148,13 @@ func (t textReporter) Finished(stage string, d plan.Done) {
 	fmt.Fprintf(t.out, "%s: %s\n", stage, stepLine(d))
 }
 
+// stepLine says what was done. The reason is what was found before, so it stands before the result.
 func stepLine(d plan.Done) string {
-	line := fmt.Sprintf("%s %s: %s", d.Action, d.Target, d.Result)
-	if d.Action != "rebuild" {
-		line += " (" + d.Reason + ")"
+	line := d.Action + " " + d.Target
+	if d.Action != "rebuild" && d.Reason != "" { // of a rebuild it was said when that began
+		line += ", because " + d.Reason
 	}
+	line += ": " + d.Result
 	if d.Elapsed.Seconds() >= 0.5 {
 		line += fmt.Sprintf(" [%.1f s]", d.Elapsed.Seconds())
 	}
@@ -171,8 +172,12 @@ func (t textReporter) Result(r stages.Result) {
 	default:
 		fmt.Fprintf(t.out, "%s: %s\n", r.Stage, summary(r))
 	}
-	for _, p := range r.Problems {
-		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, oneLine(p.String()))
+	for i, p := range r.Problems {
+		text := p.Problem
+		if i+1 == len(r.Problems) || r.Problems[i+1].Remedy != p.Remedy { // what helps against several is said once, behind the last
+			text = p.String()
+		}
+		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, oneLine(text))
 	}
 }
 
@@ -230,22 +235,25 @@ func (a *app) status(ctx context.Context) error {
 	}
 	defer closeHost()
 	s, err := h.Status(ctx)
-	if errors.Is(err, stages.ErrNotApplicable) {
+	if s == nil {
 		return err
 	}
-	if err != nil {
-		return err
-	}
-	if !s.AsDeclared {
+	head := a.header()
+	switch {
+	case err != nil: // a wrong configuration; what the host is like is known
+		a.code = exitCode(err)
+		head = header{Command: a.command, Exit: a.code, Error: err.Error()}
+	case !s.AsDeclared:
 		a.code = exitPartly
+		head = a.header()
 	}
 	if a.answer(struct {
 		header
 		*stages.Status
-	}{a.header(), s}) {
+	}{head, s}) {
 		return nil
 	}
-	printStatus(a.stdout, s, paintFor(a.stdout))
+	printStatus(a.screen(), s, paintFor(a.stdout))
 	return nil
 }
 

@@ -64,9 +64,9 @@ type relabelFlags struct {
 // declaredLimits fills in what the command line leaves out with what the configuration says of relabelling. A configuration that is
 // wrong is told and keeps nobody from relabelling by hand.
 func (a *app) declaredLimits(root *hostfs.Root, f *relabelFlags) {
-	declared, err := provision.Load(configReader{root, a.config}, a.config)
+	declared, err := provision.Load(configReader{root, a.config, true}, a.config)
 	if err != nil {
-		fmt.Fprintf(a.stderr, "selinux-provision: the limits of the configuration are not kept, for it is wrong: %v\n", err)
+		fmt.Fprintf(a.stderr, "selinux-provision: the limits in the configuration are ignored, because it has errors: %v\n", err)
 		return
 	}
 	for flag, limit := range map[string]struct {

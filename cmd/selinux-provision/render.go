@@ -164,7 +164,15 @@ func (a *app) declaredFiles(from string) ([]ignition.File, error) {
 		return nil, usageError{fmt.Errorf("cannot read the configuration: %w: give a directory", err)}
 	}
 	defer root.Close()
-	reader := declaredReader{configReader{root, a.config}, at}
+	reader := declaredReader{configReader{root, a.config, false}, at}
+	if dir, beside := modulesBeside(a.config); from == "" && beside {
+		here, err := hostfs.Open(dir)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("cannot read the modules: %w", err)}
+		}
+		defer here.Close()
+		reader, from = declaredReader{configReader{here, a.config, false}, configDir}, dir
+	}
 	state, err := provision.Load(reader, a.config)
 	var problems provision.Errors
 	if errors.As(err, &problems) && from != "" {
@@ -172,6 +180,7 @@ func (a *app) declaredFiles(from string) ([]ignition.File, error) {
 			if below, ok := strings.CutPrefix(p.File, configDir); ok {
 				p.File = filepath.Join(from, below)
 			}
+			p.Problem = strings.ReplaceAll(p.Problem, " "+configDir+"/", " "+strings.TrimSuffix(from, "/")+"/")
 		}
 	}
 	if err != nil {
@@ -198,6 +207,16 @@ func (a *app) declaredFiles(from string) ([]ignition.File, error) {
 	return files, nil
 }
 
+// modulesBeside gives the directory of a configuration that is not the host's own and has its modules beside it.
+func modulesBeside(config string) (dir string, beside bool) {
+	abs, err := filepath.Abs(config)
+	if err != nil || config == "" || strings.HasPrefix(abs, configDir+"/") {
+		return "", false
+	}
+	info, err := os.Stat(filepath.Join(filepath.Dir(abs), "modules"))
+	return filepath.Dir(abs), err == nil && info.IsDir()
+}
+
 // declaredReader reads what belongs below /etc/selinux-provision from another directory, if one is given.
 type declaredReader struct {
 	configReader
@@ -207,6 +226,9 @@ type declaredReader struct {
 
 // ReadFile reads a file that provision.Load asks for.
 func (r declaredReader) ReadFile(name string) ([]byte, error) {
+	if r.config != "" && name == r.config {
+		return r.configReader.ReadFile(name)
+	}
 	name, err := r.inside(name)
 	if err != nil {
 		return nil, err

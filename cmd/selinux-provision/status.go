@@ -47,8 +47,11 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 		fmt.Fprintln(w, p(good, "Everything is as declared."))
 	} else {
 		fmt.Fprintln(w, p(bad, fmt.Sprintf("NOT as declared, %d to look at:", len(s.Problems))))
-		for _, problem := range s.Problems {
-			fmt.Fprintf(w, "  %s %s\n    %s\n", p(bad, "-"), problem.Problem, p(dim, "-> "+problem.Remedy))
+		for i, problem := range s.Problems {
+			fmt.Fprintf(w, "  %s %s\n", p(bad, "-"), problem.Problem)
+			if i+1 == len(s.Problems) || s.Problems[i+1].Remedy != problem.Remedy { // what helps against several is said once, below the last
+				fmt.Fprintf(w, "    %s\n", p(dim, "-> "+problem.Remedy))
+			}
 		}
 	}
 	fmt.Fprintln(w)
@@ -81,7 +84,7 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 func modeRow(s *stages.Status) row {
 	m := s.Mode
 	r := row{"mode", m.Running, good, "now, at the next boot, and declared"}
-	if m.Declared != "unmanaged" && m.Running != m.Declared {
+	if m.Declared != "unmanaged" && m.Declared != "unknown" && m.Running != m.Declared {
 		r.colour = bad
 	}
 	if m.Running != m.Configured || m.Declared != m.Running || m.CommandLine != "" {

@@ -39,7 +39,7 @@ func sick() *stages.Status {
 	s.Volumes = append(s.Volumes, mountwatch.Volume{Rule: "scratch", Mountpoint: "/srv/scratch", State: mountwatch.Refused, Code: "btrfs"},
 		mountwatch.Volume{Rule: "backup", State: mountwatch.NotMounted})
 	s.Problems = []stages.Problem{
-		{Problem: "module bad (priority 500), line 2: Failed to resolve allow statement [/etc/selinux-provision/modules/bad.cil]",
+		{Problem: "module bad (priority 500), line 2: Failed to resolve allow statement: (allow bad_t nosuch_t (file (read))): the policy has no type nosuch_t [/etc/selinux-provision/modules/bad.cil]",
 			Remedy: "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply"},
 		{Problem: "the kernel command line has enforcing=0, which beats the declared mode enforcing at every boot",
 			Remedy: "remove it from the boot loader's configuration and reboot, or declare the other mode"},
