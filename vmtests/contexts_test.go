@@ -38,3 +38,24 @@ func TestDeclaredFileContexts(t *testing.T) {
 	}
 	m.status(t, 0)
 }
+
+// TestEquivalence has a directory labelled like another one, as libselinux itself looks it up, also after somebody has built the policy by hand, and
+// takes it back.
+func TestEquivalence(t *testing.T) {
+	t.Parallel()
+	m := startProvisioned(t)
+	m.Must(t, "mkdir -p /data/docker/volumes")
+	plain := m.Must(t, "matchpathcon -n /data/docker | cut -d: -f3")
+	const site, look = "/etc/selinux-provision/config.d/10-site.yaml", "{ matchpathcon -n /data/docker /data/docker/volumes/x; stat -c %C /data/docker; } | cut -d: -f3"
+	like := m.Must(t, "{ matchpathcon -n /var/lib/docker /var/lib/docker/volumes/x; matchpathcon -n /var/lib/docker; } | cut -d: -f3")
+	m.put(t, site, "version: 1\npolicy: {equivalences: [{path: /data/docker, like: /var/lib/docker}]}\n")
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
+	m.expect(t, "as declared", look, like)
+	m.status(t, 0)
+	m.Must(t, "semodule -B")
+	m.expect(t, "after a build by hand", look, like)
+	m.Must(t, "rm "+site)
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
+	m.expect(t, "taken back", "stat -c %C /data/docker | cut -d: -f3; test -e /etc/selinux/mcs/contexts/files/file_contexts.subs; echo $?", plain+"\n1")
+	m.status(t, 0)
+}

@@ -242,6 +242,8 @@ func TestVolumes(t *testing.T) {
 	m.expect(t, "the refusal of one, by its fields", "journalctl -b -o cat MESSAGE_ID=494bc9beb770426a895350146ed44acd SELINUX_PROVISION_RULE=btrfs-auto "+
 		"SELINUX_PROVISION_MOUNTPOINT=/v/btrfs-auto SELINUX_PROVISION_CODE=btrfs PRIORITY=4", "btrfs-auto: cannot label /v/btrfs-auto: it is on Btrfs, where one context= would "+
 		"hold for every subvolume, and where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs")
+	m.expect(t, "by hand the same is refused", "/opt/bin/selinux-provision relabel /v/btrfs-auto --context default 2>&1; echo $?", "selinux-provision: cannot relabel /v/btrfs-auto: "+
+		"it is on Btrfs, where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs, or label it as the policy says with --from-policy\n1")
 	m.expect(t, "a volume is mounted again, or its files are labelled, once for each of its mounts",
 		"for v in ext4-alias ext4-relabel-alias ext4-paths-alias; do journalctl -b -o cat SELINUX_PROVISION_MOUNTPOINT=/v/$v | grep -c 'mounted again\\|are being labelled'; done", "1\n1\n1")
 	m.expect(t, "notes of what is unmounted", "ls /run/selinux-provision/unmounted", "")
