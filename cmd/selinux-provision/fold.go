@@ -104,10 +104,10 @@ func (a *app) foldHelp(root *cobra.Command) {
 		return
 	}
 	root.SetOut(a.screen())
-	print := root.HelpFunc()
+	show := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		cmd.Long = paragraphs(cmd.Long)
-		print(cmd, args)
+		show(cmd, args)
 	})
 }
 

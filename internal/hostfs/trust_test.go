@@ -23,7 +23,7 @@ func TestTrusted(t *testing.T) {
 		}
 	}
 	const other = 12345
-	make := func(name string, mode os.FileMode, uid, gid int) {
+	plant := func(name string, mode os.FileMode, uid, gid int) {
 		t.Helper()
 		at := filepath.Join(dir, name)
 		switch {
@@ -46,18 +46,18 @@ func TestTrusted(t *testing.T) {
 		must(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
 		must(os.Symlink(target, filepath.Join(dir, name)))
 	}
-	make("good/config", 0o644, 0, 0)
-	make("private/", 0o700, 0, 0)
-	make("private/config", 0o600, 0, 0)
-	make("all/config", 0o666, 0, 0)
-	make("rootgroup/config", 0o664, 0, 0)
-	make("open/config", 0o644, 0, 0)
-	make("open/", 0o777, 0, 0)
-	make("tmp/config", 0o644, 0, 0)
-	make("tmp/all", 0o646, 0, 0)
-	make("tmp/", 0o777|os.ModeSticky, 0, 0)
-	make("deep/open/below/config", 0o644, 0, 0)
-	make("deep/open/", 0o757, 0, 0)
+	plant("good/config", 0o644, 0, 0)
+	plant("private/", 0o700, 0, 0)
+	plant("private/config", 0o600, 0, 0)
+	plant("all/config", 0o666, 0, 0)
+	plant("rootgroup/config", 0o664, 0, 0)
+	plant("open/config", 0o644, 0, 0)
+	plant("open/", 0o777, 0, 0)
+	plant("tmp/config", 0o644, 0, 0)
+	plant("tmp/all", 0o646, 0, 0)
+	plant("tmp/", 0o777|os.ModeSticky, 0, 0)
+	plant("deep/open/below/config", 0o644, 0, 0)
+	plant("deep/open/", 0o757, 0, 0)
 	link("/good/config", "links/absolute")
 	link("../good/config", "links/relative")
 	link("../open/config", "links/open")
@@ -95,10 +95,10 @@ func TestTrusted(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root: no file of another user can be made")
 	}
-	make("theirs/config", 0o644, other, other)
-	make("group/config", 0o664, 0, other)
-	make("home/config", 0o644, 0, 0)
-	make("home/", 0o755, other, other)
+	plant("theirs/config", 0o644, other, other)
+	plant("group/config", 0o664, 0, other)
+	plant("home/config", 0o644, 0, 0)
+	plant("home/", 0o755, other, other)
 	link("/good/config", "mine")
 	must(os.Lchown(filepath.Join(dir, "mine"), other, other))
 	for name, want := range map[string]string{

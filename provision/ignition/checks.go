@@ -93,7 +93,7 @@ func (c *checker) ownership(m *machine) {
 		if name != configDir && !strings.HasPrefix(name, configDir+"/") {
 			return
 		}
-		problem, remedy := "", ""
+		var problem, remedy string
 		user := node.User
 		switch {
 		case user.ID != nil && *user.ID != 0, user.ID == nil && user.Name != nil && *user.Name != "" && *user.Name != "root":
