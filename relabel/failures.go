@@ -10,6 +10,7 @@ import (
 const (
 	errTooDeep unix.Errno = 4000 + iota
 	errNotKept
+	errMoved
 )
 
 // NotKept is the Failure.Errno of entries whose label was another one when it was read back.
@@ -22,6 +23,8 @@ func nameOf(errno unix.Errno) string {
 		return "DEPTH"
 	case errNotKept:
 		return NotKept
+	case errMoved:
+		return "MOVED"
 	}
 	if name := unix.ErrnoName(errno); name != "" {
 		return name
@@ -56,6 +59,8 @@ func meaning(errno unix.Errno) string {
 		return "too many files are open: raise LimitNOFILE= of the unit"
 	case errTooDeep:
 		return "it is deeper than " + strconv.Itoa(int(defaultBounds().depth)) + " directories: what is in it was not looked at"
+	case errMoved:
+		return "directories are being moved, and it was not there when it was its turn: run it again when nobody moves directories there"
 	case errNotKept:
 		return "the file system took the label and did not keep it: mount it with context= instead"
 	}

@@ -74,7 +74,7 @@ func (r *run) takesLabels() string {
 		fstype = m.FSType
 	}
 	var value [secontext.MaxSize]byte
-	h := &worker{run: r, sys: r.target.sys}
+	h := &worker{run: r, sys: r.sys}
 	if _, errno := h.get(handle{fd: r.target.fd, pinned: true}, value[:]); errno == unix.EOPNOTSUPP {
 		return "its file system (" + fstype + ") keeps no labels: mount it with context= instead"
 	}

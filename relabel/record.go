@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	recordVersion  = 1
+	recordVersion  = 2
 	recordWorth    = 256            // entries below a directory that make it worth remembering
 	recordAge      = 24 * time.Hour // after which a record is not believed
 	recordInterval = time.Minute
@@ -22,7 +22,7 @@ const (
 
 // record remembers which directories are done with everything below them, so that a run that is broken off can be gone on with.
 // Directories are known by their file handles (name_to_handle_at(2)): these hold the inode's generation, so no other directory is taken
-// for one of them. Labels that the disk may not have yet are believed during the same boot only, and no record is believed of a directory
+// for one of them. A record is believed only if no other run has given labels on the file system since. Labels that the disk may not have yet are believed during the same boot only, and no record is believed of a directory
 // whose own label is wrong.
 type record struct {
 	run    *run
@@ -44,6 +44,7 @@ type recordFile struct {
 	Written time.Time `json:"written"`
 	Tree    string    `json:"tree"` // the handle of the root
 	Labels  string    `json:"labels"`
+	Run     string    `json:"run"` // the last one that gave labels on the file system
 	// Synced directories were on the disk, Others may be lost in a crash: by handle, with the number of entries in all of each.
 	Synced map[string]int64 `json:"synced"`
 	Others map[string]int64 `json:"others"`
@@ -87,7 +88,7 @@ func (r *run) loadRecord() error {
 		return fmt.Errorf("cannot read what the run before has done: %w", err)
 	}
 	f := parseRecord(content)
-	if f.Version != recordVersion || f.Tree != tree || f.Labels != r.options.Labels.String() ||
+	if f.Version != recordVersion || f.Tree != tree || f.Labels != r.options.Labels.String() || f.Run != *r.last.Load() ||
 		time.Since(f.Written) > recordAge || time.Until(f.Written) > time.Hour {
 		if len(content) == 0 {
 			return nil
@@ -144,7 +145,7 @@ func (rec *record) finished(n *node) {
 // content is the record now. With synced, the file system was written out after what is in done was recorded.
 func (rec *record) content() ([]byte, error) {
 	f := recordFile{Version: recordVersion, Boot: bootID(), Written: time.Now(), Tree: rec.run.root.handle,
-		Labels: rec.run.options.Labels.String(), Synced: map[string]int64{}, Others: map[string]int64{}}
+		Labels: rec.run.options.Labels.String(), Run: *rec.run.last.Load(), Synced: map[string]int64{}, Others: map[string]int64{}}
 	rec.mu.Lock()
 	for handle, entries := range rec.done {
 		if rec.synced[handle] {

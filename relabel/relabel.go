@@ -98,6 +98,8 @@ type Options struct {
 	Limits Limits
 	// Progress is called every Interval (default 1 s) while the run goes on, from one goroutine.
 	Progress func(Progress)
+	// Alive is called now and then as long as the file system answers.
+	Alive    func()
 	Interval time.Duration
 	// Changed is called for each label that was set, or would be with DryRun, one call at a time in no order.
 	Changed func(Change)

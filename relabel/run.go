@@ -24,6 +24,9 @@ const (
 // run is one walk.
 type run struct {
 	target  *Target
+	sys     system
+	last    atomic.Pointer[string] // the run that was the last one to give labels here: an earlier one, or this
+	pass    int                    // how often the tree was walked before
 	options Options
 	place   place
 	fixed   []byte // the one label with a NUL, nil if it depends on the entry
@@ -33,6 +36,7 @@ type run struct {
 	creates bool   // an entry may get a label that is only made where there is none
 	limits  limiter
 	record  *record
+	moving  moving
 
 	queue   queue
 	workers []*worker
@@ -84,6 +88,11 @@ func (t *Target) newRun(o Options) (*run, error) {
 	r.queue.wake.L, r.queue.rest.L = &r.queue.mu, &r.queue.mu
 	r.batches.New = func() any { return &batch{data: make([]byte, listBuffer)} }
 	r.limits.set(o.Limits)
+	last := t.last.get()
+	r.last.Store(&last)
+	if r.sys = t.sys; t.last != nil && !o.DryRun {
+		r.sys = announcing{t.sys, new(sync.Once), r}
+	}
 	if o.Workers > MaxWorkers {
 		return nil, fmt.Errorf("cannot relabel with %d workers: at most %d", o.Workers, MaxWorkers)
 	}
@@ -130,6 +139,10 @@ func (r *run) do(ctx context.Context) error {
 	if err := r.walk(ctx); err != nil {
 		return errors.Join(err, r.saveRecord())
 	}
+	if r.incomplete() {
+		return r.again(ctx)
+	}
+	r.reportMoving()
 	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 {
 		if err := r.verify(ctx); err != nil {
 			return errors.Join(err, r.saveRecord())
@@ -210,7 +223,7 @@ func (r *run) grow(n int) {
 	n = min(n, max(mostWorkers, r.options.Workers))
 	r.queue.mu.Lock()
 	for len(r.workers) < n && !r.queue.ended {
-		w := &worker{run: r, id: len(r.workers), sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
+		w := &worker{run: r, id: len(r.workers), sys: r.sys, value: make([]byte, 2*secontext.MaxSize)}
 		r.workers = append(r.workers, w)
 		r.running.Add(1)
 		go func() {
@@ -293,7 +306,7 @@ func (r *run) total() (c struct{ seen, already, set, vanished, resumed, failed i
 
 // labelRoot gives the root its label: last, and only if nothing failed. Until then the tree does not look done.
 func (r *run) labelRoot() {
-	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
+	w := &worker{run: r, sys: r.sys, value: make([]byte, 2*secontext.MaxSize)}
 	r.workers = append(r.workers, w)
 	w.byHandle(nil, "", Directory, handle{fd: r.root.fd}, func() Reason {
 		if len(r.failures) > 0 {
@@ -311,7 +324,7 @@ func (w *worker) right() bool {
 
 // single labels a target that is no directory.
 func (r *run) single(_ context.Context, fd int) error {
-	w := &worker{run: r, sys: r.target.sys, value: make([]byte, 2*secontext.MaxSize)}
+	w := &worker{run: r, sys: r.sys, value: make([]byte, 2*secontext.MaxSize)}
 	r.workers = append(r.workers, w)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -26,6 +26,7 @@ type Target struct {
 	limit bounds
 	// noCopy makes no private copy of the mount, as where the right to it is missing.
 	noCopy bool
+	last   *lastRun // nil without Lock
 }
 
 // RefusedError says that a tree must not be labelled.

@@ -31,7 +31,7 @@ func (r *run) watch(done <-chan struct{}) {
 	tune := tuner{workers: int(r.queue.active.Load()), most: mostWorkers, fixed: r.options.Workers > 0, before: used()}
 	tune.begin()
 	start, reported := time.Now(), time.Now()
-	var last int64
+	var last, moved int64
 	for {
 		select {
 		case <-done:
@@ -39,6 +39,12 @@ func (r *run) watch(done <-chan struct{}) {
 		case <-ticker.C:
 		}
 		now := used()
+		if seen := r.total().seen; seen != moved {
+			moved = seen
+			if r.options.Alive != nil {
+				r.options.Alive()
+			}
+		}
 		tune.enough = mostWorkers
 		if r.disk != nil && r.disk.arriving() {
 			tune.enough = enoughAhead
