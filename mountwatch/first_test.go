@@ -97,7 +97,7 @@ func TestGenerate(t *testing.T) {
 		t.Errorf("%v %s", err, made)
 	}
 	// A rule that names a mount by way of a link can never be met, and that is said.
-	volumes, err := lookAt(root, host, config, mounts.NewTable(nil))
+	volumes, err := lookAt(t.Context(), root, host, config, mounts.NewTable(nil))
 	if err != nil || len(volumes) != 3 || volumes[0].Reason+volumes[1].Reason != "" || !strings.Contains(volumes[2].Reason, "leads through a link to /srv/real/b") || volumes[2].Remedy == "" {
 		t.Errorf("%+v %v", volumes, err)
 	}

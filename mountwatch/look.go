@@ -1,12 +1,16 @@
 package mountwatch
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
@@ -24,60 +28,104 @@ type looker struct {
 	table  *mounts.Table
 	record *Record
 	names  map[mounts.Device]mounts.Names // of devices that were looked at already
+	asking *asking
+}
+
+// asking is how file systems are asked. What does not answer is left behind, and the others are not kept waiting.
+type asking struct {
+	room     patience.Room
+	patience time.Duration // 0: lookPatience
+	left     time.Duration // of it, for all that do not answer in what goes on now
+}
+
+// begin gives what goes on now its own patience.
+func (a *asking) begin() { a.left = cmp.Or(a.patience, lookPatience) }
+
+const (
+	// lookPatience is how long those are waited for that do not answer, all together, and leastPatience how long each of them at least.
+	lookPatience  = 10 * time.Second
+	leastPatience = 200 * time.Millisecond
+)
+
+// ask reads something of the file system of a mount.
+func ask[T any](ctx context.Context, a *asking, m *mounts.Mount, read func() (T, error)) (T, error) {
+	begin := time.Now()
+	answer, err := patience.Ask(ctx, &a.room, m.Device.String(), max(a.left, leastPatience), func(context.Context, func()) (T, error) { return read() })
+	if errors.Is(err, patience.ErrNoAnswer) {
+		a.left -= time.Since(begin)
+	}
+	return answer, err
 }
 
 func (w *Watcher) look() looker {
-	return looker{w.Host, w.rules, w.table, w.record, w.names}
+	return looker{w.Host, w.rules, w.table, w.record, w.names, &w.asking}
 }
 
 // judge finds out what the rules need to know about a mount, and no more, and gives the verdict.
-func (l looker) judge(m *mounts.Mount) (judge.Verdict, mounts.Names) {
+func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, mounts.Names) {
 	var facts judge.Facts
+	names := func() {
+		var err error
+		facts.Names, err = l.namesOf(ctx, m)
+		facts.NoAnswer = facts.NoAnswer || errors.Is(err, patience.ErrNoAnswer)
+	}
 	if l.rules.NeedNames(m) {
-		facts.Names = l.namesOf(m)
+		names()
 	}
 	rules := l.rules.Matching(m, facts.Names)
 	// Whether another mount of the same file system is declared, and with another label, may be told by its names alone.
 	if len(rules) == 1 && slices.ContainsFunc(l.table.Superblock(m.Device), l.rules.NeedNames) {
-		facts.Names = l.namesOf(m)
+		names()
 	}
 	if len(rules) == 1 && m.Seclabel() {
-		facts.Names = l.namesOf(m) // also the name under which a finished relabelling is remembered
-		// Only where it counts: a server that does not answer would keep every other volume waiting.
-		if facts.Labelled = l.labelled(rules[0], m, facts.Names); facts.Labelled != "" {
-			facts.RootLabel, _ = m.RootLabel()
-		}
+		names() // also those under which a finished relabelling is remembered
+		l.labelled(ctx, rules[0], m, &facts)
 	}
 	return l.rules.Judge(l.host, l.table, m, facts), facts.Names
 }
 
 // namesOf reads the names of a mount's device, once for as long as it is mounted.
-func (l looker) namesOf(m *mounts.Mount) mounts.Names {
-	names, known := l.names[m.Device]
-	if !known {
-		var err error
-		if names, err = m.Names(); err != nil {
-			return names // what could be found; asked again the next time
-		}
+func (l looker) namesOf(ctx context.Context, m *mounts.Mount) (mounts.Names, error) {
+	if names, known := l.names[m.Device]; known {
+		return names, nil
+	}
+	names, err := ask(ctx, l.asking, m, m.Names)
+	if err == nil {
 		l.names[m.Device] = names
 	}
-	return names
+	return names, err // also of what could be found; asked again the next time
 }
 
-// labelled gives the context that a finished relabelling gave to all that the rule covers. The record is believed only if each root still
+// labelled finds the context that a finished relabelling gave to all that the rule covers. The record is believed only if each root still
 // has the label: it was given last, and a copy of a disk from before, or one that was made anew, does not have it.
-func (l looker) labelled(rule *judge.Rule, m *mounts.Mount, names mounts.Names) string {
+func (l looker) labelled(ctx context.Context, rule *judge.Rule, m *mounts.Mount, facts *judge.Facts) {
 	want, err := rule.Want(l.host.DefaultContext)
-	if err != nil || l.record.finished(identity(m, names), want, rule.Paths) == nil {
-		return ""
+	done := err == nil && l.record.finished(identity(m, facts.Names), want, rule.Paths) != nil
+	// Files that are about to be labelled take no labels either where nobody answers.
+	if !done && rule.Strategy != judge.Relabel && len(rule.Paths) == 0 {
+		return
 	}
-	for _, path := range pathsOf(rule.Paths) {
-		label, err := m.Label(path)
-		if err != nil || !secontext.Same(label, want) {
-			return ""
+	type answer struct {
+		root  string
+		right bool // each tree of the rule
+	}
+	a, err := ask(ctx, l.asking, m, func() (a answer, err error) {
+		if a.root, err = m.RootLabel(); err != nil {
+			return a, err
 		}
+		for _, path := range pathsOf(rule.Paths) {
+			label, err := m.Label(path)
+			if err != nil || !secontext.Same(label, want) {
+				return a, err
+			}
+		}
+		a.right = true
+		return a, nil
+	})
+	facts.NoAnswer = facts.NoAnswer || errors.Is(err, patience.ErrNoAnswer)
+	if done && a.right {
+		facts.Labelled, facts.RootLabel = want, a.root
 	}
-	return want
 }
 
 // pathsOf gives the trees that a rule with these paths covers, relative to the root of the volume.
@@ -131,19 +179,19 @@ func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config
 	if _, err := source.Next(ctx); err != nil {
 		return nil, err
 	}
-	return lookAt(root, host, config, source.Table())
+	return lookAt(ctx, root, host, config, source.Table())
 }
 
-func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Table) ([]Volume, error) {
+func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Config, table *mounts.Table) ([]Volume, error) {
 	rules, err := judge.NewRules(config.Rules)
 	if err != nil {
 		return nil, err
 	}
-	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}}
+	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, &asking{left: lookPatience}}
 	var volumes []Volume
 	met := map[string]bool{}
 	for _, m := range table.All() {
-		verdict, _ := l.judge(m)
+		verdict, _ := l.judge(ctx, m)
 		if verdict.Outcome == judge.Undeclared || verdict.Rule == nil && verdict.Rules == nil {
 			continue
 		}
@@ -185,7 +233,10 @@ func lookAt(root *hostfs.Root, host judge.Host, config Config, table *mounts.Tab
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)
 			v := Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
-			if target := throughLink(root, &r); target != "" {
+			target, _ := patience.Ask(ctx, &l.asking.room, r.Match.Mountpoint, max(l.asking.left, leastPatience), func(context.Context, func()) (string, error) {
+				return throughLink(root, &r), nil // some other volume may be on the way
+			})
+			if target != "" {
 				v.Reason, v.Remedy = "that path leads through a link to "+target+", and the kernel knows mounts by the real path only", "write in the rule: match: {mountpoint: "+target+"}"
 			}
 			volumes = append(volumes, v)

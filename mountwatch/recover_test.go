@@ -283,7 +283,7 @@ func TestLookWhileUnmounted(t *testing.T) {
 	h.interrupt(device, point)
 	look := func() Volume {
 		t.Helper()
-		all, err := lookAt(h.root, judge.Host{SELinux: true, DefaultContext: shared}, h.config, mounts.NewTable(nil))
+		all, err := lookAt(t.Context(), h.root, judge.Host{SELinux: true, DefaultContext: shared}, h.config, mounts.NewTable(nil))
 		if err != nil || len(all) != 1 {
 			t.Fatal(all, err)
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/relabel"
 )
@@ -27,6 +28,8 @@ type relabels struct {
 	busy  map[string]bool
 	done  chan relabelResult
 	group sync.WaitGroup
+	// patience is how long a file system may do nothing; 0: jobPatience.
+	patience time.Duration
 }
 
 // relabelJob is one volume whose files are to be labelled.
@@ -133,7 +136,7 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 		w.record.forget(job.fileSystem, job.paths)
 		w.Report(Event{Kind: RelabelStarted, Volume: job.Volume})
 		r.group.Go(func() {
-			files, err := job.run(each)
+			files, err := patience.Ask(each, &w.asking.room, job.Device, cmp.Or(r.patience, jobPatience), job.run)
 			select {
 			case r.done <- relabelResult{job, files, err}:
 			case <-ctx.Done():
@@ -143,12 +146,12 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 }
 
 // run labels each tree of the volume. It runs beside the loop and touches nothing of the watcher's.
-func (j *relabelJob) run(ctx context.Context) (files Files, err error) {
+func (j *relabelJob) run(ctx context.Context, alive func()) (files Files, err error) {
 	begin := time.Now()
 	defer func() { files.Millis = time.Since(begin).Milliseconds() }()
 	var failures []error
 	for _, path := range pathsOf(j.paths) {
-		result, err := j.tree(ctx, path)
+		result, err := j.tree(ctx, path, alive)
 		files.add(&result)
 		if ctx.Err() != nil {
 			return files, ctx.Err()
@@ -166,7 +169,7 @@ func (j *relabelJob) run(ctx context.Context) (files Files, err error) {
 	return files, errors.Join(failures...)
 }
 
-func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, error) {
+func (j *relabelJob) tree(ctx context.Context, path string, alive func()) (relabel.Result, error) {
 	handle, err := j.mount.OpenTree(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return relabel.Result{}, errors.New("there is no such directory in the volume")
@@ -180,7 +183,22 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 		return relabel.Result{}, err
 	}
 	defer target.Close()
+	// Whoever has the lock may take as long as it takes.
+	locked := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(jobPatience / 10)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				alive()
+			case <-locked:
+				return
+			}
+		}
+	}()
 	unlock, err := j.lock(ctx, target)
+	close(locked)
 	if err != nil {
 		return relabel.Result{}, err
 	}
@@ -191,6 +209,7 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 			Verify: true,
 			Limits: j.limits, Workers: j.workers,
 			State: j.state(path),
+			Alive: alive,
 		})
 		var copies *relabel.CopyUpError
 		if errors.As(err, &copies) {
@@ -206,6 +225,10 @@ func (j *relabelJob) tree(ctx context.Context, path string) (relabel.Result, err
 		}
 	}
 }
+
+// jobPatience is how long a file system may do nothing while its files are labelled, with the lowest I/O priority, until others have their
+// turn.
+const jobPatience = time.Minute
 
 // forever is how long a job waits for somebody who relabels the same file system by hand.
 const forever = time.Duration(math.MaxInt64)
@@ -243,6 +266,10 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 		v := w.volumes[k]
 		switch {
 		case v == nil || ctx.Err() != nil:
+		case errors.Is(r.err, patience.ErrNoAnswer):
+			v.refuse(Refused, judge.CodeNoAnswer, judge.NoAnswer, judge.NoAnswerRemedy)
+			w.failed[k] = &v.Volume
+			w.settle(v)
 		case r.err != nil:
 			v.Files = &r.files
 			v.refuse(Failed, CodeRelabelFailed, r.err.Error(), "see the journal; when the cause is gone: systemctl reload selinux-provision-mountwatch")
@@ -254,7 +281,7 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 			w.Report(Event{Kind: RelabelDone, Volume: v.Volume})
 			// This is what is said of it if the roots do not have the label when they are read back; it is not done again then.
 			again := &volume{Volume: v.Volume}
-			again.refuse(Failed, CodeRelabelFailed, "every file was given the label "+job.want+", and "+job.rootLabels(),
+			again.refuse(Failed, CodeRelabelFailed, "every file was given the label "+job.want+", and "+w.rootLabels(ctx, job),
 				"find out who gives it another label, such as a container with :Z; then: systemctl reload selinux-provision-mountwatch")
 			w.failed[k] = &again.Volume
 			w.consider(ctx, job.mount)
@@ -267,16 +294,22 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 }
 
 // rootLabels says which labels the roots of the trees have that were labelled.
-func (j *relabelJob) rootLabels() string {
-	var all []string
-	for _, path := range pathsOf(j.paths) {
-		label, err := j.mount.Label(path)
-		if err != nil {
-			label = "a label that cannot be read"
+func (w *Watcher) rootLabels(ctx context.Context, j *relabelJob) string {
+	text, err := ask(ctx, &w.asking, j.mount, func() (string, error) {
+		var all []string
+		for _, path := range pathsOf(j.paths) {
+			label, err := j.mount.Label(path)
+			if err != nil {
+				label = "a label that cannot be read"
+			}
+			all = append(all, filepath.Join(j.Mountpoint, path)+" has "+cmp.Or(label, "none"))
 		}
-		all = append(all, filepath.Join(j.Mountpoint, path)+" has "+cmp.Or(label, "none"))
+		return strings.Join(all, ", "), nil
+	})
+	if err != nil {
+		return "its labels cannot be read back"
 	}
-	return strings.Join(all, ", ")
+	return text
 }
 
 // disksOf gives the disks that a device lies on, so that two partitions of one disk are known to share it. What is on no disk, such as a

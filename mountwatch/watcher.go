@@ -80,6 +80,7 @@ type Watcher struct {
 
 	remounts remounts
 	relabels relabels
+	asking   asking
 }
 
 // key tells mounts apart, also where IDs are used again.
@@ -130,6 +131,13 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 		w.relabels.wait()
 	}()
 
+	back := make(chan string)
+	w.asking.room.Back = func(device string) {
+		select {
+		case back <- device:
+		case <-ctx.Done():
+		}
+	}
 	seen := make(chan look)
 	failed := make(chan error, 1)
 	source.Go(func() { failed <- watch(ctx, w.Source, seen) })
@@ -156,6 +164,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 	for {
 		// Thousands of mounts that no rule is meant for must cost next to nothing.
 		news := true
+		w.asking.begin()
 		select {
 		case l := <-seen:
 			w.table = l.table
@@ -170,6 +179,8 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			w.remounted(ctx, done)
 		case done := <-w.relabels.results():
 			w.relabelled(ctx, done)
+		case device := <-back:
+			w.answers(ctx, device)
 		case <-reload:
 			if start.ready {
 				w.Notify.Reloading()
@@ -375,9 +386,22 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) 
 	return declared
 }
 
+// answers looks again at the mounts of a file system that did not answer, and does now.
+func (w *Watcher) answers(ctx context.Context, device string) {
+	for _, m := range w.table.All() {
+		if m.Device.String() != device {
+			continue
+		}
+		if given := w.failed[keyOf(m)]; given != nil && given.Code == judge.CodeNoAnswer {
+			delete(w.failed, keyOf(m))
+		}
+		w.consider(ctx, m)
+	}
+}
+
 // consider judges one mount and does what the verdict says. It tells whether a rule is meant for it, or was.
 func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool) {
-	verdict, names := w.look().judge(m)
+	verdict, names := w.look().judge(ctx, m)
 	v := &volume{Volume: describe(verdict), mount: m, names: names, rule: verdict.Rule}
 	if verdict.Outcome != judge.WantsRelabel || !w.relabels.same(keyOf(m), verdict) {
 		w.relabels.cancel(keyOf(m))

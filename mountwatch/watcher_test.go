@@ -47,6 +47,9 @@ type host struct {
 	reload chan struct{}
 	stop   func()
 
+	// patience is the watcher's with file systems that do not answer; 0: its own.
+	patience time.Duration
+
 	heard   func(Event)                                  // of each event; nil: nobody
 	remount func(context.Context, *volume) (bool, error) // in place of the watcher's own; nil: that
 }
@@ -184,6 +187,7 @@ func (h *host) start() {
 		},
 	}
 	w.remounts.do = h.remount
+	w.asking.patience, w.relabels.patience = h.patience, h.patience
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx, h.reload) }()
@@ -755,7 +759,7 @@ func TestLookAtWhatIsLeftAlone(t *testing.T) {
 		at(4, "/var/lib/kubelet/pods/x/y", "tmpfs"), hidden, cover})
 	config := Config{Rules: []judge.Rule{{Name: "docker", Match: judge.Match{Mountpoint: "/var/lib/docker/overlay2/x/merged"}},
 		{Name: "memory", Match: judge.Match{FSType: "tmpfs"}}, {Name: "data", Match: judge.Match{Mountpoint: "/srv/data"}}}}
-	all, err := lookAt(root, judge.Host{SELinux: true, DefaultContext: shared}, config, table)
+	all, err := lookAt(t.Context(), root, judge.Host{SELinux: true, DefaultContext: shared}, config, table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -805,7 +809,7 @@ func TestTwoLabelsByName(t *testing.T) {
 	if _, err := source.Next(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	all, err := lookAt(h.root, judge.Host{SELinux: true, DefaultContext: shared}, Config{Rules: []judge.Rule{
+	all, err := lookAt(t.Context(), h.root, judge.Host{SELinux: true, DefaultContext: shared}, Config{Rules: []judge.Rule{
 		{Name: "a", Match: judge.Match{Mountpoint: a}, Strategy: judge.Auto},
 		{Name: "b", Match: judge.Match{Mountpoint: b, UUID: strings.TrimSpace(string(uuid))}, Context: private, Strategy: judge.Auto},
 	}}, source.Table())

@@ -12,6 +12,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -21,6 +22,9 @@ import (
 // relabelWait is how long a stage waits for whoever else labels files on the same file system: the boot goes on, and the next run does it.
 const relabelWait = time.Minute
 
+// answerPatience is how long a file system may do nothing, or be locked by somebody else, while declared paths on it are labelled.
+const answerPatience = 2 * time.Minute
+
 // labels gives what lies at declared paths the labels that the built policy has for it.
 type labels struct {
 	root       *hostfs.Root
@@ -28,6 +32,7 @@ type labels struct {
 	declared   map[string]bool // the expressions of declared file contexts
 	containers []string        // the types that container runtimes give to files
 	canonical  func(context string) string
+	room       patience.Room
 }
 
 func (c *Compiler) labels(rec *Record) (*labels, error) {
@@ -81,24 +86,22 @@ func (l *labels) apply(ctx context.Context, todo Relabel) (done string, err erro
 	var seen, set, left, mounts int64
 	var notes []string
 	for _, name := range names {
-		target, openErr := relabel.OpenIn(l.root, name, relabel.Declared)
+		// A server that does not answer must not keep the boot from going on.
+		tree, runErr := patience.Ask(ctx, &l.room, name, answerPatience, func(ctx context.Context, alive func()) (tree, error) {
+			return l.tree(ctx, name, todo, alive)
+		})
 		var refused *relabel.RefusedError
 		switch {
-		case hostfs.NoFile(openErr):
+		case hostfs.NoFile(tree.notOpened):
 			continue
-		case errors.As(openErr, &refused):
+		case errors.As(tree.notOpened, &refused):
 			notes = append(notes, refused.Error())
 			continue
-		case openErr != nil:
-			err = errors.Join(err, openErr)
-			continue
+		case errors.Is(runErr, patience.ErrNoAnswer):
+			runErr = fmt.Errorf("cannot relabel %s: %w: look at its server or its disk, and at \"dmesg\"", name, runErr)
 		}
-		result, runErr := l.run(ctx, target, todo)
-		target.Close()
-		if runErr == nil {
-			runErr = l.root.Sync(name) // before the record says that it is done
-		}
-		err = errors.Join(err, runErr)
+		err = errors.Join(err, tree.notOpened, runErr)
+		result := tree.result
 		seen, set, mounts = seen+result.Seen, set+result.Set, mounts+int64(len(result.MountsBelow))
 		left += result.Skipped[relabel.Customized] + result.Skipped[relabel.Owned]
 	}
@@ -115,6 +118,24 @@ func (l *labels) apply(ctx context.Context, todo Relabel) (done string, err erro
 	return strings.Join(slices.Concat(parts, notes, l.contexts.Problems()), "; "), nil
 }
 
+// tree is what came of one path.
+type tree struct {
+	result    relabel.Result
+	notOpened error
+}
+
+func (l *labels) tree(ctx context.Context, name string, todo Relabel, alive func()) (t tree, err error) {
+	target, err := relabel.OpenIn(l.root, name, relabel.Declared)
+	if err != nil {
+		return tree{notOpened: err}, nil
+	}
+	defer target.Close()
+	if t.result, err = l.run(ctx, target, todo, alive); err == nil {
+		err = l.root.Sync(name) // before the record says that it is done
+	}
+	return t, err
+}
+
 // beginning lists what is in a directory and has a name that begins so.
 func (l *labels) beginning(dir, begins string) (names []string, err error) {
 	entries, err := l.root.ReadDir(dir)
@@ -129,7 +150,7 @@ func (l *labels) beginning(dir, begins string) (names []string, err error) {
 	return names, nil
 }
 
-func (l *labels) run(ctx context.Context, target *relabel.Target, todo Relabel) (relabel.Result, error) {
+func (l *labels) run(ctx context.Context, target *relabel.Target, todo Relabel, alive func()) (relabel.Result, error) {
 	unlock, err := target.Lock(ctx, l.root, relabelWait, nil)
 	if err != nil {
 		return relabel.Result{}, err
@@ -137,7 +158,7 @@ func (l *labels) run(ctx context.Context, target *relabel.Target, todo Relabel) 
 	defer unlock()
 	// Verify: nothing is called labelled that was not read back. Copying files up in the overlay of /etc is what whoever declares a path there
 	// asks for, if there is room.
-	result, err := target.Run(ctx, relabel.Options{Labels: l.forTree(target.Owned(l.root), todo), CopyUp: true, Verify: true})
+	result, err := target.Run(ctx, relabel.Options{Labels: l.forTree(target.Owned(l.root), todo), CopyUp: true, Verify: true, Alive: alive})
 	if missing := result.Missing(); err == nil && missing != "" {
 		err = fmt.Errorf("%s: %s", result.Path, missing)
 	}

@@ -70,6 +70,7 @@ func (w *worker) open(n *node) bool {
 		return true
 	case unix.ENOENT:
 		w.count(above, &w.counts.vanished)
+		w.run.moving.vanished(n, w.run.target.named)
 	case unix.EXDEV:
 		w.skip(above, Mounted)
 	case unix.ENOTDIR, unix.ELOOP:
@@ -162,6 +163,7 @@ func (w *worker) sort(n *node, fd int, b *batch, got int) (others int) {
 		switch {
 		case isDots(name):
 		case kind == Directory:
+			w.run.moving.met(inodeAt(b.data, at))
 			below := &node{parent: n, name: string(name[:len(name)-1]), depth: n.depth + 1, fd: -1, ino: inodeAt(b.data, at)}
 			w.own = append(w.own, task{kind: enter, node: below})
 		default:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/messages"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -134,38 +136,16 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		}
 	}
 	a.declaredLimits(root, &f)
-	target, err := relabel.OpenIn(root, name, scope)
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	o := relabel.Options{
-		Labels: labels, DryRun: f.dry, Workers: f.workers, TrustLinks: f.trustLinks, CopyUp: f.copyUp, Verify: f.verify,
-		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
-	}
-	if root.IsHost() {
-		if !f.dry {
-			unlock, err := target.Lock(ctx, root, a.lockWait, a.waiting())
-			if err != nil {
-				return err
-			}
-			defer unlock()
-		}
-		state := relabelState(root, target.Path())
-		if f.fresh && !f.dry {
-			if err := state.Remove(); err != nil {
-				return fmt.Errorf("cannot forget what an earlier run has done: %w", err)
-			}
-		}
-		o.State = state
-	}
-	show := a.relabelReporter(target.Path())
-	o.Progress, o.Interval = show.progress, show.interval
-	if f.dry || a.verbose {
-		o.Changed = show.changed(f.dry)
-	}
-	result, err := target.Run(ctx, o)
+	show := a.relabelReporter(name)
+	waiting := a.waiting()
+	// A file system that does not answer must not keep a signal from ending this.
+	result, err := patience.Ask(ctx, &patience.Room{}, name, math.MaxInt64, func(ctx context.Context, _ func()) (relabel.Result, error) {
+		return a.relabelTree(ctx, root, name, scope, labels, f, show, waiting)
+	})
 	show.end()
+	if errors.Is(err, patience.ErrNoAnswer) {
+		return fmt.Errorf("cannot relabel %s: %w, and it was broken off: not everything is labelled: when it answers again, run it again to go on", printable.Text(name), err)
+	}
 	if result.Cancelled && errors.Is(err, context.Canceled) {
 		// The result says so; that what was done could not be kept is another matter.
 		if text := strings.TrimPrefix(err.Error(), context.Canceled.Error()); text != "" {
@@ -188,6 +168,42 @@ func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
 		show.result(result)
 	}
 	return nil
+}
+
+// relabelTree labels one tree.
+func (a *app) relabelTree(ctx context.Context, root *hostfs.Root, name string, scope relabel.Scope, labels relabel.Labeler, f relabelFlags,
+	show *relabelReporter, waiting func(string)) (relabel.Result, error) {
+	target, err := relabel.OpenIn(root, name, scope)
+	if err != nil {
+		return relabel.Result{}, err
+	}
+	defer target.Close()
+	o := relabel.Options{
+		Labels: labels, DryRun: f.dry, Workers: f.workers, TrustLinks: f.trustLinks, CopyUp: f.copyUp, Verify: f.verify,
+		Limits: relabel.Limits{EntriesPerSecond: f.entries, CPUPercent: f.cpu, Background: f.background},
+	}
+	if root.IsHost() {
+		if !f.dry {
+			unlock, err := target.Lock(ctx, root, a.lockWait, waiting)
+			if err != nil {
+				return relabel.Result{}, err
+			}
+			defer unlock()
+		}
+		state := relabelState(root, target.Path())
+		if f.fresh && !f.dry {
+			if err := state.Remove(); err != nil {
+				return relabel.Result{}, fmt.Errorf("cannot forget what an earlier run has done: %w", err)
+			}
+		}
+		o.State = state
+	}
+	show.path = printable.Text(target.Path())
+	o.Progress, o.Interval = show.progress, show.interval
+	if f.dry || a.verbose {
+		o.Changed = show.changed(f.dry)
+	}
+	return target.Run(ctx, o)
 }
 
 // relabelLabels turns the flags into what the engine wants, tells what of the file contexts cannot be used, and asks the kernel whether it knows the context.

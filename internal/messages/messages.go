@@ -89,6 +89,7 @@ func All() []Message {
 		{Refused + "no-relabel", "33fc33f3c28944c1a5d12868d9773ddc", "the files of this volume cannot be labelled one by one", "`strategy: context` or `auto`, without `paths`"},
 		{Refused + "other-context", "60f628b5c8d547d091f196813eebecbd", "the volume is already mounted with another `context=`", "unmount the volume, and mount it without that option"},
 		{Refused + "several-mounts", "dc91583afe2c434aa176f6e2f166c40c", "the file system is mounted in more than one place, and `context=` counts only at the first mount", "unmount all of them, then mount the volume again"},
+		{Refused + "no-answer", "ec8a318176bd493d849237d6ecde939c", "the volume's file system does not answer: its server or its disk hangs; other volumes do not wait for it", "look at the server or the disk, and at `dmesg`; when it answers again, the volume gets its label by itself"},
 		{Refused + "no-default-label", "38009cc4da40456d9b39245187a87973", "the rule names no context, and the image has no default", "write `context:` into the rule"},
 		{Refused + "unknown-context", "e88529186b28497591df5ad1d77f1c3d", "the policy does not know the context", "correct the context, or declare the module that defines its type"},
 		{Refused + "mount-denied", "f39c5a4bd84d46d782e8a28d66f4b6c9", "the policy lets nobody on the host mount a file system with this label", "use a file type, or declare a module that allows the mount"},

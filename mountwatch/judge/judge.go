@@ -64,6 +64,8 @@ type Facts struct {
 	// Labelled is the context that a finished relabelling of this very file system gave to everything that its rule covers; "" if there
 	// was none.
 	Labelled string
+	// NoAnswer tells that the file system did not answer when it was asked for these.
+	NoAnswer bool
 }
 
 // Outcome is the kind of a verdict.
@@ -118,6 +120,7 @@ const (
 	CodeNoRelabel     Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
 	CodeOtherContext  Code = "other-context"    // it is mounted with another context=
 	CodeSeveralMounts Code = "several-mounts"   // context= would need all of them unmounted
+	CodeNoAnswer      Code = "no-answer"        // its server, or its disk, does not answer
 	CodeNoDefault     Code = "no-default-label" // the rule needs the image's default context, and there is none
 	CodeKubelet       Code = "kubelet"
 	CodeContainerd    Code = "containerd"

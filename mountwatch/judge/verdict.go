@@ -71,8 +71,17 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 		first := all[0]
 		return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", "declare that mount")
 	}
+	if facts.NoAnswer {
+		return v.because(CodeNoAnswer, NoAnswer, NoAnswerRemedy)
+	}
 	return v.ways(rule, table, facts)
 }
+
+// NoAnswer says in words what CodeNoAnswer does, and NoAnswerRemedy what helps.
+const (
+	NoAnswer       = "its file system does not answer"
+	NoAnswerRemedy = "look at its server or its disk, and at \"dmesg\"; when it answers again, its label is seen to by itself"
+)
 
 // ways decides how a mount that may be labelled gets its label.
 func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {

@@ -1,0 +1,59 @@
+package vmtests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestVolumesThatHang has four volumes whose servers stop answering, on a kernel with SELinux, where FUSE keeps labels as xattrs: the fifth
+// volume gets its label, the watcher starts again and is ready, ends when it is told to, and labels the four when their servers answer.
+//
+// Proves V17: servers that hang.
+func TestVolumesThatHang(t *testing.T) {
+	t.Parallel()
+	m := startProvisioned(t)
+	binary := filepath.Join(t.TempDir(), "hangs")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/hangs")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the server: %v\n%s", err, out)
+	}
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Put(t.Context(), "/opt/bin/hangs", content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.put(t, modulesDir+"vmtest_fuse.cil", "(fsuse xattr fuse (system_u object_r fusefs_t ((s0) (s0))))\n")
+	rules := "version: 1\nvolumes:\n  - {name: data, match: {mountpoint: /v/data}, strategy: relabel}\n"
+	var dirs []string
+	for _, name := range []string{"a", "b", "c", "d"} {
+		rules += "  - {name: " + name + ", match: {mountpoint: /v/" + name + "}, strategy: relabel}\n"
+		dirs = append(dirs, "/v/"+name)
+	}
+	m.put(t, "/etc/selinux-provision/config.d/50-volumes.yaml", rules)
+	m.Must(t, "modprobe fuse; /opt/bin/selinux-provision apply")
+	m.Must(t, "mkdir -p /v/data "+strings.Join(dirs, " ")+" && systemctl stop "+watchUnit)
+	m.Must(t, "systemd-run --quiet --unit=vmtest-hangs /opt/bin/hangs "+strings.Join(dirs, " ")+" && for i in $(seq 100); do findmnt -n /v/d >/dev/null && break; sleep 0.2; done; findmnt -n -o OPTIONS /v/d | grep seclabel")
+	m.Must(t, "touch /run/hangs && sleep 1 && systemctl start "+watchUnit+" && systemctl is-active "+watchUnit)
+	m.Must(t, "truncate -s 32M /var/data.img && mkfs.ext4 -q /var/data.img && mount -o loop /var/data.img /v/data && mkdir /v/data/x")
+	// A relabelling in which nothing moves gives its place away after a minute.
+	m.Must(t, "for i in $(seq 240); do journalctl -b -o cat -u "+watchUnit+" | grep -q 'volume data at /v/data has its label' && exit 0; sleep 1; done; journalctl -b -u "+watchUnit+"; exit 1")
+	by := m.settle(t)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if v := by[name]; v.State != "refused" || v.Code != "no-answer" {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	if v := by["data"]; v.fate() != files {
+		t.Errorf("%+v", v)
+	}
+	m.Must(t, "timeout 20 systemctl restart "+watchUnit+" && systemctl is-active "+watchUnit)
+	m.Must(t, "timeout -s KILL 30 sh -c '/opt/bin/selinux-provision relabel /v/a --context "+shared+" & p=$!; sleep 3; kill -TERM $p; wait $p; test $? = 1'")
+	m.Must(t, "rm /run/hangs; for i in $(seq 120); do test $(journalctl -b -o cat -u "+watchUnit+" | grep -c 'volume [abcd] at /v/[abcd] has its label') = 4 && exit 0; sleep 1; done; journalctl -b -u "+watchUnit+"; exit 1")
+	m.Must(t, "systemctl stop vmtest-hangs; umount /v/data")
+}
