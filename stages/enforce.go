@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
@@ -56,7 +57,11 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 	}
 	var steps plan.Plan
 	if r.Kernel != nil && live != on && r.contradiction() == nil {
-		steps = append(steps, r.switchMode(on))
+		step := r.switchMode(on)
+		if on {
+			step.Reason += r.unready(ctx)
+		}
+		steps = append(steps, step)
 	}
 	steps = append(steps, r.recordTrial(nil)...)
 	return append(steps, r.configure(content, configured, string(want), false)...), nil
@@ -76,6 +81,30 @@ func (r *run) heldBack(ctx context.Context) (bool, error) {
 	}
 	r.held = ready
 	return true, nil
+}
+
+// unready says what readiness says against enforcing where it does not hold the mode back; "" if that is nothing, or nobody declared it.
+func (r *run) unready(ctx context.Context) string {
+	if r.looks || r.declared.Readiness == nil || r.declared.RequireReadiness || r.Kernel == nil {
+		return ""
+	}
+	ready, err := r.readiness(ctx, r.leftOut)
+	if err != nil {
+		return fmt.Sprintf("; %v", err)
+	}
+	if ready.Verdict == Ready {
+		return ""
+	}
+	const most = 3
+	against := ready.Against()
+	var found []string
+	for _, c := range against[:min(most, len(against))] {
+		found = append(found, c.Found)
+	}
+	if more := len(against) - most; more > 0 {
+		found = append(found, fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Sprintf("; selinux-provision readiness says %s: %s", ready.Verdict, strings.Join(found, "; "))
 }
 
 // configure is the step that makes /etc/selinux/config say a mode, with or without the mark of a trial; none if it does.

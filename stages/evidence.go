@@ -32,6 +32,12 @@ type Evidence struct {
 	Stopped func(ctx context.Context, since time.Time) (newest []string, count int, err error)
 	// Containers gives every name of each container that runs.
 	Containers func(ctx context.Context) ([]string, error)
+	// Unconfined gives the containers that run and are not confined.
+	Unconfined func(ctx context.Context) ([]Unconfined, error)
+	// Counted tells how many accesses were denied since the boot: those that enforcing stopped, and those that were only reported.
+	Counted func(ctx context.Context) (stopped, reported uint64, err error)
+	// Built tells when the policy was built that is in force; the zero time if nobody knows.
+	Built func() time.Time
 	// Policy tells what the loaded policy hides, and which of its domains are permissive by themselves.
 	Policy func(ctx context.Context) (LoadedPolicy, error)
 	// Audit gives the state of the kernel's audit system, Loads its count of policy loads since the boot.
@@ -52,6 +58,8 @@ type LoadedPolicy struct {
 	Permissive func(domain string) bool
 	// EnteredBy gives the domains that may enter one.
 	EnteredBy func(domain string) []string
+	// Unconfined tells whether a domain may do everything.
+	Unconfined func(domain string) bool
 }
 
 // evidenceFile holds what was observed. It is apart from the state: it is written every few minutes, and losing it costs time only.
@@ -101,8 +109,9 @@ type Sample struct {
 	Uptime  time.Duration
 	Policy  string
 	Loads   uint32
-	Lost    uint32   // the kernel's count
-	Running []string // of the declared workloads
+	Lost    uint32    // the kernel's count
+	Running []string  // of the declared workloads
+	Built   time.Time // when the policy was built; zero if nobody knows
 	// Hides says what keeps denials from being logged, "" if nothing does.
 	Hides string
 }
@@ -120,7 +129,11 @@ func (o Observed) after(s Sample) Observed {
 	case o.Policy == "":
 		return begin(o.Broken)
 	case o.Policy != s.Policy:
-		return begin("another policy is in force since " + s.Time.Format(time.RFC3339))
+		since := "since some time before " + s.Time.Format(time.RFC3339)
+		if !s.Built.IsZero() && !s.Built.After(s.Time) {
+			since = "since " + s.Built.UTC().Format(time.RFC3339)
+		}
+		return begin("another policy is in force " + since)
 	case o.Boot == s.Boot && s.Loads >= o.Loads+2:
 		// One load cannot take dontaudit rules in and out again; the two samples both saw none.
 		return begin(fmt.Sprintf("the policy was loaded %d times between two looks at the host, before %s: nobody knows what it hid meanwhile", s.Loads-o.Loads, s.Time.Format(time.RFC3339)))
@@ -202,6 +215,9 @@ func (r *run) look(ctx context.Context) (Sample, error) {
 		if s.Hides, err = r.hides(ctx); err != nil {
 			return s, err
 		}
+	}
+	if r.Evidence.Built != nil {
+		s.Built = r.Evidence.Built()
 	}
 	s.Running, err = r.running(ctx)
 	return s, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -75,7 +76,9 @@ func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Pl
 	steps = append(steps, r.configure(content, s.config, wants.mode, wants.mark)...)
 	steps = append(steps, r.recordTrial(next)...)
 	if wants.kernel && !s.enforcing {
-		steps = append(steps, r.switchMode(true))
+		step := r.switchMode(true)
+		step.Reason += r.unready(ctx)
+		steps = append(steps, step)
 	}
 	if wants.watch {
 		watch, err := r.startWatch(ctx)
@@ -215,13 +218,14 @@ func (h *Host) underWayProblem(t *Trial) []Problem {
 }
 
 // Watch looks at the host until the trial that is under way is over, and ends it: with the mode kept, or with the kernel permissive
-// again. told gets a line for each look. It returns at once where no trial is under way, and the cause of ctx when that ends: the trial is then
+// again. told gets a line for each look, and whether it is one for the journal: what is new, and now and then how long it still takes. It returns at once where no trial is under way, and the cause of ctx when that ends: the trial is then
 // for EndWatch.
-func (h *Host) Watch(ctx context.Context, told func(string)) error {
+func (h *Host) Watch(ctx context.Context, told func(status string, news bool)) error {
 	if err := h.applicable(); err != nil {
 		return err
 	}
 	w := watcher{Host: h, first: map[string]uint32{}}
+	var journal journalist
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
@@ -236,7 +240,7 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 			if LoadState(h.Root).Guard.underWay(h.Boot) {
 				continue // it began before anybody could see that the watch ends
 			}
-			told("no trial is under way")
+			told("no trial is under way", false)
 			return nil
 		}
 		v := w.look(ctx, t)
@@ -244,7 +248,7 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 			return context.Cause(ctx)
 		}
 		if phase, reason := t.judge(v); phase != t.Phase {
-			told("the window is over")
+			told("the window is over", true)
 			if phase == TrialFailed { // cure first, and then write down what happened
 				if !LoadState(h.Root).Guard.underWay(h.Boot) {
 					continue // somebody ended it while the watch looked
@@ -261,14 +265,14 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 			var locked *hostfs.LockedError
 			err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
 			for ; errors.As(err, &locked); err = h.conclude(ctx, t, phase, reason, w.denials, v.denials) {
-				told("the window is over; waiting for another run, to write that down")
+				told("the window is over; waiting for another run, to write that down", false)
 			}
 			if err != nil {
 				return err
 			}
 			continue // if the declaration changed just now, what is under way is another trial, with a window of its own
 		}
-		told(fmt.Sprintf("enforcing is on trial, %s left; %s", max(0, t.Window-v.elapsed).Round(time.Second), t.watched()))
+		told(fmt.Sprintf("enforcing is on trial, %s left; %s", max(0, t.Window-v.elapsed).Round(time.Second), t.watched())+v.noted(), journal.news(t, v))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -277,11 +281,54 @@ func (h *Host) Watch(ctx context.Context, told func(string)) error {
 	}
 }
 
+// journalist decides which looks of a window are worth a line in the journal.
+type journalist struct {
+	since  time.Duration // of the window
+	noted  string
+	before time.Duration // of the window, at the last line
+}
+
+// news tells whether a look is worth a line: the first of a window, one that sees something else than the last, and ten in all at least.
+func (j *journalist) news(t *Trial, v view) bool {
+	noted := v.noted()
+	every := max(10*time.Second, t.Window/10)
+	if j.before > 0 && j.since == t.Since && noted == j.noted && v.elapsed < j.before+every {
+		return false
+	}
+	j.since, j.noted, j.before = t.Since, noted, max(v.elapsed, 1)
+	return true
+}
+
+// noted says what is not well, or may not be.
+func (v view) noted() string {
+	var notes []string
+	if v.unseen > 0 {
+		notes = append(notes, fmt.Sprintf("the host could not be looked at: %v", v.why))
+	}
+	for _, u := range v.units {
+		if !healthy(u) {
+			notes = append(notes, fmt.Sprintf("%s is %s (%s)", u.Name, u.Active, u.Sub))
+		}
+		if n := v.restarted[u.Name]; n > 0 {
+			notes = append(notes, fmt.Sprintf("systemd restarted %s, %d of %d times that are too many", u.Name, n, maxRestarts))
+		}
+	}
+	if v.denials > 0 {
+		notes = append(notes, plural(uint64(v.denials), "access", "accesses")+" denied")
+	}
+	if len(notes) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(notes, "; ")
+}
+
 type watcher struct {
 	*Host
 	first   map[string]uint32 // restarts of units at the first look
 	unseen  int
 	denials []string
+	counted time.Time // when they were counted last, where that does not end the window
+	denied  int       // how many there were
 	// window is Trial.Since of the window that is watched, began when that was by the host's clock: the earliest that was seen, as
 	// the clock may be set in the middle of it.
 	window time.Duration
@@ -331,13 +378,29 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 			return err
 		}
 	}
-	if t.MaxDenials != nil {
-		if err := w.count(ctx, v); err != nil {
+	if w.Evidence.Unconfined != nil && len(t.Containers) > 0 && v.elapsed >= t.Window {
+		if v.unconfined, err = w.Evidence.Unconfined(ctx); err != nil {
 			return err
 		}
 	}
+	switch {
+	case t.MaxDenials != nil:
+		return w.count(ctx, v)
+	case w.counted.IsZero():
+		w.counted = time.Now()
+	case time.Since(w.counted) >= countInterval:
+		// What is only reported is counted now and then, and does not end the window.
+		w.counted = time.Now()
+		if w.count(ctx, v) == nil {
+			w.denied = v.denials
+		}
+	}
+	v.denials = w.denied
 	return nil
 }
+
+// countInterval is how often denials are counted that do not end the window.
+const countInterval = 30 * time.Second
 
 // count reads the denials of the window.
 func (w *watcher) count(ctx context.Context, v *view) (err error) {

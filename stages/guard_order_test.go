@@ -53,7 +53,7 @@ func TestGuardGivesUpBesideApply(t *testing.T) {
 				}
 				c.docker.Active, c.docker.Sub = "inactive", "dead"
 				watched := make(chan error)
-				go func() { watched <- c.host.Watch(t.Context(), func(string) {}) }()
+				go func() { watched <- c.host.Watch(t.Context(), func(string, bool) {}) }()
 				applying := *c.host
 				applying.LockWait, applying.Reporter = time.Hour, nil
 				calls := 0
@@ -266,7 +266,7 @@ func (o *orders) watch() {
 				}
 			}()
 			o.at(a, "begin")
-			if err := h.Watch(ctx, func(said string) { a.ready = true; o.at(a, said) }); err != nil && ctx.Err() == nil {
+			if err := h.Watch(ctx, func(said string, _ bool) { a.ready = true; o.at(a, said) }); err != nil && ctx.Err() == nil {
 				o.fault("the watch says: %v", err)
 				how = "exit-code"
 			}

@@ -182,7 +182,7 @@ func (c *computer) watch(ctx context.Context) {
 	if !c.watched {
 		c.t.Error("nobody started the watch")
 	}
-	if err := c.host.Watch(ctx, func(string) {}); err != nil && ctx.Err() == nil {
+	if err := c.host.Watch(ctx, func(string, bool) {}); err != nil && ctx.Err() == nil {
 		c.t.Fatal(err)
 	}
 	c.watched = false
@@ -430,7 +430,7 @@ func TestGuardChangesAtTheEnd(t *testing.T) {
 				if test.sick {
 					time.AfterFunc(10*time.Second, func() { c.tree.Write(kernelDir+"/enforce", "0") })
 				}
-				err := c.host.Watch(t.Context(), func(said string) {
+				err := c.host.Watch(t.Context(), func(said string, _ bool) {
 					if said == "the window is over" && !done {
 						done = true
 						test.do(c)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,14 +15,17 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 const (
 	// newestDenials are kept of a trial.
 	newestDenials = 20
-	// labelLimit bounds the look at one mount: the server of a network file system may be dead.
+	// labelLimit bounds the look at one mount: the server of a network file system may be dead. All that are dead are waited for four times as long,
+	// and each a moment at least.
 	labelLimit = 5 * time.Second
 )
 
@@ -48,11 +53,22 @@ func (h *Host) Observe() Evidence {
 			return from.Stopped(ctx, since, newestDenials, denialLine)
 		},
 		Containers: func(context.Context) ([]string, error) { return from.Running(), nil },
-		Policy:     func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
-		Audit:      kernel.Audit,
-		Loads:      h.Kernel.PolicyLoads,
-		Mounts:     mounts.Read,
-		Label:      rootLabel,
+		Unconfined: func(ctx context.Context) ([]Unconfined, error) {
+			return confinement(ctx, from.Inhabited, func() LoadedPolicy {
+				p, err := loadedPolicy(from.Policy(ctx))
+				if err != nil {
+					return LoadedPolicy{} // the names of domains alone say it
+				}
+				return p
+			})
+		},
+		Counted: from.Count,
+		Built:   h.policyBuilt,
+		Policy:  func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
+		Audit:   kernel.Audit,
+		Loads:   h.Kernel.PolicyLoads,
+		Mounts:  mounts.Read,
+		Label:   rootLabel(),
 	}
 }
 
@@ -67,7 +83,20 @@ func loadedPolicy(p *policydb.Policy, err error) (LoadedPolicy, error) {
 	return LoadedPolicy{Dontaudits: p.Dontaudits(), Unlabeled: p.Unlabeled(), Permissive: func(domain string) bool {
 		t, err := p.Describe(domain)
 		return err == nil && t.Permissive
-	}, EnteredBy: p.EnteredBy}, nil
+	}, EnteredBy: p.EnteredBy, Unconfined: func(domain string) bool {
+		t, err := p.Describe(domain)
+		return err == nil && slices.Contains(t.Attributes, unconfinedAttribute)
+	}}, nil
+}
+
+// policyBuilt tells when the policy was written that the policy stage built.
+func (h *Host) policyBuilt() time.Time {
+	store := LoadState(h.Root).Store
+	info, err := h.Root.Stat(path.Join(seconfig.PolicyDir(seconfig.Dir, store.Type), store.Policy.File))
+	if err != nil || store.Policy.File == "" {
+		return time.Time{}
+	}
+	return info.ModTime.Truncate(time.Second)
 }
 
 // denialLine says a denial in one line. All of it is quoted that a program can have a word in, and the contexts of what another program than
@@ -88,23 +117,15 @@ func denialLine(d *avc.Denial, s avc.Subject) string {
 	return line + " of type " + printable.Text(d.Target.Type())
 }
 
-// rootLabel gives up on a mount that does not answer; the goroutine then stays behind until it does.
-func rootLabel(ctx context.Context, m *mounts.Mount) (string, error) {
-	type answer struct {
-		label string
-		err   error
-	}
-	got := make(chan answer, 1)
-	go func() {
-		label, err := m.RootLabel()
-		got <- answer{label, err}
-	}()
-	select {
-	case a := <-got:
-		return a.label, a.err
-	case <-time.After(labelLimit):
-		return "", errors.New("it does not answer")
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
+// rootLabel gives the label of the root of a mount, and gives up on one that does not answer.
+func rootLabel() func(ctx context.Context, m *mounts.Mount) (string, error) {
+	room, left := &patience.Room{}, 4*labelLimit
+	return func(ctx context.Context, m *mounts.Mount) (string, error) {
+		begin := time.Now()
+		label, err := patience.Ask(ctx, room, m.Device.String(), min(labelLimit, max(left, labelLimit/20)), func(context.Context, func()) (string, error) { return m.RootLabel() })
+		if errors.Is(err, patience.ErrNoAnswer) {
+			left -= time.Since(begin)
+		}
+		return label, err
 	}
 }

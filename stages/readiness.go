@@ -58,6 +58,8 @@ type Readiness struct {
 	Boots   int           `json:"boots"`      // boots in it
 	Lost    uint64        `json:"lost"`       // audit records lost in it
 	Checks  []Check       `json:"checks"`     // all of them, also those that speak for enforcing
+	// Unconfined are the containers that run and that the policy does not confine. One that readiness.containers names speaks against enforcing.
+	Unconfined []Unconfined `json:"unconfined"`
 	// Denials are the findings that enforcing would stop, Apart those of which it would not, or of which nothing follows.
 	Denials []*judge.Finding `json:"denials"`
 	Apart   []SetApart       `json:"set_apart"`
@@ -93,9 +95,10 @@ type facts struct {
 	stats    avc.Stats
 	gone     string // which log does not reach back to the beginning
 	policy   LoadedPolicy
-	volumes  []string // mount points without a label
-	btrfs    []string // directories of containers on Btrfs
-	store    []string // what is wrong with it
+	free     []Unconfined // containers that are not confined
+	volumes  []string     // mount points without a label
+	btrfs    []string     // directories of containers on Btrfs
+	store    []string     // what is wrong with it
 	now      time.Time
 	enforces bool
 }
@@ -104,7 +107,8 @@ type facts struct {
 func (f *facts) judge() *Readiness {
 	o := &f.observed
 	r := &Readiness{Verdict: Ready, Enforcing: f.enforces, Since: o.Since, Covered: o.Covered.Round(time.Second), Window: f.want.Window, Boots: o.Boots,
-		Lost: max(o.Lost, f.stats.Kernel) + f.stats.Missing + f.unreadable(), Denials: []*judge.Finding{}, Apart: []SetApart{}}
+		Lost: max(o.Lost, f.stats.Kernel) + f.stats.Missing + f.unreadable(), Denials: []*judge.Finding{}, Apart: []SetApart{},
+		Unconfined: append([]Unconfined{}, f.free...)}
 	add := func(name string, good bool, otherwise Verdict, found, remedy string) {
 		c := Check{Name: name, Verdict: Ready, Found: found}
 		if !good {
@@ -153,6 +157,15 @@ func (f *facts) judge() *Readiness {
 		add("workloads", false, NotEnough, "not seen running: "+strings.Join(unseen, ", "), "start them, or take them out of readiness")
 	default:
 		add("workloads", true, NotEnough, fmt.Sprintf("all %d were seen running", n), "")
+	}
+
+	switch declared := declaredUnconfined(f.free, f.want.Containers); {
+	case len(declared) > 0:
+		add("confinement", false, NotReady, "the policy does not confine "+listUnconfined(declared)+": enforcing would not protect the host from it", confine+"; or take it out of readiness.containers")
+	case len(f.free) > 0:
+		add("confinement", true, NotReady, fmt.Sprintf("the policy does not confine %s that readiness does not name: %s", plural(uint64(len(f.free)), "container", "containers"), listUnconfined(f.free)), "")
+	default:
+		add("confinement", true, NotReady, "every container that runs is confined", "")
 	}
 
 	f.sort(r)
@@ -301,6 +314,11 @@ func (r *run) readiness(ctx context.Context, store func(context.Context) []strin
 	}
 	if r.Evidence.Gone != nil && f.observed.Policy != "" {
 		if f.gone, err = r.Evidence.Gone(ctx, f.observed.Since); err != nil {
+			return nil, fmt.Errorf("cannot tell whether the host is ready: %w", err)
+		}
+	}
+	if r.Evidence.Unconfined != nil {
+		if f.free, err = r.Evidence.Unconfined(ctx); err != nil {
 			return nil, fmt.Errorf("cannot tell whether the host is ready: %w", err)
 		}
 	}

@@ -52,7 +52,12 @@ func TestEvidence(t *testing.T) {
 		{"hidden", []Sample{sample(10, "a", 5, hides)}, -1, 0, 0, 0, "dontaudit rules", nil},
 		{"hidden in the middle", []Sample{sample(10, "a", 5), sample(20, "a", 15, hides)}, -1, 0, 0, 0, "dontaudit rules", nil},
 		{"hidden, and no more", []Sample{sample(10, "a", 5), sample(20, "a", 15, hides), sample(30, "a", 25)}, 30, 0, 1, 0, "dontaudit rules", nil},
-		{"another policy", []Sample{sample(10, "a", 5), sample(20, "a", 15, func(s *Sample) { s.Policy = "q" })}, 20, 0, 1, 0, "another policy is in force since 2026-01-01T00:20:00Z", nil},
+		{"another policy", []Sample{sample(10, "a", 5), sample(20, "a", 15, func(s *Sample) { s.Policy = "q" })}, 20, 0, 1, 0,
+			"another policy is in force since some time before 2026-01-01T00:20:00Z", nil},
+		{"another policy, built then", []Sample{sample(10, "a", 5), sample(20, "a", 15, func(s *Sample) { s.Policy, s.Built = "q", start.Add(12*time.Minute) })}, 20, 0, 1, 0,
+			"another policy is in force since 2026-01-01T00:12:00Z", nil},
+		{"another policy, built by a clock that is ahead", []Sample{sample(10, "a", 5), sample(20, "a", 15, func(s *Sample) { s.Policy, s.Built = "q", start.Add(time.Hour) })}, 20, 0, 1, 0,
+			"another policy is in force since some time before 2026-01-01T00:20:00Z", nil},
 		{"one load", []Sample{sample(10, "a", 5), sample(20, "a", 15, loads(4))}, 10, 10, 1, 0, "", nil},
 		{"two loads", []Sample{sample(10, "a", 5), sample(20, "a", 15, loads(5))}, 20, 0, 1, 0,
 			"the policy was loaded 2 times between two looks at the host, before 2026-01-01T00:20:00Z: nobody knows what it hid meanwhile", nil},
@@ -137,6 +142,10 @@ func TestReadinessVerdict(t *testing.T) {
 		{"lost, says the log", func(f *facts) { f.stats.Kernel = 5 }, NotEnough, "lost", "5 audit records were lost", ""},
 		{"lost on the way", func(f *facts) { f.stats.Missing, f.observed.Lost, f.stats.Kernel = 1, 2, 2 }, NotEnough, "lost", "3 audit records were lost", ""},
 		{"workload", func(f *facts) { delete(f.observed.Seen, "container web") }, NotEnough, "workloads", "not seen running: container web", ""},
+		{"a workload that is not confined", func(f *facts) {
+			f.free = []Unconfined{{Container: "shop/web/nginx", Domain: "kernel_t", Why: "as the host's own processes run", names: []string{"web"}}, {Container: "proxy", Domain: "spc_t"}}
+		}, NotReady, "confinement", "the policy does not confine shop/web/nginx (kernel_t, as the host's own processes run): enforcing would not protect the host from it", ""},
+		{"another container that is not confined", func(f *facts) { f.free = []Unconfined{{Container: "proxy", Domain: "spc_t", names: []string{"proxy"}}} }, Ready, "", "", ""},
 		{"no workload", func(f *facts) { f.want.Units, f.want.Containers = nil, nil }, NotEnough, "workloads", "no workload is declared", ""},
 		{"denial", func(f *facts) { f.findings = []*judge.Finding{aFinding()} }, NotReady, "denials",
 			"enforcing would stop 3 accesses: 0a1b2c: container_t, read on file /etc/x of type etc_t, 3 times", ""},
@@ -196,7 +205,7 @@ func TestReadinessVerdict(t *testing.T) {
 			if (len(against) == 0) != (c.check == "") || len(against) > 1 || len(against) == 1 && (against[0].Name != c.check || against[0].Found != c.found || against[0].Remedy == "") {
 				t.Errorf("against it: %+v\nwant %s: %s", against, c.check, c.found)
 			}
-			if len(r.Checks) != 9 {
+			if len(r.Checks) != 10 {
 				t.Errorf("%d checks: %+v", len(r.Checks), r.Checks)
 			}
 			if c.apart != "" && (len(r.Apart) != 1 || r.Apart[0].Why != c.apart) {
@@ -360,6 +369,43 @@ func TestRequireReadiness(t *testing.T) {
 			lost = 9
 			if r := c.enforce(); r.Outcome != Unchanged {
 				t.Errorf("enforcing: %+v", r)
+			}
+		})
+	}
+}
+
+// TestEnforcingBeforeReady: where readiness does not hold the mode back, the switch says what it found.
+//
+// Proves P4.
+func TestEnforcingBeforeReady(t *testing.T) {
+	for name, c := range map[string]struct {
+		config string
+		denied bool
+		want   string // "": nothing is said
+	}{
+		"plain":        {"version: 1\nmode: enforcing\nreadiness: {window: 1h, units: [docker.service]}\n", true, "; selinux-provision readiness says not ready: enforcing would stop 3 accesses: "},
+		"on trial":     {"version: 1\nmode: enforcing\nenforce: {guard: {window: 1m}}\nreadiness: {window: 1h, units: [docker.service]}\n", true, "; selinux-provision readiness says not ready: "},
+		"too early":    {"version: 1\nmode: enforcing\nreadiness: {window: 1h, units: [docker.service]}\n", false, "; selinux-provision readiness says not enough evidence: observed for 0s of 1h0m0s"},
+		"not declared": {"version: 1\nmode: enforcing\n", true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			computer := newComputer(t, c.config)
+			computer.on()
+			computer.host.Evidence = Evidence{Denials: func(context.Context, time.Time) (all []*judge.Finding, _ avc.Stats, _ error) {
+				if c.denied {
+					all = append(all, aFinding())
+				}
+				return all, avc.Stats{}, nil
+			}}
+			r := computer.enforce()
+			var reasons []string
+			for _, d := range r.Done {
+				if d.Action == "switch" {
+					reasons = append(reasons, d.Reason)
+				}
+			}
+			if len(reasons) != 1 || !strings.HasPrefix(reasons[0], "the kernel is permissive"+c.want) || c.want == "" && reasons[0] != "the kernel is permissive" {
+				t.Errorf("%s %s: %q", r.Outcome, r.Error, reasons)
 			}
 		})
 	}

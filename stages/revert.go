@@ -12,23 +12,6 @@ import (
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
-// MountwatchUnit labels volumes. The generator does nothing where it is not enabled.
-const MountwatchUnit = "selinux-provision-mountwatch.service"
-
-// Units are what revert disables, so that the next boot does not provision the host again.
-func Units() []string {
-	units := []string{"selinux-provision.target", "selinux-provision-check.path", MountwatchUnit}
-	for _, s := range Order() {
-		units = append(units, "selinux-provision-stage-"+s.Name+".service")
-	}
-	return units
-}
-
-// background are the units that run, or start something, as long as the host is up.
-func background() []string {
-	return []string{"selinux-provision-evidence.timer", "selinux-provision-check.path", MountwatchUnit}
-}
-
 // Revert brings the host back to the vendor's state, from any state: the mode first, then the files, then what is loaded. The
 // declared state in /etc/selinux-provision is the operator's and stays.
 func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
@@ -123,7 +106,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 	steps = append(steps, rules...)
 	if h.DisableUnits != nil {
 		steps = append(steps, plan.Step{
-			Action: "disable", Target: "selinux-provision.target", Reason: "the next boot would provision the host again", Quiet: len(steps) == 0,
+			Action: "disable", Target: targetUnit, Reason: "the next boot would provision the host again", Quiet: len(steps) == 0,
 			Do: func(ctx context.Context) (string, error) {
 				if err := h.DisableUnits(ctx, Units()...); err != nil {
 					return "", fmt.Errorf("cannot disable the units: %w", err)
@@ -138,7 +121,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 						}
 					}
 				}
-				return "disabled; to provision again: systemctl unmask selinux-provision.target && systemctl enable --now selinux-provision.target " + MountwatchUnit, nil
+				return "disabled; to provision again: systemctl unmask " + neededNames() + " && " + EnableCommand(), nil
 			},
 		})
 	}

@@ -64,6 +64,8 @@ type Host struct {
 	StartUnit func(ctx context.Context, unit string) error
 	Units     func(ctx context.Context, units ...string) ([]systemd.UnitState, error)
 	Stopping  func(ctx context.Context) (bool, error)
+	// Enablement asks whether the next boot starts units; nil as those above.
+	Enablement func(ctx context.Context, units ...string) ([]systemd.Enablement, error)
 	// Boot is the ID of the running boot and Uptime the time since its beginning; "" and nil beneath a root that is not the
 	// running host.
 	Boot   string

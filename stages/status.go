@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -23,14 +24,63 @@ type Status struct {
 	Quarantine []policystore.Quarantined `json:"quarantine"` // what was left out of the policy
 	// Volumes are the mounts that a rule is meant for, and the rules that no mount matches now.
 	Volumes []mountwatch.Volume `json:"volumes"`
+	// Units are those that have to be enabled; none beneath --root.
+	Units []UnitStatus `json:"units"`
 	// InProgress names the stage that was cut off, or is at work right now.
 	InProgress string `json:"in_progress,omitempty"`
 	// Guard is the trial of enforcing, nil if there is none. What is under way is no fault of the host, but not as declared yet.
 	Guard *Trial `json:"guard,omitempty"`
 	// NextImage is the result of the last check of another OS image. What it found is no problem of this one.
-	NextImage  *ImageCheck `json:"next_image,omitempty"`
-	Problems   []Problem   `json:"problems"`    // everything that is wrong
-	AsDeclared bool        `json:"as_declared"` // there are no problems
+	NextImage *ImageCheck `json:"next_image,omitempty"`
+	// Unconfined are the containers that run and that the policy does not confine. Only one that readiness.containers names is a problem.
+	Unconfined []Unconfined `json:"unconfined"`
+	// Denials counts the accesses that were denied since the boot; nil where there is no log to count in. They are no problem by themselves.
+	Denials    *DenialCount `json:"denials,omitempty"`
+	Problems   []Problem    `json:"problems"`    // everything that is wrong
+	AsDeclared bool         `json:"as_declared"` // there are no problems
+}
+
+// DenialCount counts denials since the boot.
+type DenialCount struct {
+	Stopped  uint64 `json:"stopped"`  // accesses that did not take place
+	Reported uint64 `json:"reported"` // accesses that a permissive mode or domain let through
+	// Unknown says why there is no count, "" if there is one.
+	Unknown string `json:"unknown,omitempty"`
+}
+
+// countLimit bounds the time that status takes to count what may be a long log.
+const countLimit = 20 * time.Second
+
+// lifeStatus adds how the host fares with what is in force: what is denied, and which containers are not confined.
+func (h *Host) lifeStatus(ctx context.Context, s *Status, declared *provision.State) {
+	s.Unconfined = []Unconfined{}
+	if h.Evidence.Counted != nil {
+		limited, cancel := context.WithTimeoutCause(ctx, countLimit, fmt.Errorf("it takes longer than %s", countLimit))
+		stopped, reported, err := h.Evidence.Counted(limited)
+		cancel()
+		s.Denials = &DenialCount{Stopped: stopped, Reported: reported}
+		if err != nil {
+			s.Denials = &DenialCount{Unknown: err.Error()}
+		} else if h.Root.IsHost() {
+			if rules, err := h.HidingRules(ctx); err == nil && len(rules) > 0 {
+				s.Denials.Unknown = "an audit rule keeps denials from the log (" + rules[0] + "): declare audit: {log_denials: true}"
+			}
+		}
+	}
+	if h.Evidence.Unconfined == nil {
+		return
+	}
+	all, err := h.Evidence.Unconfined(ctx)
+	if err != nil {
+		return // the call is being ended
+	}
+	s.Unconfined = append(s.Unconfined, all...)
+	if declared.Readiness == nil {
+		return
+	}
+	for _, u := range declaredUnconfined(all, declared.Readiness.Containers) {
+		s.Problems = append(s.Problems, Problem{"container " + u.Container + " is not confined: it runs in " + u.Domain + ", " + u.Why, confine})
+	}
 }
 
 // ModeStatus has the mode from every place that has a say in it.
@@ -124,6 +174,8 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	if err := h.volumeStatus(ctx, s, declared); err != nil {
 		return nil, err
 	}
+	h.unitStatus(ctx, s)
+	h.lifeStatus(ctx, s, declared)
 	s.AsDeclared = len(s.Problems) == 0
 	return s, nil
 }

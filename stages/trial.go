@@ -218,6 +218,7 @@ type view struct {
 	units      []systemd.UnitState
 	restarted  map[string]uint32 // how often systemd restarted a unit since the watch began
 	containers []string          // names of those that run
+	unconfined []Unconfined      // those of them that the policy does not confine; looked at when the window ends
 	denials    int               // that enforcing stopped in the window
 	unseen     int               // looks in a row, this one included, that failed
 	why        error             // the last of them failed
@@ -274,6 +275,9 @@ func (t *Trial) judge(v view) (Phase, string) {
 		if !slices.Contains(v.containers, name) {
 			return TrialFailed, fmt.Sprintf("container %s is not running at the end of the window", name)
 		}
+	}
+	if free := declaredUnconfined(v.unconfined, t.Containers); len(free) > 0 {
+		return TrialFailed, "at the end of the window the policy does not confine " + listUnconfined(free)
 	}
 	return after, ""
 }

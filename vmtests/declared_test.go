@@ -3,6 +3,8 @@ package vmtests
 import (
 	"strings"
 	"testing"
+
+	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
@@ -97,6 +99,23 @@ func TestByHandAndBack(t *testing.T) {
 	m.reboot(t)
 	back("after revert and a reboot")
 	m.expect(t, "stages that ran", "journalctl -b --no-pager -o cat -u 'selinux-provision*'", "")
+
+	// What is as declared now would not be so after the next boot, and status says so until the units are enabled as it says.
+	m.Must(t, "/opt/bin/selinux-provision apply")
+	problems := m.status(t, 3).problems()
+	for _, u := range stages.NeededUnits() {
+		if !contains(problems, u.Name+" is disabled: ") {
+			t.Errorf("status does not say that %s is disabled:\n%s", u.Name, problems)
+		}
+	}
+	m.Must(t, stages.EnableCommand()+" --quiet")
+	m.status(t, 0)
+	m.Must(t, "systemctl stop "+stages.MountwatchUnit)
+	if problems := m.status(t, 3).problems(); !contains(problems, stages.MountwatchUnit+" does not run (inactive)") {
+		t.Errorf("status does not say that the watcher does not run:\n%s", problems)
+	}
+	m.Must(t, "systemctl start "+stages.MountwatchUnit)
+	m.status(t, 0)
 }
 
 // TestConfigErrors proves that a wrong configuration is refused with its place, and that the host stays as it was; and that a

@@ -94,6 +94,7 @@ func TestGuardedEnforcing(t *testing.T) {
 	}
 	m.containersLast(t)
 	m.expect(t, "the watch", "systemctl is-active selinux-provision-guard.service", "active")
+	m.Must(t, "journalctl -b -o cat -u selinux-provision-guard.service | grep -q '^guard: enforcing is on trial, .* left; watched: docker.service, vmtest-victim.service'")
 	if err := m.Snapshot("trial"); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,8 @@ import (
 // Proves V17: servers that hang.
 func TestVolumesThatHang(t *testing.T) {
 	t.Parallel()
-	m := startProvisioned(t)
+	m := startProvisioned(t, Allowed{`mountwatch\.service: (State 'stop-sigterm' timed out|State 'final-sigterm' timed out|Killing process|Processes still around|Failed with result|Unit process|Found left-over process|This usually indicates)`,
+		"its threads ask servers that do not answer"})
 	binary := filepath.Join(t.TempDir(), "hangs")
 	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/hangs")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -52,8 +53,8 @@ func TestVolumesThatHang(t *testing.T) {
 	if v := by["data"]; v.fate() != files {
 		t.Errorf("%+v", v)
 	}
-	m.Must(t, "timeout 20 systemctl restart "+watchUnit+" && systemctl is-active "+watchUnit)
-	m.Must(t, "timeout -s KILL 30 sh -c '/opt/bin/selinux-provision relabel /v/a --context "+shared+" & p=$!; sleep 3; kill -TERM $p; wait $p; test $? = 1'")
+	// The kernel keeps what has asked a server, so systemd waits for its time limit, twice.
+	m.Must(t, "timeout 100 systemctl restart "+watchUnit+" && systemctl is-active "+watchUnit)
 	m.Must(t, "rm /run/hangs; for i in $(seq 120); do test $(journalctl -b -o cat -u "+watchUnit+" | grep -c 'volume [abcd] at /v/[abcd] has its label') = 4 && exit 0; sleep 1; done; journalctl -b -u "+watchUnit+"; exit 1")
 	m.Must(t, "systemctl stop vmtest-hangs; umount /v/data")
 }

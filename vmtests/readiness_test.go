@@ -95,6 +95,24 @@ docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/
 		t.Fatal(err)
 	}
 
+	// A container that its runtime was told not to confine is in the domain of the host's processes. It is named, and one that readiness names
+	// speaks against enforcing.
+	const run = "docker run -d --restart unless-stopped --network none "
+	m.Must(t, run+"--name free --security-opt label=disable sleep /usr/bin/sleep infinity && sleep 2")
+	if v := m.readiness(t, "with another container that is not confined", "ready"); !contains(fmt.Sprint(v.Checks), "1 container that readiness does not name: free (kernel_t, ") {
+		t.Errorf("%+v", v)
+	}
+	m.status(t, 0)
+	m.expect(t, "what status says of it", "/opt/bin/selinux-provision status | grep -c 'unconfined  *container free: kernel_t, '", "1")
+	m.Must(t, "docker rm -f free web && "+run+"--name web --security-opt label=disable sleep /usr/bin/sleep infinity && sleep 2")
+	if v := m.readiness(t, "with a workload that is not confined", "not ready", "confinement"); !contains(fmt.Sprint(v.Checks), "does not confine web (kernel_t, ") {
+		t.Errorf("%+v", v)
+	}
+	if got := m.status(t, 3).problems(); !contains(got, "container web is not confined: it runs in kernel_t, ") {
+		t.Errorf("status says\n%s", got)
+	}
+	m.restore(t, "ready")
+
 	// What is found now, and is gone when its cause is.
 	m.Must(t, "truncate -s 20M /var/tmp/ext4 && mkfs.ext4 -q /var/tmp/ext4 && mkdir -p /srv/volume && mount -o loop /var/tmp/ext4 /srv/volume")
 	if v := m.readiness(t, "with a volume without a label", "not ready", "volumes"); !strings.Contains(fmt.Sprint(v.Checks), "/srv/volume") {
@@ -145,6 +163,14 @@ docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/
 	m.restore(t, "ready")
 	m.Must(t, "/opt/bin/selinux-provision readiness --restart || true")
 	m.readiness(t, "begun anew", "not enough evidence", "window", "reboot")
+
+	// Where nothing holds the mode back, the switch says what speaks against it, and status counts what is denied.
+	m.restore(t, "denied")
+	m.put(t, file, strings.Replace(observe("20s", ""), "permissive", "enforcing", 1))
+	if got := m.Must(t, "/opt/bin/selinux-provision apply"); !contains(got, "selinux-provision readiness says not ready: enforcing would stop") {
+		t.Errorf("apply says\n%s", got)
+	}
+	m.expect(t, "the denials since the boot", "getenforce; /opt/bin/selinux-provision status | grep -c '^denials .* since the boot: 0 stopped something, [1-9][0-9]* only reported'", "Enforcing\n1")
 
 	// The mode waits for the verdict.
 	m.restore(t, "denied")

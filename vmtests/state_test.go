@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 const (
@@ -105,7 +107,7 @@ func (m *Machine) install(t *testing.T) {
 func (m *Machine) provision(t *testing.T) {
 	t.Helper()
 	m.install(t)
-	m.Must(t, "systemctl daemon-reload && systemctl enable --quiet selinux-provision.target && systemctl start selinux-provision.target")
+	m.Must(t, "systemctl daemon-reload && "+stages.EnableCommand()+" --quiet")
 }
 
 // reboot is Reboot for tests.

@@ -48,15 +48,15 @@ func (a *app) guardWatch(ctx context.Context) error {
 	defer closeHost()
 	var notify systemd.Notifier
 	ready := false
-	err = h.Watch(ctx, func(status string) {
+	err = h.Watch(ctx, func(status string, news bool) {
 		if !ready {
 			notify.Ready(status)
 			ready = true
 		}
 		notify.Status(status)
 		notify.Alive()
-		if a.verbose {
-			fmt.Fprintln(a.stdout, status)
+		if a.verbose || news {
+			fmt.Fprintln(a.stdout, "guard: "+oneLine(status))
 		}
 	})
 	if errors.Is(err, context.Canceled) {
@@ -102,13 +102,18 @@ func trialMessage(t stages.Trial) (id, text string) {
 		return messages.TrialBegun.ID(), fmt.Sprintf("%s (%s)", text, t.Window)
 	case stages.TrialArmed, stages.TrialSettled:
 		if t.DenialCount > 0 {
-			text += fmt.Sprintf("; %d accesses were denied meanwhile, see: journalctl -b --grep 'avc: '", t.DenialCount)
+			text += fmt.Sprintf("; %d accesses were denied meanwhile, see: selinux-provision denials --boot", t.DenialCount)
 		}
 		return messages.TrialPassed.ID(), text
 	case stages.TrialInterrupted:
 		return messages.TrialInterrupted.ID(), text
 	}
 	return messages.TrialFailed.ID(), text + ": " + t.Reason
+}
+
+// ended tells whether a phase is the end of a window that was watched: its denials are then named, whatever the end.
+func ended(phase stages.Phase) bool {
+	return phase == stages.TrialFailed || phase == stages.TrialArmed || phase == stages.TrialSettled
 }
 
 func (t textReporter) Trial(trial stages.Trial) {
@@ -126,7 +131,7 @@ func (j journalReporter) Trial(trial stages.Trial) {
 		log = j.log.Error
 	}
 	log(text, "message_id", id, "phase", string(trial.Phase), "reason", trial.Reason, "denials", trial.DenialCount, "tries", trial.Tries)
-	if trial.Phase == stages.TrialFailed {
+	if ended(trial.Phase) {
 		for _, d := range trial.Denials {
 			j.log.Warn("guard: denied: "+d, "message_id", messages.TrialDenial.ID())
 		}

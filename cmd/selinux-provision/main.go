@@ -61,6 +61,9 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whoever reads the output may go away in the middle of a change, as "head" does. Without this the runtime would end the process at the
+	// next line; now the write fails, and the work goes on. The tools that are started keep the signal as it is.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -215,6 +218,7 @@ func (a *app) commands() *cobra.Command {
 			return err
 		}
 		a.reloadWatcher(cmd.Context())
+		a.firstSample(cmd.Context())
 		return nil
 	}
 
@@ -309,7 +313,7 @@ func (a *app) host() (*stages.Host, func(), error) {
 	if systemd.IsRunning() {
 		h.RestartUnit, h.StartUnit, h.DisableUnits = systemd.RestartUnit, systemd.StartUnit, systemd.DisableUnits
 		h.StopUnit = systemd.StopUnit
-		h.Units, h.Stopping = systemd.Units, systemd.Stopping
+		h.Units, h.Stopping, h.Enablement = systemd.Units, systemd.Stopping, systemd.Enablements
 	}
 	if h.Kernel != nil {
 		h.Evidence = h.Observe()
@@ -371,6 +375,22 @@ func (a *app) reloadWatcher(ctx context.Context) {
 	if err := systemd.ReloadUnit(ctx, stages.MountwatchUnit); err != nil {
 		fmt.Fprintf(a.stderr, "selinux-provision: volumes may not be labelled as declared: %v\n", err)
 		a.code = worse(a.code, exitPartly)
+	}
+}
+
+// firstSample has the evidence begin with what was just applied, and not when the timer looks next.
+func (a *app) firstSample(ctx context.Context) {
+	if a.root != "/" {
+		return
+	}
+	h, closeHost, err := a.host()
+	if err != nil {
+		return // what was applied said so
+	}
+	defer closeHost()
+	_, err = h.TakeSample(ctx, false)
+	if err != nil && !errors.Is(err, stages.ErrNotApplicable) {
+		fmt.Fprintf(a.stderr, "selinux-provision: the evidence for readiness begins at the next look: %v\n", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
@@ -38,7 +39,7 @@ func (a *app) answer(v any) bool {
 		}
 		_, err = a.stdout.Write(append(text, '\n'))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, syscall.EPIPE) { // whoever has gone away does not want it
 		fmt.Fprintf(a.stderr, "selinux-provision: cannot print JSON: %v\n", err)
 		a.code = exitFailed
 	}

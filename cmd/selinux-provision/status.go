@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -67,6 +68,7 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 	for _, r := range s.Stages {
 		rows = append(rows, stageRow(r))
 	}
+	rows = append(rows, lifeRows(s)...)
 	width := 0
 	for _, r := range rows {
 		width = max(width, len(r.state))
@@ -79,6 +81,24 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 		line := fmt.Sprintf("%-8s %s%*s  %s", topic, p(r.colour, r.state), width-len(r.state), "", r.more)
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
+}
+
+// lifeRows say how the host fares with what is in force.
+func lifeRows(s *stages.Status) (rows []row) {
+	if d := s.Denials; d != nil {
+		r := row{"denials", "none", good, "since the boot"}
+		switch {
+		case d.Unknown != "":
+			r = row{"denials", "unknown", busy, oneLine(d.Unknown)}
+		case d.Stopped+d.Reported > 0:
+			r = row{"denials", fmt.Sprint(d.Stopped + d.Reported), busy, fmt.Sprintf("since the boot: %d stopped something, %d only reported; what helps: selinux-provision denials --boot", d.Stopped, d.Reported)}
+		}
+		rows = append(rows, r)
+	}
+	for _, u := range s.Unconfined {
+		rows = append(rows, row{"free", "unconfined", busy, fmt.Sprintf("container %s: %s, %s", printable.Text(u.Container), printable.Text(u.Domain), u.Why)})
+	}
+	return rows
 }
 
 func modeRow(s *stages.Status) row {
@@ -106,6 +126,9 @@ func guardRow(g *stages.Trial) row {
 	}
 	if g.Reason != "" {
 		r.more += ": " + g.Reason
+	}
+	if n := len(g.Denials); n > 0 {
+		r.more += fmt.Sprintf("; %d accesses were denied in its last window, the last: %s", g.DenialCount, oneLine(g.Denials[n-1]))
 	}
 	return r
 }

@@ -18,7 +18,7 @@ func healthy() *stages.Status {
 		Mode: stages.ModeStatus{Running: "enforcing", Configured: "enforcing", Declared: "enforcing"},
 		Store: stages.StoreStatus{Store: policystore.Store{Kind: "writable"}, Type: "mcs", Generation: 1, BuiltFrom: "df5c7741077e0", Vendor: "df5c7741077e0",
 			Policy: "policy.34"},
-		Modules: []string{"kube_logreader"}, AsDeclared: true,
+		Modules: []string{"kube_logreader"}, AsDeclared: true, Denials: &stages.DenialCount{},
 		Volumes: []mountwatch.Volume{{Rule: "data", Mountpoint: "/var/lib/data", State: mountwatch.Labelled, How: "context option",
 			Context: "system_u:object_r:container_file_t:s0:c10,c20", When: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)}},
 	}
@@ -35,6 +35,8 @@ func sick() *stages.Status {
 	s.Mode = stages.ModeStatus{Running: "permissive", Configured: "enforcing", Declared: "enforcing", CommandLine: "permissive"}
 	s.Store.CarriedOver = []string{"site"}
 	s.NextImage = &stages.ImageCheck{Vendor: "0a1b2c3d4e5f6", LeftOut: []policystore.Quarantined{{Name: "site"}}}
+	s.Denials = &stages.DenialCount{Stopped: 2, Reported: 13}
+	s.Unconfined = []stages.Unconfined{{Container: "kube-system/kube-proxy", Domain: "spc_t", Why: "a domain that may do everything"}}
 	s.Stages[1].Outcome, s.Stages[3].Outcome = stages.Partly, stages.Partly
 	s.Volumes = append(s.Volumes, mountwatch.Volume{Rule: "scratch", Mountpoint: "/srv/scratch", State: mountwatch.Refused, Code: "btrfs"},
 		mountwatch.Volume{Rule: "backup", State: mountwatch.NotMounted})

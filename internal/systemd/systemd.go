@@ -161,7 +161,7 @@ func stillWanted(ctx context.Context, conn *systemd.Conn, units []string) (wante
 		if err != nil {
 			return nil, err
 		}
-		for _, by := range []string{"UpheldBy", "WantedBy", "RequiredBy"} {
+		for _, by := range wantedBy() {
 			if others, ok := properties[by].([]string); ok && len(others) > 0 {
 				wanted = append(wanted, unit)
 				break

@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
@@ -75,6 +76,48 @@ func service(ctx context.Context, conn *systemd.Conn, to *UnitState) error {
 	to.Triggered = len(names) > 0
 	return nil
 }
+
+// Enablement is whether the next boot starts a unit.
+type Enablement struct {
+	Name   string
+	Load   string // loaded, not-found, masked, ...
+	Active string // active, inactive, failed, ...
+	// WantedBy are the units that have it started with them, for whatever reason: a link of "systemctl enable", or a file below /usr.
+	WantedBy []string
+}
+
+// Boots tells whether a target has it started, as each boot does. A service that waits for it is not one.
+func (e Enablement) Boots() bool {
+	return e.Load == "loaded" && slices.ContainsFunc(e.WantedBy, func(unit string) bool { return strings.HasSuffix(unit, ".target") })
+}
+
+// Enablements asks whether the next boot starts units, in the order of their names in the call.
+func Enablements(ctx context.Context, names ...string) ([]Enablement, error) {
+	conn, err := connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask whether units are enabled: %w", err)
+	}
+	defer conn.Close()
+	var all []Enablement
+	for _, name := range names {
+		properties, err := conn.GetUnitPropertiesContext(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("cannot ask whether %s is enabled: %w", name, ended(ctx, err))
+		}
+		e := Enablement{Name: name}
+		e.Load, _ = properties["LoadState"].(string)
+		e.Active, _ = properties["ActiveState"].(string)
+		for _, by := range wantedBy() {
+			others, _ := properties[by].([]string)
+			e.WantedBy = append(e.WantedBy, others...)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// wantedBy are the properties that name the units which have one started with them.
+func wantedBy() []string { return []string{"UpheldBy", "WantedBy", "RequiredBy"} }
 
 // Stopping says whether the host is going down.
 func Stopping(ctx context.Context) (bool, error) {

@@ -1,0 +1,41 @@
+package findings
+
+import (
+	"context"
+
+	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/attribution"
+	"github.com/selinux-provision/selinux-provision/avc/collect"
+)
+
+// Container is one that runs.
+type Container struct {
+	Title   string   // to show
+	Names   []string // every name by which a person may mean it
+	Domains []string // of its processes
+}
+
+// Inhabited gives the containers that run with the domains of their processes, and the domain of the host's own processes.
+func (h *Host) Inhabited() (all []Container, host string) {
+	from := attribution.New(h.Root)
+	for _, c := range from.Inhabited() {
+		all = append(all, Container{Title: attribution.Title(c.Subject), Names: attribution.Names(c.Subject), Domains: c.Domains})
+	}
+	return all, from.HostDomain()
+}
+
+// Count tells how many accesses were denied since the boot: those that enforcing stopped, and those that a permissive mode or domain only
+// reported.
+func (h *Host) Count(ctx context.Context) (stopped, reported uint64, err error) {
+	query := collect.Query{Boot: true, Booted: attribution.New(h.Root).Booted(), BootID: h.Boot}
+	_, _, err = h.Denials(ctx, query, func(d *avc.Denial) {
+		switch {
+		case d.Kind != avc.Denied:
+		case d.Enforced == avc.EnforcedYes:
+			stopped++
+		default:
+			reported++
+		}
+	})
+	return stopped, reported, err
+}
