@@ -34,7 +34,7 @@ func TestServersThatHang(t *testing.T) {
 		rules = append(rules, relabelRule(fmt.Sprint("hangs", i)))
 	}
 	h := newHost(t, append(rules, relabelRule("data"), relabelRule("before"))...)
-	h.patience = 300 * time.Millisecond
+	h.patience = time.Second
 	var servers []*fusetest.Server
 	for i := range many {
 		servers = append(servers, h.served(fmt.Sprint("hangs", i)))
@@ -119,7 +119,7 @@ func identityAt(t *testing.T, point string) string {
 // A server that hangs in the middle of a relabelling gives its turn to others, and the relabelling goes on when it answers.
 func TestServerThatHangsInTheMiddle(t *testing.T) {
 	h := newHost(t, relabelRule("*"))
-	h.patience = 300 * time.Millisecond
+	h.patience = time.Second
 	var servers []*fusetest.Server
 	h.heard = func(e Event) {
 		if e.Kind == RelabelStarted {

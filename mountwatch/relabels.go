@@ -270,6 +270,10 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 			v.refuse(Refused, judge.CodeNoAnswer, judge.NoAnswer, judge.NoAnswerRemedy)
 			w.failed[k] = &v.Volume
 			w.settle(v)
+			if !w.asking.room.Away(v.Device) { // it answered before this was known here
+				delete(w.failed, k)
+				w.consider(ctx, job.mount)
+			}
 		case r.err != nil:
 			v.Files = &r.files
 			v.refuse(Failed, CodeRelabelFailed, r.err.Error(), "see the journal; when the cause is gone: systemctl reload selinux-provision-mountwatch")

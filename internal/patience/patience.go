@@ -34,6 +34,13 @@ type Room struct {
 	all  int
 }
 
+// Away tells whether a call about something was given up and has not come back.
+func (r *Room) Away(about string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.away[about] > 0
+}
+
 // enter is false where nobody may be sent.
 func (r *Room) enter(about string) bool {
 	most := r.Most

@@ -101,9 +101,12 @@ func TestRoom(t *testing.T) {
 				t.Errorf("%+v: %v, %d calls", step, err, calls[step.about])
 			}
 		}
+		if !room.Away("a") || !room.Away("b") || room.Away("c") {
+			t.Error("what is away is not known")
+		}
 		close(release)
 		synctest.Wait()
-		if len(back) != 2 {
+		if len(back) != 2 || room.Away("a") {
 			t.Errorf("back are %q", back)
 		}
 		for _, about := range []string{"a", "c"} {
