@@ -15,7 +15,7 @@ func TestCheckOfTheNextImage(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
 	m.put(t, modulesDir+"vmtest_good.cil", goodModule)
-	m.put(t, modulesDir+"vmtest_old.cil", "(allow kernel_t gitosis_t (file (read)))\n")
+	m.put(t, modulesDir+"vmtest_old.cil", "(allow kernel_t flatcar_retired_t (file (read)))\n")
 	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 	before := m.Must(t, "find /etc/selinux /var/lib/selinux -printf '%p %y %m %s %C@\n' | sort | sha256sum")
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,24 +20,17 @@ import (
 )
 
 // formatVersion goes into every cache key: raise it when the way images are built changes and no other input does.
-const formatVersion = "2"
+const formatVersion = "3"
 
-// The lookalike's own files, laid over the Debian root, and its part of the vendor policy.
+// The lookalike's own files, laid over the Debian root.
 //
 //go:embed all:lookalike
 var lookalikeFiles embed.FS
-
-//go:embed flatcar.cil
-var flatcarCIL []byte
 
 // What Flatcar's policy is made from, beside Debian's source of the reference policy.
 //
 //go:embed policy
 var policyFiles embed.FS
-
-// flatcarPolicy tells whether the vendor's policy is built from the source of the reference policy, as Flatcar's packages build theirs, in
-// place of Debian's own.
-func flatcarPolicy() bool { return os.Getenv("VMTEST_POLICY") == "flatcar" }
 
 // Suite is a generation of the operating system: a Debian release with its own kernel, systemd and SELinux tools.
 type Suite string
@@ -63,20 +57,17 @@ const (
 func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
 
 func packages() []string {
-	list := []string{
+	return []string{
 		"systemd", "systemd-sysv", "dbus", "udev", "kmod", "passwd", "procps", "iproute2", "util-linux", "mount",
 		"linux-image-cloud-amd64", "dracut-core", "ignition",
-		"policycoreutils", "selinux-policy-default", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
+		"policycoreutils", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
+		// What builds the policy.
+		"selinux-policy-src", "make", "m4", "gawk", "python3-minimal", "zstd",
 		"e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk",
 		"docker.io", "docker-cli", "busybox-static", "strace", "attr",
 		// For volumes of every kind: NFS and SMB are served by the kernel, on the loopback interface.
 		"lvm2", "xorriso", "nfs-kernel-server", "nfs-common", "ksmbd-tools", "cifs-utils", "bindfs",
 	}
-	if flatcarPolicy() {
-		list = slices.DeleteFunc(list, func(name string) bool { return name == "selinux-policy-default" })
-		list = append(list, "selinux-policy-src", "make", "m4", "gawk", "python3-minimal", "zstd")
-	}
-	return list
 }
 
 // Image is one generation of the operating system in one layout, ready to boot.
@@ -113,19 +104,17 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", suite, digest(formatVersion, string(suite), strings.Join(packages(), " "))))
+	base := b.baseDir()
 	files, err := treeDigest(lookalikeFiles)
 	if err != nil {
 		return nil, err
 	}
-	if flatcarPolicy() {
-		policy, err := treeDigest(policyFiles)
-		if err != nil {
-			return nil, err
-		}
-		files += policy
+	sources, err := treeDigest(policyFiles)
+	if err != nil {
+		return nil, err
 	}
-	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(base, files, string(flatcarCIL), string(guest))))
+	policy := filepath.Join(CacheDir(), fmt.Sprintf("policy-%s-%s", suite, digest(base, sources)))
+	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(policy, files, string(guest))))
 
 	if _, err := os.Stat(dir); err != nil {
 		unlock, err := lockCache(suite)
@@ -136,10 +125,14 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 		if err := b.once(base, b.makeBase); err != nil {
 			return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
 		}
-		if err := b.once(dir, func(out string) error { return b.makeImages(base, out, guest) }); err != nil {
+		if err := b.once(policy, func(out string) error { return b.makePolicy(base, out) }); err != nil {
+			return nil, fmt.Errorf("cannot build the policy of %s: %w", suite, err)
+		}
+		if err := b.once(dir, func(out string) error { return b.makeImages(base, policy, out, guest) }); err != nil {
 			return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
 		}
 		removeSuperseded(base)
+		removeSuperseded(policy)
 		removeSuperseded(dir)
 	}
 	images := map[Layout]*Image{}
@@ -231,6 +224,11 @@ func lockFile(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
+// baseDir is where the Debian root of the suite is kept.
+func (b *builder) baseDir() string {
+	return filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", b.suite, digest(formatVersion, string(b.suite), strings.Join(packages(), " "))))
+}
+
 type builder struct {
 	ctx      context.Context
 	suite    Suite
@@ -285,9 +283,15 @@ func (b *builder) output(name string, args ...string) ([]byte, error) {
 }
 
 // inRoot runs a program in the tree with /dev and /proc there, in a mount namespace that goes away with it.
-func (b *builder) inRoot(root string, args ...string) error {
-	const enter = `mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"`
-	return b.run("unshare", append([]string{"--mount", "sh", "-c", enter, root}, args...)...)
+func (b *builder) inRoot(root string, args ...string) error { return b.inRootWith(nil, root, args...) }
+
+// inRootWith is inRoot with directories from elsewhere bound over those of the tree: their paths in the tree by where they come from.
+func (b *builder) inRootWith(binds map[string]string, root string, args ...string) error {
+	enter := `mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/tmp" && `
+	for _, from := range slices.Sorted(maps.Keys(binds)) {
+		enter += fmt.Sprintf(`mount --bind '%s' "$0"'%s' && `, from, binds[from])
+	}
+	return b.run("unshare", append([]string{"--mount", "sh", "-c", enter + `exec chroot "$0" "$@"`, root}, args...)...)
 }
 
 func lastLines(text string, n int) string {
@@ -311,12 +315,16 @@ func guestProgram(ctx context.Context) ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "guest"))
 }
 
-// makeBase unpacks and configures the Debian packages, with the mirror and the settings of the host's apt where it has any.
+// makeBase unpacks and configures the Debian packages.
 func (b *builder) makeBase(root string) error {
 	defer b.step("packages")()
-	args := []string{"--variant=minbase", "--include=" + strings.Join(packages(), ","),
+	return b.unpack(string(b.suite), root, "--variant=minbase", "--include="+strings.Join(packages(), ","),
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*"}
+		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*")
+}
+
+// unpack unpacks Debian packages of a release, with the mirror and the settings of the host's apt where it has any.
+func (b *builder) unpack(release, root string, args ...string) error {
 	// A mirror frozen in time is beyond its own expiry date: a host set up for one says so in its apt configuration.
 	if out, err := b.output("apt-config", "dump", "Acquire::Check-Valid-Until", "Acquire::Check-Date"); err == nil {
 		for line := range strings.Lines(string(out)) {
@@ -325,5 +333,5 @@ func (b *builder) makeBase(root string) error {
 			}
 		}
 	}
-	return b.run("mmdebstrap", append(args, string(b.suite), root)...)
+	return b.run("mmdebstrap", append(args, release, root)...)
 }

@@ -18,7 +18,7 @@ const (
 )
 
 // makeImages turns a copy of the Debian root into what a machine boots from. This function is the whole story, top to bottom.
-func (b *builder) makeImages(base, out string, guest []byte) error {
+func (b *builder) makeImages(base, policy, out string, guest []byte) error {
 	root := filepath.Join(out, "tree")
 	steps := []struct {
 		what string
@@ -26,7 +26,7 @@ func (b *builder) makeImages(base, out string, guest []byte) error {
 	}{
 		{"copy of the packages", func() error { return b.run("cp", "-a", "--reflink=auto", base, root) }},
 		{"lookalike files", func() error { return addLookalikeFiles(root, guest) }},
-		{"policy", func() error { return b.buildPolicy(root) }},
+		{"policy", func() error { return b.installPolicy(policy, root) }},
 		{"units", func() error { return trimUnits(root) }},
 		{"kernel and initrd", func() error { return b.makeKernelAndInitrd(root, out) }},
 		{"trim", func() error { return trimFiles(root) }},
@@ -90,38 +90,43 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// buildPolicy gives Debian's policy Flatcar's name and the few rules in which Flatcar's policy differs, or builds Flatcar's.
-func (b *builder) buildPolicy(root string) error {
-	if flatcarPolicy() {
-		const here = "policy-files"
-		if err := addFiles(policyFiles, "policy", filepath.Join(root, here)); err != nil {
-			return err
-		}
-		defer os.RemoveAll(filepath.Join(root, here))
-		if err := os.RemoveAll(filepath.Join(root, "var/lib/selinux")); err != nil {
-			return err
-		}
-		return b.inRoot(root, "/"+here+"/build")
-	}
-	for _, dir := range []string{"etc/selinux", "var/lib/selinux"} {
-		if err := os.Rename(filepath.Join(root, dir, "default"), filepath.Join(root, dir, policyType)); err != nil {
-			return err
-		}
-	}
-	config := "# SELINUX is one of enforcing, permissive, disabled.\nSELINUX=permissive\n# SELINUXTYPE names the policy.\nSELINUXTYPE=" + policyType + "\n"
-	if err := writeFile(filepath.Join(root, "etc/selinux/config"), []byte(config), 0o644); err != nil {
+// Where the policy is, in the tree of the operating system and below the directory of a built policy.
+const (
+	policyConfig = "etc/selinux"
+	policyStore  = "var/lib/selinux"
+)
+
+// makePolicy builds Flatcar's policy with the programs of the Debian root, which stays as it is.
+func (b *builder) makePolicy(base, out string) error {
+	defer b.step("policy from source")()
+	sources := filepath.Join(out, "sources")
+	if err := addFiles(policyFiles, "policy", sources); err != nil {
 		return err
 	}
-	module := filepath.Join(root, "flatcar.cil")
-	if err := writeFile(module, flatcarCIL, 0o644); err != nil {
+	binds := map[string]string{sources: "/mnt"}
+	for _, dir := range []string{policyConfig, policyStore} {
+		if err := os.MkdirAll(filepath.Join(out, dir), 0o755); err != nil {
+			return err
+		}
+		binds[filepath.Join(out, dir)] = "/" + dir
+	}
+	if err := b.inRootWith(binds, base, "/mnt/build"); err != nil {
 		return err
 	}
-	defer os.Remove(module)
-	// Priority 100 is the vendor's. A newer base module has PID 1 start as init_t and not as kernel_t: host processes are kernel_t on
-	// Flatcar, and a rule cannot undo a capability of the policy.
-	const rebuild = `cd / && semodule -X 100 --cil -E base && sed -i '/^(policycap userspace_initial_context)$/d' base.cil &&
-		semodule -N -X 100 -i base.cil -i flatcar.cil && rm base.cil`
-	return b.inRoot(root, "sh", "-c", rebuild)
+	return os.RemoveAll(sources)
+}
+
+// installPolicy gives the tree the policy that was built.
+func (b *builder) installPolicy(policy, root string) error {
+	for _, dir := range []string{policyConfig, policyStore} {
+		if err := os.RemoveAll(filepath.Join(root, dir)); err != nil {
+			return err
+		}
+		if err := b.run("cp", "-a", filepath.Join(policy, dir), filepath.Join(root, dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // trimUnits leaves the units enabled that Flatcar has, without those that only cost time here.
@@ -192,24 +197,7 @@ func (b *builder) makeKernelAndInitrd(root, out string) error {
 	if err := b.inRoot(root, "depmod", version); err != nil {
 		return err
 	}
-	wrapped, err := os.ReadFile(filepath.Join(root, "boot/vmlinuz-"+version))
-	if err != nil {
-		return err
-	}
-	_, packed, found := strings.Cut(string(wrapped), "\x28\xb5\x2f\xfd") // zstd
-	if !found {
-		return fmt.Errorf("cannot find the kernel inside vmlinuz-%s: no zstd stream", version)
-	}
-	stream := filepath.Join(out, "vmlinux.zst")
-	if err := os.WriteFile(stream, []byte("\x28\xb5\x2f\xfd"+packed), 0o644); err != nil {
-		return err
-	}
-	// zstd complains about what follows the stream, after it has written all of it: judge the result instead.
-	vmlinux := filepath.Join(out, "vmlinux")
-	if err := b.run("sh", "-c", `zstd -dqcf "$0" > "$1" 2>/dev/null; test "$(head -c 4 "$1" | tail -c 3)" = ELF`, stream, vmlinux); err != nil {
-		return err
-	}
-	if err := os.Remove(stream); err != nil {
+	if err := b.unwrapKernel(filepath.Join(root, "boot/vmlinuz-"+version), filepath.Join(out, "vmlinux")); err != nil {
 		return err
 	}
 
@@ -259,7 +247,7 @@ func trimFiles(root string) error {
 	return nil
 }
 
-// label gives /etc its labels, as Flatcar does, and the kernel modules theirs: Debian's kernel_t may not load unlabelled ones.
+// label gives /etc its labels, as Flatcar does. Nothing else has any.
 func (b *builder) label(root string) error {
 	rules := filepath.Join(root, "etc/audit/rules.d")
 	if err := os.RemoveAll(rules); err != nil {
@@ -271,11 +259,7 @@ func (b *builder) label(root string) error {
 	if err := b.run("sh", "-c", `chmod 0750 "$0" && chmod 0640 "$0"/*`, rules); err != nil {
 		return err
 	}
-	labelled := []string{"setfiles", "-F", "/etc/selinux/" + policyType + "/contexts/files/file_contexts", "/etc"}
-	if !flatcarPolicy() {
-		labelled = append(labelled, "/usr/lib/modules")
-	}
-	return b.inRoot(root, labelled...)
+	return b.inRoot(root, "setfiles", "-F", "/etc/selinux/"+policyType+"/contexts/files/file_contexts", "/etc")
 }
 
 // shapeLikeFlatcar moves everything that belongs to the operating system below /usr. What stays outside is not in the image.
@@ -292,7 +276,7 @@ func shapeLikeFlatcar(root string) error {
 		return err
 	}
 	return writeFile(filepath.Join(root, "usr/lib/tmpfiles.d/selinux.conf"),
-		[]byte("L /var/lib/selinux - - - - ../../usr/lib/selinux/policy\n"), 0o644)
+		[]byte("L /var/lib/selinux/ - - - - ../../usr/lib/selinux/policy\n"), 0o644)
 }
 
 // selinuxPaths are the three entries that moved between /etc and /usr over the releases.
@@ -332,7 +316,7 @@ func (b *builder) shapeLayout(root string, layout Layout) error {
 		}
 	case LTS2023:
 		var rules strings.Builder
-		rules.WriteString("L /var/lib/selinux - - - - ../../usr/lib/selinux/policy\n")
+		rules.WriteString("L /var/lib/selinux/ - - - - ../../usr/lib/selinux/policy\n")
 		rules.WriteString("d /etc/selinux 0755\nd /etc/audit 0750\nd /etc/audit/rules.d 0750\n")
 		for _, name := range selinuxPaths() {
 			fmt.Fprintf(&rules, "L /etc/selinux/%s - - - - ../../usr/lib/selinux/%s\n", name, name)

@@ -24,6 +24,7 @@ import (
 type Options struct {
 	Suite      Suite    // default Trixie
 	Layout     Layout   // default Today
+	Kernel     Kernel   // default the suite's own
 	Ignition   []byte   // config for the first boot, as JSON; none: Ignition runs without
 	KernelArgs []string // added to the kernel command line
 	CPUs       int      // default 2
@@ -110,7 +111,7 @@ func (m *Machine) makeDisks(ctx context.Context, image *Image) error {
 	if err := m.makeDir(); err != nil {
 		return err
 	}
-	if err := m.hold(image); err != nil {
+	if err := m.hold(image.dir); err != nil {
 		return err
 	}
 	if err := layer(ctx, image.Root, image.rootFormat(), m.path("root.qcow2")); err != nil {
@@ -159,12 +160,12 @@ func layer(ctx context.Context, base, format, disk string) error {
 	return tool(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", format, "-b", base, disk)
 }
 
-// hold keeps a directory of the cache from being removed as superseded for as long as the machine exists.
-func (m *Machine) hold(image *Image) error {
-	if image.dir == "" {
+// hold keeps a directory of the cache from being removed as superseded for as long as the machine exists. A ready image has none.
+func (m *Machine) hold(dir string) error {
+	if dir == "" {
 		return nil
 	}
-	f, err := lockDir(image.dir, syscall.LOCK_SH)
+	f, err := lockDir(dir, syscall.LOCK_SH)
 	if err != nil {
 		return fmt.Errorf("cannot use the image: %w", err)
 	}
@@ -225,6 +226,9 @@ func (m *Machine) kernelArgs(firstBoot bool) string {
 	if firstBoot {
 		args = append(args, "ignition.firstboot=1")
 	}
+	if m.options.Kernel != OwnKernel {
+		args = append(args, "vmtest.modules") // the initrd is to mount the disk with its modules
+	}
 	return strings.Join(append(args, m.options.KernelArgs...), " ")
 }
 
@@ -254,7 +258,7 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 		return err
 	}
 	image := images[m.options.Layout]
-	if err := m.hold(image); err != nil {
+	if err := m.hold(image.dir); err != nil {
 		return err
 	}
 	accel, err := accelArgs(ctx, image.Kernel)
@@ -267,15 +271,27 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 		if err != nil {
 			return err
 		}
-		initrd := image.Initrd
+		initrd, vmlinux := image.Initrd, image.Kernel
+		if m.options.Kernel != OwnKernel {
+			other, err := BuildKernel(ctx, m.options.Suite, m.options.Kernel, m.options.Progress)
+			if err != nil {
+				return err
+			}
+			initrd, vmlinux = other.Initrd, other.Kernel
+			if err := m.hold(other.dir); err != nil {
+				return err
+			}
+			kernel = drive("modules", other.Modules, "raw", true)
+		}
 		if firstBoot && m.largeConfig() {
-			initrd = m.path("initrd")
-			defer os.Remove(initrd)
-			if err := initrdWith(image.Initrd, "usr/lib/ignition/user.ign", m.options.Ignition, initrd); err != nil {
+			with := m.path("initrd")
+			defer os.Remove(with)
+			if err := initrdWith(initrd, "usr/lib/ignition/user.ign", m.options.Ignition, with); err != nil {
 				return fmt.Errorf("cannot put the Ignition config into the initrd: %w", err)
 			}
+			initrd = with
 		}
-		kernel = []string{"-kernel", image.Kernel, "-initrd", initrd, "-append", m.kernelArgs(firstBoot)}
+		kernel = append(kernel, "-kernel", vmlinux, "-initrd", initrd, "-append", m.kernelArgs(firstBoot))
 	}
 	args := slices.Concat(accel, kernel, m.devices(image), more)
 
@@ -325,7 +341,7 @@ func (m *Machine) AttachUsr(ctx context.Context, suite Suite) error {
 		return err
 	}
 	image := images[m.options.Layout]
-	if err := m.hold(image); err != nil {
+	if err := m.hold(image.dir); err != nil {
 		return err
 	}
 	for _, call := range []struct {

@@ -13,7 +13,7 @@ func TestUpdateAndRollback(t *testing.T) {
 		"PID 1 loads the new vendor's policy, and until the stages have run file_contexts is the one built before the update: it names types that are gone"})
 	m.Must(t, "echo mine > /etc/mine")
 	m.put(t, modulesDir+"vmtest_good.cil", goodModule)
-	m.put(t, modulesDir+"vmtest_old.cil", "(allow kernel_t gitosis_t (file (read)))\n")
+	m.put(t, modulesDir+"vmtest_old.cil", "(allow kernel_t flatcar_retired_t (file (read)))\n")
 	m.put(t, "/etc/selinux-provision/config.d/10-site.yaml", "version: 1\npolicy: {booleans: {container_use_nfs: true}}\n")
 	m.put(t, "/root/vmtest_hand.cil", "(type vmtest_hand_t)\n(roletype object_r vmtest_hand_t)\n")
 	m.Must(t, "semodule -X 300 -i /root/vmtest_hand.cil && setsebool -P container_use_samba on")

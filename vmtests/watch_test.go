@@ -101,7 +101,13 @@ func vfat(options string) string {
 	return "truncate -s 8M $i; mkfs.vfat $i >/dev/null; " + loop(options)
 }
 func btrfs(options string) string { return "truncate -s 128M $i; mkfs.btrfs -q $i; " + loop(options) }
-func loop(options string) string  { return "mount -o " + strings.Trim("loop,"+options, ",") + " $i $v" }
+
+// filled is an ext4 that has directories when it is mounted.
+func filled(directories string) string {
+	return "mkdir -p $i.d && cd $i.d && mkdir -p " + directories + " && cd / && truncate -s 32M $i; mkfs.ext4 -q -d $i.d $i; " + loop("")
+}
+
+func loop(options string) string { return "mount -o " + strings.Trim("loop,"+options, ",") + " $i $v" }
 func iso(options string) string {
 	return "mkdir $i.d; echo x > $i.d/file; xorrisofs -quiet -R -o $i $i.d 2>/dev/null; " + loop(strings.Trim("ro,"+options, ","))
 }
@@ -136,9 +142,9 @@ func scenarios() []scenario {
 		// Old names of the type, and categories in another order than the kernel's: mounted or labelled once, not without end.
 		{name: "ext4-alias", mount: ext4("") + fill, rule: "context: 'system_u:object_r:" + alias + ":s0:c20,c10'", want: option, label: private},
 		{name: "ext4-relabel-alias", mount: ext4("") + fill, rule: "strategy: relabel, context: 'system_u:object_r:" + alias + ":s0'", want: files},
-		{name: "ext4-paths-alias", mount: ext4("") + "; mkdir -p $v/pvc-1/x", rule: "paths: [pvc-1], context: 'system_u:object_r:" + alias + ":s0'", want: files, label: "-"},
+		{name: "ext4-paths-alias", mount: filled("pvc-1/x"), rule: "paths: [pvc-1], context: 'system_u:object_r:" + alias + ":s0'", want: files, label: "-"},
 		{name: "ext4-readonly", mount: ext4("ro"), rule: "strategy: relabel", want: "refused read-only", label: "-"},
-		{name: "ext4-paths", mount: "mkdir -p $i.d/pvc-1/x $i.d/pvc-2 $i.d/beside; truncate -s 32M $i; mkfs.ext4 -q -d $i.d $i; " + loop(""), rule: "paths: [pvc-1, pvc-2]", want: files, label: "-"},
+		{name: "ext4-paths", mount: filled("pvc-1/x pvc-2 beside"), rule: "paths: [pvc-1, pvc-2]", want: files, label: "-"},
 		{name: "ext4-no-path", mount: ext4(""), rule: "paths: [pvc-1]", want: "failed relabel-failed", label: "-"},
 		{name: "ext4-busy-auto", mount: ext4("") + fill + "; (cd $v/dir && exec sleep 3600 >/dev/null 2>&1 </dev/null) &", want: files},
 		{name: "ext4-busy-context", mount: ext4("") + fill + "; (cd $v/dir && exec sleep 3600 >/dev/null 2>&1 </dev/null) &", rule: "strategy: context",
@@ -215,6 +221,24 @@ func TestVolumes(t *testing.T) {
 	m.expect(t, "the watcher", "systemctl is-active "+watchUnit, "active")
 
 	all := scenarios()
+	m.mountAll(t, all, "  - {name: tied-1, match: {mountpoint: '/v/tie*'}}\n  - {name: tied-2, match: {mountpoint: '/v/tie?'}}\n"+
+		"  - {name: second-label, match: {mountpoint: /v/two-labels-again}, level: 's0:c10,c20'}\n")
+	m.expect(t, "a mount that would have failed", "findmnt -no OPTIONS /v/ext4-denied; cat /v/ext4-denied/dir/sub/file", "rw,nosuid,noatime,seclabel,errors=remount-ro\nx")
+	m.expect(t, "the refusal of one, by its fields", "journalctl -b -o cat MESSAGE_ID=494bc9beb770426a895350146ed44acd SELINUX_PROVISION_RULE=btrfs-auto "+
+		"SELINUX_PROVISION_MOUNTPOINT=/v/btrfs-auto SELINUX_PROVISION_CODE=btrfs PRIORITY=4", "btrfs-auto: cannot label /v/btrfs-auto: it is on Btrfs, where one context= would "+
+		"hold for every subvolume, and where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs")
+	m.expect(t, "by hand the same is refused", "/opt/bin/selinux-provision relabel /v/btrfs-auto --context default 2>&1; echo $?", "selinux-provision: cannot relabel /v/btrfs-auto: "+
+		"it is on Btrfs, where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs, or label it as the policy says with --from-policy\n1")
+	m.expect(t, "a volume is mounted again, or its files are labelled, once for each of its mounts",
+		"for v in ext4-alias ext4-relabel-alias ext4-paths-alias; do journalctl -b -o cat SELINUX_PROVISION_MOUNTPOINT=/v/$v | grep -c 'mounted again\\|are being labelled'; done", "1\n1\n1")
+	m.expect(t, "notes of what is unmounted", "ls /run/selinux-provision/unmounted", "")
+	t.Log("system calls that this systemd does not know:", m.Must(t, "journalctl -b --no-pager | grep -i 'unknown system call\\|failed to parse system call' || true"),
+		"IDs of mounts:", m.Must(t, "grep -o 'mount_id.*' /run/selinux-provision/volumes/mounts.json | head -3"))
+}
+
+// mountAll declares volumes, and rules beside theirs, mounts them one right after the other, and looks at each when the watcher is done.
+func (m *Machine) mountAll(t *testing.T, all []scenario, more string) {
+	t.Helper()
 	var rules, script strings.Builder
 	rules.WriteString("version: 1\nvolumes:\n")
 	script.WriteString("set -e; mkdir -p /var/images\n")
@@ -222,8 +246,7 @@ func TestVolumes(t *testing.T) {
 		rules.WriteString(s.config())
 		fmt.Fprintf(&script, "v=/v/%s i=/var/images/%s; mkdir -p $v; %s\n", s.name, s.name, s.mount)
 	}
-	rules.WriteString("  - {name: tied-1, match: {mountpoint: '/v/tie*'}}\n  - {name: tied-2, match: {mountpoint: '/v/tie?'}}\n" +
-		"  - {name: second-label, match: {mountpoint: /v/two-labels-again}, level: 's0:c10,c20'}\n")
+	rules.WriteString(more)
 	m.put(t, "/etc/selinux-provision/config.d/50-volumes.yaml", rules.String())
 	m.Must(t, "systemctl reload "+watchUnit)
 	if log := m.watchLog(t); contains(log, "the configuration is wrong") {
@@ -238,17 +261,6 @@ func TestVolumes(t *testing.T) {
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) { m.checkVolume(t, s, got) })
 	}
-	m.expect(t, "a mount that would have failed", "findmnt -no OPTIONS /v/ext4-denied; cat /v/ext4-denied/dir/sub/file", "rw,nosuid,noatime,seclabel,errors=remount-ro\nx")
-	m.expect(t, "the refusal of one, by its fields", "journalctl -b -o cat MESSAGE_ID=494bc9beb770426a895350146ed44acd SELINUX_PROVISION_RULE=btrfs-auto "+
-		"SELINUX_PROVISION_MOUNTPOINT=/v/btrfs-auto SELINUX_PROVISION_CODE=btrfs PRIORITY=4", "btrfs-auto: cannot label /v/btrfs-auto: it is on Btrfs, where one context= would "+
-		"hold for every subvolume, and where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs")
-	m.expect(t, "by hand the same is refused", "/opt/bin/selinux-provision relabel /v/btrfs-auto --context default 2>&1; echo $?", "selinux-provision: cannot relabel /v/btrfs-auto: "+
-		"it is on Btrfs, where a new snapshot's root comes without a label and nested subvolumes are in no mount table: use ext4 or xfs, or label it as the policy says with --from-policy\n1")
-	m.expect(t, "a volume is mounted again, or its files are labelled, once for each of its mounts",
-		"for v in ext4-alias ext4-relabel-alias ext4-paths-alias; do journalctl -b -o cat SELINUX_PROVISION_MOUNTPOINT=/v/$v | grep -c 'mounted again\\|are being labelled'; done", "1\n1\n1")
-	m.expect(t, "notes of what is unmounted", "ls /run/selinux-provision/unmounted", "")
-	t.Log("system calls that this systemd does not know:", m.Must(t, "journalctl -b --no-pager | grep -i 'unknown system call\\|failed to parse system call' || true"),
-		"IDs of mounts:", m.Must(t, "grep -o 'mount_id.*' /run/selinux-provision/volumes/mounts.json | head -3"))
 }
 
 // TestVolumesLive is the life of declared volumes on one machine: mounted by systemd with the label from the start, on a disk, an NFS and an SMB

@@ -10,7 +10,7 @@ installkernel() {
 }
 
 install() {
-    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr mkdir mount readlink rm rmdir stat sync \
+    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr grep mkdir mount readlink rm rmdir stat sync \
         systemd-tmpfiles umount modprobe
     inst_script "$moddir/setup-root" /usr/sbin/setup-root
     inst_script "$moddir/end-first-boot" /usr/sbin/end-first-boot
