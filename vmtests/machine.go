@@ -222,6 +222,8 @@ func (m *Machine) kernelArgs(firstBoot bool) string {
 		// To boot faster without KVM. lsm= is without bpf too: systemd would read the kernel's types for it, which takes seconds.
 		"fsck.mode=skip", "mitigations=off", "random.trust_cpu=on", "tsc=reliable", "no_timer_check", "loglevel=6",
 		"systemd.show_status=error", "rd.udev.log_level=err",
+		// A busy host may keep a processor of the guest waiting for longer than the watchdog allows. What hangs runs into the test's limit.
+		"nosoftlockup",
 	}
 	if firstBoot {
 		args = append(args, "ignition.firstboot=1")

@@ -46,8 +46,9 @@ func makeTemplate(ctx context.Context, name string, options Options) (*os.File, 
 	if err != nil {
 		return nil, err
 	}
+	m := &Machine{options: options}
 	// Not the reasons for what is allowed: they do not change the machine.
-	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, options.Kernel, options.KernelArgs, (&Machine{options: options}).devices(image)})
+	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, options.Kernel, m.kernelArgs(true), m.devices(image)})
 	if err != nil {
 		return nil, err
 	}
