@@ -713,3 +713,23 @@ func TestConfigurationOfAnotherUser(t *testing.T) {
 		}
 	}
 }
+
+// On a host, the vendor's modules are those that it has, and not those that Flatcar is known to have.
+func TestCheckAgainstTheVendorsModules(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	site := t.TempDir()
+	if err := os.Mkdir(filepath.Join(site, "modules"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"legacy", "container"} {
+		if err := os.WriteFile(filepath.Join(site, "modules", name+".cil"), []byte("(type "+name+"_own_t)\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for root, named := range map[string]string{tree.Dir: "legacy", t.TempDir(): "container"} {
+		got := call(t, "--root", root, "check", site)
+		if got.code != exitUsage || strings.Count(got.stdout, "\n") != 1 || !strings.Contains(got.stdout, "cannot use a module named "+named+": ") {
+			t.Errorf("want %s: %+v", named, got)
+		}
+	}
+}
