@@ -262,7 +262,7 @@ func TestSomebodyElsesSemodule(t *testing.T) {
 	c.LockWait = time.Millisecond
 	rec := h.record()
 	rec.Policy.Vendor = rec.Vendor
-	if _, err := c.rebuild(t.Context(), "mcs", rec, site1); err == nil || !strings.Contains(err.Error(), "holds the policy store") {
+	if _, err := c.rebuild(t.Context(), "mcs", rec, site1); err == nil || !strings.Contains(err.Error(), "another semodule or setsebool has been holding the policy store") {
 		t.Errorf("%v", err)
 	}
 }
