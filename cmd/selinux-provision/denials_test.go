@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/policytest"
@@ -213,6 +214,23 @@ func TestPrintable(t *testing.T) {
 	out.WriteString(call(t, "denials", "-v", "--input", file).stdout)
 	if strings.ContainsRune(out.String(), '\x1b') || !strings.Contains(out.String(), `/\x1b[2J\nx`) {
 		t.Errorf("printed: %q", out.String())
+	}
+}
+
+// Nor as JSON, from which a program gets what was in the record.
+func TestPrintableJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	hostile := strings.ReplaceAll(numbered(nfsDenial, "1"), `path="/logs/1.log"`, "path=2F7F61E280AE1B5B324A") // / DEL a, an override of direction, ESC [2J
+	if err := os.WriteFile(file, []byte(hostile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := call(t, "--json", "denials", "--input", file)
+	if strings.ContainsFunc(got.stdout, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		t.Errorf("printed: %q", got.stdout)
+	}
+	var r struct{ Findings []struct{ Path string } }
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || len(r.Findings) != 1 || r.Findings[0].Path != "/\x7fa\u202e\x1b[2J" {
+		t.Errorf("%v: %+v", err, r)
 	}
 }
 

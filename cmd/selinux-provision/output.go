@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"io"
 	"log/slog"
 	"strings"
 	"syscall"
 
+	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
@@ -38,7 +38,7 @@ func (a *app) answer(v any) bool {
 		if a.listed != nil { // the object was begun with a list
 			text = append(a.listed.end(), text[1:]...)
 		}
-		_, err = a.stdout.Write(append(text, '\n'))
+		_, err = a.stdout.Write(append(printable.JSON(text), '\n'))
 	}
 	if err != nil && !errors.Is(err, syscall.EPIPE) { // whoever has gone away does not want it
 		fmt.Fprintf(a.stderr, "selinux-provision: cannot print JSON: %v\n", err)
@@ -71,7 +71,7 @@ func (l *jsonList) add(item any) {
 	}
 	l.items = true
 	_, _ = l.out.WriteString("\n    ")
-	_, _ = l.out.Write(text)
+	_, _ = l.out.Write(printable.JSON(text))
 }
 
 // end prints what is left and gives what closes the list, in place of the brace that begins the rest of the object.

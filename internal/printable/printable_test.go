@@ -1,6 +1,9 @@
 package printable
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"unicode"
@@ -44,6 +47,8 @@ func TestLineQuoteClip(t *testing.T) {
 		{Quote("a"), `"a"`},
 		{Quote("a\" b\n"), `"a\" b\n"`},
 		{Quote(`a\x2d`), `"a\x2d"`},
+		{Lines("cannot do it:\n\t\u202ebecause\r\n"), "cannot do it:\n\\t\\u202ebecause\\r\n"},
+		{Lines("a\x1b"), `a\x1b`},
 		{Clip("abc", 3), "abc"},
 		{Clip("abcd", 3), "abc…"},
 		{Clip("aäb", 2), "a…"},
@@ -53,6 +58,42 @@ func TestLineQuoteClip(t *testing.T) {
 			t.Errorf("got %q, want %q", c.got, c.want)
 		}
 	}
+}
+
+func TestJSON(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a": "b c"}`: `{"a": "b c"}`,
+		"{\n  \"a\": \"Ünïcode 数据 🙂\"\n}": "{\n  \"a\": \"Ünïcode 数据 🙂\"\n}",
+		"\"\x7f\"":                   `"\u007f"`,
+		"\"a\u202egnp\u2066\u0085\"": `"a\u202egnp\u2066\u0085"`,
+		"\"\U000e0041\U0010ffff\"":   `"\udb40\udc41\udbff\udfff"`,
+		`"\\x\u001b\n"`:              `"\\x\u001b\n"`,
+	} {
+		if got := string(JSON([]byte(in))); got != want {
+			t.Errorf("%q is shown as %s, want %s", in, got, want)
+		}
+	}
+}
+
+// What a program decodes is what was encoded, and what a terminal gets prints.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{"", "/srv/data", "\x7f\u202e", "\U000e0041", `\"`, "a\nb"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		plain, err := json.MarshalIndent(map[string]string{"key": s}, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after map[string]string
+		shown := JSON(plain)
+		if err := errors.Join(json.Unmarshal(plain, &before), json.Unmarshal(shown, &after)); err != nil || before["key"] != after["key"] {
+			t.Errorf("%q is read as %q (%v)", before, after, err)
+		}
+		if bytes.ContainsFunc(shown, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("%q is shown as %q", s, shown)
+		}
+	})
 }
 
 func FuzzText(f *testing.F) {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 const (
@@ -164,8 +166,10 @@ func priority(level slog.Level) int {
 	return 2
 }
 
-// encode writes a field as the journal's native protocol wants it: a value with a line break goes behind its length.
+// encode writes a field as the journal's native protocol wants it: a value with a line break goes behind its length. What does not print is
+// escaped: journalctl shows fields with names of others in them as they are.
 func (f field) encode(to *bytes.Buffer) {
+	f.value = printable.Lines(f.value)
 	to.WriteString(f.name)
 	if !strings.Contains(f.value, "\n") {
 		to.WriteByte('=')
@@ -197,7 +201,7 @@ func (j *journal) send(record []byte, priority int, message string) error {
 		return nil
 	}
 	// systemd reads the number in front as the priority.
-	if _, lost := fmt.Fprintf(j.fallback, "<%d>%s\n", priority, message); lost != nil {
+	if _, lost := fmt.Fprintf(j.fallback, "<%d>%s\n", priority, printable.Text(message)); lost != nil {
 		return fmt.Errorf("cannot send a record to the journal: %w", errors.Join(err, lost))
 	}
 	return nil

@@ -187,6 +187,31 @@ func TestJournalLargeRecord(t *testing.T) {
 	}
 }
 
+// What others wrote reaches the journal, and what is said in its place, as text that prints, in the message and in every field.
+func TestJournalHostile(t *testing.T) {
+	server := listen(t)
+	var rest bytes.Buffer
+	handler, err := newJournalHandler(server.path, &rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hostile, shown = "a\x7f\u202eb\x1b[2J\xff", `a\x7f\u202eb\x1b[2J\xff`
+	log := slog.New(handler).With("target", hostile)
+	log.Info(hostile+"\nthe second line", "error", errors.New(hostile), slog.Group("in", "x", hostile))
+	want := map[string]string{
+		"MESSAGE": shown + "\nthe second line", "PRIORITY": "6", "SYSLOG_IDENTIFIER": "selinux-provision",
+		"SELINUX_PROVISION_TARGET": shown, "SELINUX_PROVISION_ERROR": shown, "SELINUX_PROVISION_IN_X": shown,
+	}
+	if got := server.fields(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	server.conn.Close()
+	log.Info(hostile + "\n<0>another")
+	if want := "<6>" + shown + `\n<0>another` + "\n"; rest.String() != want {
+		t.Errorf("got %q, want %q", rest.String(), want)
+	}
+}
+
 // What the journal does not take is still said, with its priority.
 func TestJournalGone(t *testing.T) {
 	server := listen(t)
