@@ -230,6 +230,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		return f
 	}
 	if !allowed {
+		if f, ok := e.image(c); ok {
+			return f
+		}
 		if f, ok := e.volume(c); ok {
 			return f
 		}
@@ -238,6 +241,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		if answers := e.Policy.Booleans(c.question()); len(answers) > 0 {
 			return booleanFix(answers[0], also)
 		}
+	}
+	if f, ok := e.commands(c); ok && !allowed {
+		return f
 	}
 	if c.Class == "process2" && !allowed {
 		return e.noNewPrivs(c)
@@ -435,6 +441,58 @@ func hostDirectory(name string) bool {
 	}, name)
 }
 
+// hostContent tells whether a type is what the host's programs, settings and logs have by default. Containers may read most of it; what one is to write
+// there is a directory that was given to it, such as that of network plugins below /opt, and needs a label of its own.
+func hostContent(name string) bool {
+	return slices.Contains([]string{"bin_t", "etc_t", "lib_t", "run_t", "usr_t", "var_log_t", "var_run_t"}, name)
+}
+
+// changes tells whether a denial is one of changing what is there.
+func (c *oneCase) changes() bool {
+	return slices.ContainsFunc(c.PermissionList(), func(permission string) bool {
+		return slices.Contains([]string{"add_name", "append", "create", "link", "remove_name", "rename", "reparent", "rmdir", "setattr", "unlink", "write"}, permission)
+	})
+}
+
+// image recognises a program or a library of the container's own, which has the label of what surrounds it on the host: the runtime's storage has lost
+// its labels, and no volume was given there.
+func (e *Evidence) image(c *oneCase) (Fix, bool) {
+	if c.host != "" || !fileClass(c.Class) || !e.confined(c.Group) || !hostDirectory(c.Target) || !slices.ContainsFunc([]string{"/bin/", "/lib/", "/lib32/", "/lib64/", "/sbin/", "/usr/"}, func(dir string) bool {
+		return strings.HasPrefix(c.Path, dir)
+	}) {
+		return Fix{}, false
+	}
+	f := Fix{
+		Kind: Relabel, Text: fmt.Sprintf("%s is of the container's image and has the type %s: the storage of the container runtime has lost its labels", c.Path, c.Target),
+		Also: "stop its containers first, since their files get the labels of the file contexts too; if the policy has none for the storage, remove the image and pull it again",
+	}
+	switch c.Subject.Runtime {
+	case "docker":
+		f.Command = "restorecon -Rv /var/lib/docker"
+	case "containerd":
+		f.Command = "restorecon -Rv /var/lib/containerd"
+	default:
+		f.Command = "restorecon -Rv /var/lib/containers"
+	}
+	return f, true
+}
+
+// commands recognises a connection to what starts containers, or to another program of its domain: whoever commands it is what it is, and no domain
+// of its own confines the container.
+func (e *Evidence) commands(c *oneCase) (Fix, bool) {
+	if e.Policy == nil || c.Class != "unix_stream_socket" || c.Permissions["connectto"] == 0 || !e.confined(c.Group) || !slices.Contains(e.Policy.EnteredBy(c.Domain), c.Target) {
+		return Fix{}, false
+	}
+	free := e.Policy.Unconfined(c.Domain, []policydb.Question{c.question()})
+	if len(free) == 0 {
+		return Fix{}, false
+	}
+	return Fix{
+		Kind: Domain, Text: fmt.Sprintf("programs in %s start containers, and whoever may connect to them commands the host: run this container as part of the host, in %s, or do not give it the socket", c.Target, free[0]),
+		Command: "docker run --security-opt label=type:" + free[0] + " ...", Also: "in Kubernetes seLinuxOptions.type; it is not confined then",
+	}, true
+}
+
 // volume recognises a target that is the host's and that no container could use: without a label, or with that of what the host has
 // there, in a directory that somebody gave to the container.
 func (e *Evidence) volume(c *oneCase) (Fix, bool) {
@@ -457,12 +515,18 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 		unlabeled = e.Policy.Unlabeled()
 	}
 	dir := e.volumeOf(c)
-	if c.Target != unlabeled && dir == "" && !hostDirectory(c.Target) {
+	if c.Target != unlabeled && dir == "" && !hostDirectory(c.Target) && (!hostContent(c.Target) || !c.changes()) {
 		return Fix{}, false
 	}
 	state := "has the type " + c.Target + ", which is not for containers"
 	if c.Target == unlabeled {
 		state = "has no label"
+	}
+	if dir == "" && hostContent(c.Target) {
+		return Fix{
+			Kind: Volume, Text: fmt.Sprintf("the target has the type %s, which no container may write; it looks like a directory of the host that was given to the container without a label for it", c.Target),
+			Also: "find it on the host: if nothing but containers uses it, declare it under policy.file_contexts, or give it to the container with :z (shared) or :Z (its own); otherwise give the container a directory of its own",
+		}, true
 	}
 	if dir == "" {
 		return Fix{
@@ -540,13 +604,13 @@ func (e *Evidence) volumeOf(c *oneCase) string {
 // place of one holds for the others, if the label that it should have allows them.
 func sameAct(e *Evidence, cases []*oneCase) {
 	type place struct {
-		subject             avc.Subject
-		domain, target, dev string
+		subject        avc.Subject
+		domain, target string
 	}
 	of := func(c *oneCase) place {
 		s := c.Subject
 		s.Evidence = ""
-		return place{s, c.Domain, c.Target, c.Dev}
+		return place{s, c.Domain, c.Target}
 	}
 	found := map[place][]*oneCase{}
 	for _, c := range cases {
@@ -561,6 +625,9 @@ func sameAct(e *Evidence, cases []*oneCase) {
 		var likeliest []*oneCase
 		most := 0
 		for _, other := range found[of(c)] {
+			if c.Dev != "" && other.Dev != "" && c.Dev != other.Dev { // what is being made has no file system in its record
+				continue
+			}
 			switch n := c.like(other); {
 			case n > most:
 				likeliest, most = []*oneCase{other}, n
@@ -656,6 +723,11 @@ func (e *Evidence) domains(cases []*oneCase) {
 		}
 		answers := e.Policy.Alternatives(who.domain, questions)
 		if len(answers) == 0 {
+			if free := e.Policy.Unconfined(who.domain, questions); len(free) > 0 {
+				for _, c := range these {
+					c.fix.Also = strings.TrimPrefix(c.fix.Also+fmt.Sprintf("; %s may do this, and is not confined: it is for containers that administer the host", free[0]), "; ")
+				}
+			}
 			continue
 		}
 		best := answers[0]

@@ -17,6 +17,34 @@ type Alternative struct {
 // of what base may do first. A domain counts if somebody who may start base may start it too, and if it is entered through files of the same types.
 // Domains that may load kernel modules or another policy are no answer and left out.
 func (p *Policy) Alternatives(base string, questions []Question) []Alternative {
+	found := p.instead(base, questions, false)
+	slices.SortFunc(found, func(a, b Alternative) int {
+		return cmp.Or(cmp.Compare(a.Loses, b.Loses), cmp.Compare(a.Domain, b.Domain))
+	})
+	return found
+}
+
+// Unconfined finds domains such as Alternatives leaves out: those that may do all of the questions and take over the kernel besides, first those that
+// have most attributes in common with base, as the domain for containers that are not confined has. A program in one of them is not confined.
+func (p *Policy) Unconfined(base string, questions []Question) (names []string) {
+	common := func(a Alternative) (n int) {
+		for _, set := range p.spread(p.typeByName[a.Domain]) {
+			if slices.Contains(p.spread(p.typeByName[base]), set) && !Generated(p.name(set)) {
+				n++
+			}
+		}
+		return n
+	}
+	found := p.instead(base, questions, true)
+	slices.SortFunc(found, func(a, b Alternative) int { return cmp.Or(cmp.Compare(common(b), common(a)), cmp.Compare(a.Domain, b.Domain)) })
+	for _, a := range found {
+		names = append(names, a.Domain)
+	}
+	return names
+}
+
+// instead finds the domains in which a program could run in place of base, those that may take over the kernel or the others.
+func (p *Policy) instead(base string, questions []Question, unbound bool) []Alternative {
 	from := p.typeByName[base]
 	process, file := p.classByName["process"], p.classByName["file"]
 	if from == 0 || process == 0 || file == 0 || len(questions) == 0 {
@@ -32,7 +60,7 @@ func (p *Policy) Alternatives(base string, questions []Question) []Alternative {
 		if t := &p.types[i]; t.attribute || value == from || t.name == "" {
 			continue
 		}
-		if !intersect(starters[value], starters[from]) || !intersect(p.targetsOf(value, file, entrypoint), entries) || p.unbound(value) {
+		if !intersect(starters[value], starters[from]) || !intersect(p.targetsOf(value, file, entrypoint), entries) || p.unbound(value) != unbound {
 			continue
 		}
 		name := p.name(value)
@@ -47,9 +75,6 @@ func (p *Policy) Alternatives(base string, questions []Question) []Alternative {
 		}
 		found = append(found, Alternative{name, p.loss(from, value)})
 	}
-	slices.SortFunc(found, func(a, b Alternative) int {
-		return cmp.Or(cmp.Compare(a.Loses, b.Loses), cmp.Compare(a.Domain, b.Domain))
-	})
 	return found
 }
 

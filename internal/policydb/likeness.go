@@ -55,7 +55,7 @@ func (p *Policy) Like(name string) (Likeness, error) {
 	for _, set := range p.spread(base) {
 		switch {
 		case set == base:
-		case generated(p.name(set)):
+		case Generated(p.name(set)):
 			own[set] = len(p.types[set-1].members) <= maxListed
 		default:
 			l.Attributes = append(l.Attributes, p.name(set))
@@ -115,7 +115,7 @@ func (p *Policy) sides(value uint16, own map[uint16]bool) ([]string, bool) {
 	if own[value] {
 		return []string{Self}, true
 	}
-	if !generated(p.name(value)) {
+	if !Generated(p.name(value)) {
 		return []string{p.name(value)}, true
 	}
 	members := p.types[value-1].members

@@ -213,7 +213,7 @@ func (p *Policy) similar(name string) []string {
 	var near []string
 	stem := strings.TrimSuffix(name, "_t")
 	for _, t := range p.types {
-		if !generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name, name) <= 2) {
+		if !Generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name, name) <= 2) {
 			near = append(near, t.name)
 		}
 	}
@@ -247,8 +247,8 @@ func distance(a, b string) int {
 	return min(row[len(b)], 3)
 }
 
-// generated tells the names that the compiler made for expressions in rules.
-func generated(name string) bool {
+// Generated tells the names that the compiler made for expressions in rules.
+func Generated(name string) bool {
 	return strings.Contains(name, "_typeattr_") || name == "cil_gen_require"
 }
 
@@ -289,7 +289,7 @@ func (p *Policy) Describe(name string) (Type, error) {
 		return d, nil
 	}
 	for _, set := range t.within {
-		if set != value && !generated(p.name(set)) {
+		if set != value && !Generated(p.name(set)) {
 			d.Attributes = append(d.Attributes, p.name(set))
 		}
 	}

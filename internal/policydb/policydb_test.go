@@ -138,6 +138,12 @@ func TestQuestions(t *testing.T) {
 		if got := p.Alternatives("container_t", []policydb.Question{ask("shadow_t", "file", "read")}); len(got) != 0 {
 			t.Errorf("got %v for what nobody may", got)
 		}
+		if got := p.Unconfined("container_t", []policydb.Question{ask("container_log_t", "file", "read open"), ask("container_log_t", "dir", "search")}); !slices.Equal(got, []string{"spc_t"}) {
+			t.Errorf("got %v, want spc_t, which is not confined", got)
+		}
+		if got := p.Unconfined("container_t", []policydb.Question{ask("shadow_t", "file", "read")}); len(got) != 0 {
+			t.Errorf("got %v for what nobody may", got)
+		}
 	})
 }
 

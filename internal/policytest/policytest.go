@@ -3,6 +3,7 @@ package policytest
 
 import (
 	_ "embed"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +23,23 @@ func Build(t testing.TB, modules map[string]string) string {
 	return File(t, tree)
 }
 
+// BuildBase gives the file of a policy with this base module in place of package flatcartest's, and no containers.cil.
+func BuildBase(t testing.TB, base string) string {
+	t.Helper()
+	tree := flatcartest.New(t, flatcartest.Today)
+	install(t, tree, map[string]string{"base": base})
+	return File(t, tree)
+}
+
 // AddTo installs containers.cil, and more modules, in the store of a tree, which becomes a writable one.
 func AddTo(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
+	t.Helper()
+	all := map[string]string{"containers": containers}
+	maps.Copy(all, modules)
+	install(t, tree, all)
+}
+
+func install(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
 	t.Helper()
 	store := filepath.Join(tree.Dir, "var/lib/selinux")
 	if info, err := os.Lstat(store); err == nil && info.Mode()&os.ModeSymlink != 0 {
@@ -34,11 +50,7 @@ func AddTo(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	all := map[string]string{"containers": containers}
-	for name, text := range modules {
-		all[name] = text
-	}
-	tree.Semodule(tree.Dir, 400, all)
+	tree.Semodule(tree.Dir, 400, modules)
 }
 
 // File gives the file of the policy that a tree would load.
