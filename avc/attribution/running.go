@@ -1,16 +1,24 @@
 package attribution
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 )
 
+// Labelled is a container that runs, with the context that its processes were started with.
+type Labelled struct {
+	avc.Subject
+	Context avc.Context // "" if nobody says
+}
+
 // Running gives the containers that have a process now, in the order of their IDs. What a runtime says of a container that has ended is
-// not asked: a process in the container's cgroup is what runs.
-func (h *Host) Running() []avc.Subject {
-	seen := map[string]avc.Subject{}
+// not asked: a process in the container's cgroup is what runs. What it says of the context of one that runs is believed first: the kernel
+// shows a process whose type the policy has not any more as one without a label.
+func (h *Host) Running() []Labelled {
+	seen := map[string]Labelled{}
 	for _, pid := range h.list("/proc") {
 		if pid[0] < '1' || pid[0] > '9' {
 			continue
@@ -21,19 +29,18 @@ func (h *Host) Running() []avc.Subject {
 		}
 		cgroup := unified(string(content))
 		id, _, _ := ParseCgroup(cgroup)
-		if id == "" {
+		if _, known := seen[id]; id == "" || known {
 			continue
 		}
-		if _, known := seen[id]; !known {
-			seen[id] = h.ofCgroup(cgroup, "")
+		one := Labelled{Subject: h.ofCgroup(cgroup, "")}
+		if c := h.containers[id]; c != nil && c.Label != "" {
+			one.Context = avc.Context(c.Label)
+		} else if label, err := h.root.ReadFile("/proc/" + pid + "/attr/current"); err == nil {
+			one.Context = avc.Context(strings.TrimRight(string(label), "\x00\n"))
 		}
+		seen[id] = one
 	}
-	var all []avc.Subject
-	for _, s := range seen {
-		all = append(all, s)
-	}
-	slices.SortFunc(all, func(a, b avc.Subject) int { return strings.Compare(a.ID, b.ID) })
-	return all
+	return slices.SortedFunc(maps.Values(seen), func(a, b Labelled) int { return strings.Compare(a.ID, b.ID) })
 }
 
 // Names gives every name by which a person may mean a container: its own, its pod's with and without the namespace, and both.

@@ -4,7 +4,9 @@ package collect
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
+	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +25,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/neverallow"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
@@ -316,22 +320,77 @@ func (h *Host) ContainerContexts() (volume, process string) {
 
 // ModulePriorities gives the priorities at which the administrator's module store has a module of this name.
 func (h *Host) ModulePriorities(name string) (priorities []int) {
+	dir, all := h.moduleStore()
+	for _, n := range all {
+		if h.Root.Exists(fmt.Sprintf("%s/%d/%s", dir, n, name)) {
+			priorities = append(priorities, n)
+		}
+	}
+	return priorities
+}
+
+// moduleStore gives the directory of the administrator's modules and its priorities, the lowest first.
+func (h *Host) moduleStore() (dir string, priorities []int) {
 	policyType, err := seconfig.Type(h.Root)
 	if err != nil {
-		return nil
+		return "", nil
 	}
-	dir := "/var/lib/selinux/" + policyType + "/active/modules"
+	dir = "/var/lib/selinux/" + policyType + "/active/modules"
+	for _, name := range h.names(dir) {
+		if n, err := strconv.Atoi(name); err == nil {
+			priorities = append(priorities, n)
+		}
+	}
+	slices.Sort(priorities)
+	return dir, priorities
+}
+
+func (h *Host) names(dir string) (names []string) {
 	entries, err := h.Root.ReadDir(dir)
 	if err != nil {
 		return nil
 	}
 	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && h.Root.Exists(dir+"/"+e.Name()+"/"+name) {
-			priorities = append(priorities, n)
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Neverallow reads the neverallow rules of the modules that the policy of this host was built from, nil if there is no store. Of modules of one name
+// the one with the highest priority counts; one that was disabled does not.
+func (h *Host) Neverallow(p *policydb.Policy) (*neverallow.Rules, error) {
+	dir, priorities := h.moduleStore()
+	if len(priorities) == 0 {
+		return nil, nil
+	}
+	done := map[string]bool{}
+	for _, name := range h.names(dir + "/disabled") {
+		done[name] = true
+	}
+	rules := neverallow.New(p)
+	for _, n := range slices.Backward(priorities) {
+		for _, name := range h.names(fmt.Sprintf("%s/%d", dir, n)) {
+			if done[name] {
+				continue
+			}
+			done[name] = true
+			content, err := h.Root.ReadFile(fmt.Sprintf("%s/%d/%s/cil", dir, n, name))
+			if hostfs.Missing(err) {
+				continue // a package that was not compiled yet
+			}
+			if err != nil {
+				return nil, fmt.Errorf("cannot read the modules of the policy: %w", err)
+			}
+			var text io.Reader = bytes.NewReader(content)
+			if bytes.HasPrefix(content, []byte("BZh")) {
+				text = bzip2.NewReader(text)
+			}
+			if err := rules.Add(text); err != nil {
+				return nil, fmt.Errorf("cannot read the module %s of the policy: %w", printable.Quote(name), err)
+			}
 		}
 	}
-	slices.Sort(priorities)
-	return priorities
+	return rules, nil
 }
 
 // FileContexts gives what the policy's file contexts, the administrator's among them, have for a path and the class of a file, "" if that is

@@ -93,6 +93,9 @@ type Report struct {
 	Others uint64    `json:"-"`
 	// ProcessContext is the default context of containers, "" if it is not known.
 	ProcessContext string `json:"-"`
+
+	expected func(class, name string) string // what the file contexts have for a path, nil if they are not known
+	foreign  bool                            // Policy is not this host's own
 }
 
 // Gather collects, attributes and judges.
@@ -114,6 +117,7 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 	if evidence.Expected, err = h.FileContexts(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.Notes = append(r.Notes, fmt.Sprintf("which labels files should have is not known: %v", err))
 	}
+	r.expected, r.foreign = evidence.Expected, q.Policy != nil
 	if evidence.Policy = q.Policy; q.Policy == nil {
 		evidence.Policy, r.PolicyError = h.Policy(ctx)
 	}
@@ -227,7 +231,7 @@ func (h *Host) Stopped(ctx context.Context, since time.Time, newest int, line fu
 // Running gives every name of each container that runs.
 func (h *Host) Running() (names []string) {
 	for _, s := range attribution.New(h.Root).Running() {
-		names = append(names, attribution.Names(s)...)
+		names = append(names, attribution.Names(s.Subject)...)
 	}
 	return names
 }

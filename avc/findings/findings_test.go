@@ -106,13 +106,42 @@ func TestModule(t *testing.T) {
 	if err != nil || !strings.Contains(m.CIL, "(allow site_t nfs_t (file (read)))") {
 		t.Errorf("chosen: %+v, %v", m, err)
 	}
-	built.Semodule(built.Dir, 400, map[string]string{"site": "(type other_t)(roletype object_r other_t)"})
+	// What the modules of the host forbid ever to allow is left out; of another host's policy that is not known.
+	built.Semodule(built.Dir, 400, map[string]string{"site": "(type other_t)(roletype object_r other_t)(neverallow container_domain nfs_t (file (read)))"})
+	named := findings.ModuleQuery{Name: "web", Named: []string{r.Findings[0].ID}, Priority: 500}
+	if m, err := h.Module(r, named); !errors.Is(err, propose.ErrNothing) || len(m.LeftOut) != 1 || !strings.Contains(m.LeftOut[0].Reason, "(neverallow container_domain nfs_t (file (read)))") {
+		t.Errorf("a neverallow rule: %+v, %v", m, err)
+	}
+	foreign, err := h.Gather(t.Context(), findings.Query{Policy: r.Policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Module(foreign, named); err != nil {
+		t.Errorf("another host's policy: %v", err)
+	}
 	if _, err := h.Module(r, findings.ModuleQuery{Name: "site", Priority: 500}); err == nil || !strings.Contains(err.Error(), "another module of that name (priority 400)") {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	r.ProcessContext = ""
 	if _, err := h.Module(r, findings.ModuleQuery{Name: "free", Priority: 500}); err == nil || !strings.Contains(err.Error(), "cannot tell the domain of containers") {
 		t.Errorf("no lxc_contexts: %v", err)
+	}
+}
+
+// What the next boot runs has the type that the file contexts give it, or the usual one.
+func TestNextBoot(t *testing.T) {
+	for contexts, want := range map[string]string{"": "var_lib_t", "/var/lib/extensions(/.*)?\tsystem_u:object_r:tmpfs_t:s0\n": "tmpfs_t"} {
+		built, h := tree(t)
+		built.Write("etc/selinux/mcs/contexts/files/file_contexts", contexts)
+		built.Write("var/log/audit/audit.log", strings.NewReplacer("{ read }", "{ write }", "nfs_t", "tmpfs_t").Replace(record))
+		r, err := h.Gather(t.Context(), findings.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := h.Module(r, findings.ModuleQuery{Name: "web", Named: []string{r.Findings[0].ID}, Priority: 500, State: "/var/lib/selinux-provision"})
+		if held := m != nil && len(m.HeldBack) == 1 && m.HeldBack[0].Danger == "next-boot"; held != (want == "tmpfs_t") || held == (err == nil) {
+			t.Errorf("%q: %+v, %v", contexts, m, err)
+		}
 	}
 }
 

@@ -25,13 +25,9 @@ func dangers() []danger {
 				c == "netlink_audit_socket" && slices.Contains([]string{"nlmsg_write", "nlmsg_readpriv", "nlmsg_tty_audit"}, p)
 		}},
 		{"host-programs", "changing what the host runs: its programs, libraries, units, modules and settings", func(t, c, p string) bool {
-			if !slices.Contains([]string{"file", "dir", "lnk_file"}, c) ||
-				!slices.Contains([]string{"write", "append", "create", "unlink", "link", "rename", "setattr", "add_name", "remove_name", "reparent", "rmdir"}, p) {
-				return false
-			}
-			return slices.Contains([]string{"bin_t", "boot_t", "cron_spool_t", "etc_t", "kernel_modules_t", "ld_so_cache_t", "ld_so_t", "lib_t", "modules_conf_t", "modules_dep_t",
+			return changes(c, p) && (slices.Contains([]string{"bin_t", "boot_t", "cron_spool_t", "etc_t", "kernel_modules_t", "ld_so_cache_t", "ld_so_t", "lib_t", "modules_conf_t", "modules_dep_t",
 				"modules_object_t", "passwd_file_t", "root_t", "shell_exec_t", "src_t", "system_cron_spool_t", "system_map_t", "user_cron_spool_t", "usr_t"}, t) ||
-				strings.HasSuffix(t, "_exec_t") || strings.HasSuffix(t, "_unit_t") || strings.HasSuffix(t, "_unit_file_t")
+				strings.HasSuffix(t, "_exec_t") || strings.HasSuffix(t, "_unit_t") || strings.HasSuffix(t, "_unit_file_t"))
 		}},
 		{"raw-devices", "disks and memory, past every file's permission", func(t, c, p string) bool {
 			if c != "blk_file" && c != "chr_file" || slices.Contains([]string{"getattr", "setattr"}, p) {
@@ -80,9 +76,18 @@ func dangers() []danger {
 	}
 }
 
+// nextBoot is the name of the danger in writing where the next boot takes from what it runs.
+const nextBoot = "next-boot"
+
+// changes tells whether a permission on a file, a directory or a link changes what is there.
+func changes(class, permission string) bool {
+	return slices.Contains([]string{"file", "dir", "lnk_file"}, class) &&
+		slices.Contains([]string{"write", "append", "create", "unlink", "link", "rename", "setattr", "add_name", "remove_name", "reparent", "rmdir"}, permission)
+}
+
 // DangerNames are the names by which dangerous things can be asked for, beside "all".
 func DangerNames() []string {
-	names := append([]string{"bpf", "io_uring", "perf_event"}, dangerousCapabilities()...)
+	names := append([]string{"bpf", "io_uring", "perf_event", nextBoot}, dangerousCapabilities()...)
 	for _, d := range dangers() {
 		names = append(names, d.name)
 	}
@@ -109,7 +114,7 @@ func dangerousCapabilities() []string {
 
 // dangerOf gives the name and the reason of the danger in one permission, "" if there is none. self says that the target is the domain
 // itself.
-func dangerOf(target, class, permission string, self bool) (name, reason string) {
+func (req *Request) dangerOf(target, class, permission string, self bool) (name, reason string) {
 	if strings.HasPrefix(class, "capability") || strings.HasPrefix(class, "cap") && strings.HasSuffix(class, "_userns") {
 		// In a user namespace of its own a capability reaches only that.
 		if !strings.HasSuffix(class, "_userns") && slices.Contains(dangerousCapabilities(), permission) {
@@ -119,6 +124,9 @@ func dangerOf(target, class, permission string, self bool) (name, reason string)
 	}
 	if class == "bpf" || class == "perf_event" || class == "io_uring" && permission == "override_creds" {
 		return class, "the kernel's " + class
+	}
+	if changes(class, permission) && slices.Contains(req.NextBoot, target) {
+		return nextBoot, "what the next boot runs as root has this type too, such as /var/lib/extensions and the state of this program"
 	}
 	for _, d := range dangers() {
 		if self && (d.name == "other-processes" || d.name == "runtime") {

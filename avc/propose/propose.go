@@ -34,6 +34,13 @@ type Request struct {
 	Named []string
 	// Dangerous are the names of dangers that are allowed; "all" is every one.
 	Dangerous []string
+	// SeenOnly leaves out what was not seen, although the access that was denied goes on with it.
+	SeenOnly bool
+	// NextBoot are the types of what the next boot takes as its own and runs: extensions of the system, and the state of this program.
+	NextBoot []string
+	// Forbidden gives the rule of the policy that forbids ever to allow a type something, "" if there is none; nil where such rules are not known.
+	// like is the type that the first one has all attributes of, "" for a type that is in the policy.
+	Forbidden func(source, like, target, class, permission string) string
 }
 
 // Rule is a rule of the module, with the findings that it comes from.
@@ -41,9 +48,11 @@ type Rule struct {
 	Target      string   `json:"target"` // "self" for the domain itself
 	Class       string   `json:"class"`
 	Permissions []string `json:"permissions"`
-	Findings    []string `json:"findings"`
-	Ioctl       []uint16 `json:"ioctl,omitempty"` // commands, where the policy limits the domain to some
-	from        []source
+	// Unseen are the permissions beside these that were not denied yet, because the access was stopped before it needed them.
+	Unseen   []string `json:"unseen,omitempty"`
+	Findings []string `json:"findings"`
+	Ioctl    []uint16 `json:"ioctl,omitempty"` // commands, where the policy limits the domain to some
+	from     []source
 }
 
 type source struct {
@@ -113,6 +122,9 @@ func Write(p *policydb.Policy, req Request, findings []*judge.Finding) (*Module,
 	}
 	chosen := m.choose(p, req, findings)
 	m.rules(p, req, chosen)
+	if !req.SeenOnly {
+		m.complete(p, req, chosen)
+	}
 	var kept []policydb.Rule
 	var like policydb.Likeness
 	if req.Existing == "" {
@@ -130,7 +142,7 @@ func Write(p *policydb.Policy, req Request, findings []*judge.Finding) (*Module,
 	if len(m.Rules) == 0 && len(kept) == 0 {
 		return m, ErrNothing
 	}
-	m.CIL = m.write(req, like, kept)
+	m.CIL = m.write(p, req, like, kept)
 	return m, nil
 }
 
@@ -181,8 +193,11 @@ func (m *Module) rules(p *policydb.Policy, req Request, chosen []*judge.Finding)
 		}
 		var fine []string
 		for _, permission := range f.PermissionList() {
-			name, reason := dangerOf(f.Target, f.Class, permission, self)
-			if name != "" && !slices.Contains(req.Dangerous, name) && !slices.Contains(req.Dangerous, "all") {
+			if rule := m.forbidden(req, f.Target, f.Class, permission); rule != "" {
+				m.LeftOut = append(m.LeftOut, LeftOut{f.ID, fmt.Sprintf("the policy forbids %s on %s, class %s, to a domain like this, and does not build with such a rule: %s", permission, f.Target, f.Class, rule)})
+				continue
+			}
+			if name, reason := req.held(f.Target, f.Class, permission, self); name != "" {
 				m.HeldBack = append(m.HeldBack, HeldBack{name, reason, f.ID, f.Target, f.Class, permission})
 				continue
 			}
@@ -212,11 +227,38 @@ func (m *Module) rules(p *policydb.Policy, req Request, chosen []*judge.Finding)
 			}
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(byKey), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.target, b.target), cmp.Compare(a.class, b.class))
-	}) {
-		m.Rules = append(m.Rules, *byKey[k])
+	for _, r := range byKey {
+		m.Rules = append(m.Rules, *r)
 	}
+	slices.SortFunc(m.Rules, compareRules)
+}
+
+// held gives the danger for which a permission is held back, "" if there is none or it was named.
+func (req *Request) held(target, class, permission string, self bool) (name, reason string) {
+	name, reason = req.dangerOf(target, class, permission, self)
+	if slices.Contains(req.Dangerous, name) || slices.Contains(req.Dangerous, "all") {
+		return "", ""
+	}
+	return name, reason
+}
+
+func compareRules(a, b Rule) int {
+	return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class))
+}
+
+// forbidden gives the rule of the policy for which the domain can never be allowed this, "" if there is none.
+func (m *Module) forbidden(req Request, target, class, permission string) string {
+	if req.Forbidden == nil {
+		return ""
+	}
+	like := req.Base
+	if req.Existing != "" {
+		like = ""
+	}
+	if target == req.Base {
+		target = m.Domain
+	}
+	return req.Forbidden(m.Domain, like, target, class, permission)
 }
 
 // keep gives the rules that the module in the policy has beyond those of the base, and that no new rule repeats.
@@ -229,7 +271,7 @@ func (m *Module) keep(own, base []policydb.Rule) (kept []policydb.Rule) {
 			return slices.ContainsFunc(base, func(b policydb.Rule) bool {
 				return b.Statement == "allow" && b.Condition == "" && b.Source == r.Source && b.Target == r.Target && b.Class == r.Class && slices.Contains(b.Permissions, permission)
 			}) || slices.ContainsFunc(m.Rules, func(n Rule) bool {
-				return n.Target == r.Target && n.Class == r.Class && slices.Contains(n.Permissions, permission)
+				return n.Target == r.Target && n.Class == r.Class && (slices.Contains(n.Permissions, permission) || slices.Contains(n.Unseen, permission))
 			})
 		})
 		if len(r.Permissions) > 0 {
@@ -239,7 +281,7 @@ func (m *Module) keep(own, base []policydb.Rule) (kept []policydb.Rule) {
 	return kept
 }
 
-func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule) string {
+func (m *Module) write(p *policydb.Policy, req Request, like policydb.Likeness, kept []policydb.Rule) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	if req.Existing != "" {
@@ -251,7 +293,8 @@ func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule
 		for _, text := range m.Use() {
 			line("; %s", text)
 		}
-		m.writeLikeness(line, req.Base, like)
+		m.writeLikeness(line, req, like)
+		m.writeNoNewPrivs(line, p, req.Base, like)
 	}
 	line("")
 	line("; What was denied.")
@@ -259,7 +302,13 @@ func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule
 		for _, s := range r.from {
 			line("; %s", provenance(s))
 		}
-		line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Permissions, " "))
+		if len(r.Permissions) > 0 {
+			line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Permissions, " "))
+		}
+		if len(r.Unseen) > 0 {
+			line("; Not seen yet: what was denied goes on with it (%s). --seen-only leaves it out.", strings.Join(r.Findings, " "))
+			line("(allow %s %s (%s (%s)))", m.Domain, r.Target, r.Class, strings.Join(r.Unseen, " "))
+		}
 		if len(r.Ioctl) > 0 {
 			limited := policydb.Rule{Statement: "allowx", Source: m.Domain, Target: r.Target, Class: r.Class}
 			for _, command := range r.Ioctl {
@@ -287,7 +336,8 @@ func (m *Module) write(req Request, like policydb.Likeness, kept []policydb.Rule
 
 // writeLikeness makes the domain one like the base. What the next release of the OS may do without is optional: without that attribute
 // or rule the domain is still there, and the container starts.
-func (m *Module) writeLikeness(line func(string, ...any), base string, like policydb.Likeness) {
+func (m *Module) writeLikeness(line func(string, ...any), req Request, like policydb.Likeness) {
+	base := req.Base
 	line("")
 	line("(type %s)", m.Domain)
 	for _, role := range like.Roles {
@@ -305,6 +355,9 @@ func (m *Module) writeLikeness(line func(string, ...any), base string, like poli
 	}
 	others := map[string][]policydb.Rule{}
 	for _, r := range like.Rules {
+		if r = m.permitted(line, req, r); r.Statement == "allow" && len(r.Permissions) == 0 {
+			continue
+		}
 		other := r.Target
 		if r.Source != policydb.Self {
 			other = r.Source
@@ -321,6 +374,47 @@ func (m *Module) writeLikeness(line func(string, ...any), base string, like poli
 			line("  %s", conditional(r, m.Domain))
 		}
 		line(")")
+	}
+}
+
+// permitted takes from a rule of the base what the policy forbids to every domain but the base itself, and says so.
+func (m *Module) permitted(line func(string, ...any), req Request, r policydb.Rule) policydb.Rule {
+	if r.Statement != "allow" || r.Source != policydb.Self || req.Forbidden == nil {
+		return r
+	}
+	target := r.Target
+	if target == policydb.Self {
+		target = m.Domain
+	}
+	r.Permissions = slices.DeleteFunc(slices.Clone(r.Permissions), func(permission string) bool {
+		rule := m.forbidden(req, target, r.Class, permission)
+		if rule != "" {
+			line("; Left out: %s", printable.Text(fmt.Sprintf("%s on %s, class %s, which the policy forbids to every other domain: %s", permission, r.Target, r.Class, rule)))
+		}
+		return rule != ""
+	})
+	return r
+}
+
+// writeNoNewPrivs lets those who may start the base start the domain with no_new_privs too, as a container with allowPrivilegeEscalation: false and
+// the sandbox of each pod are started. Without the rule the kernel takes the other domain for a gain of rights, and does not let it begin.
+func (m *Module) writeNoNewPrivs(line func(string, ...any), p *policydb.Policy, base string, like policydb.Likeness) {
+	const class, permission = "process2", "nnp_transition"
+	if _, err := p.Resolve(policydb.Question{Target: base, Class: class, Permissions: []string{permission}}); err != nil {
+		return
+	}
+	starters := slices.DeleteFunc(p.EnteredBy(base), func(starter string) bool {
+		return slices.ContainsFunc(like.Rules, func(r policydb.Rule) bool {
+			return r.Statement == "allow" && r.Source == starter && r.Class == class && r.Condition == "" && slices.Contains(r.Permissions, permission)
+		})
+	})
+	if len(starters) == 0 {
+		return
+	}
+	line("")
+	line("; Who may start %s may start it with no_new_privs.", base)
+	for _, starter := range starters {
+		line("(optional %s_started_by_%s (allow %s %s (%s (%s))))", m.Name, starter, starter, m.Domain, class, permission)
 	}
 }
 

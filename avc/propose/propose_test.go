@@ -34,7 +34,7 @@ func open(t *testing.T, modules map[string]string) *policydb.Policy {
 // finding is one of container_t that needs a rule.
 func finding(id, target, class, permissions string, changes ...func(*judge.Finding)) *judge.Finding {
 	f := &judge.Finding{ID: id, PathCount: 1, Paths: []judge.Seen{{Path: "/x/" + id}}, Fix: judge.Fix{Kind: judge.Rule}}
-	f.Domain, f.Target, f.Class, f.Count = "container_t", target, class, 3
+	f.Domain, f.Target, f.Class, f.Count, f.Permissive = "container_t", target, class, 3, 3
 	f.Permissions = map[string]uint64{}
 	for _, p := range strings.Fields(permissions) {
 		f.Permissions[p] = 3
@@ -291,6 +291,153 @@ func TestCheckName(t *testing.T) {
 		if _, err := propose.CheckName(name); err == nil {
 			t.Errorf("%q is taken for a name", name)
 		}
+	}
+}
+
+func enforced(f *judge.Finding) { f.Enforced, f.Permissive = f.Count, 0 }
+
+// An access that was stopped is proposed whole, marked as not seen; on request it is not, and what is dangerous or forbidden never is.
+func TestRounds(t *testing.T) {
+	p := open(t, map[string]string{"rounds": "(allow container_t sysctl_t (file (getattr)))"})
+	for _, c := range []struct {
+		name, target, class, permissions string
+		change                           func(*judge.Finding)
+		request                          func(*propose.Request)
+		want                             string
+	}{
+		{"reading a file", "container_log_t", "file", "read", enforced, nil, "file [read] + [getattr open]"},
+		{"listing a directory", "container_log_t", "dir", "read", enforced, nil, "dir [read] + [getattr open search], file [] + [getattr open read], lnk_file [] + [read]"},
+		{"passing through", "container_log_t", "dir", "search", enforced, nil, "dir [search] + [getattr]"},
+		{"making a file", "container_log_t", "dir", "write", enforced, nil, "dir [write] + [add_name getattr search], file [] + [create getattr open write]"},
+		{"a link", "container_log_t", "lnk_file", "read", enforced, nil, "lnk_file [read]"},
+		{"what the base has already", "sysctl_t", "file", "read", enforced, nil, "file [read] + [open]"},
+		{"seen only", "container_log_t", "file", "read", enforced, func(r *propose.Request) { r.SeenOnly = true }, "file [read]"},
+		{"permissive: all of it was seen", "container_log_t", "file", "read", func(*judge.Finding) {}, nil, "file [read]"},
+		{"in part permissive", "container_log_t", "file", "read", func(f *judge.Finding) { f.Permissive, f.Enforced = 2, 1 }, nil, "file [read] + [getattr open]"},
+		{"no file", "container_t", "capability", "net_bind_service", enforced, nil, "capability [net_bind_service]"},
+		{"dangerous things follow", "shadow_t", "dir", "open search read", enforced, func(r *propose.Request) { r.Dangerous = []string{"keys"} }, "dir [search] + [getattr]"},
+		{"dangerous things follow that were named", "shadow_t", "dir", "read", enforced, func(r *propose.Request) { r.Dangerous = []string{"shadow"} }, "dir [read] + [getattr open search], file [] + [getattr open read], lnk_file [] + [read]"},
+		{"forbidden things follow", "container_log_t", "dir", "read", enforced, func(r *propose.Request) {
+			r.Forbidden = func(source, like, target, class, permission string) string {
+				if class == "file" || permission == "search" {
+					return "(neverallow " + source + " " + like + ")"
+				}
+				return ""
+			}
+		}, "dir [read] + [getattr open], lnk_file [] + [read]"},
+	} {
+		f := finding("aaaaaa", c.target, c.class, c.permissions, c.change)
+		r := request()
+		if c.request != nil {
+			c.request(&r)
+		}
+		m, err := propose.Write(p, r, []*judge.Finding{f})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		var rules []string
+		for _, rule := range m.Rules {
+			said := fmt.Sprint(rule.Class, " ", rule.Permissions)
+			if len(rule.Unseen) > 0 {
+				said += fmt.Sprint(" + ", rule.Unseen)
+			}
+			rules = append(rules, said)
+		}
+		if got := strings.Join(rules, ", "); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if unseen := strings.Contains(m.CIL, "Not seen yet"); unseen != strings.Contains(c.want, "+") || unseen != (len(m.Unseen()) > 0) {
+			t.Errorf("%s: it says %q\n%s", c.name, m.Unseen(), m.CIL)
+		}
+		if c.name == "listing a directory" {
+			open(t, map[string]string{"kube_logreader": m.CIL})
+		}
+	}
+}
+
+// What the policy forbids ever to allow is not proposed, even if it was named and its danger is allowed; neither is what the base alone may.
+func TestForbidden(t *testing.T) {
+	p := open(t, nil)
+	var asked []string
+	r := request(func(r *propose.Request) {
+		r.Dangerous, r.Named = []string{"all"}, []string{"aaaaaa"}
+		r.Forbidden = func(source, like, target, class, permission string) string {
+			asked = append(asked, source+" "+like)
+			if target == "shadow_t" && permission == "read" || target == "tmpfs_t" && class == "file" {
+				return "(neverallow domain " + target + ")"
+			}
+			return ""
+		}
+	})
+	findings := []*judge.Finding{finding("aaaaaa", "shadow_t", "file", "read getattr"), finding("bbbbbb", "container_log_t", "file", "read")}
+	m, err := propose.Write(p, r, findings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(m.CIL, "(allow kube_logreader_t shadow_t (file (getattr)))") || strings.Contains(m.CIL, "tmpfs_t (file (read))") ||
+		!strings.Contains(m.CIL, "; Left out: read on tmpfs_t, class file, which the policy forbids to every other domain: (neverallow domain tmpfs_t)") {
+		t.Error(m.CIL)
+	}
+	if len(m.LeftOut) != 1 || m.LeftOut[0].Finding != "aaaaaa" || !strings.Contains(m.LeftOut[0].Reason, "does not build with such a rule: (neverallow domain shadow_t)") {
+		t.Errorf("left out: %+v", m.LeftOut)
+	}
+	if asked[0] != "kube_logreader_t container_t" {
+		t.Errorf("asked for %s", asked[0])
+	}
+	r.Existing = "container_t"
+	asked = nil
+	if _, err := propose.Write(p, r, findings); err != nil || asked[0] != "container_t " {
+		t.Errorf("an existing domain: asked for %q, %v", asked, err)
+	}
+	open(t, map[string]string{"kube_logreader": m.CIL})
+}
+
+// Who may start the base may start the domain with no_new_privs, where the policy has a word for that.
+func TestNoNewPrivs(t *testing.T) {
+	const rule = "(optional kube_logreader_started_by_kernel_t (allow kernel_t kube_logreader_t (process2 (nnp_transition))))\n"
+	process2 := "(class process2 (nnp_transition nosuid_transition)) (classorder (unordered process2))"
+	for _, c := range []struct {
+		name, module string
+		want, copied bool
+	}{
+		{"an old policy", "(type spare_t)", false, false},
+		{"a policy with the class", process2, true, false},
+		{"a policy that lets the base do it", process2 + "(allow kernel_t container_t (process2 (nnp_transition)))", false, true},
+	} {
+		m, err := propose.Write(open(t, map[string]string{"process2": c.module}), request(), []*judge.Finding{finding("aaaaaa", "container_log_t", "file", "read")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(m.CIL, rule) != c.want || strings.Contains(m.CIL, "  (allow kernel_t kube_logreader_t (process2 (nnp_transition)))") != c.copied {
+			t.Errorf("%s:\n%s", c.name, m.CIL)
+		}
+		with := open(t, map[string]string{"process2": c.module, "kube_logreader": m.CIL})
+		q := policydb.Question{Domain: "kernel_t", Target: "kube_logreader_t", Class: "process2", Permissions: []string{"nnp_transition"}}
+		if with.Allowed(q) != (c.want || c.copied) {
+			t.Errorf("%s: allowed %v", c.name, with.Allowed(q))
+		}
+	}
+}
+
+// Writing where the next boot takes from what it runs is a danger, whatever the policy calls the type; reading it is none.
+func TestNextBoot(t *testing.T) {
+	p := open(t, nil)
+	at := func(r *propose.Request) { r.NextBoot = []string{"tmpfs_t"} }
+	for ask, want := range map[string]string{"file write": "next-boot", "dir add_name": "next-boot", "file execute": "", "dir read": ""} {
+		class, permission, _ := strings.Cut(ask, " ")
+		m, err := propose.Write(p, request(at), []*judge.Finding{finding("aaaaaa", "tmpfs_t", class, permission)})
+		got := ""
+		if m != nil && len(m.HeldBack) > 0 {
+			got = m.HeldBack[0].Danger
+		}
+		if got != want || (err == nil) != (want == "") {
+			t.Errorf("%s: held back as %q, want %q (%v)", ask, got, want, err)
+		}
+	}
+	m, err := propose.Write(p, request(at, func(r *propose.Request) { r.Dangerous = []string{"next-boot"} }), []*judge.Finding{finding("aaaaaa", "tmpfs_t", "file", "write")})
+	if err != nil || !strings.Contains(m.CIL, "(allow kube_logreader_t tmpfs_t (file (write)))") {
+		t.Errorf("%v\n%+v", err, m)
 	}
 }
 

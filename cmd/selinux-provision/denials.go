@@ -50,6 +50,7 @@ type denialOptions struct {
 	only                    []string
 	module, domain, output  string
 	dangerous               []string
+	seenOnly                bool
 	may, on, beyond, types  string
 	sinceTime               time.Time
 }
@@ -74,6 +75,7 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringVar(&o.domain, "domain", "", "with --module: add to this existing `domain`; every process in it gets the rules")
 	flags.StringVar(&o.output, "output", "", "with --module: write the text to this `file` or into this directory, which is made if need be")
 	flags.StringSliceVar(&o.dangerous, "allow-dangerous", nil, "with --module: put these `dangers` in, as the list of what is held back names them")
+	flags.BoolVar(&o.seenOnly, "seen-only", false, "with --module: leave out what was not seen, although an access that was stopped goes on with it")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(time.Now()); err != nil {
 			return usageError{err}
@@ -115,8 +117,8 @@ func (o *denialOptions) check(now time.Time) (err error) {
 		if o.output != "" && filepath.Ext(o.output) == ".pp" {
 			return fmt.Errorf("cannot write a text in CIL to %s: call it %s.cil", printable.Quote(o.output), o.module)
 		}
-	} else if o.domain != "" || len(o.dangerous) > 0 || o.output != "" {
-		return errors.New("cannot use --domain, --output or --allow-dangerous without --module: they say what the module holds and where it goes")
+	} else if o.domain != "" || len(o.dangerous) > 0 || o.output != "" || o.seenOnly {
+		return errors.New("cannot use --domain, --output, --allow-dangerous or --seen-only without --module: they say what the module holds and where it goes")
 	}
 	if o.since != "" {
 		if o.sinceTime, err = findings.Since(o.since, now); err != nil {
@@ -407,7 +409,8 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 		return fmt.Errorf("cannot make a module: %w", r.PolicyError)
 	}
 	m, err := h.Findings().Module(r, findings.ModuleQuery{
-		Name: o.module, Existing: o.domain, Source: o.source, Named: o.only, Dangerous: o.dangerous, Priority: stages.ModulePriority,
+		Name: o.module, Existing: o.domain, Source: o.source, Named: o.only, Dangerous: o.dangerous, SeenOnly: o.seenOnly,
+		Priority: stages.ModulePriority, State: stages.StateDir,
 	})
 	if errors.Is(err, propose.ErrNothing) {
 		return nothingToAllow(m, r)
@@ -468,6 +471,9 @@ func (a *app) explain(m *propose.Module, r *findings.Report, o *denialOptions) {
 	}
 	if who := subjects(r.Findings, m); len(who) > 1 {
 		say("! It is made from denials of %s. One of them alone: --container NAME", strings.Join(who, ", "))
+	}
+	if unseen := m.Unseen(); len(unseen) > 0 {
+		say("Not seen, but what was stopped goes on with it: %s. To leave it out: --seen-only", printable.Text(strings.Join(unseen, "; ")))
 	}
 	for _, h := range m.HeldBack {
 		say("! held back, as it is dangerous: %s on %s, class %s (%s). To put it in: --allow-dangerous %s", printable.Text(h.Permission), printable.Text(h.Target), printable.Text(h.Class), h.Reason, h.Danger)
