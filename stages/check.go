@@ -23,6 +23,8 @@ type ImageCheck struct {
 	Tools string `json:"tools"`
 	// LeftOut is what does not build with that vendor policy.
 	LeftOut []policystore.Quarantined `json:"left_out"`
+	// Unstartable names containers that ran when it was checked, and the type of theirs that is left out: there they could not be started.
+	Unstartable []string `json:"unstartable,omitempty"`
 	// Error says why nothing could be built at all.
 	Error string `json:"error,omitempty"`
 }
@@ -132,6 +134,7 @@ func (h *Host) rehearse(ctx context.Context, usr, scratch string) (*ImageCheck, 
 			q.Reason = strings.ReplaceAll(q.Reason, scratch, "")
 			check.LeftOut = append(check.LeftOut, q)
 		}
+		check.Unstartable = h.lostIn(ctx, there)
 	}
 	return check, nil
 }
@@ -168,6 +171,10 @@ func (c *ImageCheck) problems() []Problem {
 	for _, q := range c.LeftOut {
 		problems = append(problems, Problem{"the checked OS image does not build with " + q.String(),
 			"on that image it will be left out; correct it, then run: selinux-provision check --usr " + OtherUsr})
+	}
+	for _, line := range c.Unstartable {
+		problems = append(problems, Problem{"with the checked OS image nobody could start " + line + ": its policy does not have the type, and the container runtime says \"" + KeyCreate + "\"",
+			"correct the module that declares the type, or start the container without it, then run: selinux-provision check --usr " + OtherUsr})
 	}
 	return problems
 }

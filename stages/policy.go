@@ -102,12 +102,20 @@ func declaredPolicy(r *run) policystore.Declared {
 }
 
 // checkPolicy lists what had to be left out.
-func checkPolicy(_ context.Context, r *run) ([]Problem, error) {
+func checkPolicy(ctx context.Context, r *run) ([]Problem, error) {
 	out, err := r.compiler().LeftOut(r.state.Store.Type, &r.state.Store, declaredPolicy(r))
 	if err != nil {
 		return nil, err
 	}
 	var problems []Problem
+	if len(out) > 0 {
+		for _, line := range r.lostIn(ctx, r.Host) {
+			problems = append(problems, Problem{
+				Problem: line + " runs and cannot be started again: the policy does not have the type, and the container runtime says \"" + KeyCreate + "\"",
+				Remedy:  "correct the module that declares the type, then run: selinux-provision apply",
+			})
+		}
+	}
 	for _, q := range out {
 		problems = append(problems, Problem{
 			Problem: q.String(),

@@ -29,6 +29,12 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 		}
 	}
 	result := Result{Stage: "revert", Outcome: Unchanged}
+	if policyType, err := policystore.VendorType(h.Root); err == nil {
+		result.Notes = h.lostByRevert(policyType)
+	}
+	for _, note := range result.Notes {
+		h.report(func(r Reporter) { r.Notice("revert", note) })
+	}
 	steps, err := h.planRevert()
 	switch {
 	case errors.Is(err, policystore.ErrNoVendor):

@@ -84,6 +84,8 @@ type Host struct {
 // Reporter is told what happens while it happens. Its methods are called from one goroutine.
 type Reporter interface {
 	Waiting(holder string)
+	// Notice is called before anything is done, with what the operator must know about it.
+	Notice(stage, text string)
 	Started(stage string, step plan.Step)
 	Finished(stage string, done plan.Done)
 	Result(Result)
@@ -106,6 +108,7 @@ type Result struct {
 	Planned  plan.Plan   `json:"planned,omitempty"`  // of a dry run
 	Done     []plan.Done `json:"done,omitempty"`     // what was changed, in order
 	Problems []Problem   `json:"problems,omitempty"` // what is not as declared although the stage has run
+	Notes    []string    `json:"notes,omitempty"`    // what to know about it before it is done
 	Error    string      `json:"error,omitempty"`    // why it failed
 
 	Err error `json:"-"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
@@ -35,9 +36,11 @@ type Status struct {
 	// Unconfined are the containers that run and that the policy does not confine. Only one that readiness.containers names is a problem.
 	Unconfined []Unconfined `json:"unconfined"`
 	// Denials counts the accesses that were denied since the boot; nil where there is no log to count in. They are no problem by themselves.
-	Denials    *DenialCount `json:"denials,omitempty"`
-	Problems   []Problem    `json:"problems"`    // everything that is wrong
-	AsDeclared bool         `json:"as_declared"` // there are no problems
+	Denials *DenialCount `json:"denials,omitempty"`
+	// Behind are domains that lack what the containers' domain got by an update. They are as declared, and may be denied something new.
+	Behind     []findings.Behind `json:"behind,omitempty"`
+	Problems   []Problem         `json:"problems"`    // everything that is wrong
+	AsDeclared bool              `json:"as_declared"` // there are no problems
 }
 
 // DenialCount counts denials since the boot.
@@ -176,6 +179,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	}
 	h.unitStatus(ctx, s)
 	h.lifeStatus(ctx, s, declared)
+	s.Behind = h.behind(ctx, declared)
 	s.AsDeclared = len(s.Problems) == 0
 	return s, nil
 }

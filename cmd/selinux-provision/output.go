@@ -140,6 +140,10 @@ func (t textReporter) Waiting(holder string) {
 	fmt.Fprintf(t.err, "selinux-provision: waiting for %s\n", holder)
 }
 
+func (t textReporter) Notice(stage, text string) {
+	fmt.Fprintf(t.err, "%s: ! %s\n", stage, printable.Text(text))
+}
+
 func (t textReporter) Started(stage string, s plan.Step) {
 	if s.Action == "rebuild" || t.verbose {
 		fmt.Fprintf(t.out, "%s: %s %s, because %s ...\n", stage, s.Action, s.Target, printable.Text(s.Reason))
@@ -203,6 +207,10 @@ type journalReporter struct{ log *slog.Logger }
 
 func (j journalReporter) Waiting(holder string) {
 	j.log.Info("waiting for "+holder, "message_id", messages.Waiting.ID(), "holder", holder)
+}
+
+func (j journalReporter) Notice(stage, text string) {
+	j.log.Warn(stage+": "+text, "stage", stage)
 }
 
 func (j journalReporter) Started(stage string, s plan.Step) {

@@ -161,9 +161,13 @@ func storeRows(s *stages.Status) (rows []row) {
 		}
 		rows = append(rows, policy)
 	}
+	for _, b := range s.Behind {
+		rows = append(rows, row{"policy", "behind", "", fmt.Sprintf("%s has not what %s got since: %s; to give it that: selinux-provision denials --module %s > FILE, into the place of the module, then apply",
+			b.Domain, b.Base, printable.Text(strings.Join(b.Lacks, ", ")), b.Module)})
+	}
 	if next := s.NextImage; next != nil {
 		r := row{"next OS", "builds", good, "everything declared, with the policy " + short(next.Vendor)}
-		if next.Error != "" || len(next.LeftOut) > 0 {
+		if next.Error != "" || len(next.LeftOut)+len(next.Unstartable) > 0 {
 			r = row{"next OS", "NOT all", bad, "builds with the policy " + short(next.Vendor) + "; selinux-provision check --usr other says what does not"}
 		}
 		rows = append(rows, r)
