@@ -36,7 +36,9 @@ func (p *Policy) Unconfined(base string, questions []Question) (names []string) 
 		return n
 	}
 	found := p.instead(base, questions, true)
-	slices.SortFunc(found, func(a, b Alternative) int { return cmp.Or(cmp.Compare(common(b), common(a)), cmp.Compare(a.Domain, b.Domain)) })
+	slices.SortFunc(found, func(a, b Alternative) int {
+		return cmp.Or(cmp.Compare(common(b), common(a)), cmp.Compare(a.Domain, b.Domain))
+	})
 	for _, a := range found {
 		names = append(names, a.Domain)
 	}
