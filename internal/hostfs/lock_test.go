@@ -63,7 +63,7 @@ func TestLockEndsForWhoeverWasForked(t *testing.T) {
 				must(t, err)
 				copied, err = unix.Dup(n)
 				must(t, err)
-				defer unix.Close(copied)
+				t.Cleanup(func() { unix.Close(copied) })
 			}
 		}
 		release()
