@@ -1,11 +1,11 @@
 package vmtests
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // Kernel is a Debian release whose kernel a suite boots with in place of its own. The programs of the machine stay the suite's.
@@ -18,11 +18,17 @@ const (
 	Bullseye  Kernel = "bullseye" // 5.10: older than that of any release of Flatcar's that lives
 )
 
-// kernelImage is a kernel with its initrd and a disk with its modules, which the initrd mounts over those of /usr.
-type kernelImage struct{ dir, Kernel, Initrd, Modules string }
+// KernelImage is a kernel with its initrd and a disk with its modules, which the initrd mounts over those of /usr.
+type KernelImage struct {
+	Kernel  string // uncompressed
+	Initrd  string
+	Modules string // raw, ext4, label MODULES
+
+	dir string // in the cache
+}
 
 // BuildKernel returns the image of another kernel for a suite, from the cache if its inputs are unchanged.
-func BuildKernel(ctx context.Context, suite Suite, kernel Kernel, progress func(string)) (*kernelImage, error) {
+func BuildKernel(ctx context.Context, suite Suite, kernel Kernel, progress func(string)) (*KernelImage, error) {
 	b := &builder{ctx: ctx, suite: suite, progress: progress}
 	files, err := treeDigest(lookalikeFiles)
 	if err != nil {
@@ -45,7 +51,7 @@ func BuildKernel(ctx context.Context, suite Suite, kernel Kernel, progress func(
 		removeSuperseded(dir)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	return &kernelImage{dir, in("vmlinux"), in("initrd"), in("modules.img")}, nil
+	return &KernelImage{in("vmlinux"), in("initrd"), in("modules.img"), dir}, nil
 }
 
 // makeKernel takes a kernel out of its Debian package and builds an initrd for it with the programs of the suite.
@@ -89,31 +95,34 @@ func (b *builder) makeKernel(base string, kernel Kernel, out string) error {
 	return nil
 }
 
-// compressed are the ways in which Debian packs a kernel: how the stream begins, and what unpacks it. What follows the stream makes the
-// programs complain, after they have written all of it.
-var compressed = []struct{ begin, unpack string }{
-	{"\x28\xb5\x2f\xfd", "zstd -dqc"},
-	{"\xfd7zXZ\x00", "xz -dqc --single-stream"},
-}
-
 // unwrapKernel takes the kernel out of its self-extracting wrapper.
 func (b *builder) unwrapKernel(wrapped, vmlinux string) error {
 	content, err := os.ReadFile(wrapped)
 	if err != nil {
 		return err
 	}
-	for _, c := range compressed {
-		_, packed, found := strings.Cut(string(content), c.begin)
-		if !found {
-			continue
-		}
-		stream := vmlinux + ".packed"
-		if err := os.WriteFile(stream, []byte(c.begin+packed), 0o644); err != nil {
-			return err
-		}
-		defer os.Remove(stream)
-		// Whether it worked shows in the result.
-		return b.run("sh", "-c", c.unpack+` < "$0" > "$1" 2>/dev/null; test "$(head -c 4 "$1" | tail -c 3)" = ELF`, stream, vmlinux)
+	unpack, packed := kernelStream(content)
+	if packed == nil {
+		return fmt.Errorf("cannot find the kernel inside %s: it is packed neither with zstd nor with xz", filepath.Base(wrapped))
 	}
-	return fmt.Errorf("cannot find the kernel inside %s: it is packed neither with zstd nor with xz", filepath.Base(wrapped))
+	stream := vmlinux + ".packed"
+	if err := os.WriteFile(stream, packed, 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(stream)
+	// The programs complain about what follows the stream, after they have written all of it: whether it worked shows in the result.
+	return b.run("sh", "-c", unpack+` < "$0" > "$1" 2>/dev/null; test "$(head -c 4 "$1" | tail -c 3)" = ELF`, stream, vmlinux)
+}
+
+// kernelStream gives the packed kernel in a wrapper, from where it begins, and the program that unpacks it: the two ways that Debian has.
+func kernelStream(wrapper []byte) (unpack string, packed []byte) {
+	for _, way := range []struct{ begin, unpack string }{
+		{"\x28\xb5\x2f\xfd", "zstd -dqc"},
+		{"\xfd7zXZ\x00", "xz -dqc --single-stream"},
+	} {
+		if at := bytes.Index(wrapper, []byte(way.begin)); at >= 0 {
+			return way.unpack, wrapper[at:]
+		}
+	}
+	return "", nil
 }

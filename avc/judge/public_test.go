@@ -55,7 +55,7 @@ func TestPublicDenials(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &judge.Evidence{Policy: publicPolicy(t), VolumeContext: volumeContext, ProcessContext: processContext}
-	all, comparable, right := 0, 0, 0
+	all, compared, right := 0, 0, 0
 	for block := range strings.SplitSeq(string(content), "\n\n") {
 		head, records, _ := strings.Cut(strings.TrimSpace(block), "\n")
 		if strings.HasPrefix(head, "#") {
@@ -80,7 +80,7 @@ func TestPublicDenials(t *testing.T) {
 		if want == "-" {
 			continue
 		}
-		comparable++
+		compared++
 		fix := findings[0].Fix
 		answered := string(fix.Kind) == want && strings.Contains(strings.Join([]string{fix.Text, fix.Command, fix.Config, fix.Also}, "\n"), says)
 		if answered {
@@ -90,8 +90,8 @@ func TestPublicDenials(t *testing.T) {
 			t.Errorf("%s: answered %v, want %s %q, got %+v", thread, answered, want, says, fix)
 		}
 	}
-	t.Logf("%d public denials, %d to compare, %d answered rightly", all, comparable, right)
-	if all < 40 || right*38 < comparable*36 {
-		t.Errorf("of %d public denials %d can be compared, and %d were answered rightly", all, comparable, right)
+	t.Logf("%d public denials, %d to compare, %d answered rightly", all, compared, right)
+	if all < 40 || right*38 < compared*36 {
+		t.Errorf("of %d public denials %d can be compared, and %d were answered rightly", all, compared, right)
 	}
 }

@@ -96,7 +96,7 @@ func (r *Rules) Forbids(q Question) string {
 		if rule.class != q.Class || !named(rule.permissions, q.Permission) || !r.has(rule.source, q.Source, q.Like, nil) {
 			continue
 		}
-		about := false
+		var about bool
 		switch rule.target {
 		case "self":
 			about = q.Target == q.Source
