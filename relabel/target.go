@@ -69,13 +69,12 @@ func OpenIn(root *hostfs.Root, name string, scope Scope) (*Target, error) {
 			t.Close()
 			return nil, err
 		}
-	} else if scope == Volume {
-		if err := t.noSubvolumes(); err != nil {
-			t.Close()
-			return nil, err
-		}
 	}
-	if err := t.allowed(root, scope); err != nil {
+	err = t.allowed(root, scope)
+	if err == nil && scope == Volume && root.IsHost() {
+		err = t.noSubvolumes()
+	}
+	if err != nil {
 		t.Close()
 		return nil, err
 	}

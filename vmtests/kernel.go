@@ -3,6 +3,8 @@ package vmtests
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,7 +66,8 @@ func (b *builder) makeKernel(base string, kernel Kernel, out string) error {
 	if err := addFiles(lookalikeFiles, "lookalike", root); err != nil {
 		return err
 	}
-	if err := b.unpack(string(kernel), packages, "--variant=extract", "--include=linux-image-cloud-amd64",
+	// That of the release itself: its security updates go away when they are superseded.
+	if err := b.unpack(string(kernel), packages, "--variant=extract", "--include=linux-image-cloud-amd64/"+string(kernel),
 		"--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--skip=check/empty"); err != nil {
 		return err
 	}
@@ -101,28 +104,39 @@ func (b *builder) unwrapKernel(wrapped, vmlinux string) error {
 	if err != nil {
 		return err
 	}
-	unpack, packed := kernelStream(content)
-	if packed == nil {
-		return fmt.Errorf("cannot find the kernel inside %s: it is packed neither with zstd nor with xz", filepath.Base(wrapped))
+	unpack, packed, err := kernelPayload(content)
+	if err != nil {
+		return fmt.Errorf("cannot find the kernel inside %s: %w", filepath.Base(wrapped), err)
 	}
 	stream := vmlinux + ".packed"
 	if err := os.WriteFile(stream, packed, 0o644); err != nil {
 		return err
 	}
 	defer os.Remove(stream)
-	// The programs complain about what follows the stream, after they have written all of it: whether it worked shows in the result.
-	return b.run("sh", "-c", unpack+` < "$0" > "$1" 2>/dev/null; test "$(head -c 4 "$1" | tail -c 3)" = ELF`, stream, vmlinux)
+	return b.run("sh", "-c", unpack+` < "$0" > "$1" && test "$(head -c 4 "$1" | tail -c 3)" = ELF`, stream, vmlinux)
 }
 
-// kernelStream gives the packed kernel in a wrapper, from where it begins, and the program that unpacks it: the two ways that Debian has.
-func kernelStream(wrapper []byte) (unpack string, packed []byte) {
-	for _, way := range []struct{ begin, unpack string }{
+// kernelPayload gives the packed kernel in an image for x86, and the command that unpacks it. Where it is stands in the image's header
+// (Documentation/arch/x86/boot.rst, payload_offset and payload_length since protocol 2.08): behind the sectors of the set-up code. Its last
+// four bytes are the size that it has unpacked.
+func kernelPayload(image []byte) (unpack string, packed []byte, err error) {
+	if len(image) < 0x250 || string(image[0x202:0x206]) != "HdrS" || binary.LittleEndian.Uint16(image[0x206:]) < 0x208 {
+		return "", nil, errors.New("it has no header of boot protocol 2.08")
+	}
+	begin := (int(image[0x1f1])+1)*512 + int(binary.LittleEndian.Uint32(image[0x248:]))
+	end := begin + int(binary.LittleEndian.Uint32(image[0x24c:])) - 4
+	if begin > end || end > len(image) {
+		return "", nil, errors.New("its header leads out of it")
+	}
+	packed = image[begin:end]
+	for _, way := range []struct{ magic, unpack string }{
 		{"\x28\xb5\x2f\xfd", "zstd -dqc"},
-		{"\xfd7zXZ\x00", "xz -dqc --single-stream"},
+		{"\x02\x21\x4c\x18", "lz4 -dqc"},
+		{"\xfd7zXZ\x00", "xz -dqc"},
 	} {
-		if at := bytes.Index(wrapper, []byte(way.begin)); at >= 0 {
-			return way.unpack, wrapper[at:]
+		if bytes.HasPrefix(packed, []byte(way.magic)) {
+			return way.unpack, packed, nil
 		}
 	}
-	return "", nil
+	return "", nil, errors.New("it is packed with none of zstd, lz4 and xz")
 }
