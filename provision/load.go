@@ -33,6 +33,16 @@ const (
 //
 // The error is of type Errors and names every problem that could be found.
 func Load(r Reader, configFile string) (*State, error) {
+	state, err := Survey(r, configFile)
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
+// Survey reads like Load, and gives with the error what could be understood in spite of it. It is for those who only look: what is
+// missing in such a state may be what keeps a host open, so nothing may be done that follows from it.
+func Survey(r Reader, configFile string) (*State, error) {
 	l := &loader{
 		reader:  r,
 		state:   &State{Mode: Unmanaged, Booleans: map[string]bool{}},
@@ -57,13 +67,13 @@ func Load(r Reader, configFile string) (*State, error) {
 	}
 	l.volumes()
 	l.equivalences()
-	if len(l.problems) > 0 {
-		return nil, l.problems
-	}
 	l.state.FileContexts = lastOfEach(l.state.FileContexts)
 	slices.Sort(l.state.ReplaceVendorModules)
 	l.state.ReplaceVendorModules = slices.Compact(l.state.ReplaceVendorModules)
 	slices.SortFunc(l.state.Modules, func(a, b Module) int { return strings.Compare(a.Name, b.Name) })
+	if len(l.problems) > 0 {
+		return l.state, l.problems
+	}
 	return l.state, nil
 }
 

@@ -452,3 +452,19 @@ func TestLoadThroughHostfs(t *testing.T) {
 		})
 	}
 }
+
+// Whoever only looks gets, beside every problem, what is right; whoever acts gets nothing.
+func TestSurvey(t *testing.T) {
+	const wrong = "version: 1\nmode: enforcing\naudit: {dontaudit: remove}\npolicy: {booleans: {a: true}}\n"
+	r := plant(t, map[string]string{ConfigFile: wrong})
+	state, err := Survey(r, "")
+	if err == nil || state == nil || state.Mode != Enforcing || !state.Booleans["a"] || state.StripDontaudit {
+		t.Errorf("%+v, %v", state, err)
+	}
+	if state, err := Load(r, ""); err == nil || state != nil {
+		t.Errorf("Load gives %+v, %v", state, err)
+	}
+	if state, err := Survey(plant(t, nil), ""); err != nil || state.Mode != Unmanaged {
+		t.Errorf("no configuration: %+v, %v", state, err)
+	}
+}

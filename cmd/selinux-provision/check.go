@@ -18,9 +18,10 @@ import (
 const checkHelp = `Say what is wrong in files before a machine is made from them: configurations of selinux-provision, Butane files and Ignition
 files, told apart by what is in them, and directories like /etc/selinux-provision. Beyond what Butane and Ignition refuse,
 it finds what bites at boot: a context that the kernel will not take, two labels for one device, Btrfs below containers, a
-copied policy, kernel arguments and files that contradict the mode, units that start containers too early, modules that are
-named and not delivered, or that hide the vendor's, file contexts that no file gets. Nothing is fetched. Each finding is one
-line: FILE:LINE: WHAT: REMEDY. Exit code 0: nothing is wrong; 2: something is.
+copied policy, kernel arguments and files that contradict the mode, units that start containers too early, or without a label
+for the directories that they get, commands that change SELinux by hand, modules that are named and not delivered, or that
+hide the vendor's, file contexts that no file gets. Nothing is fetched. Each finding is one line: FILE:LINE: WHAT: REMEDY.
+Exit code 0: nothing is wrong; 2: something is.
 
 With --usr: build what this host declares, and what was installed by hand, against the /usr tree of another OS image, in
 scratch space. Nothing on the host changes. Exit code 0: everything builds; 3: what is listed would be left out.

@@ -31,7 +31,7 @@ const (
 
 // situation is what the checks need to know of the machine as a whole.
 type situation struct {
-	// declared is the configuration that is in the file; nil if there is none, or it is wrong.
+	// declared is what could be understood of the configuration that is in the file.
 	declared *provision.State
 	// delivered says that the file brings selinux-provision or its configuration.
 	delivered bool
@@ -41,6 +41,10 @@ type situation struct {
 	disks map[string]disk
 	// containers are the directories that containers run from.
 	containers []string
+	// mounts are all file systems that will be mounted.
+	mounts []mount
+	// contexts answers which label the declaration gives to a path.
+	contexts *filecontexts.Contexts
 }
 
 // machine looks at the machine that the file makes.
@@ -52,7 +56,8 @@ func (c *checker) machine(m *machine) {
 	c.kernelArguments(m, s)
 	c.mountChecks(m, s)
 	c.unitChecks(m, s)
-	c.recipes(m)
+	c.byHand(m, s)
+	c.directories(m, s)
 }
 
 // declared reads the configuration that is in the file.
@@ -65,12 +70,19 @@ func (c *checker) declared(m *machine, s *situation) {
 			c.note(f.at, name, "this file was not looked at: it comes from a server", "check it by itself")
 		}
 	}
-	state, err := provision.Load(t, "")
+	// What is wrong in it is said, and what follows from the rest, too: nobody wants to hear one thing at a time.
+	state, err := provision.Survey(t, "")
+	s.declared, s.mode = state, state.Mode
+	s.enforcing = state.Mode == provision.Enforcing
+	s.contexts = filecontexts.New()
+	for _, f := range state.FileContexts {
+		// An expression that is none was said, and is for no path.
+		_ = s.contexts.Add(f.Source.File, strings.NewReader(f.Path+"\t"+f.Context+"\n"))
+	}
+	there := func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) }
+	c.levels(state, there)
+	c.content(state, there)
 	if err == nil {
-		s.declared, s.mode = state, state.Mode
-		s.enforcing = state.Mode == provision.Enforcing
-		there := func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) }
-		c.content(state, there)
 		return
 	}
 	c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
@@ -492,7 +504,7 @@ func (c *checker) kernelLine(line string, at provision.Position, key string, s *
 			c.add(at, key, "cannot have the kernel argument "+word(line, "enforcing=")+" with mode: enforcing: the argument wins at every boot", "remove the argument")
 		case s.mode == provision.Permissive && *on:
 			c.add(at, key, "cannot have the kernel argument "+word(line, "enforcing=")+" with mode: permissive: the argument wins at every boot", "remove the argument")
-		case *on && s.mode == "":
+		case *on && s.mode == provision.Unmanaged:
 			s.enforcing = true
 		}
 	}
@@ -516,69 +528,4 @@ func word(line, prefix string) string {
 		}
 	}
 	return prefix
-}
-
-// recipe is a command that people are told to run by hand, and that selinux-provision takes the place of.
-type recipe struct {
-	command         *regexp.Regexp
-	problem, remedy string
-}
-
-func recipes() []recipe {
-	const instead = "remove the command: selinux-provision does this at each boot, and takes it back"
-	return []recipe{
-		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?(cp|rsync|mv|rm|ln)\s[^;&|]*(/etc/selinux/(mcs|targeted|default)\b|/var/lib/selinux\b)`),
-			"cannot copy, link or remove the policy by hand: the copy goes stale at the next OS update", instead},
-		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?semodule\s+(-[A-Za-z]*[DBirRX]|--(build|install|remove))`),
-			"cannot run semodule by hand beside selinux-provision: what it does is taken for an operator's work", "remove the command: declare policy.modules and audit.dontaudit"},
-		{regexp.MustCompile(`(^|[;&|]|\bsudo|=-?)\s*(\S*/)?setenforce\s`),
-			"cannot switch the mode by hand beside selinux-provision: it lasts until the next reboot", "remove the command: declare mode:"},
-	}
-}
-
-// recipes finds commands in units and scripts that do by hand what selinux-provision is for.
-func (c *checker) recipes(m *machine) {
-	look := func(line string, at provision.Position, key string) {
-		if strings.HasPrefix(strings.TrimSpace(line), "#") {
-			return
-		}
-		for _, r := range recipes() {
-			if r.command.MatchString(line) {
-				c.add(at, key, r.problem, r.remedy)
-			}
-		}
-	}
-	for _, u := range m.units() {
-		for _, o := range u.options {
-			if strings.HasPrefix(o.name, "Exec") {
-				for _, command := range append([]string{strings.TrimLeft(o.value, "@-:+!|")}, quotedParts(o.value)...) {
-					look(command, o.at, o.key)
-				}
-			}
-		}
-	}
-	for _, name := range m.fileNames() {
-		f := m.files[name]
-		if !strings.HasPrefix(f.content, "#!") {
-			continue
-		}
-		n := 0
-		for line := range strings.Lines(f.content) {
-			n++
-			at, key := f.line(n)
-			look(line, at, key)
-		}
-	}
-}
-
-// quotedParts gives what a command line hands to a shell.
-func quotedParts(s string) (parts []string) {
-	for _, quote := range []string{"'", `"`} {
-		for i, part := range strings.Split(s, quote) {
-			if i%2 == 1 {
-				parts = append(parts, part)
-			}
-		}
-	}
-	return parts
 }

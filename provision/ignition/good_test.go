@@ -102,14 +102,16 @@ func FuzzCheck(f *testing.F) {
 			f.Add(string(content))
 		}
 	}
-	table, err := os.ReadFile("testdata/bad.txt")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, part := range strings.Split(string(table), "\n=== ")[1:] {
-		_, rest, _ := strings.Cut(part, "\n")
-		content, _, _ := strings.Cut(rest, "\n---\n")
-		f.Add(content)
+	for _, file := range []string{"testdata/bad.txt", "testdata/real.txt"} {
+		table, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, part := range strings.Split(string(table), "\n=== ")[1:] {
+			_, rest, _ := strings.Cut(part, "\n")
+			content, _, _ := strings.Cut(rest, "\n---\n")
+			f.Add(content)
+		}
 	}
 	empty := f.TempDir()
 	f.Fuzz(func(t *testing.T, content string) {

@@ -147,7 +147,7 @@ func (c *checker) sorted() []Finding {
 		if a.Note != b.Note {
 			return map[bool]int{false: -1, true: 1}[a.Note]
 		}
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Problem, b.Problem))
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Problem, b.Problem), cmp.Compare(a.Remedy, b.Remedy))
 	})
 	return slices.Compact(c.findings)
 }
@@ -191,7 +191,7 @@ func (c *checker) recognise(name string, content []byte) (Kind, *yaml.Node) {
 		root, err = readYAML(content)
 	}
 	if err != nil {
-		line, problem, remedy := syntax(err, content)
+		line, problem, remedy := explain(err, content)
 		what := map[bool]string{true: "JSON", false: "YAML"}[isJSON]
 		c.add(provision.Position{File: name, Line: line}, "", "cannot read this as "+what+": "+problem, remedy)
 		return "", nil
@@ -231,8 +231,8 @@ func looksLikeJSON(text []byte) bool {
 	return len(inside) > 0 && (inside[0] == '"' || inside[0] == '}')
 }
 
-// syntax gives the line of an error of a reader, what it is, and what to do.
-func syntax(err error, content []byte) (line int, problem, remedy string) {
+// explain gives the line of an error of a reader, what it is, and what to do.
+func explain(err error, content []byte) (line int, problem, remedy string) {
 	var (
 		badJSON *json.SyntaxError
 		badType *json.UnmarshalTypeError

@@ -165,7 +165,7 @@ func (c *checker) mountChecks(m *machine, s *situation) {
 			all[i].fstype = s.disks[device(one.what)].format
 		}
 	}
-	s.containers = containerData(m)
+	s.containers, s.mounts = containerData(m), all
 	for _, one := range all {
 		c.mountOptions(one)
 		c.btrfs(one.shown(all), s)

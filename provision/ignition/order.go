@@ -5,19 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/selinux-provision/selinux-provision/provision"
+	"github.com/selinux-provision/selinux-provision/internal/runtimes"
 )
-
-// runtimes are the units that the stages come before by themselves.
-func runtimes() []string {
-	return []string{"docker.service", "containerd.service", "crio.service", "podman.service", "kubelet.service"}
-}
-
-// startsContainers are the programs that start containers, or are a runtime. Not docker: its client waits for docker.service.
-func startsContainers() []string {
-	return []string{"podman", "k3s", "rke2", "crio", "ctr", "nerdctl", "systemd-nspawn", "dockerd", "containerd", "kubelet", "nomad",
-		"buildkitd", "lxc-start", "runc", "crun", "k0s"}
-}
 
 func stage(unit string) bool {
 	return unit == target || strings.HasPrefix(unit, "selinux-provision-stage-")
@@ -117,16 +106,21 @@ func (m *machine) extension() string {
 
 // order finds a unit that starts containers and may do so before the stages, or that makes a circle with them.
 func (c *checker) order(m *machine, u *unitFile, named map[string]*unitFile) {
-	containers := slices.Contains(runtimes(), u.name)
-	var starts unitOption
-	for _, p := range u.programs(m) {
-		if slices.Contains(startsContainers(), p.value) || p.value == "docker" {
-			containers, starts = true, p
+	if u.user {
+		return
+	}
+	containers := runtimes.Unit(u.name) || u.startsContainers()
+	var first command
+	for _, one := range m.commands(u) {
+		if one.boot && starts(one.argv) {
+			containers, first = true, one
 			break
 		}
+		_, runs := runOf(one.argv)
+		containers = containers || runs && one.boot
 	}
-	if u.quadlet {
-		containers, starts = true, unitOption{value: "podman", at: u.text.at, key: u.text.inside}
+	if u.startsContainers() {
+		first = command{argv: []string{"podman"}, at: u.text.at, key: u.text.inside}
 	}
 	for _, o := range u.options {
 		switch {
@@ -135,24 +129,24 @@ func (c *checker) order(m *machine, u *unitFile, named map[string]*unitFile) {
 			c.add(o.at, o.key, "cannot start "+u.name+" before the stages: its containers get the labels of a policy that is not complete", "remove Before=, and write After="+target)
 		case o.name == "After" && stage(u.name):
 			for _, w := range strings.Fields(o.value) {
-				if slices.Contains(runtimes(), w) || slices.Contains([]string{"multi-user.target", "graphical.target", "default.target"}, w) {
+				if runtimes.Unit(w) || slices.Contains([]string{"multi-user.target", "graphical.target", "default.target"}, w) {
 					c.add(o.at, o.key, "cannot order "+u.name+" after "+w+": it comes before it, and systemd breaks such a circle by leaving one of the two out", "remove After="+w)
 				}
 			}
 		}
 	}
-	if starts.value == "" || starts.value == "docker" || slices.Contains(runtimes(), u.name) || !u.starts(named) {
+	if first.program() == "" || runtimes.Unit(u.name) || !u.starts(named) {
 		return
 	}
 	if !afterStages(u, named, map[string]bool{}) {
-		c.add(starts.at, starts.key, "cannot tell that "+u.name+" starts after the stages: it runs "+starts.value+", and nothing orders it",
+		c.add(first.at, first.key, "cannot tell that "+u.name+" starts after the stages: it runs "+first.program()+", and nothing orders it",
 			"write After="+target+" in its [Unit]")
 	}
 }
 
 // starts says whether the unit is started at boot as far as the file tells.
 func (u *unitFile) starts(named map[string]*unitFile) bool {
-	if u.enabled || u.quadlet && len(u.list("Install", "WantedBy")) > 0 {
+	if u.enabled || u.quadlet != "" && len(u.list("Install", "WantedBy"))+len(u.list("Install", "RequiredBy")) > 0 {
 		return true
 	}
 	if timer := named[strings.TrimSuffix(u.name, ".service")+".timer"]; timer != nil && timer.enabled && timer.atBoot() {
@@ -182,7 +176,7 @@ func afterStages(u *unitFile, named map[string]*unitFile, seen map[string]bool) 
 	}
 	seen[u.name] = true
 	for _, after := range u.list("Unit", "After") {
-		if stage(after) || slices.Contains(runtimes(), after) || after == "multi-user.target" {
+		if stage(after) || runtimes.Unit(after) || after == "multi-user.target" {
 			return true
 		}
 		if next := named[after]; next != nil && afterStages(next, named, seen) {
@@ -195,29 +189,4 @@ func afterStages(u *unitFile, named map[string]*unitFile, seen map[string]bool) 
 		}
 	}
 	return false
-}
-
-// runtimeConfig finds a container runtime that is told not to use SELinux on an enforcing machine.
-func (c *checker) runtimeConfig(m *machine, s *situation) {
-	if s.mode != provision.Enforcing {
-		return
-	}
-	for name, off := range map[string]string{
-		"/etc/docker/daemon.json":     `"selinux-enabled":false`,
-		"/etc/containerd/config.toml": "enable_selinux=false",
-		"/etc/crio/crio.conf":         "selinux=false",
-	} {
-		f, ok := m.files[name]
-		if !ok {
-			continue
-		}
-		n := 0
-		for line := range strings.Lines(f.content) {
-			n++
-			if strings.Contains(strings.Join(strings.Fields(line), ""), off) && !strings.HasPrefix(strings.TrimSpace(line), "#") {
-				at, key := f.line(n)
-				c.add(at, key, "cannot confine containers with SELinux switched off in the runtime: they run unconfined on an enforcing machine", "set it to true")
-			}
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +55,8 @@ type machine struct {
 	layers []layer // later ones beat earlier ones
 	config types.Config
 	files  map[string]text
-	// more says that a config is merged which was not looked at: what is missing here may be there.
+	// more says that a config is merged which was not looked at, or that something was refused and left out: what is missing here may be
+	// there.
 	more bool
 }
 
@@ -109,7 +111,7 @@ func (c *checker) layer(m *machine, l layer, content []byte, depth int) bool {
 		return false
 	}
 	if l.kind == Butane {
-		translated, ok := c.translate(l, content)
+		translated, ok := c.translate(m, l, content)
 		if !ok {
 			return false
 		}
@@ -119,16 +121,29 @@ func (c *checker) layer(m *machine, l layer, content []byte, depth int) bool {
 	if l.kind != Butane { // what Ignition says of a translated file, Butane has said already, with the line
 		c.report(l, rep, content)
 	}
+	if err != nil && len(rep.Entries) == 0 {
+		c.refused(l, err)
+		return false
+	}
+	if err != nil && l.kind != Butane {
+		m.more = true
+		parsed, err = without(l.root, rep, func(rest *yaml.Node) (config types.Config, rep report.Report, err error) {
+			content, err := json.Marshal(plain(rest))
+			if err != nil {
+				return config, rep, err
+			}
+			return ign.Parse(content)
+		})
+	}
 	if err != nil {
-		if len(rep.Entries) == 0 {
-			c.refused(l, err)
-		}
 		return false
 	}
 	l.config = parsed
 	from, key := parsed.Ignition.Config, []string{"ignition", "config"}
 	if from.Replace.Source != nil {
-		return c.child(m, l, from.Replace, get(l.root, append(key, "replace")...), "the config that replaces this one", depth)
+		before := len(m.layers)
+		c.child(m, l, from.Replace, get(l.root, append(key, "replace")...), "the config that replaces this one", depth)
+		return len(m.layers) > before
 	}
 	m.layers = append(m.layers, l)
 	for i, r := range from.Merge {
@@ -136,15 +151,13 @@ func (c *checker) layer(m *machine, l layer, content []byte, depth int) bool {
 		if list := items(get(l.root, append(key, "merge")...)); i < len(list) {
 			at = resolve(list[i])
 		}
-		if !c.child(m, l, r, at, fmt.Sprintf("merged config %d", i+1), depth) {
-			return false
-		}
+		c.child(m, l, r, at, fmt.Sprintf("merged config %d", i+1), depth)
 	}
 	return true
 }
 
-// child reads a config that another one names.
-func (c *checker) child(m *machine, parent layer, r types.Resource, at *yaml.Node, what string, depth int) bool {
+// child reads a config that another one names. One that cannot be read was said: what is in it is not known, and the others are looked at.
+func (c *checker) child(m *machine, parent layer, r types.Resource, at *yaml.Node, what string, depth int) {
 	line := 0
 	if at != nil {
 		line = at.Line
@@ -153,28 +166,32 @@ func (c *checker) child(m *machine, parent layer, r types.Resource, at *yaml.Nod
 	switch {
 	case err != nil:
 		c.add(parent.place(line), parent.inside, "cannot read "+what+": "+err.Error(), correctSource)
-		return false
+		m.more = true
+		return
 	case !known:
 		m.more = true
 		c.note(parent.place(line), parent.inside, what+" was not looked at: it comes from "+origin(r), "check it by itself")
-		return true
+		return
 	}
 	root, err := readJSON([]byte(content))
 	if err != nil {
-		bad, problem, remedy := syntax(err, []byte(content))
+		bad, problem, remedy := explain(err, []byte(content))
 		c.add(parent.place(line), parent.inside, fmt.Sprintf("cannot read %s as JSON, line %d: %s", what, bad, problem), remedy)
-		return false
+		m.more = true
+		return
 	}
 	l := layer{kind: Ignition, root: root, inside: what, place: func(int) provision.Position { return parent.place(line) }}
 	if inline := get(at, "inline"); parent.kind == Butane && inline != nil && inline.Style&yaml.LiteralStyle != 0 {
 		l.inside = ""
 		l.place = func(n int) provision.Position { return parent.place(inline.Line + n) }
 	}
-	return c.layer(m, l, []byte(content), depth+1)
+	if !c.layer(m, l, []byte(content), depth+1) {
+		m.more = true
+	}
 }
 
 // translate gives the Ignition config of a Butane file.
-func (c *checker) translate(l layer, content []byte) (ignition []byte, ok bool) {
+func (c *checker) translate(m *machine, l layer, content []byte) (ignition []byte, ok bool) {
 	at := func(key string) provision.Position {
 		if n := get(l.root, key); n != nil {
 			return l.place(n.Line)
@@ -208,9 +225,43 @@ func (c *checker) translate(l layer, content []byte) (ignition []byte, ok bool) 
 	}
 	if len(rep.Entries) == 0 {
 		c.refused(l, err)
+		return nil, false
 	}
-	return nil, false
+	m.more = true
+	ignition, err = without(l.root, rep, func(rest *yaml.Node) ([]byte, report.Report, error) {
+		content, err := yaml.Marshal(rest)
+		if err != nil {
+			return nil, report.Report{}, err
+		}
+		return translate(content, options)
+	})
+	return ignition, err == nil
 }
+
+// without reads a config again and again without the items of its lists that are refused, so that one of them does not hide what is to be
+// said of all others. The error is the last one, when what is refused is no item of a list.
+func without[T any](root *yaml.Node, rep report.Report, read func(rest *yaml.Node) (T, report.Report, error)) (config T, err error) {
+	err = errors.New("nothing to leave out")
+	for range maxRefused {
+		var refused []*yaml.Node
+		for _, e := range rep.Entries {
+			if item := itemAt(root, e.Context.Path); e.Kind == report.Error && item != nil {
+				refused = append(refused, item)
+			}
+		}
+		if len(refused) == 0 {
+			return config, err
+		}
+		root = pruned(root, refused)
+		if config, rep, err = read(root); err == nil {
+			return config, nil
+		}
+	}
+	return config, err
+}
+
+// maxRefused is how often a config is read again without what was refused.
+const maxRefused = 20
 
 type translator func([]byte, common.TranslateBytesOptions) ([]byte, report.Report, error)
 
@@ -250,18 +301,31 @@ func (c *checker) refused(l layer, err error) {
 	}
 	version, remedy := "none", `write "version": "3.3.0", which every release of Flatcar reads`
 	if n := get(l.root, "ignition", "version"); n != nil {
-		if version = n.Value; strings.HasPrefix(version, "2.") {
-			remedy = "translate it to version 3.3.0, which every release of Flatcar reads"
-		}
+		version = n.Value
+	}
+	if strings.HasPrefix(version, "2.") {
+		c.note(at("ignition", "version"), l.inside, fmt.Sprintf("an Ignition config of version %s was not looked at: Flatcar translates it at boot, this program cannot", version),
+			"translate it to version 3.3.0 (ign-converter), and check that")
+		return
 	}
 	c.add(at("ignition", "version"), l.inside, fmt.Sprintf("cannot read an Ignition config of version %s: %s", cmp.Or(version, `""`), err), remedy)
 }
 
 // report adds what Butane or Ignition say, their warnings too: what they warn of is not done.
 func (c *checker) report(l layer, rep report.Report, content []byte) {
+	decimal := map[string]bool{} // modes of which it was said that they should be in octal
+	for _, e := range rep.Entries {
+		if strings.Contains(e.Message, "specified in octal") {
+			decimal[e.Context.String()] = true
+		}
+	}
 	for _, e := range rep.Entries {
 		if strings.HasPrefix(e.Message, "skipping validation") {
 			continue // of a merged config of another version, which is read here like every config
+		}
+		special := strings.Contains(e.Message, "setuid/setgid/sticky")
+		if special && decimal[e.Context.String()] {
+			continue // the bits come from the wrong digits
 		}
 		if strings.HasPrefix(e.Message, "context tree does not match content tree") {
 			e.Kind, e.Message = report.Info, "it has no value, or is an alias: keys below it that nobody knows are not found"
@@ -278,34 +342,62 @@ func (c *checker) report(l layer, rep report.Report, content []byte) {
 			continue
 		}
 		verb := map[report.EntryKind]string{report.Error: "refuses this", report.Warn: "warns"}[e.Kind]
-		c.add(l.place(line), l.inside, fmt.Sprintf("%s %s: %s", l.kind, verb, e.Message), remedyFor(e.Message, l.kind))
+		remedy := remedyFor(e.Message, l.kind)
+		if special || strings.Contains(e.Message, "specified in octal") {
+			if value := nodeAt(l.root, e.Context.Path); value != nil {
+				remedy = cmp.Or(modeRemedy(value.Value, l.kind), remedy)
+			}
+		}
+		c.add(l.place(line), l.inside, fmt.Sprintf("%s %s: %s", l.kind, verb, e.Message), remedy)
 	}
 }
 
-// remedyFor gives the remedy for the commonest messages of the two libraries, and for others the place where the rule stands.
+// remedies are those for the commonest messages of the two libraries: the first whose words are in a message counts.
+func remedies() []struct{ words, remedy string } {
+	const filesDir = "give the directory that it is in with --files-dir"
+	return []struct{ words, remedy string }{
+		{"unused key", "correct its spelling and its indentation"},
+		{"specified in octal", "write it in octal, such as 0644"},
+		{"setuid/setgid/sticky", "leave the first digit out, and set the mode with a line of tmpfiles.d(5), such as: d /var/spool 1777"},
+		{"install section", "write [Install] with WantedBy=, or leave \"enabled\" out"},
+		{"unit extension", "end its name in .service, .mount, .target or the like"},
+		{"malformed hash", "write sha256- or sha512- and the whole sum in hexadecimal: see sha512sum(1)"},
+		{"hash", "write sha256- or sha512- and the whole sum in hexadecimal: see sha512sum(1)"},
+		{"files-dir", filesDir},
+		{"local file", filesDir},
+		{"no such file", "create it, or give the directory with --files-dir"},
+		{"cannot be used", "remove one of the two"},
+		{"path not absolute", "begin it with /"},
+		{"duplicate", "remove one of the two"},
+	}
+}
+
+// remedyFor gives the remedy for a message of the two libraries, for one that nobody knows the place where the rule stands.
 func remedyFor(message string, kind Kind) string {
-	for part, remedy := range map[string]string{
-		"unused key":        "correct its spelling and its indentation",
-		"octal":             "write it in octal, such as 0644",
-		"setuid":            "write it in octal, such as 0644",
-		"install section":   "write [Install] with WantedBy=, or leave \"enabled\" out",
-		"unit extension":    "end its name in .service, .mount, .target or the like",
-		"hash":              "write sha256- or sha512- and the whole sum in hexadecimal: see sha512sum(1)",
-		"no such file":      "create it, or give the directory with --files-dir",
-		"files-dir":         "give the directory that it is in with --files-dir",
-		"local file":        "give the directory that it is in with --files-dir",
-		"cannot be used":    "remove one of the two",
-		"path not absolute": "begin it with /",
-		"duplicate":         "remove one of the two",
-	} {
-		if strings.Contains(strings.ToLower(message), part) {
-			return remedy
+	message = strings.ToLower(message)
+	for _, r := range remedies() {
+		if strings.Contains(message, r.words) {
+			return r.remedy
 		}
 	}
 	if kind == Butane {
 		return "see https://coreos.github.io/butane/config-flatcar-v1_0/"
 	}
 	return "see https://coreos.github.io/ignition/configuration-v3_3/"
+}
+
+// modeRemedy gives the remedy for a mode that has more bits than nine, if its digits are meant in octal and were read in decimal.
+func modeRemedy(digits string, kind Kind) string {
+	meant, err := strconv.ParseUint(digits, 8, 32)
+	switch {
+	case err != nil || strings.HasPrefix(digits, "0"):
+		return ""
+	case kind == Butane:
+		return "write it in octal: 0" + digits
+	case meant <= 0o777:
+		return fmt.Sprintf("JSON has no octal: write %d, which is 0%s", meant, digits)
+	}
+	return ""
 }
 
 const correctSource = "correct its source, compression and hash"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -161,4 +162,77 @@ func resolve(n *yaml.Node) *yaml.Node {
 		return n.Alias
 	}
 	return n
+}
+
+// nodeAt follows a path of keys and indices, as the reports of Butane and Ignition have them, nil if it leads nowhere.
+func nodeAt(root *yaml.Node, steps []any) *yaml.Node {
+	n := resolve(root)
+	for _, step := range steps {
+		switch s := step.(type) {
+		case string:
+			n = get(n, s)
+		case int:
+			list := items(n)
+			if s < 0 || s >= len(list) {
+				return nil
+			}
+			n = resolve(list[s])
+		default:
+			return nil
+		}
+		if n == nil {
+			return nil
+		}
+	}
+	return n
+}
+
+// itemAt gives the item of the outermost list that a path leads through, nil if it leads through none.
+func itemAt(root *yaml.Node, steps []any) *yaml.Node {
+	for i, step := range steps {
+		if at, ok := step.(int); ok {
+			if list := items(nodeAt(root, steps[:i])); at >= 0 && at < len(list) {
+				return list[at]
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// pruned gives a tree without some nodes.
+func pruned(n *yaml.Node, gone []*yaml.Node) *yaml.Node {
+	if n == nil || len(n.Content) == 0 {
+		return n
+	}
+	rest := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Style: n.Style, Anchor: n.Anchor}
+	for _, inside := range n.Content {
+		if !slices.Contains(gone, inside) {
+			rest.Content = append(rest.Content, pruned(inside, gone))
+		}
+	}
+	return rest
+}
+
+// plain gives what a tree that was read from JSON stands for.
+func plain(n *yaml.Node) any {
+	switch {
+	case n == nil || n.Tag == "!!null":
+		return nil
+	case n.Kind == yaml.MappingNode:
+		all := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			all[n.Content[i].Value] = plain(n.Content[i+1])
+		}
+		return all
+	case n.Kind == yaml.SequenceNode:
+		all := []any{}
+		for _, item := range n.Content {
+			all = append(all, plain(item))
+		}
+		return all
+	case n.Tag == "!!str":
+		return n.Value
+	}
+	return json.RawMessage(n.Value) // a number, true or false
 }

@@ -1,6 +1,7 @@
 package ignition
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -15,7 +16,8 @@ type unitFile struct {
 	name            string
 	enabled, masked bool
 	text            text
-	quadlet         bool         // made by podman's generator out of a .container file
+	quadlet         string       // what podman's generator makes it out of, such as ".container"; "" if it does not
+	user            bool         // systemd --user runs it, which nothing of the system's orders
 	options         []unitOption // of the unit and of its drop-ins, in order
 }
 
@@ -51,14 +53,7 @@ func (m *machine) units() []*unitFile {
 			named(strings.TrimSuffix(base, ".d")).read(m.files[name])
 		}
 	}
-	for _, name := range m.fileNames() {
-		base, ok := strings.CutPrefix(name, "/etc/containers/systemd/")
-		if base, container := strings.CutSuffix(base, ".container"); ok && container && m.files[name].known {
-			one := named(base + ".service")
-			one.quadlet = true
-			one.read(m.files[name])
-		}
-	}
+	m.quadlets(named)
 	for _, u := range m.config.Systemd.Units {
 		one := named(u.Name)
 		one.enabled = one.enabled || u.Enabled != nil && *u.Enabled
@@ -80,11 +75,16 @@ func (m *machine) units() []*unitFile {
 			one.read(t)
 		}
 	}
-	for name := range m.links() {
+	for _, name := range slices.Sorted(maps.Keys(m.links())) {
 		if base, ok := strings.CutPrefix(name, dir); ok {
 			wants, unit := path.Split(base)
 			if strings.HasSuffix(wants, ".wants/") || strings.HasSuffix(wants, ".requires/") || strings.HasSuffix(wants, ".upholds/") {
-				named(unit).enabled = true
+				one := named(unit)
+				one.enabled = true
+				if one.text.at.File == "" {
+					node, l := m.find("links", name)
+					one.text = text{name: unit, at: l.place(lineOf(node)), inside: l.inside}
+				}
 			}
 		}
 	}
@@ -182,58 +182,4 @@ func (u *unitFile) list(section, name string) (words []string) {
 		}
 	}
 	return words
-}
-
-// programs gives the base names of what the unit starts, also by a shell or by a script that is in the file, each with its line.
-func (u *unitFile) programs(m *machine) (all []unitOption) {
-	for _, o := range u.options {
-		if o.section != "Service" || !strings.HasPrefix(o.name, "Exec") || strings.HasPrefix(o.name, "ExecStop") {
-			continue
-		}
-		command := strings.TrimLeft(o.value, "@-:+!|")
-		commands := []string{command}
-		if slices.Contains([]string{"sh", "bash", "dash"}, program(command)) {
-			for _, script := range quotedParts(command) {
-				commands = append(commands, shellCommands(script)...)
-			}
-		}
-		for word := range strings.FieldsSeq(command) {
-			if script := m.files[word]; strings.HasPrefix(script.content, "#!") {
-				commands = append(commands, shellCommands(script.content)...)
-			}
-		}
-		for _, command := range commands {
-			if o.value = program(command); o.value != "" {
-				all = append(all, o)
-			}
-		}
-	}
-	return all
-}
-
-// shellCommands takes a script apart, well enough to see what it starts.
-func shellCommands(script string) (all []string) {
-	for line := range strings.Lines(script) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
-			all = append(all, strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(";&|(){}", r) })...)
-		}
-	}
-	return all
-}
-
-// program gives the base name of what a command starts, behind what only prepares that.
-func program(command string) string {
-	wrapped := false
-	for word := range strings.FieldsSeq(command) {
-		word = strings.Trim(word, `"'`)
-		switch base := path.Base(word); {
-		case strings.Contains(word, "="), wrapped && (strings.HasPrefix(word, "-") || strings.Trim(word, "0123456789smh") == ""):
-		case slices.Contains([]string{"env", "sudo", "nohup", "exec", "nice", "ionice", "setsid", "timeout", "time",
-			"if", "then", "else", "elif", "while", "until", "do", "!"}, base):
-			wrapped = true
-		default:
-			return base
-		}
-	}
-	return ""
 }

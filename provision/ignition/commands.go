@@ -1,0 +1,413 @@
+package ignition
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/selinux-provision/selinux-provision/provision"
+)
+
+// maxNesting is how deep scripts may start each other before nobody follows them any more.
+const maxNesting = 8
+
+// command is a program that is started, with its arguments as far as they are known before it runs.
+type command struct {
+	argv []string
+	// writes are the files that its output goes to.
+	writes []string
+	// boot says that it is run when its unit starts, and not when the unit stops or is reloaded.
+	boot bool
+	at   provision.Position
+	key  string
+}
+
+// program is the base name of what is started, "" if nothing is.
+func (c command) program() string {
+	if len(c.argv) == 0 {
+		return ""
+	}
+	return path.Base(c.argv[0])
+}
+
+// commands gives what a unit starts: the programs of its Exec*= lines, what shells are told to do there, and what scripts do that are in
+// the file.
+func (m *machine) commands(u *unitFile) []command {
+	r := &commandReader{m: m, variables: u.environment()}
+	for _, o := range u.options {
+		if o.section == "Service" && strings.HasPrefix(o.name, "Exec") {
+			r.boot = strings.HasPrefix(o.name, "ExecStart") || o.name == "ExecCondition"
+			for _, argv := range execWords(o.value, r.variables) {
+				r.run(command{argv: argv, boot: r.boot, at: o.at, key: o.key}, "", 0)
+			}
+		}
+	}
+	return r.found
+}
+
+// scripts gives what the shell scripts in the file do, whoever starts them.
+func (m *machine) scripts() []command {
+	r := &commandReader{m: m, variables: map[string]string{}}
+	for _, name := range m.fileNames() {
+		if m.shellScript(name) {
+			r.file(name, 0)
+		}
+	}
+	return r.found
+}
+
+// environment gives what Environment= sets.
+func (u *unitFile) environment() map[string]string {
+	all := map[string]string{}
+	for _, o := range u.options {
+		if o.section != "Service" || o.name != "Environment" {
+			continue
+		}
+		for _, words := range execWords(o.value, nil) {
+			for _, word := range words {
+				if name, value, ok := strings.Cut(word, "="); ok {
+					all[name] = value
+				}
+			}
+		}
+	}
+	return all
+}
+
+// execWords takes the value of an Exec*= line apart as systemd does (systemd.service(5), "Command lines"): words, which quotes hold
+// together, and commands, between which a semicolon stands alone. What stands before the first word says how it is run.
+func execWords(value string, variables map[string]string) (commands [][]string) {
+	var (
+		argv            []string
+		word            strings.Builder
+		inWord, literal bool // literal: quotes or a backslash made it, so that a semicolon is one
+		quote           rune
+		escaped         bool
+	)
+	end := func() {
+		if !inWord {
+			return
+		}
+		text := word.String()
+		word.Reset()
+		inWord = false
+		switch {
+		case text == ";" && !literal:
+			if len(argv) > 0 {
+				commands = append(commands, argv)
+			}
+			argv = nil
+		case !literal && strings.HasPrefix(text, "$") && !strings.HasPrefix(text, "$$") && !strings.HasPrefix(text, "${"):
+			if known, ok := variables[text[1:]]; ok { // such a word becomes as many as the value has
+				argv = append(argv, strings.Fields(known)...)
+				break
+			}
+			argv = append(argv, text)
+		default:
+			argv = append(argv, expand(text, variables))
+		}
+		literal = false
+	}
+	for _, r := range value {
+		switch {
+		case escaped:
+			escaped = false
+			switch r {
+			case 'n', 't', 'r', 's':
+				word.WriteString(map[rune]string{'n': "\n", 't': "\t", 'r': "\r", 's': " "}[r])
+			case '\\', '"', '\'', ' ', ';':
+				word.WriteRune(r)
+			default:
+				word.WriteRune('\\')
+				word.WriteRune(r)
+			}
+		case r == '\\':
+			escaped, inWord, literal = true, true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote, inWord, literal = r, true, true
+		case quote == 0 && strings.ContainsRune(" \t\n", r):
+			end()
+		default:
+			word.WriteRune(r)
+			inWord = true
+		}
+	}
+	end()
+	if len(argv) > 0 {
+		commands = append(commands, argv)
+	}
+	for i, argv := range commands {
+		name := strings.TrimLeft(argv[0], "@-:+!|")
+		if strings.Contains(argv[0][:len(argv[0])-len(name)], "@") && len(argv) > 1 {
+			argv = slices.Delete(argv, 1, 2) // the name that the program sees of itself
+		}
+		if argv[0] = name; name == "" {
+			argv = argv[1:]
+		}
+		commands[i] = argv
+	}
+	return slices.DeleteFunc(commands, func(argv []string) bool { return len(argv) == 0 })
+}
+
+var braced = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+
+// expand puts what is known into the place of ${NAME}, and makes $$ and %% what they stand for.
+func expand(text string, variables map[string]string) string {
+	text = braced.ReplaceAllStringFunc(text, func(variable string) string {
+		if value, ok := variables[variable[2:len(variable)-1]]; ok {
+			return value
+		}
+		return variable
+	})
+	return strings.NewReplacer("$$", "$", "%%", "%").Replace(text)
+}
+
+// commandReader follows what starts what.
+type commandReader struct {
+	m         *machine
+	boot      bool
+	variables map[string]string
+	following []string // scripts that are being read
+	found     []command
+}
+
+// run adds a command, and what it starts in its turn. The input is what it is given to read, if that is known.
+func (r *commandReader) run(c command, input string, depth int) {
+	c.argv = unwrapped(c.argv)
+	r.found = append(r.found, c)
+	if len(c.argv) == 0 || depth > maxNesting {
+		return
+	}
+	here := func(int) (provision.Position, string) { return c.at, c.key }
+	switch base := c.program(); {
+	case shell(base):
+		script, file := shellArguments(c.argv[1:])
+		switch {
+		case script != "":
+			r.script(script, here, depth+1)
+		case file != "":
+			r.file(file, depth+1)
+		default:
+			r.script(input, here, depth+1)
+		}
+	case slices.Contains([]string{"su", "runuser"}, base):
+		for i, arg := range c.argv {
+			if (arg == "-c" || arg == "--command") && i+1 < len(c.argv) {
+				r.script(c.argv[i+1], here, depth+1)
+			}
+		}
+	case base == "eval":
+		r.script(strings.Join(c.argv[1:], " "), here, depth+1)
+	case (base == "." || base == "source") && len(c.argv) > 1:
+		r.file(c.argv[1], depth+1)
+	default:
+		r.file(c.argv[0], depth+1)
+	}
+}
+
+func shell(program string) bool {
+	return slices.Contains([]string{"sh", "bash", "dash", "ash"}, program)
+}
+
+// shellArguments gives the script that a shell is handed with -c, or the file that it is to read.
+func shellArguments(args []string) (script, file string) {
+	wants := false
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case strings.HasPrefix(arg, "--"):
+		case len(arg) > 1 && (arg[0] == '-' || arg[0] == '+'):
+			wants = wants || strings.Contains(arg, "c")
+			if strings.HasSuffix(arg, "o") || strings.HasSuffix(arg, "O") {
+				i++
+			}
+		case wants:
+			return arg, ""
+		default:
+			return "", arg
+		}
+	}
+	return "", ""
+}
+
+// shellScript tells whether a file of the machine is a script for a shell.
+func (m *machine) shellScript(name string) bool {
+	first, _, _ := strings.Cut(m.files[name].content, "\n")
+	interpreter, ok := strings.CutPrefix(first, "#!")
+	if !ok {
+		return false
+	}
+	words := unwrapped(strings.Fields(interpreter))
+	return len(words) > 0 && shell(path.Base(words[0]))
+}
+
+// file follows a script that is in the file.
+func (r *commandReader) file(name string, depth int) {
+	if !path.IsAbs(name) {
+		return
+	}
+	name = r.m.real(path.Clean(name))
+	if slices.Contains(r.following, name) || !r.m.shellScript(name) {
+		return
+	}
+	r.following = append(r.following, name)
+	r.script(r.m.files[name].content, r.m.files[name].line, depth)
+	r.following = r.following[:len(r.following)-1]
+}
+
+// script adds what a script does. A shell reads a command, carries it out, and reads the next one: where it cannot be understood, it
+// ends.
+func (r *commandReader) script(text string, line func(int) (provision.Position, string), depth int) {
+	if depth > maxNesting || text == "" {
+		return
+	}
+	parser := syntax.NewParser(syntax.Variant(syntax.LangBash))
+	for statement, err := range parser.StmtsSeq(strings.NewReader(text)) {
+		if err != nil {
+			continue // it is the last; a loop that ends here makes the library (v3.14.1) panic, since it says the same once more
+		}
+		syntax.Walk(statement, func(n syntax.Node) bool {
+			if s, ok := n.(*syntax.Stmt); ok {
+				r.statement(s, line, depth)
+			}
+			return true
+		})
+	}
+}
+
+// statement adds one command of a script.
+func (r *commandReader) statement(s *syntax.Stmt, line func(int) (provision.Position, string), depth int) {
+	c := command{boot: r.boot}
+	c.at, c.key = line(int(s.Pos().Line()))
+	input := ""
+	for _, redirect := range s.Redirs {
+		switch redirect.Op {
+		case syntax.RdrOut, syntax.AppOut, syntax.RdrClob, syntax.RdrAll, syntax.AppAll:
+			c.writes = append(c.writes, r.word(redirect.Word))
+		case syntax.Hdoc, syntax.DashHdoc:
+			input = r.word(redirect.Hdoc)
+		case syntax.WordHdoc:
+			input = r.word(redirect.Word)
+		}
+	}
+	if call, ok := s.Cmd.(*syntax.CallExpr); ok {
+		for _, a := range call.Assigns {
+			if len(call.Args) == 0 && a.Name != nil && a.Value != nil {
+				r.variables[a.Name.Value] = r.word(a.Value)
+			}
+		}
+		for _, w := range call.Args {
+			c.argv = append(c.argv, r.word(w))
+		}
+	}
+	if len(c.argv) > 0 || len(c.writes) > 0 {
+		r.run(c, input, depth)
+	}
+}
+
+// word gives the text of a word, without its quotes. What is known only when the script runs is written as a variable.
+func (r *commandReader) word(w *syntax.Word) string {
+	if w == nil {
+		return ""
+	}
+	return r.parts(w.Parts, false)
+}
+
+func (r *commandReader) parts(all []syntax.WordPart, quoted bool) string {
+	var text strings.Builder
+	for _, part := range all {
+		switch p := part.(type) {
+		case *syntax.Lit:
+			text.WriteString(unescaped(p.Value, quoted))
+		case *syntax.SglQuoted:
+			text.WriteString(p.Value)
+		case *syntax.DblQuoted:
+			text.WriteString(r.parts(p.Parts, true))
+		case *syntax.ParamExp:
+			if p.Param == nil {
+				text.WriteString("$()")
+				break
+			}
+			if known, ok := r.variables[p.Param.Value]; ok && p.Exp == nil && !p.Length && !p.Excl && p.Slice == nil && p.Repl == nil {
+				text.WriteString(known)
+				break
+			}
+			text.WriteString("${" + p.Param.Value + "}")
+		default:
+			text.WriteString("$()")
+		}
+	}
+	return text.String()
+}
+
+// unescaped takes away the backslashes of a piece of a word.
+func unescaped(s string, quoted bool) string {
+	var text strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) && (!quoted || strings.IndexByte("\\\"$`\n", s[i+1]) >= 0) {
+			if i++; s[i] == '\n' {
+				continue
+			}
+		}
+		text.WriteByte(s[i])
+	}
+	return text.String()
+}
+
+// wrapper is a program that starts the one that its arguments name.
+type wrapper struct {
+	// short are its options of one letter that take a value, long those of one word that take it from the next argument.
+	short    string
+	long     []string
+	operands int // of its own, before the command
+}
+
+func wrappers() map[string]wrapper {
+	return map[string]wrapper{
+		"env": {short: "uC"}, "sudo": {short: "ugUhpCDRrtT", long: []string{"--user", "--group", "--host", "--prompt", "--chdir"}}, "doas": {short: "uC"},
+		"nohup": {}, "exec": {short: "a"}, "command": {}, "builtin": {}, "setsid": {}, "time": {short: "fo"}, "nice": {short: "n"},
+		"ionice": {short: "cnpPu"}, "chrt": {short: "TPD", operands: 1}, "taskset": {operands: 1}, "timeout": {short: "ks", operands: 1},
+		"chroot": {operands: 1}, "flock": {short: "wE", operands: 1}, "nsenter": {short: "tSG"}, "unshare": {short: "SGR"}, "setpriv": {},
+		"stdbuf": {short: "ioe"}, "xargs": {short: "adEILlnPs"}, "watch": {short: "n"}, "strace": {short: "eopPs"}, "busybox": {},
+		"systemd-cat": {short: "tp"}, "systemd-inhibit": {}, "tini": {}, "dumb-init": {},
+		"systemd-run": {short: "pEuMHC", long: []string{"--unit", "--property", "--setenv", "--slice", "--machine", "--description", "--uid", "--gid", "--on-active", "--on-boot", "--on-calendar"}},
+	}
+}
+
+// unwrapped takes away what only prepares the start of another program.
+func unwrapped(argv []string) []string {
+	all := wrappers()
+	for len(argv) > 0 {
+		if name, _, ok := strings.Cut(argv[0], "="); ok && name != "" && !strings.ContainsAny(name, "/$-") {
+			argv = argv[1:]
+			continue
+		}
+		w, ok := all[path.Base(argv[0])]
+		if !ok {
+			return argv
+		}
+		rest, operands := argv[1:], w.operands
+		for len(rest) > 0 {
+			arg := rest[0]
+			if strings.HasPrefix(arg, "-") {
+				valued := len(arg) == 2 && strings.Contains(w.short, arg[1:]) || slices.Contains(w.long, arg)
+				if rest = rest[1:]; valued && len(rest) > 0 {
+					rest = rest[1:]
+				}
+				continue
+			}
+			if operands == 0 {
+				break
+			}
+			operands--
+			rest = rest[1:]
+		}
+		argv = rest
+	}
+	return argv
+}
