@@ -35,7 +35,7 @@ help: ## list the targets
 
 .PHONY: build
 build: go ## the static binary, bin/selinux-provision
-	CGO_ENABLED=0 go build $(VCS) -trimpath -ldflags '-s -w' -o bin/selinux-provision ./cmd/selinux-provision
+	packaging/build bin/selinux-provision $(VCS)
 
 .PHONY: install-prerequisites
 install-prerequisites: ## install the Debian packages that the tests need
