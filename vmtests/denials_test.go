@@ -72,6 +72,7 @@ func (m *Machine) one(t *testing.T, flags, want string) finding {
 //
 // Proves V18: the kernel's log in the journal, the audit daemon's log and journald's own audit socket, as one; dontaudit rules
 // hide a denial, and the empty answer says so.
+// Proves V9: a container in a declared type is named before a revert, after which the runtime cannot start it.
 // Proves V19: with Docker: an unlabelled volume, one of another container, the log collector.
 func TestDenials(t *testing.T) {
 	t.Parallel()
@@ -188,5 +189,17 @@ systemctl daemon-reload && systemctl restart systemd-journald.service && systemc
 	m.expect(t, "what plain containers may", "/opt/bin/selinux-provision denials --may container_t --on container_log_t | grep -c lnk_file || true", "0")
 	if got := m.denials(t, "--source kube_logreader_t").Findings; len(got) != 0 {
 		t.Errorf("denials of the new domain: %v", got)
+	}
+
+	// The vendor's policy does not have the domain: a container in it runs on after a revert, and cannot be started again. That is said before.
+	m.Must(t, "docker run -d --name typed --network none --security-opt label=type:kube_logreader_t busybox sleep 1000")
+	for _, revert := range []string{"revert --dry-run", "revert"} {
+		if said := m.Must(t, "/opt/bin/selinux-provision "+revert+" 2>&1"); !contains(said, "container typed (type kube_logreader_t): it runs on, and cannot be started again") {
+			t.Errorf("%s says:\n%s", revert, said)
+		}
+	}
+	m.Must(t, "docker stop -t 1 typed")
+	if said := m.fails(t, "docker start typed", 1); !contains(said, "keycreate: invalid argument") {
+		t.Errorf("the runtime says:\n%s", said)
 	}
 }
