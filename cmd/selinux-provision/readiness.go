@@ -88,7 +88,7 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 		header
 		*stages.Readiness
 	}{a.header(), r}) {
-		printReadiness(a.stdout, r)
+		printReadiness(a.screen(), r)
 	}
 	return nil
 }
