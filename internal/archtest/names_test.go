@@ -56,6 +56,19 @@ func TestNamesExist(t *testing.T) {
 	}
 }
 
+// Every package of internal stands on the map in docs/architecture.md.
+func TestMapIsWhole(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range parseModule(t) {
+		if strings.HasPrefix(s.dir, "internal/") && !regexp.MustCompile(regexp.QuoteMeta(s.dir)+`[^a-z/]`).Match(text) {
+			t.Errorf("docs/architecture.md does not have %s", s.dir)
+		}
+	}
+}
+
 // ownNames finds what looks like a path of this repository: one that begins with one of its directories.
 func ownNames(text string, tops map[string]bool) (names []string) {
 	path := regexp.MustCompile(`(^|[^A-Za-z0-9_./%{<$*-])([a-z][a-z-]*)((?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)([^A-Za-z0-9]|$)`)
