@@ -18,6 +18,9 @@ import (
 	examples "github.com/selinux-provision/selinux-provision/ignition-examples"
 )
 
+// halfMount mounts the volume that is half labelled at the reboot, when udev knows its UUID: by that it is known again.
+const halfMount = "d=$(losetup --find --show /var/images/half); udevadm settle; mount $d /v/half"
+
 const (
 	watchUnit = "selinux-provision-mountwatch.service"
 
@@ -432,9 +435,9 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 	t.Run("storm", m.storm)
 	m.put(t, slow, "version: 1\nrelabel: {workers: 1, entries_per_second: 60}\n")
 	m.Must(t, `mount -o loop /var/images/half /mnt && cd /mnt && mkdir d{0..33} && for d in d*; do (cd $d; touch f{0..299}); done; cd /; umount /mnt
-systemctl reload `+watchUnit+"; mount -o loop /var/images/half /v/half")
+systemctl reload `+watchUnit+"; "+halfMount)
 	// What a reboot does not lose is what was known to be on the disk.
-	m.Must(t, `for i in $(seq 400); do grep -qs '"synced":{"' /var/lib/selinux-provision/volumes/progress-* && exit; sleep 0.5; done; exit 1`)
+	m.Must(t, `for i in $(seq 300); do grep -qs '"synced":{"' /var/lib/selinux-provision/volumes/progress-* && exit; sleep 0.5; done; journalctl -b -n 40 -u `+watchUnit+`; ls -l /var/lib/selinux-provision/volumes /run/selinux-provision/volumes; exit 1`)
 	m.expect(t, "what is not done yet", "stat -c %C /v/half; rm "+slow, "system_u:object_r:unlabeled_t:s0")
 
 	m.Must(t, "umount /v/many; sync")
@@ -527,7 +530,7 @@ func (m *Machine) goesOn(t *testing.T) {
 	// Seen from beside: there is no rule for that place.
 	left := m.Must(t, `mount -o loop /var/images/half /mnt; find /mnt ! -context '`+shared+`' | wc -l
 find /mnt -context '`+shared+`' -printf '%P %C@\n' | sort > /root/done; umount /mnt`)
-	m.Must(t, "mount -o loop /var/images/half /v/half")
+	m.Must(t, halfMount)
 	got := m.settle(t)["half"]
 	t.Logf("%s files were left at the reboot: %+v", left, got)
 	if got.fate() != files || left == "0" || strconv.FormatInt(got.Files.Set, 10) != left || got.Files.Resumed == 0 {
