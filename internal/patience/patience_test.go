@@ -3,6 +3,7 @@ package patience
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,13 +72,25 @@ func TestAsk(t *testing.T) {
 // What is away is not asked again, others are; and whoever waits for it hears that it is back.
 func TestRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // the calls are goroutines of their own
 		var back []string
-		room := &Room{Most: 2, Back: func(about string) { back = append(back, about) }}
+		room := &Room{Most: 2, Back: func(about string) {
+			mu.Lock()
+			defer mu.Unlock()
+			back = append(back, about)
+		}}
 		calls := map[string]int{}
+		callsOf := func(about string) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return calls[about]
+		}
 		release := make(chan struct{})
 		ask := func(about string, hangs bool) error {
 			_, err := Ask(t.Context(), room, about, time.Second, func(context.Context, func()) (struct{}, error) {
+				mu.Lock()
 				calls[about]++
+				mu.Unlock()
 				if hangs {
 					<-release
 				}
@@ -97,8 +110,8 @@ func TestRoom(t *testing.T) {
 			{"b", true, ErrNoAnswer, 2},
 			{"c", false, ErrNoAnswer, 0}, // there is no room
 		} {
-			if err := ask(step.about, step.hangs); !errors.Is(err, step.err) || calls[step.about] != step.calls {
-				t.Errorf("%+v: %v, %d calls", step, err, calls[step.about])
+			if err := ask(step.about, step.hangs); !errors.Is(err, step.err) || callsOf(step.about) != step.calls {
+				t.Errorf("%+v: %v, %d calls", step, err, callsOf(step.about))
 			}
 		}
 		if !room.Away("a") || !room.Away("b") || room.Away("c") {
@@ -106,9 +119,11 @@ func TestRoom(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
+		mu.Lock()
 		if len(back) != 2 || room.Away("a") {
 			t.Errorf("back are %q", back)
 		}
+		mu.Unlock()
 		for _, about := range []string{"a", "c"} {
 			if err := ask(about, false); err != nil {
 				t.Errorf("%s: %v", about, err)
