@@ -17,7 +17,9 @@ type moving struct {
 	mu    sync.Mutex
 	gone  map[uint64]string // directories that were gone when it was their turn, by inode: where they were
 	count int64
-	// before are those of earlier passes, and moved is how many of them were met again: not removed, then, but moved.
+	// before are those of earlier passes, and moved is how many of them were met again: not removed, then, but moved. Whether there are any is
+	// not changed while the tree is walked, so that a first pass asks without a lock.
+	later  bool
 	before map[uint64]bool
 	moved  int64
 }
@@ -35,7 +37,7 @@ func (m *moving) vanished(n *node, root string) {
 
 // met is told of each directory that a listing names.
 func (m *moving) met(ino uint64) {
-	if len(m.before) == 0 { // never changed while the tree is walked
+	if !m.later {
 		return
 	}
 	m.mu.Lock()
@@ -75,6 +77,7 @@ func (r *run) again(ctx context.Context) error {
 	for ino := range r.moving.gone {
 		next.moving.before[ino] = true
 	}
+	next.moving.later = len(next.moving.before) > 0
 	err = next.do(ctx)
 	// What this walk has written, the next one finds right.
 	written := r.total().set

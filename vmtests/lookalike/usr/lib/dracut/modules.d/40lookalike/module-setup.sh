@@ -6,7 +6,7 @@ check() { return 255; }
 depends() { echo "systemd systemd-initrd"; }
 
 installkernel() {
-    hostonly='' instmods virtio_blk btrfs overlay vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
+    hostonly='' instmods virtio_pci virtio_blk btrfs overlay vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
 }
 
 install() {
