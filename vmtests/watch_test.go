@@ -437,7 +437,15 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 	m.Must(t, `mount -o loop /var/images/half /mnt && cd /mnt && mkdir d{0..33} && for d in d*; do (cd $d; touch f{0..299}); done; cd /; umount /mnt
 systemctl reload `+watchUnit+"; "+halfMount)
 	// What a reboot does not lose is what was known to be on the disk.
-	m.Must(t, `for i in $(seq 300); do grep -qs '"synced":{"' /var/lib/selinux-provision/volumes/progress-* && exit; sleep 0.5; done; journalctl -b -n 40 -u `+watchUnit+`; ls -l /var/lib/selinux-provision/volumes /run/selinux-provision/volumes; exit 1`)
+	for i := 0; ; i++ {
+		out, err := m.Run(t.Context(), `for i in $(seq 40); do grep -qs '"synced":{"' /var/lib/selinux-provision/volumes/progress-* && exit; sleep 0.5; done; exit 1`)
+		if err == nil && out.Exit == 0 {
+			break
+		}
+		if err != nil || i == 12 {
+			t.Fatalf("nothing is recorded as written out: %v\n%s\n%s", err, m.watchLog(t), m.Must(t, "ls -l /var/lib/selinux-provision/volumes /run/selinux-provision/volumes"))
+		}
+	}
 	m.expect(t, "what is not done yet", "stat -c %C /v/half; rm "+slow, "system_u:object_r:unlabeled_t:s0")
 
 	m.Must(t, "umount /v/many; sync")
