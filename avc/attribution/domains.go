@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/avc"
-	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Inhabited is a container that runs, and the domains of its processes.
@@ -18,25 +17,13 @@ type Inhabited struct {
 // runtime was told. What starts a container is in its cgroup for a moment, in a domain of the host's.
 func (h *Host) Inhabited() []Inhabited {
 	at := map[string]*Inhabited{}
-	for _, pid := range h.list("/proc") {
-		if pid[0] < '1' || pid[0] > '9' {
-			continue
-		}
-		cgroup, err := h.root.ReadFile("/proc/" + pid + "/cgroup")
-		if err != nil {
-			continue // it has ended, or is hidden
-		}
-		path := unified(string(cgroup))
-		id, _, _ := ParseCgroup(path)
-		if id == "" {
-			continue
-		}
-		c := at[id]
+	for pid, in := range h.contained {
+		c := at[in.id]
 		if c == nil {
-			c = &Inhabited{Subject: h.ofCgroup(path, "")}
-			at[id] = c
+			c = &Inhabited{Subject: h.ofCgroup(in.cgroup, "")}
+			at[in.id] = c
 		}
-		if domain := h.domain(pid); domain != "" && !slices.Contains(c.Domains, domain) {
+		if domain := h.context(pid).Type(); domain != "" && !slices.Contains(c.Domains, domain) {
 			c.Domains = append(c.Domains, domain)
 		}
 	}
@@ -50,15 +37,7 @@ func (h *Host) Inhabited() []Inhabited {
 }
 
 // HostDomain gives the domain of PID 1, "" if it cannot be read. On Flatcar it is that of all host processes.
-func (h *Host) HostDomain() string { return h.domain("1") }
-
-func (h *Host) domain(pid string) string {
-	label, err := h.root.ReadFile("/proc/" + pid + "/attr/current")
-	if err != nil {
-		return ""
-	}
-	return secontext.Context(strings.TrimRight(string(label), "\x00\n")).Type()
-}
+func (h *Host) HostDomain() string { return h.context("1").Type() }
 
 // Title is the name by which a container is shown.
 func Title(s avc.Subject) string {

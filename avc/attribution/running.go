@@ -19,6 +19,26 @@ type Labelled struct {
 // shows a process whose type the policy has not any more as one without a label.
 func (h *Host) Running() []Labelled {
 	seen := map[string]Labelled{}
+	for pid, in := range h.contained {
+		if _, known := seen[in.id]; known {
+			continue
+		}
+		one := Labelled{Subject: h.ofCgroup(in.cgroup, "")}
+		if c := h.containers[in.id]; c != nil && c.Label != "" {
+			one.Context = avc.Context(c.Label)
+		} else {
+			one.Context = h.context(pid)
+		}
+		seen[in.id] = one
+	}
+	return slices.SortedFunc(maps.Values(seen), func(a, b Labelled) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// place is where a process of a container is.
+type place struct{ id, cgroup string }
+
+// contained gives each process that is in a container now.
+func (h *Host) contained(yield func(pid string, in place) bool) {
 	for _, pid := range h.list("/proc") {
 		if pid[0] < '1' || pid[0] > '9' {
 			continue
@@ -28,19 +48,19 @@ func (h *Host) Running() []Labelled {
 			continue // it has ended, or is hidden
 		}
 		cgroup := unified(string(content))
-		id, _, _ := ParseCgroup(cgroup)
-		if _, known := seen[id]; id == "" || known {
-			continue
+		if id, _, _ := ParseCgroup(cgroup); id != "" && !yield(pid, place{id, cgroup}) {
+			return
 		}
-		one := Labelled{Subject: h.ofCgroup(cgroup, "")}
-		if c := h.containers[id]; c != nil && c.Label != "" {
-			one.Context = avc.Context(c.Label)
-		} else if label, err := h.root.ReadFile("/proc/" + pid + "/attr/current"); err == nil {
-			one.Context = avc.Context(strings.TrimRight(string(label), "\x00\n"))
-		}
-		seen[id] = one
 	}
-	return slices.SortedFunc(maps.Values(seen), func(a, b Labelled) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// context gives what the kernel says of a process, "" if that cannot be read.
+func (h *Host) context(pid string) avc.Context {
+	label, err := h.root.ReadFile("/proc/" + pid + "/attr/current")
+	if err != nil {
+		return ""
+	}
+	return avc.Context(strings.TrimRight(string(label), "\x00\n"))
 }
 
 // Names gives every name by which a person may mean a container: its own, its pod's with and without the namespace, and both.
