@@ -33,13 +33,12 @@ type looker struct {
 
 // asking is how file systems are asked. What does not answer is left behind, and the others are not kept waiting.
 type asking struct {
-	room     patience.Room
-	patience time.Duration // 0: lookPatience
-	left     time.Duration // of it, for all that do not answer in what goes on now
+	patience.Budget
+	patience time.Duration // for all that do not answer in what goes on at one time; 0: lookPatience
 }
 
 // begin gives what goes on now its own patience.
-func (a *asking) begin() { a.left = cmp.Or(a.patience, lookPatience) }
+func (a *asking) begin() { a.Left, a.Least = cmp.Or(a.patience, lookPatience), leastPatience }
 
 const (
 	// lookPatience is how long those are waited for that do not answer, all together, and leastPatience how long each of them at least.
@@ -49,12 +48,7 @@ const (
 
 // ask reads something of the file system of a mount.
 func ask[T any](ctx context.Context, a *asking, m *mounts.Mount, read func() (T, error)) (T, error) {
-	begin := time.Now()
-	answer, err := patience.Ask(ctx, &a.room, m.Device.String(), max(a.left, leastPatience), func(context.Context, func()) (T, error) { return read() })
-	if errors.Is(err, patience.ErrNoAnswer) {
-		a.left -= time.Since(begin)
-	}
-	return answer, err
+	return patience.AskWithin(ctx, &a.Budget, m.Device.String(), read)
 }
 
 func (w *Watcher) look() looker {
@@ -187,7 +181,8 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	if err != nil {
 		return nil, err
 	}
-	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, &asking{left: lookPatience}}
+	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
+	l.asking.begin()
 	var volumes []Volume
 	met := map[string]bool{}
 	for _, m := range table.All() {
@@ -233,7 +228,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 		if !met[r.Name] {
 			want, _ := r.Want(host.DefaultContext)
 			v := Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
-			target, _ := patience.Ask(ctx, &l.asking.room, r.Match.Mountpoint, max(l.asking.left, leastPatience), func(context.Context, func()) (string, error) {
+			target, _ := patience.AskWithin(ctx, &l.asking.Budget, r.Match.Mountpoint, func() (string, error) {
 				return throughLink(root, &r), nil // some other volume may be on the way
 			})
 			if target != "" {

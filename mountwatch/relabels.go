@@ -136,7 +136,7 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 		w.record.forget(job.fileSystem, job.paths)
 		w.Report(Event{Kind: RelabelStarted, Volume: job.Volume})
 		r.group.Go(func() {
-			files, err := patience.Ask(each, &w.asking.room, job.Device, cmp.Or(r.patience, jobPatience), job.run)
+			files, err := patience.Ask(each, &w.asking.Room, job.Device, cmp.Or(r.patience, jobPatience), job.run)
 			select {
 			case r.done <- relabelResult{job, files, err}:
 			case <-ctx.Done():
@@ -270,7 +270,7 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 			v.refuse(Refused, judge.CodeNoAnswer, judge.NoAnswer, judge.NoAnswerRemedy)
 			w.failed[k] = &v.Volume
 			w.settle(v)
-			if !w.asking.room.Away(v.Device) { // it answered before this was known here
+			if !w.asking.Room.Away(v.Device) { // it answered before this was known here
 				delete(w.failed, k)
 				w.consider(ctx, job.mount)
 			}

@@ -132,7 +132,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 	}()
 
 	back := make(chan string)
-	w.asking.room.Back = func(device string) {
+	w.asking.Room.Back = func(device string) {
 		select {
 		case back <- device:
 		case <-ctx.Done():

@@ -2,7 +2,6 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -119,13 +118,8 @@ func denialLine(d *avc.Denial, s avc.Subject) string {
 
 // rootLabel gives the label of the root of a mount, and gives up on one that does not answer.
 func rootLabel() func(ctx context.Context, m *mounts.Mount) (string, error) {
-	room, left := &patience.Room{}, 4*labelLimit
+	budget := &patience.Budget{Left: 4 * labelLimit, Least: labelLimit / 20, Most: labelLimit}
 	return func(ctx context.Context, m *mounts.Mount) (string, error) {
-		begin := time.Now()
-		label, err := patience.Ask(ctx, room, m.Device.String(), min(labelLimit, max(left, labelLimit/20)), func(context.Context, func()) (string, error) { return m.RootLabel() })
-		if errors.Is(err, patience.ErrNoAnswer) {
-			left -= time.Since(begin)
-		}
-		return label, err
+		return patience.AskWithin(ctx, budget, m.Device.String(), m.RootLabel)
 	}
 }

@@ -139,3 +139,25 @@ func Ask[T any](ctx context.Context, room *Room, about string, limit time.Durati
 	room.leaveBehind(about)
 	return none, why
 }
+
+// Budget is how long those that do not answer are waited for, all together.
+type Budget struct {
+	Room Room
+	Left time.Duration
+	// Least is how long each of them is waited for in any case, and Most how long none is waited for longer; 0: there is no such bound.
+	Least, Most time.Duration
+}
+
+// AskWithin is Ask with what a budget has left, from which one that does not answer takes what it was waited for.
+func AskWithin[T any](ctx context.Context, b *Budget, about string, f func() (T, error)) (T, error) {
+	limit := max(b.Left, b.Least)
+	if b.Most > 0 {
+		limit = min(limit, b.Most)
+	}
+	begin := time.Now()
+	answer, err := Ask(ctx, &b.Room, about, limit, func(context.Context, func()) (T, error) { return f() })
+	if errors.Is(err, ErrNoAnswer) {
+		b.Left -= time.Since(begin)
+	}
+	return answer, err
+}

@@ -3,6 +3,7 @@ package patience
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -129,5 +130,26 @@ func TestRoom(t *testing.T) {
 				t.Errorf("%s: %v", about, err)
 			}
 		}
+	})
+}
+
+// TestBudget has those that do not answer share what there is, each with its least and its most.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Budget{Left: 5 * time.Second, Least: time.Second, Most: 3 * time.Second}
+		release := make(chan struct{})
+		for about, want := range []time.Duration{3 * time.Second, 2 * time.Second, time.Second, time.Second} {
+			begin := time.Now()
+			_, err := AskWithin(t.Context(), b, strconv.Itoa(about), func() (int, error) { <-release; return 0, nil })
+			if waited := time.Since(begin); waited != want || !errors.Is(err, ErrNoAnswer) {
+				t.Errorf("%d was waited for %s, want %s: %v", about, waited, want, err)
+			}
+		}
+		before := b.Left
+		if got, err := AskWithin(t.Context(), b, "answers", func() (int, error) { time.Sleep(time.Second / 2); return 7, nil }); got != 7 || err != nil || b.Left != before {
+			t.Errorf("got %d, %v; left %s, before %s", got, err, b.Left, before)
+		}
+		close(release)
+		synctest.Wait()
 	})
 }
