@@ -436,6 +436,11 @@ func loosened(expression string) string {
 
 var condition = regexp.MustCompile(`^\(\?<?[=!]`)
 
+// Equate has what is at and below a path looked up at another one, as a line of file_contexts.subs does.
+func (c *Contexts) Equate(path, like string) {
+	c.subs = append([]substitution{{path, like}}, c.subs...)
+}
+
 func (c *Contexts) addDist(name string, r io.Reader) error {
 	return c.addSubstitutions(&c.dist, name, r)
 }

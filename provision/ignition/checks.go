@@ -79,6 +79,9 @@ func (c *checker) declared(m *machine, s *situation) {
 		// An expression that is none was said, and is for no path.
 		_ = s.contexts.Add(f.Source.File, strings.NewReader(f.Path+"\t"+f.Context+"\n"))
 	}
+	for _, e := range state.Equivalences {
+		s.contexts.Equate(e.Path, e.Like)
+	}
 	there := func(p provision.Position) (provision.Position, string) { return m.files[p.File].line(p.Line) }
 	c.levels(state, there)
 	c.content(state, there)

@@ -289,14 +289,8 @@ func (s *situation) labelled(m *machine, name string, readOnly bool) bool {
 		if _, found := s.contexts.Lookup(name, filecontexts.Any); found {
 			return true
 		}
-		for _, e := range s.declared.Equivalences {
-			if !below(e.Path) {
-				continue
-			}
-			alike := e.Like + strings.TrimPrefix(name, e.Path)
-			if _, found := s.contexts.Lookup(alike, filecontexts.Any); found || protected.Declared(alike) {
-				return true
-			}
+		if alike := s.contexts.Resolve(name); alike != name && protected.Declared(alike) {
+			return true
 		}
 	}
 	var at *mount
