@@ -19,8 +19,8 @@ import (
 
 // Lock keeps other runs on this host off the file system that the tree is on: two runs with two labels leave a mixture behind, and each
 // has read back what it wrote. It waits for up to wait, and calls waiting once, with the holder, if it has to; a hostfs.LockedError says who
-// still has it then. With the lock, the run is known to later
-// ones: what was recorded before of a run that was broken off is not believed any more. A user without the right to make the lock, who labels files of their own, goes without it.
+// still has it then. With the lock, the run is known to later ones: what was recorded before of a run that was broken off is not believed any
+// more. A user without the right to make the lock, who labels files of their own, goes without it.
 func (t *Target) Lock(ctx context.Context, host *hostfs.Root, wait time.Duration, waiting func(holder string)) (unlock func(), err error) {
 	dev := uint64(t.stat.Dev)
 	device := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))

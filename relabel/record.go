@@ -4,13 +4,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 )
 
 const (
@@ -22,8 +22,8 @@ const (
 
 // record remembers which directories are done with everything below them, so that a run that is broken off can be gone on with.
 // Directories are known by their file handles (name_to_handle_at(2)): these hold the inode's generation, so no other directory is taken
-// for one of them. A record is believed only if no other run has given labels on the file system since. Labels that the disk may not have yet are believed during the same boot only, and no record is believed of a directory
-// whose own label is wrong.
+// for one of them. A record is believed only if no other run has given labels on the file system since. Labels that the disk may not have yet
+// are believed during the same boot only, and no record is believed of a directory whose own label is wrong.
 type record struct {
 	run    *run
 	loaded map[string]int64 // handle to entries, from the run before
@@ -40,7 +40,7 @@ type record struct {
 // recordFile is the record as State keeps it.
 type recordFile struct {
 	Version int       `json:"version"`
-	Boot    string    `json:"boot"` // /proc/sys/kernel/random/boot_id
+	Boot    string    `json:"boot"` // kernel.BootID
 	Written time.Time `json:"written"`
 	Tree    string    `json:"tree"` // the handle of the root
 	Labels  string    `json:"labels"`
@@ -67,9 +67,10 @@ func (n *node) remember(fd int) {
 	}
 }
 
+// bootID tells one boot from another, as far as that can be told.
 func bootID() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id))
+	id, _ := kernel.BootID()
+	return id
 }
 
 // loadRecord reads what a run before has left. What does not fit this run is passed over: then everything is looked at again.
