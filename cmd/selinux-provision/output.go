@@ -154,6 +154,11 @@ func (t textReporter) Finished(stage string, d plan.Done) {
 	fmt.Fprintf(t.out, "%s: %s\n", stage, stepLine(d))
 }
 
+// saysRemedy tells whether a problem is followed by its remedy: what helps against several in a row is said once, behind the last.
+func saysRemedy(problems []stages.Problem, i int) bool {
+	return i+1 == len(problems) || problems[i+1].Remedy != problems[i].Remedy
+}
+
 // stepLine says what was done. The reason is what was found before, so it stands before the result.
 func stepLine(d plan.Done) string {
 	line := d.Action + " " + d.Target
@@ -180,7 +185,7 @@ func (t textReporter) Result(r stages.Result) {
 	}
 	for i, p := range r.Problems {
 		text := p.Problem
-		if i+1 == len(r.Problems) || r.Problems[i+1].Remedy != p.Remedy { // what helps against several is said once, behind the last
+		if saysRemedy(r.Problems, i) {
 			text = p.String()
 		}
 		fmt.Fprintf(t.err, "%s: %s\n", r.Stage, oneLine(text))

@@ -50,7 +50,7 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 		fmt.Fprintln(w, p(bad, fmt.Sprintf("NOT as declared, %d to look at:", len(s.Problems))))
 		for i, problem := range s.Problems {
 			fmt.Fprintf(w, "  %s %s\n", p(bad, "-"), problem.Problem)
-			if i+1 == len(s.Problems) || s.Problems[i+1].Remedy != problem.Remedy { // what helps against several is said once, below the last
+			if saysRemedy(s.Problems, i) {
 				fmt.Fprintf(w, "    %s\n", p(dim, "-> "+problem.Remedy))
 			}
 		}
