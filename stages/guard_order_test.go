@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,7 +124,8 @@ func TestConcerned(t *testing.T) {
 // plan, and before and after each wait; the schedule says who goes on, and when time passes.
 type orders struct {
 	*computer
-	sick    bool // docker does not run at the end of a window
+	turn    sync.Mutex // whoever wakes from a sleep takes it: the bubble's clock orders nothing for the race detector
+	sick    bool       // docker does not run at the end of a window
 	clock   string
 	uptime  time.Duration
 	actors  []*actor
@@ -177,7 +179,7 @@ func (o *orders) start(name string, run func(ctx context.Context, a *actor, h *H
 	h.Stopping = func(context.Context) (bool, error) { o.at(a, "stopping"); return false, nil }
 	h.StartUnit = func(context.Context, string) error { o.at(a, "start"); return o.startWatch() }
 	h.Evidence.Stopped = func(context.Context, time.Time) ([]string, int, error) {
-		o.judged = true
+		o.note(func() { o.judged = true })
 		o.at(a, "judged")
 		return nil, 0, nil
 	}
@@ -186,7 +188,7 @@ func (o *orders) start(name string, run func(ctx context.Context, a *actor, h *H
 			if err := recover(); err != nil && err != errKilled { //nolint:errorlint // a value of recover, which nobody wraps
 				panic(err)
 			}
-			a.ended = true
+			o.note(func() { a.ended = true })
 			cancel()
 		}()
 		run(&stepping{ctx, o, a}, a, &h)
@@ -196,10 +198,13 @@ func (o *orders) start(name string, run func(ctx context.Context, a *actor, h *H
 
 // at is a point of a process.
 func (o *orders) at(a *actor, point string) {
+	o.turn.Lock()
 	if a.killed || o.cut {
+		o.turn.Unlock()
 		panic(errKilled)
 	}
 	a.point = point
+	o.turn.Unlock()
 	<-a.resume
 	if a.killed || o.cut {
 		panic(errKilled)
@@ -236,19 +241,36 @@ func (o *orders) units(names []string) (states []systemd.UnitState) {
 
 // startWatch is systemd's job: nothing for a unit that is active, after the end of one that is ending.
 func (o *orders) startWatch() error {
-	for !o.cut && o.watcher != nil && !o.watcher.main && !o.watcher.ended {
-		time.Sleep(time.Second)
-	}
+	o.until(func() bool { return o.watcher == nil || o.watcher.main || o.watcher.ended })
 	if o.watcher != nil && o.watcher.main {
 		return nil
 	}
 	o.watch()
-	for w := o.watcher; !o.cut && !w.ready; time.Sleep(time.Second) {
-		if w.ended {
-			return errors.New("the watch did not start")
-		}
+	w := o.watcher
+	o.until(func() bool { return w.ready || w.ended })
+	if !w.ready && !o.cut {
+		return errors.New("the watch did not start")
 	}
 	return nil
+}
+
+// until waits until what holds, or the power is cut.
+func (o *orders) until(holds func() bool) {
+	for ; ; time.Sleep(time.Second) {
+		o.turn.Lock()
+		done := o.cut || holds()
+		o.turn.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+// note changes what other processes look at.
+func (o *orders) note(change func()) {
+	o.turn.Lock()
+	defer o.turn.Unlock()
+	change()
 }
 
 // watch is the unit: the watch, and what systemd runs after it.
@@ -266,12 +288,12 @@ func (o *orders) watch() {
 				}
 			}()
 			o.at(a, "begin")
-			if err := h.Watch(ctx, func(said string, _ bool) { a.ready = true; o.at(a, said) }); err != nil && ctx.Err() == nil {
+			if err := h.Watch(ctx, func(said string, _ bool) { o.note(func() { a.ready = true }); o.at(a, said) }); err != nil && ctx.Err() == nil {
 				o.fault("the watch says: %v", err)
 				how = "exit-code"
 			}
 		}()
-		a.main, a.killed = false, false
+		o.note(func() { a.main, a.killed = false, false })
 		h.LockWait = 1000 * time.Hour
 		if err := h.EndWatch(&stepping{context.Background(), o, a}, how); err != nil {
 			o.fault("the end of the watch says: %v", err)
@@ -316,8 +338,10 @@ func (o *orders) restore(files map[string]string) {
 // go on until all have ended, or the power is cut: at each decision the schedule's option, then the first. The first is to go on with who
 // went on last.
 func (o *orders) play(schedule []int) (files map[string]string) {
+	o.turn.Lock()
+	defer o.turn.Unlock()
 	for len(o.taken) < 300 {
-		synctest.Wait()
+		o.leave(synctest.Wait)
 		o.always()
 		var ready []*actor
 		asleep := false
@@ -357,8 +381,10 @@ func (o *orders) play(schedule []int) (files map[string]string) {
 					a.resume <- struct{}{}
 				}
 			}
-			time.Sleep(2000 * time.Hour) // whoever waits for the lock gives up
-			synctest.Wait()
+			o.leave(func() {
+				time.Sleep(2000 * time.Hour) // whoever waits for the lock gives up
+				synctest.Wait()
+			})
 			return files
 		case pick < len(ready):
 			a := ready[pick]
@@ -368,11 +394,18 @@ func (o *orders) play(schedule []int) (files map[string]string) {
 		default:
 			o.log = append(o.log, "time")
 			o.running = nil
-			o.pass()
+			o.leave(o.pass)
 		}
 	}
 	o.fault("it does not end")
 	return nil
+}
+
+// leave gives the turn away while wait waits for the others.
+func (o *orders) leave(wait func()) {
+	o.turn.Unlock()
+	defer o.turn.Lock()
+	wait()
 }
 
 // pass lets a window pass. The clock may be set forward or back meanwhile.
