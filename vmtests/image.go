@@ -51,10 +51,12 @@ const (
 	SymlinkEra Layout = "SymlinkEra"
 	// Today has regular files in /etc's lower layer, and compatibility links in /usr that point to them.
 	Today Layout = "Today"
+	// Confext has the same files, and /etc merged by systemd-confext instead of mounted by a script of the initrd.
+	Confext Layout = "Confext"
 )
 
 // Layouts returns every layout, oldest first.
-func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
+func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today, Confext} }
 
 func packages() []string {
 	return []string{

@@ -13,8 +13,10 @@ import (
 
 // Paths inside the tree of the operating system.
 const (
-	shippedEtc = "usr/share/flatcar/etc" // the lower layer of the /etc overlay
-	policyType = "mcs"
+	shippedEtc   = "usr/share/flatcar/etc" // the lower layer of the /etc overlay
+	confexts     = "usr/lib/confexts"      // where systemd-confext looks for what the operating system ships
+	shippedImage = "00-flatcar-default"    // the same files as in shippedEtc, as an image
+	policyType   = "mcs"
 )
 
 // makeImages turns a copy of the Debian root into what a machine boots from. This function is the whole story, top to bottom.
@@ -27,7 +29,7 @@ func (b *builder) makeImages(base, policy, out string, guest []byte) error {
 		{"copy of the packages", func() error { return b.run("cp", "-a", "--reflink=auto", base, root) }},
 		{"lookalike files", func() error { return addLookalikeFiles(root, guest) }},
 		{"policy", func() error { return b.installPolicy(policy, root) }},
-		{"units", func() error { return trimUnits(root) }},
+		{"units", func() error { return b.trimUnits(root) }},
 		{"kernel and initrd", func() error { return b.makeKernelAndInitrd(root, out) }},
 		{"trim", func() error { return trimFiles(root) }},
 		{"labels", func() error { return b.label(root) }},
@@ -42,7 +44,7 @@ func (b *builder) makeImages(base, policy, out string, guest []byte) error {
 		done()
 	}
 	// Newest layout first: each older one is made from the tree of the one after it.
-	for _, layout := range []Layout{Today, SymlinkEra, LTS2023} {
+	for _, layout := range []Layout{Confext, Today, SymlinkEra, LTS2023} {
 		done := b.step("file systems of layout %s", layout)
 		if err := b.shapeLayout(root, layout); err != nil {
 			return fmt.Errorf("cannot shape layout %s: %w", layout, err)
@@ -130,9 +132,12 @@ func (b *builder) installPolicy(policy, root string) error {
 }
 
 // trimUnits leaves the units enabled that Flatcar has, without those that only cost time here.
-func trimUnits(root string) error {
+func (b *builder) trimUnits(root string) error {
 	units := filepath.Join(root, "usr/lib/systemd/system")
 	var needless []string
+	if b.suite != Trixie {
+		needless = append(needless, filepath.Join(units, "systemd-confext.service.d/10-before-260.conf"))
+	}
 	for _, pattern := range []string{
 		// Debian enables units by links in /etc; here presets and the links in /usr decide, as on Flatcar.
 		"../../../../etc/systemd/system/*.wants", "../../../../etc/systemd/system/*.requires", "../../../../etc/systemd/system/*.service",
@@ -168,6 +173,9 @@ func trimUnits(root string) error {
 		"vmtest-shell.service": "sysinit.target",
 		"audit-rules.service":  "multi-user.target",
 		"boot.automount":       "local-fs.target",
+		// Without images, as on the older layouts, their conditions keep them from running.
+		"systemd-confext.service": "sysinit.target",
+		"systemd-sysext.service":  "sysinit.target",
 	} {
 		wants := filepath.Join(units, target+".wants")
 		if err := os.MkdirAll(wants, 0o755); err != nil {
@@ -288,12 +296,15 @@ func auditRules() []string { return []string{"00-clear.rules", "80-selinux.rules
 func (b *builder) shapeLayout(root string, layout Layout) error {
 	etc, usr := filepath.Join(root, shippedEtc), filepath.Join(root, "usr/lib/selinux")
 	switch layout {
-	case Today:
+	case Confext:
 		for _, name := range selinuxPaths() {
 			if err := os.Symlink("../../share/flatcar/etc/selinux/"+name, filepath.Join(usr, name)); err != nil {
 				return err
 			}
 		}
+		return b.makeConfext(root)
+	case Today:
+		return os.RemoveAll(filepath.Join(root, confexts))
 	case SymlinkEra:
 		for _, name := range selinuxPaths() {
 			if err := os.Remove(filepath.Join(usr, name)); err != nil {
@@ -327,6 +338,26 @@ func (b *builder) shapeLayout(root string, layout Layout) error {
 		return writeFile(filepath.Join(root, "usr/lib/tmpfiles.d/selinux.conf"), []byte(rules.String()), 0o644)
 	}
 	return nil
+}
+
+// makeConfext makes the image that /etc comes from. The tree of the shipped /etc stays beside it, as on Flatcar: older links lead there, and
+// the clean-up of the upper layer compares with it.
+func (b *builder) makeConfext(root string) error {
+	dir := filepath.Join(root, confexts)
+	tree := filepath.Join(dir, shippedImage)
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		return err
+	}
+	if err := b.run("cp", "-a", filepath.Join(root, shippedEtc), filepath.Join(tree, "etc")); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(tree, "etc/extension-release.d/extension-release."+shippedImage), []byte("ID=_any\n"), 0o644); err != nil {
+		return err
+	}
+	if err := b.run("mksquashfs", tree, tree+".raw", "-quiet", "-no-progress", "-noappend"); err != nil {
+		return err
+	}
+	return os.RemoveAll(tree)
 }
 
 // makeFileSystems writes the /usr and ROOT images of one layout.

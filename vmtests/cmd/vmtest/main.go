@@ -50,7 +50,7 @@ func say(line string) { fmt.Fprintln(os.Stderr, line) }
 func boot(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("boot", flag.ContinueOnError)
 	suite := flags.String("suite", string(vmtests.Trixie), "trixie or forky")
-	layout := flags.String("layout", string(vmtests.Today), "LTS2023, SymlinkEra or Today")
+	layout := flags.String("layout", string(vmtests.Today), "LTS2023, SymlinkEra, Today or Confext")
 	ignition := flags.String("ignition", "", "Ignition config for the first boot")
 	cpus := flags.Int("cpus", 0, "number of CPUs")
 	if err := flags.Parse(args); err != nil {

@@ -6,20 +6,23 @@ check() { return 255; }
 depends() { echo "systemd systemd-initrd"; }
 
 installkernel() {
-    hostonly='' instmods virtio_blk btrfs overlay vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
+    hostonly='' instmods virtio_blk btrfs overlay loop squashfs vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
 }
 
 install() {
     inst_multiple bash journalctl systemctl cat chroot cmp find getfattr mkdir mount readlink rm rmdir stat sync \
-        systemd-tmpfiles umount modprobe
+        systemd-tmpfiles umount modprobe ln systemd-confext systemd-sysext
     inst_script "$moddir/setup-root" /usr/sbin/setup-root
+    inst_script "$moddir/merge-extensions" /usr/sbin/merge-extensions
     inst_script "$moddir/end-first-boot" /usr/sbin/end-first-boot
     # Flatcar builds Ignition without relabelling. Debian's Ignition insists on a setfiles: give it one that does nothing.
     inst_script "$moddir/setfiles" /usr/sbin/setfiles
     inst_simple "$moddir/setup-root.service" "$systemdsystemunitdir/setup-root.service"
+    inst_simple "$moddir/merge-extensions.service" "$systemdsystemunitdir/merge-extensions.service"
     inst_simple "$moddir/end-first-boot.service" "$systemdsystemunitdir/end-first-boot.service"
     inst_simple "$moddir/emergency.service" "$systemdsystemunitdir/emergency.service"
     mkdir -p "$initdir$systemdsystemunitdir/initrd.target.wants" "$initdir$systemdsystemunitdir/ignition-complete.target.requires"
     ln -s ../setup-root.service "$initdir$systemdsystemunitdir/initrd.target.wants/setup-root.service"
+    ln -s ../merge-extensions.service "$initdir$systemdsystemunitdir/initrd.target.wants/merge-extensions.service"
     ln -s ../end-first-boot.service "$initdir$systemdsystemunitdir/ignition-complete.target.requires/end-first-boot.service"
 }
