@@ -3,6 +3,7 @@ package hostfs
 import (
 	"errors"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,13 +92,14 @@ func (r *Root) upper(name string) (*Root, string, error) {
 	}
 	// The initrd mounted it, when the root file system was still at /sysroot.
 	dir := strings.TrimPrefix(upperdir, "/sysroot")
-	tree, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	holder := holderOf(table, point, dir)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, holder, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return nil, "", r.fail("open_tree", "/", err)
+		return nil, "", r.fail("open_tree", holder, err)
 	}
 	defer unix.Close(tree)
-	base := &Root{fd: tree, path: "/"}
-	fd, err := base.open(dir, unix.O_PATH|unix.O_DIRECTORY)
+	base := &Root{fd: tree, path: holder}
+	fd, err := base.open("/"+strings.TrimPrefix(dir, holder), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, "", err
 	}
@@ -113,4 +115,16 @@ func overlayOf(table []*mounts.Mount, name string) (point, upperdir string) {
 	}
 	upperdir, _ = m.SuperOption("upperdir")
 	return m.Mountpoint, mounts.Unescape(upperdir)
+}
+
+// holderOf gives the mount point of the file system that the upper layer of the overlay at point is on: that of the root, or of /var where
+// that is one by itself and systemd-confext keeps the layer there. What is mounted at the overlay or below is not beneath it.
+func holderOf(table []*mounts.Mount, point, upperdir string) string {
+	beneath := slices.DeleteFunc(slices.Clone(table), func(m *mounts.Mount) bool {
+		return m.Mountpoint == point || strings.HasPrefix(m.Mountpoint, point+"/")
+	})
+	if m := mounts.At(beneath, upperdir); m != nil {
+		return m.Mountpoint
+	}
+	return "/"
 }

@@ -126,6 +126,57 @@ func TestClearOpaque(t *testing.T) {
 	}
 }
 
+// The upper layer may be on another file system than the root: where /var is one by itself and systemd-confext keeps the layer there.
+func TestClearOpaqueOnAnotherFileSystem(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	for _, dir := range []string{"/etc", "/var"} {
+		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+		t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	}
+	const mutable = "/var/lib/extensions.mutable"
+	write(t, "/var/lower/selinux/mcs/file", "the vendor's")
+	write(t, mutable+"/etc/mine", "the operator's")
+	must(t, os.Mkdir(mutable+"/work", 0o755))
+	err := unix.Mount("confext", "/etc", "overlay", 0, "lowerdir=/var/lower,upperdir="+mutable+"/etc,workdir="+mutable+"/work")
+	if err != nil && os.Getenv("CI") != "true" {
+		t.Skipf("no overlay to be had: %v", err)
+	}
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Unmount("/etc", unix.MNT_DETACH)) })
+
+	r := openRoot(t, "/")
+	must(t, r.RemoveTree("/etc/selinux/mcs"))
+	must(t, r.MkdirAll("/etc/selinux/mcs", 0o755))
+	if cleared, err := r.ClearOpaque("/etc/selinux"); err != nil || !slices.Equal(cleared, []string{"/etc/selinux/mcs"}) {
+		t.Errorf("cleared %q, %v", cleared, err)
+	}
+	if left, err := r.OpaqueDirectories("/etc"); err != nil || len(left) != 0 {
+		t.Errorf("opaque are %q, %v", left, err)
+	}
+}
+
+func TestHolderOf(t *testing.T) {
+	const varLine, confextLine = "32 22 8:10 / /var rw - ext4 /dev/sda10 rw\n", "33 22 0:27 / /etc rw - overlay confext rw,upperdir=/etc\n34 33 0:27 /.systemd-confext /etc/.systemd-confext ro - overlay confext rw\n"
+	for _, c := range []struct{ what, table, point, upper, want string }{
+		{"the root", rootLine + etcLine, "/etc", "/etc", "/"},
+		{"merged again", rootLine + etcLine + confextLine, "/etc", "/etc", "/"},
+		{"a file system of its own", rootLine + varLine + confextLine, "/etc", "/var/lib/extensions.mutable/etc", "/var"},
+		{"not that one", rootLine + varLine + confextLine, "/etc", "/variety/etc", "/"},
+		{"below the overlay", rootLine + confextLine + "35 33 0:28 / /etc/upper rw - tmpfs tmpfs rw\n", "/etc", "/etc/upper", "/"},
+		{"an empty table", "", "/etc", "/etc", "/"},
+	} {
+		table, err := mounts.Parse(strings.NewReader(c.table))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := holderOf(table, c.point, c.upper); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
 func TestTreesHaveNoOverlay(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "etc/selinux/config"), "")
