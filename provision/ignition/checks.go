@@ -57,6 +57,7 @@ func (c *checker) machine(m *machine) {
 	c.mountChecks(m, s)
 	c.unitChecks(m, s)
 	c.byHand(m, s)
+	c.notExecutable(m)
 	c.directories(m, s)
 }
 
