@@ -43,7 +43,7 @@ func missing() string {
 	}
 	programs := []string{"qemu-system-x86_64", "qemu-img"}
 	if readyImage() == "" {
-		programs = append(programs, "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "mksquashfs", "zstd")
+		programs = append(programs, "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "mksquashfs", "zstd", "lz4")
 	}
 	var lacking []string
 	for _, program := range programs {

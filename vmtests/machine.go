@@ -24,6 +24,7 @@ import (
 type Options struct {
 	Suite      Suite    // default Trixie
 	Layout     Layout   // default Today
+	Kernel     Kernel   // default the suite's own
 	Ignition   []byte   // config for the first boot, as JSON; none: Ignition runs without
 	KernelArgs []string // added to the kernel command line
 	CPUs       int      // default 2
@@ -227,6 +228,9 @@ func (m *Machine) kernelArgs(firstBoot bool) string {
 	if firstBoot {
 		args = append(args, "ignition.firstboot=1")
 	}
+	if m.options.Kernel != OwnKernel {
+		args = append(args, "vmtest.modules") // the initrd is to mount the disk with its modules
+	}
 	return strings.Join(append(args, m.options.KernelArgs...), " ")
 }
 
@@ -269,7 +273,18 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 		if err != nil {
 			return err
 		}
-		initrd := image.Initrd
+		initrd, vmlinux := image.Initrd, image.Kernel
+		if m.options.Kernel != OwnKernel {
+			other, err := BuildKernel(ctx, m.options.Suite, m.options.Kernel, m.options.Progress)
+			if err != nil {
+				return err
+			}
+			initrd, vmlinux = other.Initrd, other.Kernel
+			if err := m.hold(other.dir); err != nil {
+				return err
+			}
+			kernel = drive("modules", other.Modules, "raw", true)
+		}
 		if firstBoot && m.largeConfig() {
 			with := m.path("initrd")
 			defer os.Remove(with)
@@ -278,7 +293,7 @@ func (m *Machine) start(ctx context.Context, more ...string) error {
 			}
 			initrd = with
 		}
-		kernel = []string{"-kernel", image.Kernel, "-initrd", initrd, "-append", m.kernelArgs(firstBoot)}
+		kernel = append(kernel, "-kernel", vmlinux, "-initrd", initrd, "-append", m.kernelArgs(firstBoot))
 	}
 	args := slices.Concat(accel, kernel, m.devices(image), more)
 

@@ -48,7 +48,7 @@ func makeTemplate(ctx context.Context, name string, options Options) (*os.File, 
 	}
 	m := &Machine{options: options}
 	// Not the reasons for what is allowed: they do not change the machine.
-	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, m.kernelArgs(true), m.devices(image)})
+	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, options.Kernel, m.kernelArgs(true), m.devices(image)})
 	if err != nil {
 		return nil, err
 	}

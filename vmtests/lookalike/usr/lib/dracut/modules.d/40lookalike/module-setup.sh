@@ -6,11 +6,11 @@ check() { return 255; }
 depends() { echo "systemd systemd-initrd"; }
 
 installkernel() {
-    hostonly='' instmods virtio_blk btrfs overlay loop squashfs vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
+    hostonly='' instmods virtio_pci virtio_blk btrfs overlay loop squashfs vfat nls_ascii nls_cp437 nls_utf8 qemu_fw_cfg
 }
 
 install() {
-    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr mkdir mount readlink rm rmdir stat sync \
+    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr grep mkdir mount readlink rm rmdir stat sync \
         systemd-tmpfiles umount modprobe ln systemd-confext systemd-sysext
     inst_script "$moddir/setup-root" /usr/sbin/setup-root
     inst_script "$moddir/merge-extensions" /usr/sbin/merge-extensions
