@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// checkEnds waits for the check of the next image.
+const checkEnds = "until systemctl is-active -q selinux-provision-check.service || systemctl is-failed -q selinux-provision-check.service; do sleep 1; done; "
+
 // TestCheckOfTheNextImage writes an update to the other /usr partition, as update_engine does. The unit builds what is declared against it,
 // with that image's own tools, and status says before the reboot what the update would break.
 //
@@ -27,8 +30,7 @@ ln -s "$(findmnt -no SOURCE /usr)" /dev/disk/by-partlabel/USR-A && ln -s ../by-i
 systemctl is-active selinux-provision-check.path && touch /run/update_engine_autoupdate_completed`)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	if out, err := m.Run(ctx, "until systemctl is-active -q selinux-provision-check.service || systemctl is-failed -q selinux-provision-check.service; do sleep 1; done; "+
-		"systemctl show -P ExecMainStatus selinux-provision-check.service"); err != nil || out.Stdout != "3\n" {
+	if out, err := m.Run(ctx, checkEnds+"systemctl show -P ExecMainStatus selinux-provision-check.service"); err != nil || out.Stdout != "3\n" {
 		t.Errorf("the check ended with %q, %v\n%s", out.Stdout, err, m.Must(t, "journalctl -b -o cat -u selinux-provision-check.service"))
 	}
 	t.Log(m.Must(t, "journalctl -b -o cat -u selinux-provision-check.service; /opt/bin/selinux-provision status"))

@@ -43,7 +43,7 @@ func missing() string {
 	}
 	programs := []string{"qemu-system-x86_64", "qemu-img"}
 	if readyImage() == "" {
-		programs = append(programs, "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "mksquashfs", "zstd", "lz4")
+		programs = append(programs, "mmdebstrap", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mdir", "mksquashfs", "zstd", "lz4", "sfdisk", "veritysetup", "grub-mkimage")
 	}
 	var lacking []string
 	for _, program := range programs {
@@ -76,7 +76,7 @@ func start(t testing.TB, options Options, boot func(context.Context, Options) (*
 	if options.Progress == nil {
 		options.Progress = func(line string) { t.Log(line) }
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	m, err := boot(ctx, options)
 	if m != nil {

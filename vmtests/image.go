@@ -61,7 +61,7 @@ func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today, Confext} }
 func packages() []string {
 	return []string{
 		"systemd", "systemd-sysv", "dbus", "udev", "kmod", "passwd", "procps", "iproute2", "util-linux", "mount",
-		"linux-image-cloud-amd64", "dracut-core", "ignition",
+		"linux-image-cloud-amd64", "dracut-core", "ignition", "systemd-cryptsetup",
 		"policycoreutils", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
 		// What builds the policy.
 		"selinux-policy-src", "make", "m4", "gawk", "python3-minimal", "zstd",

@@ -153,6 +153,7 @@ func (b *builder) trimUnits(root string) error {
 		"*/initrd-udevadm-cleanup-db.service",
 		// Locks of NFS before version 4, which none of the tests uses: it wants a portmapper.
 		"rpc-statd.service", "rpc-statd-notify.service",
+		"../system-generators/systemd-cryptsetup-generator", "../system-generators/systemd-veritysetup-generator", "../system-generators/systemd-integritysetup-generator",
 		"../system-generators/systemd-ssh-generator", "../system-generators/systemd-tpm2-generator", "../system-generators/systemd-sysv-generator",
 		"../system-generators/systemd-rc-local-generator", "../system-generators/systemd-hibernate-resume-generator",
 		"../system-generators/systemd-gpt-auto-generator", "../system-generators/systemd-getty-generator",
@@ -191,8 +192,9 @@ func (b *builder) trimUnits(root string) error {
 	return nil
 }
 
-// makeKernelAndInitrd takes the kernel out of its self-extracting wrapper and builds an initrd with Ignition's own dracut module.
-func (b *builder) makeKernelAndInitrd(root, out string) error {
+// makeKernelAndInitrd takes the kernel out of its self-extracting wrapper and builds an initrd with Ignition's own dracut module, and with
+// more modules of dracut if they are named.
+func (b *builder) makeKernelAndInitrd(root, out string, more ...string) error {
 	versions, err := filepath.Glob(filepath.Join(root, "usr/lib/modules/*"))
 	if err != nil || len(versions) != 1 {
 		return fmt.Errorf("cannot tell the kernel's version: found %q", versions)
@@ -223,7 +225,7 @@ func (b *builder) makeKernelAndInitrd(root, out string) error {
 		return err
 	}
 	err = b.inRoot(root, "dracut", "--no-hostonly", "--no-early-microcode", "--no-compress", "--reproducible", "--kver", version,
-		"--modules", "bash systemd systemd-initrd udev-rules base ignition lookalike", "/boot/initrd")
+		"--modules", strings.Join(append([]string{"bash systemd systemd-initrd udev-rules base ignition lookalike"}, more...), " "), "/boot/initrd")
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // readyImage is the path of a whole disk to boot instead of the lookalike, such as a real Flatcar QEMU image; "" without one. It
@@ -75,6 +79,24 @@ TasksMax=infinity
 WantedBy=sysinit.target
 `
 )
+
+// serveConfig serves an Ignition config on the loopback interface, which QEMU's own network makes reachable for a ready image, and returns
+// the small config that has Ignition fetch it: a large one cannot come through fw_cfg, as the kernel reads that in quadratic time.
+func serveConfig(config []byte) (pointer []byte, server *http.Server, err error) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot serve the Ignition config: %w", err)
+	}
+	server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(config)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	pointer, err = json.Marshal(map[string]any{"ignition": map[string]any{"version": "3.0.0", "config": map[string]any{"replace": map[string]any{
+		"source":       fmt.Sprintf("http://10.0.2.2:%d/config.ign", listener.Addr().(*net.TCPAddr).Port), // the host, in QEMU's user network
+		"verification": map[string]any{"hash": fmt.Sprintf("sha512-%x", sha512.Sum512(config))},
+	}}}})
+	return pointer, server, err
+}
 
 // withShell adds the harness's end in the guest to a config, or makes one of it alone: a ready image does not contain it.
 func withShell(ctx context.Context, config []byte) ([]byte, error) {

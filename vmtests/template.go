@@ -47,6 +47,9 @@ func makeTemplate(ctx context.Context, name string, options Options) (*os.File, 
 		return nil, err
 	}
 	m := &Machine{options: options}
+	if image.ready() {
+		name += ".ready" // it does not take the lookalike's place in the cache
+	}
 	// Not the reasons for what is allowed: they do not change the machine.
 	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, options.Kernel, m.kernelArgs(true), m.devices(image)})
 	if err != nil {
