@@ -258,8 +258,10 @@ func (b *builder) once(dir string, build func(dir string) error) error {
 	return os.Rename(unfinished, dir)
 }
 
+// step says what is done now, and gives the function that says how long it took.
 func (b *builder) step(format string, args ...any) func() {
 	what, start := fmt.Sprintf(format, args...), time.Now()
+	b.progress(fmt.Sprintf("%s: %s ...", b.suite, what))
 	return func() { b.progress(fmt.Sprintf("%s: %s (%.1fs)", b.suite, what, time.Since(start).Seconds())) }
 }
 

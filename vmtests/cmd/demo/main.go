@@ -39,15 +39,37 @@ type demo struct {
 	ctx     context.Context
 	out     io.Writer
 	begin   time.Time
+	machine *vmtests.Machine // the one that is shown
+}
+
+// booting is a machine that boots beside what is shown, and what is to be said of that.
+type booting struct {
 	machine *vmtests.Machine
+	err     error
+	said    []string
+	done    chan struct{} // closed when all of that is known
+}
+
+func boot(ctx context.Context, ignition []byte) *booting {
+	b := &booting{done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		b.machine, b.err = vmtests.Boot(ctx, vmtests.Options{Ignition: ignition, Progress: func(line string) { b.said = append(b.said, line) }})
+	}()
+	return b
+}
+
+// shown makes a machine the one that is shown, as soon as it has booted.
+func (d *demo) shown(b *booting) error {
+	<-b.done
+	d.machine = b.machine
+	for _, line := range b.said {
+		d.say("[%s]", line)
+	}
+	return b.err
 }
 
 func (d *demo) run() error {
-	defer func() {
-		if d.machine != nil {
-			d.machine.Close()
-		}
-	}()
 	if err := vmtests.Missing(); err != nil {
 		return err
 	}
@@ -55,12 +77,26 @@ func (d *demo) run() error {
 	if err != nil {
 		return err
 	}
+	d.say("Two virtual machines from Debian packages, two to four minutes. The first time, they have to be built: two minutes more.")
+	if _, err := vmtests.Build(d.ctx, vmtests.Trixie, func(line string) { d.say("[%s]", line) }); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(d.ctx)
+	vendor, provisioned := boot(ctx, nil), boot(ctx, ignition)
+	defer func() {
+		stop()
+		for _, b := range []*booting{vendor, provisioned} {
+			if <-b.done; b.machine != nil {
+				b.machine.Close()
+			}
+		}
+	}()
 	for _, part := range []struct {
 		title string
 		do    func() error
 	}{
-		{"The vendor's machine, as it comes", d.vendor},
-		{"The same, with ignition-examples/" + exampleFile + " at its first boot", func() error { return d.firstBoot(ignition) }},
+		{"The vendor's machine, as it comes", func() error { return d.vendor(vendor) }},
+		{"The same, with ignition-examples/" + exampleFile + " at its first boot", func() error { return d.firstBoot(provisioned) }},
 		{"A denial that was silent before", d.denial},
 		{"Reboot", d.reboot},
 		{"selinux-provision status", d.status},
@@ -79,16 +115,6 @@ func (d *demo) say(format string, args ...any) {
 	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
 		fmt.Fprintf(d.out, "   %s\n", strings.TrimRight(line, "\n"))
 	}
-}
-
-// boot starts a new machine in place of the one before.
-func (d *demo) boot(ignition []byte) error {
-	if d.machine != nil {
-		d.machine.Close()
-	}
-	var err error
-	d.machine, err = vmtests.Boot(d.ctx, vmtests.Options{Ignition: ignition, Progress: func(line string) { d.say("[%s]", line) }})
-	return err
 }
 
 // shows runs a command in the machine, shows what it prints, and fails if that is not what it has to be.
@@ -114,8 +140,8 @@ func (d *demo) get(command string) (string, error) {
 	return strings.TrimSpace(out.Stdout), err
 }
 
-func (d *demo) vendor() error {
-	if err := d.boot(nil); err != nil {
+func (d *demo) vendor(vendor *booting) error {
+	if err := d.shown(vendor); err != nil {
 		return err
 	}
 	if err := d.shows("getenforce", "Permissive"); err != nil {
@@ -142,8 +168,9 @@ func (d *demo) vendor() error {
 	return nil
 }
 
-func (d *demo) firstBoot(ignition []byte) error {
-	if err := d.boot(ignition); err != nil {
+func (d *demo) firstBoot(provisioned *booting) error {
+	d.machine.Close() // the vendor's has shown what it can
+	if err := d.shown(provisioned); err != nil {
 		return err
 	}
 	log, err := d.get("journalctl -b -o cat -u " + stageUnits)
