@@ -348,14 +348,22 @@ func (r *Remount) attach(options []Option, exclusive bool) error {
 		return fmt.Errorf("cannot mount it again: %w", err)
 	}
 	// A mount below a shared one is shared by now, whatever it was before.
-	attr := unix.MountAttr{Propagation: r.propagation}
-	if err := unix.MountSetattr(mfd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+	err = unix.MountSetattr(mfd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: r.propagation})
+	if errors.Is(err, unix.ENOSYS) {
+		err = setPropagation(mfd, r.propagation)
+	}
+	if err != nil {
 		mounted.Close()
 		if unix.Unmount(r.mount.Mountpoint, unix.UMOUNT_NOFOLLOW) == nil {
 			return fmt.Errorf("cannot give it back how it spreads to other namespaces: %w", err)
 		}
 	}
 	return nil
+}
+
+// setPropagation is mount_setattr(2) with MS_SHARED, MS_PRIVATE or MS_UNBINDABLE, of the mount whose root fd is, for kernels before 5.12.
+func setPropagation(fd int, propagation uint64) error {
+	return unix.Mount("", fmt.Sprintf("/proc/self/fd/%d", fd), "", uintptr(propagation), "")
 }
 
 // FSCONFIG_CMD_CREATE_EXCL of linux/mount.h, since Linux 6.6: it fails with EBUSY where a superblock would be used that is there

@@ -508,3 +508,25 @@ func TestSameDevice(t *testing.T) {
 		}
 	}
 }
+
+// TestSetPropagation: what is done before Linux 5.12 comes to the same as mount_setattr(2).
+func TestSetPropagation(t *testing.T) {
+	f := makeFS(t, "ext4", "rw", true)
+	root, err := os.Open(f.point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, c := range []struct {
+		propagation uint64
+		want        string
+	}{{unix.MS_PRIVATE, ""}, {unix.MS_SHARED, "shared"}, {unix.MS_UNBINDABLE, "unbindable"}, {unix.MS_SHARED, "shared"}} {
+		if err := setPropagation(int(root.Fd()), c.propagation); err != nil {
+			t.Fatal(err)
+		}
+		got, _, _ := strings.Cut(f.mount(t).Optional, ":")
+		if got != c.want {
+			t.Errorf("with %#x the mount is %q, want %q", c.propagation, got, c.want)
+		}
+	}
+}
