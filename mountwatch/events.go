@@ -17,6 +17,7 @@ const (
 	NotShared      Kind = "not-shared"      // a volume for all containers whose new files will belong to one of them
 	Declared       Kind = "declared"        // systemd's mount units got the options that the rules ask for
 	NotDeclared    Kind = "not-declared"    // a mount unit that a rule is meant for got none, see Text
+	Watching       Kind = "watching"        // the watcher begins, see Text for how it sees mounts on this kernel
 	ConfigRead     Kind = "config-read"     // the configuration was read again
 	ConfigBad      Kind = "config-bad"      // it is wrong, and the one before counts
 	CannotRemember Kind = "cannot-remember" // what was done could not be written down

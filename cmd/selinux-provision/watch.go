@@ -84,6 +84,7 @@ func (a *app) watch(ctx context.Context) error {
 	}
 	defer func() { _ = source.Close() }()
 	w.Source = source
+	w.Report(mountwatch.Event{Kind: mountwatch.Watching, Text: "mounts are seen by " + source.Means()})
 	return w.Run(ctx, reload)
 }
 
@@ -267,7 +268,7 @@ func eventText(e mountwatch.Event) (slog.Level, string) {
 	case mountwatch.NotShared:
 		return slog.LevelWarn, fmt.Sprintf("%s is for all containers, but a file that one of them makes will be its own: "+
 			"set policy.shared_volumes: true, or strategy: context for this rule", volume)
-	case mountwatch.Declared, mountwatch.ConfigRead:
+	case mountwatch.Declared, mountwatch.ConfigRead, mountwatch.Watching:
 		return slog.LevelInfo, e.Text
 	case mountwatch.NotDeclared:
 		if e.Err != nil {

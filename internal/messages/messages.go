@@ -75,6 +75,7 @@ func All() []Message {
 		{Volume + "not-shared", "e86e591cb9b349eb869c683e4335f9ec", "a shared volume was relabelled, but a new file in it will have the categories of the container that makes it", "declare `policy: {shared_volumes: true}`"},
 		{Volume + "declared", "88481de2605e45d9a6cc75d6bb4ac21b", "mount units have the label of their volume, so the first mount is labelled", "nothing"},
 		{Volume + "not-declared", "b1d13772b8e24519b4ecf3c1b020094d", "a mount unit did not get the label of its volume", "the reason is in the message; the watcher labels the volume when it is mounted"},
+		{Volume + "watching", "40478836fc214db28aafd7d8213c118c", "the watcher begins, and says by what it sees mounts on this kernel", "nothing"},
 		{Volume + "config-read", "fa0891817a4c4f6080aab062467c2fb8", "the watcher read the configuration", "nothing"},
 		{Volume + "config-bad", "65dae33776254557bba02e181fe23a3e", "the configuration is wrong; the previous configuration stays in effect", "correct the line that the message names, then `systemctl reload selinux-provision-mountwatch`"},
 		{Volume + "cannot-remember", "e3fed87277014f97b8537eb3a3d75cb8", "the record of what was done with volumes could not be written", "make room in `/var/lib`; the volumes have their labels, but `status` does not know"},

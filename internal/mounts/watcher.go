@@ -113,7 +113,7 @@ func (w *Watcher) Means() string {
 	case w.unique != nil:
 		return "unique mount IDs"
 	}
-	return "the mount table and the ends of file systems"
+	return "the mount table and the ends of file systems: this kernel has no unique mount IDs (Linux 6.8 and later)"
 }
 
 // Close gives all handles back. It must not be called while Next runs: end that one with its context first.
