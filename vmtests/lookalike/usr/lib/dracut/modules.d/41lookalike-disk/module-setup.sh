@@ -11,6 +11,7 @@ installkernel() {
 
 install() {
     inst_multiple ip sleep
+    mkdir -p "$initdir/usr/lib/ignition"
     inst_script "$moddir/flatcar-config" /usr/sbin/flatcar-config
     inst_script "$moddir/flatcar-network" /usr/sbin/flatcar-network
     for unit in flatcar-config.service flatcar-network.service; do
