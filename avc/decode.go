@@ -74,11 +74,14 @@ func (d *Decoder) Loss() Loss {
 	return loss
 }
 
-// Next gives the next record, io.EOF behind the last one, and otherwise the error of the underlying reader. What is no record is
+// Next gives the next record, io.EOF behind the last one, and otherwise the error of the underlying reader. After ErrQuiet it goes on. What is no record is
 // passed over.
 func (d *Decoder) Next() (Record, error) {
 	for {
 		line, err := d.line()
+		if errors.Is(err, ErrQuiet) {
+			return Record{}, err
+		}
 		if err != nil {
 			if d.pretty != nil {
 				if r, ok := d.endPretty(); ok {
@@ -160,7 +163,10 @@ func (d *Decoder) fill() error {
 			d.buf = grown
 		}
 		n, err := d.in.Read(d.buf[start : start+chunk])
-		d.buf, d.err = d.buf[:start+n], err
+		if d.buf = d.buf[:start+n]; n == 0 && errors.Is(err, ErrQuiet) {
+			return err
+		}
+		d.err = err
 		if err == nil && n == 0 {
 			continue
 		}
@@ -497,6 +503,9 @@ func (d *Decoder) export() (Record, bool, error) {
 	var e entry
 	for {
 		line, err := d.line()
+		if errors.Is(err, ErrQuiet) {
+			continue // the rest of the entry comes
+		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -560,7 +569,9 @@ func (d *Decoder) discard(n uint64) error {
 			d.buf = make([]byte, 0, chunk)
 		}
 		var got int
-		got, d.err = d.in.Read(d.buf[:min(n, uint64(cap(d.buf)))])
+		if got, d.err = d.in.Read(d.buf[:min(n, uint64(cap(d.buf)))]); errors.Is(d.err, ErrQuiet) {
+			d.err = nil
+		}
 		n -= uint64(got)
 	}
 	return nil
@@ -570,7 +581,7 @@ func (d *Decoder) bytes(n int) (string, error) {
 	for len(d.rest) < n {
 		whole := d.rest
 		d.rest = ""
-		if err := d.fill(); err != nil {
+		if err := d.fill(); err != nil && !errors.Is(err, ErrQuiet) {
 			return "", err
 		}
 		d.rest = whole + d.rest

@@ -124,10 +124,10 @@ func NewGroups(who Attributor) *Groups {
 	return &Groups{who: who, groups: map[groupKey]*Group{}}
 }
 
-// Add counts a denial.
-func (g *Groups) Add(d *Denial) {
+// keyOf tells a denial from those that go into other groups.
+func keyOf(d *Denial, whose Subject) groupKey {
 	key := groupKey{
-		subject: g.who.Subject(d), kind: d.Kind, typ: d.Type, domain: d.Source.Type(), target: d.Target.Type(), class: d.Class, op: d.Op,
+		subject: whose, kind: d.Kind, typ: d.Type, domain: d.Source.Type(), target: d.Target.Type(), class: d.Class, op: d.Op,
 		outside: outside(d.Source.Level(), d.Target.Level()), path: d.Path, name: d.Name, devname: d.Dev,
 	}
 	if d.Kind == Invalid {
@@ -139,6 +139,33 @@ func (g *Groups) Add(d *Denial) {
 	if raw := d.Field("trawcon"); raw != "" {
 		key.raw = Context(raw).Type()
 	}
+	return key
+}
+
+// own gives the key with copies of its strings: those of a Denial hold on to all the text around them.
+func (k groupKey) own() groupKey {
+	for _, s := range []*string{&k.subject.Unit, &k.domain, &k.target, &k.class, &k.op, &k.invalid, &k.path, &k.name, &k.devname, &k.raw} {
+		*s = strings.Clone(*s)
+	}
+	return k
+}
+
+// group makes an empty group for a denial. The key is its own.
+func (k groupKey) group(d *Denial) *Group {
+	group := &Group{
+		Subject: k.subject, Kind: k.kind, Type: k.typ, Domain: k.domain, Target: k.target, Class: k.class, Op: k.op,
+		Outside: k.outside, Path: k.path, Name: k.name, Dev: k.devname, Folded: k.folded,
+		Invalid: strings.Clone(d.Context), Raw: strings.Clone(d.Field("trawcon")), Permissions: map[string]uint64{}, First: d.Time,
+	}
+	for _, f := range d.Extra {
+		group.Fields = append(group.Fields, Field{strings.Clone(f.Key), strings.Clone(f.Value)})
+	}
+	return group
+}
+
+// Add counts a denial.
+func (g *Groups) Add(d *Denial) {
+	key := keyOf(d, g.who.Subject(d))
 	group := g.groups[key]
 	if group == nil && len(g.groups) >= maxGroups {
 		key.path, key.name, key.folded = "", "", true
@@ -153,22 +180,36 @@ func (g *Groups) Add(d *Denial) {
 		}
 	}
 	if group == nil {
-		// What is kept is copied: the strings of a Denial hold on to all the text around them.
-		own := key
-		for _, s := range []*string{&own.domain, &own.target, &own.class, &own.op, &own.invalid, &own.path, &own.name, &own.devname, &own.raw} {
-			*s = strings.Clone(*s)
-		}
-		group = &Group{
-			Subject: own.subject, Kind: own.kind, Type: own.typ, Domain: own.domain, Target: own.target, Class: own.class, Op: own.op,
-			Outside: own.outside, Path: own.path, Name: own.name, Dev: own.devname, Folded: own.folded,
-			Invalid: strings.Clone(d.Context), Raw: strings.Clone(d.Field("trawcon")), Permissions: map[string]uint64{}, First: d.Time,
-		}
-		for _, f := range d.Extra {
-			group.Fields = append(group.Fields, Field{strings.Clone(f.Key), strings.Clone(f.Value)})
-		}
+		own := key.own()
+		group = own.group(d)
 		g.groups[own] = group
 	}
 	group.add(d)
+}
+
+// Act is what a denial has in common with those that need not be told again: all but time and process. It can be the key of a map.
+type Act struct {
+	key         groupKey
+	permissions string
+	enforced    Enforced
+}
+
+// ActOf gives the act of a denial. It is valid as long as the denial; Own gives one that stays.
+func ActOf(d *Denial, whose Subject) Act {
+	return Act{keyOf(d, whose), strings.Join(d.Permissions, " "), d.Enforced}
+}
+
+// Own gives an act that holds on to nothing of its denial.
+func (a Act) Own() Act {
+	a.key = a.key.own()
+	return a
+}
+
+// Single gives a group of one denial alone.
+func Single(d *Denial, whose Subject) *Group {
+	group := keyOf(d, whose).own().group(d)
+	group.add(d)
+	return group
 }
 
 func (g *Group) add(d *Denial) {

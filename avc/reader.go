@@ -23,6 +23,10 @@ const (
 	rebootDistance = 5 * time.Second
 )
 
+// ErrQuiet is what a Source gives now and then that follows a log which somebody is writing: a moment has passed. It is no end. A text that is
+// read by a Decoder may give it too, when nothing has come for a moment.
+var ErrQuiet = errors.New("nothing has come for a moment")
+
 // Stats counts what a Reader has seen.
 type Stats struct {
 	// Records counts all audit records, Denials those that became a Denial, Duplicates the copies that came by another
@@ -92,6 +96,7 @@ type pendingEvent struct {
 	denials []*Denial
 	// companions counts the other records that were joined.
 	companions int
+	waited     bool // a moment has passed since it came
 	done       bool
 }
 
@@ -136,8 +141,9 @@ func (r *Reader) Stats() Stats {
 	return s
 }
 
-// Next gives the next denial, io.EOF after the last one, and otherwise the error of a source. The Denial is valid until the next
-// call. The order is that of the records, but for events whose records are spread among those of others.
+// Next gives the next denial, io.EOF after the last one, ErrQuiet if a source gave that and no denial is due, and otherwise the error of a
+// source. The Denial is valid until the next call. The order is that of the records, but for events whose records are spread among those of
+// others.
 func (r *Reader) Next() (*Denial, error) {
 	if r.given != nil {
 		r.given.reset()
@@ -154,6 +160,10 @@ func (r *Reader) Next() (*Denial, error) {
 		case errors.Is(err, io.EOF):
 			r.finished = true
 			r.flush(0)
+		case errors.Is(err, ErrQuiet):
+			if r.moment(); len(r.ready) == 0 {
+				return nil, ErrQuiet
+			}
 		case err != nil:
 			return nil, err
 		default:
@@ -175,6 +185,7 @@ func (r *Reader) record() (Record, error) {
 			continue
 		}
 		if s.err != nil {
+			s.loaded = !errors.Is(s.err, ErrQuiet)
 			return Record{}, s.err
 		}
 		if oldest == nil || s.next.Time.Before(oldest.next.Time) {
@@ -268,6 +279,17 @@ func (r *Reader) keep(record *Record, id eventID) {
 	}
 }
 
+// moment finishes the events that were there a moment ago already: what belongs to them has come.
+func (r *Reader) moment() {
+	for _, e := range r.queue {
+		if e.waited && !e.done {
+			r.finish(e)
+		}
+		e.waited = true
+	}
+	r.flush(len(r.queue))
+}
+
 // flush finishes the oldest events until at most keep wait.
 func (r *Reader) flush(keep int) {
 	n := 0
@@ -294,7 +316,7 @@ func (r *Reader) event(id eventID) *pendingEvent {
 	if n := len(r.spare); n > 0 {
 		e := r.spare[n-1]
 		r.spare = r.spare[:n-1]
-		e.id, e.denials, e.companions, e.done = id, e.denials[:0], 0, false
+		e.id, e.denials, e.companions, e.waited, e.done = id, e.denials[:0], 0, false, false
 		return e
 	}
 	return &pendingEvent{id: id}

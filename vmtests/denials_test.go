@@ -97,6 +97,14 @@ func TestDenials(t *testing.T) {
 	if !contains(f.Fix.Config, "{path: '/srv/plain(/.*)?', context: 'system_u:object_r:container_file_t:s0'}") {
 		t.Errorf("the fix is %+v", f.Fix)
 	}
+	// The same as it comes, over a rotation of the journal.
+	m.Must(t, "systemd-run --quiet --unit=vmtest-follow --property=StandardOutput=file:/tmp/followed /opt/bin/selinux-provision denials --json --follow --container plain; sleep 3")
+	m.fails(t, "docker start -a plain", 1)
+	m.Must(t, "sleep 2; journalctl --rotate")
+	m.fails(t, "docker start -a plain", 1)
+	m.Must(t, "sleep 2; systemctl kill --signal=INT vmtest-follow; while systemctl -q is-active vmtest-follow; do sleep 1; done; ! systemctl -q is-failed vmtest-follow")
+	m.expect(t, "what came", `sed -E 's/.*"event":"([a-z]+)","time":"[^"]*","count":([0-9]+).*/\1 \2/' /tmp/followed | paste -sd ' '`, "begin 0 denial 1 repeats 1 end 2")
+
 	m.Must(t, "docker run --name first --network none -v /srv/mine:/data:Z busybox sh -c 'echo mine > /data/file'")
 	m.fails(t, "docker run --name second --network none -v /srv/mine:/data busybox cat /data/file", 1)
 	f = m.one(t, "--container second", "second container_t [search] container_file_t:dir 1/1 categories")

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -89,7 +90,7 @@ func (h *Host) Denials(ctx context.Context, q Query, each func(*avc.Denial)) (st
 		stats, err = Read(ctx, q, each, all...)
 		return err
 	}
-	argv, hasJournal := h.journalctl(q)
+	argv, hasJournal := h.journalctl(q, false)
 	if !hasJournal {
 		if logs == nil {
 			return stats, nil, fmt.Errorf("cannot read denials: %w: give a file with --input", ErrNoRecords)
@@ -173,7 +174,8 @@ func beginning(in io.Reader) time.Time {
 	return time.Time{}
 }
 
-func (h *Host) journalctl(q Query) (argv []string, ok bool) {
+// journalctl gives the command that reads the journal; with follow it goes on with what comes, and without a time begins with that.
+func (h *Host) journalctl(q Query, follow bool) (argv []string, ok bool) {
 	argv = []string{"journalctl", "--quiet", "--no-pager", "--output=export", "--output-fields=" + journalFields}
 	if !h.Root.IsHost() {
 		const dir = "/var/log/journal"
@@ -181,6 +183,15 @@ func (h *Host) journalctl(q Query) (argv []string, ok bool) {
 			return nil, false
 		}
 		argv = append(argv, "--directory="+h.Root.Path(dir))
+	}
+	switch { // --follow by itself shows the last ten lines first
+	case follow && q.fromNowOn():
+		argv = append(argv, "--follow", "--lines=0")
+	case follow:
+		argv = append(argv, "--follow", "--no-tail")
+	}
+	if follow && !h.Root.IsHost() { // else it is the boot that runs, which a tree's journal does not have
+		argv = append(argv, "--merge")
 	}
 	if !q.Since.IsZero() {
 		argv = append(argv, "--since=@"+strconv.FormatInt(q.Since.Unix(), 10))
@@ -204,37 +215,13 @@ func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func()
 	if q.Boot && q.Booted.After(from) {
 		from = q.Booted
 	}
-	entries, err := h.Root.ReadDir("/var/log/audit")
-	if hostfs.Missing(err) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, nil, closeAll, nil
-	}
+	logs, err := generations(h.Root, auditLog, from)
 	if err != nil {
 		return nil, nil, closeAll, fmt.Errorf("cannot read the audit log: %w", err)
-	}
-	type log struct {
-		name string
-		age  int
-	}
-	var logs []log
-	for _, e := range entries {
-		name := "/var/log/audit/" + e.Name()
-		age := 0
-		if name != auditLog {
-			number, ok := strings.CutPrefix(name, auditLog+".")
-			if age, err = strconv.Atoi(number); !ok || err != nil {
-				continue
-			}
-		}
-		info, err := h.Root.Stat(name)
-		if err != nil || !info.IsRegular() || info.ModTime.Before(from) {
-			continue
-		}
-		logs = append(logs, log{name, age})
 	}
 	if len(logs) == 0 {
 		return nil, nil, closeAll, nil
 	}
-	slices.SortFunc(logs, func(a, b log) int { return cmp.Compare(b.age, a.age) })
 	var readers []io.Reader
 	var files []io.Closer
 	closeAll = func() {
@@ -242,8 +229,8 @@ func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func()
 			_ = f.Close()
 		}
 	}
-	for _, l := range logs {
-		f, err := h.Root.OpenFile(l.name)
+	for _, name := range logs {
+		f, err := h.Root.OpenFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // rotated away just now
 		}
@@ -253,9 +240,35 @@ func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func()
 		}
 		files = append(files, f)
 		readers = append(readers, f)
-		names = append(names, l.name)
+		names = append(names, name)
 	}
 	return io.MultiReader(readers...), names, closeAll, nil
+}
+
+// generations gives the files of a log that is rotated, NAME.2, NAME.1 and NAME, the oldest first: those that were changed since a time.
+func generations(root *hostfs.Root, log string, since time.Time) ([]string, error) {
+	entries, err := root.ReadDir(path.Dir(log))
+	if hostfs.Missing(err) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ages := map[string]int{}
+	for _, e := range entries {
+		name := path.Join(path.Dir(log), e.Name())
+		age := 0
+		if name != log {
+			number, ok := strings.CutPrefix(name, log+".")
+			if age, err = strconv.Atoi(number); !ok || err != nil {
+				continue
+			}
+		}
+		if info, err := root.Stat(name); err == nil && info.IsRegular() && !info.ModTime.Before(since) {
+			ages[name] = age
+		}
+	}
+	return slices.SortedFunc(maps.Keys(ages), func(a, b string) int { return cmp.Compare(ages[b], ages[a]) }), nil
 }
 
 // busyWait bounds the wait for the loaded policy while another program reads it.

@@ -88,18 +88,23 @@ func TestAuditLogs(t *testing.T) {
 // What is asked of journalctl.
 func TestJournalctl(t *testing.T) {
 	h := tree(t, map[string]string{"var/log/journal/x/system.journal": ""})
-	argv, ok := h.journalctl(Query{Since: time.Unix(1700000000, 0), Boot: true})
+	argv, ok := h.journalctl(Query{Since: time.Unix(1700000000, 0), Boot: true}, false)
 	want := "journalctl --quiet --no-pager --output=export --output-fields=" + journalFields + " --directory=" + h.Root.Path("/var/log/journal") +
 		" --since=@1700000000 --boot _TRANSPORT=audit + _TRANSPORT=kernel + MESSAGE_ID=" + missedKernelMessages
 	if !ok || strings.Join(argv, " ") != want {
 		t.Errorf("got  %v\nwant %s", argv, want)
+	}
+	for q, want := range map[Query]string{{}: "--follow --lines=0 --merge", {Boot: true}: "--follow --no-tail --merge --boot", {Since: time.Unix(1, 0)}: "--follow --no-tail --merge --since=@1"} {
+		if argv, ok := h.journalctl(q, true); !ok || !strings.Contains(strings.Join(argv, " "), h.Root.Path("/var/log/journal")+" "+want+" _TRANSPORT=") {
+			t.Errorf("follow %+v: %v", q, argv)
+		}
 	}
 	root, err := hostfs.Open("/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if argv, ok := (&Host{Root: root}).journalctl(Query{}); !ok || slices.ContainsFunc(argv, func(a string) bool { return strings.HasPrefix(a, "--directory") }) {
+	if argv, ok := (&Host{Root: root}).journalctl(Query{}, false); !ok || slices.ContainsFunc(argv, func(a string) bool { return strings.HasPrefix(a, "--directory") }) {
 		t.Errorf("on the host: %v", argv)
 	}
 }

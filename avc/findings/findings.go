@@ -47,6 +47,8 @@ type Query struct {
 // Selection selects findings by who was denied. What is empty selects all.
 type Selection struct {
 	Container string // name, or the beginning of the ID
+	Pod       string // NAME or NAMESPACE/NAME
+	Namespace string // of Kubernetes
 	Unit      string
 	Domain    string
 	IDs       []string
@@ -58,7 +60,9 @@ const shortestID = 6
 // Selects tells whether a finding is one of them.
 func (s *Selection) Selects(f *judge.Finding) bool {
 	who := f.Subject
-	return (s.Container == "" || who.Container == s.Container || len(s.Container) >= shortestID && strings.HasPrefix(who.ID, s.Container)) &&
+	namespace, pod, _ := strings.Cut(who.Pod, "/")
+	return (s.Pod == "" || who.Pod != "" && (who.Pod == s.Pod || pod == s.Pod)) && (s.Namespace == "" || who.Pod != "" && namespace == s.Namespace) &&
+		(s.Container == "" || who.Container == s.Container || len(s.Container) >= shortestID && strings.HasPrefix(who.ID, s.Container)) &&
 		(s.Unit == "" || who.Unit == s.Unit || who.Unit == s.Unit+".service") &&
 		(s.Domain == "" || f.Domain == s.Domain) &&
 		(len(s.IDs) == 0 || slices.Contains(s.IDs, f.ID))
@@ -113,16 +117,41 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 	} else if r.Stats, r.Sources, err = h.Denials(ctx, records, groups.Add); err != nil {
 		return nil, err
 	}
+	evidence, err := h.evidence(ctx, &q, r, who)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range evidence.Judge(groups.List()) {
+		if q.Only.Selects(f) {
+			r.Findings = append(r.Findings, f)
+		} else {
+			r.Others += f.Count
+		}
+	}
+	h.note(ctx, r, q.Input != nil)
+	r.losses(q.Input != nil)
+	for _, id := range q.Only.IDs {
+		if !slices.ContainsFunc(r.Findings, func(f *judge.Finding) bool { return f.ID == id }) {
+			return nil, &MissingError{id}
+		}
+	}
+	return r, nil
+}
+
+// evidence fetches what findings are judged by, and says in the report what is missing. Old names of types in the query are replaced.
+func (h *Host) evidence(ctx context.Context, q *Query, r *Report, who *attribution.Host) (judge.Evidence, error) {
 	evidence := judge.Evidence{Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: h.Inode}
+	var err error
 	if evidence.Expected, err = h.FileContexts(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.Notes = append(r.Notes, fmt.Sprintf("which labels files should have is not known: %v", err))
 	}
 	r.expected, r.foreign = evidence.Expected, q.Policy != nil
+	r.PolicyError = nil
 	if evidence.Policy = q.Policy; q.Policy == nil {
 		evidence.Policy, r.PolicyError = h.Policy(ctx)
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return evidence, context.Cause(ctx)
 	}
 	r.Policy = evidence.Policy
 	evidence.VolumeContext, evidence.ProcessContext = h.ContainerContexts()
@@ -139,20 +168,7 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 		q.Only.Domain = r.Policy.Name(q.Only.Domain)
 	}
 	r.ProcessContext = evidence.ProcessContext
-	for _, f := range evidence.Judge(groups.List()) {
-		if q.Only.Selects(f) {
-			r.Findings = append(r.Findings, f)
-		} else {
-			r.Others += f.Count
-		}
-	}
-	h.note(ctx, r, q.Input != nil)
-	for _, id := range q.Only.IDs {
-		if !slices.ContainsFunc(r.Findings, func(f *judge.Finding) bool { return f.ID == id }) {
-			return nil, &MissingError{id}
-		}
-	}
-	return r, nil
+	return evidence, nil
 }
 
 // usual gives a context with the first of some types, as policies call them, that a policy has.
@@ -163,12 +179,9 @@ func usual(p *policydb.Policy, role string, types ...string) string {
 	return ""
 }
 
-// note says what keeps the report from being complete.
+// note says what keeps denials out of the log, and what is not known.
 func (h *Host) note(ctx context.Context, r *Report, input bool) {
 	add := func(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
-	if input && r.Stats.Records == 0 {
-		add("%s has no audit record in it: give audit.log, dmesg, or journalctl -o json or -o export, or a text with records pasted into it", r.Sources[0])
-	}
 	if !input && h.Root.IsHost() && h.Kernel == nil {
 		add("SELinux is off in the running kernel: what follows is from before")
 	}
@@ -184,12 +197,15 @@ func (h *Host) note(ctx context.Context, r *Report, input bool) {
 			add("whether audit rules keep denials from the journal is not known: %v", err)
 		}
 	}
-	r.losses(add, input)
 }
 
 // losses says in words what did not get into the log.
-func (r *Report) losses(add func(format string, args ...any), input bool) {
+func (r *Report) losses(input bool) {
+	add := func(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
 	s := r.Stats
+	if input && s.Records == 0 {
+		add("%s has no audit record in it: give audit.log, dmesg, or journalctl -o json or -o export, or a text with records pasted into it", r.Sources[0])
+	}
 	if s.Kernel > 0 {
 		add("the kernel dropped %d audit records: its queue was full; auditctl -b 8192 makes it longer", s.Kernel)
 	}

@@ -33,6 +33,7 @@ journalctl -o json or -o export, any mixture of them, or a text that such record
 The answer is the first of these that holds: the target has the wrong label for its path; it is in a volume that nobody
 labelled; a boolean allows it; another domain may do it already; the categories forbid it, and no rule helps; only then, a rule.
 
+  denials --follow            tells of each denial as it comes, until it is interrupted
   denials --module NAME       prints CIL for a new domain NAME_t that has what the container domain has, and what was denied
   denials --may D --on T      what may domain D do to type T, and under which booleans
   denials --may D --beyond E  what domain D may do that domain E may not
@@ -44,15 +45,17 @@ Names, paths and labels in records come from the programs that were denied; read
 
 // denialOptions are the flags of denials.
 type denialOptions struct {
-	since, input, policy    string
-	boot                    bool
-	container, unit, source string
-	only                    []string
-	module, domain, output  string
-	dangerous               []string
-	seenOnly                bool
-	may, on, beyond, types  string
-	sinceTime               time.Time
+	since, input, policy      string
+	boot                      bool
+	container, pod, namespace string
+	unit, source              string
+	follow                    bool
+	only                      []string
+	module, domain, output    string
+	dangerous                 []string
+	seenOnly                  bool
+	may, on, beyond, types    string
+	sinceTime                 time.Time
 }
 
 func (a *app) denialsCommand() *cobra.Command {
@@ -64,9 +67,12 @@ func (a *app) denialsCommand() *cobra.Command {
 	flags.StringVar(&o.input, "input", "", "read this `file` and not the journal; - is standard input")
 	flags.StringVar(&o.policy, "policy", "", "ask the binary policy in this `file` and not the loaded one")
 	flags.StringVar(&o.container, "container", "", "only this container: its `name`, or the beginning of its ID")
+	flags.StringVar(&o.pod, "pod", "", "only this `pod` of Kubernetes: NAME or NAMESPACE/NAME")
+	flags.StringVar(&o.namespace, "namespace", "", "only the pods of this `namespace`")
 	flags.StringVar(&o.unit, "unit", "", "only this `unit` of systemd")
 	flags.StringVar(&o.source, "source", "", "only this `domain`")
 	flags.StringSliceVar(&o.only, "only", nil, "only the findings with these `IDs`")
+	flags.BoolVarP(&o.follow, "follow", "f", false, "tell of each denial as it comes, in a line; from now on, or with --since or --boot from there on")
 	flags.StringVar(&o.may, "may", "", "tell what this `domain` may do, with --on")
 	flags.StringVar(&o.on, "on", "", "the `type` for --may")
 	flags.StringVar(&o.beyond, "beyond", "", "for --may: tell all that it may and this `domain` may not")
@@ -87,6 +93,8 @@ func (a *app) denialsCommand() *cobra.Command {
 			return a.may(cmd.Context(), &o)
 		case o.module != "":
 			return a.module(cmd.Context(), &o)
+		case o.follow:
+			return a.follow(cmd.Context(), &o)
 		}
 		return a.denials(cmd.Context(), &o)
 	}
@@ -101,6 +109,9 @@ func (o *denialOptions) check(now time.Time) (err error) {
 		return errors.New("cannot answer --on and --beyond at once")
 	case o.may == "" && (o.on != "" || o.beyond != ""):
 		return errors.New("cannot answer --on or --beyond alone: name the domain with --may")
+	}
+	if o.follow && (o.may != "" || o.types != "" || o.module != "") {
+		return errors.New("cannot use --follow with --may, --types or --module: it tells of denials as they come")
 	}
 	if o.may != "" && o.types != "" {
 		return errors.New("cannot answer --may and --types at once")
@@ -141,28 +152,39 @@ func (a *app) gather(ctx context.Context, o *denialOptions) (h *stages.Host, r *
 	return h, r, closeHost, nil
 }
 
-func (o *denialOptions) ask(ctx context.Context, from *findings.Host) (*findings.Report, error) {
-	q := findings.Query{
-		Since: o.sinceTime, Boot: o.boot, Only: findings.Selection{Container: o.container, Unit: o.unit, Domain: o.source, IDs: o.only},
-	}
+// query gives what is asked for. The input is opened as open says.
+func (o *denialOptions) query(open func(name string) (io.ReadCloser, error)) (q findings.Query, closeInput func(), err error) {
+	q = findings.Query{Since: o.sinceTime, Boot: o.boot, Only: findings.Selection{
+		Container: o.container, Pod: o.pod, Namespace: o.namespace, Unit: o.unit, Domain: o.source, IDs: o.only,
+	}}
+	closeInput = func() {}
 	switch o.input {
 	case "":
 	case "-":
 		q.Input, q.InputName = os.Stdin, "standard input"
 	default:
-		f, err := os.Open(o.input)
+		f, err := open(o.input)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("cannot use --input: %w", err)}
+			return q, closeInput, usageError{fmt.Errorf("cannot use --input: %w", err)}
 		}
-		defer f.Close()
+		closeInput = func() { _ = f.Close() }
 		q.Input, q.InputName = f, o.input
 	}
 	if o.policy != "" {
-		var err error
 		if q.Policy, err = readPolicy(o.policy); err != nil {
-			return nil, err
+			closeInput()
+			return q, func() {}, err
 		}
 	}
+	return q, closeInput, nil
+}
+
+func (o *denialOptions) ask(ctx context.Context, from *findings.Host) (*findings.Report, error) {
+	q, closeInput, err := o.query(func(name string) (io.ReadCloser, error) { return os.Open(name) })
+	if err != nil {
+		return nil, err
+	}
+	defer closeInput()
 	r, err := from.Gather(ctx, q)
 	var missing *findings.MissingError
 	if errors.As(err, &missing) {
