@@ -52,6 +52,8 @@ Exit codes: 0 done; 1 failed, the host is as it was unless the message says othe
 holds the lock; 6 failed, and undoing what was done failed too.`
 
 func main() {
+	// A crash ends the process by a signal: its exit code would be that of a wrong configuration, for which no unit is started again.
+	debug.SetTraceback("crash")
 	if isGenerator(os.Args) {
 		kmsg, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
 		if err != nil {

@@ -118,3 +118,29 @@ func TestRelabelEndsWhereNobodyAnswers(t *testing.T) {
 		t.Errorf("exit code %d", got)
 	}
 }
+
+// A crash is no exit code: 2 would be a wrong configuration, after which systemd starts the watcher no more and counts evidence as taken.
+func TestCrashIsNoExitCode(t *testing.T) {
+	cmd := program(t, "denials", "--input", "/dev/stdin")
+	cmd.Dir = t.TempDir()
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdin.Write(bytes.Repeat([]byte("no denial\n"), 20_000)); err != nil { // more than a pipe holds: it reads
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGQUIT); err != nil { // ends a program in Go as a panic does
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !status.Signaled() || !strings.Contains(stderr.String(), "goroutine ") {
+		t.Errorf("it ended with %s\n%s", cmd.ProcessState, &stderr)
+	}
+}
