@@ -13,6 +13,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/textform"
 )
 
 const (
@@ -274,6 +275,14 @@ func (l *loader) module(ref moduleRef) {
 	case l.size > maxModules:
 		refused(fmt.Sprintf("cannot use %s: all modules together are larger than %d MiB", what, maxModules>>20), "remove what is not needed", nil)
 		return
+	}
+	if path.Ext(ref.path) == ".cil" {
+		text, err := textform.Text(content)
+		if form, is := errors.AsType[*textform.Error](err); is {
+			refused("cannot use "+what+": "+form.Is, form.Do, nil)
+			return
+		}
+		content = text
 	}
 	m := Module{Path: ref.path, Content: content, Source: ref.source}
 	var base bool

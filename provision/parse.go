@@ -19,6 +19,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
+	"github.com/selinux-provision/selinux-provision/internal/textform"
 )
 
 const (
@@ -78,7 +79,12 @@ func parse(name string, content []byte) (doc *Document, understood bool, problem
 		p.complain(0, "", fmt.Sprintf("cannot use a config file of more than %d KiB", maxConfig>>10), "split it into files in "+DropInDir)
 		return p.doc, false, p.problems
 	}
-	root, err := load(content)
+	text, err := textform.Text(content)
+	if form, refused := errors.AsType[*textform.Error](err); refused {
+		p.complain(1, "", "cannot read this file: "+form.Is, form.Do)
+		return p.doc, false, p.problems
+	}
+	root, err := load(text)
 	switch {
 	case err != nil:
 		line, text := syntaxError(err)

@@ -22,13 +22,14 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/textform"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 const denialsHelp = `Show what SELinux denied, or would have denied: who (container, pod, unit, domain), what, on what, how often, and what most
 likely helps. It reads the journal and the audit daemon's logs, or with --input a file or standard input: audit.log, dmesg,
-journalctl -o json or -o export, any mixture of them, or a text that such records were pasted into.
+journalctl -o json or -o export, any mixture of them, or a text that such records were pasted into; compressed with gzip or bzip2 too.
 
 The answer is the first of these that holds: the target has the wrong label for its path; it is in a volume that nobody
 labelled; a boolean allows it; another domain may do it already; the categories forbid it, and no rule helps; only then, a rule.
@@ -161,7 +162,7 @@ func (o *denialOptions) query(open func(name string) (io.ReadCloser, error)) (q 
 	switch o.input {
 	case "":
 	case "-":
-		q.Input, q.InputName = os.Stdin, "standard input"
+		q.Input, q.InputName = textform.Reader(os.Stdin), "standard input"
 	default:
 		f, err := open(o.input)
 		if err != nil {
@@ -169,6 +170,9 @@ func (o *denialOptions) query(open func(name string) (io.ReadCloser, error)) (q 
 		}
 		closeInput = func() { _ = f.Close() }
 		q.Input, q.InputName = f, o.input
+		if file, plain := f.(*os.File); plain {
+			q.Input = textform.Reader(file)
+		}
 	}
 	if o.policy != "" {
 		if q.Policy, err = readPolicy(o.policy); err != nil {
@@ -190,7 +194,15 @@ func (o *denialOptions) ask(ctx context.Context, from *findings.Host) (*findings
 	if errors.As(err, &missing) {
 		err = usageError{err}
 	}
-	return r, err
+	return r, unreadable(err)
+}
+
+// unreadable says that an input is wrong, if an error says that it is in a form that nobody reads.
+func unreadable(err error) error {
+	if _, is := errors.AsType[*textform.Error](err); is {
+		return usageError{err}
+	}
+	return err
 }
 
 func readPolicy(name string) (*policydb.Policy, error) {

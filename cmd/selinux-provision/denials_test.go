@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -282,6 +283,38 @@ func TestWriteModule(t *testing.T) {
 		got := call(t, append([]string{"denials"}, strings.Fields(args)...)...)
 		if got.code != exitUsage || !strings.Contains(got.stderr, want) {
 			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}
+
+// A log is read in the forms in which people have it; what is not read is named, with what to do.
+func TestFormsOfLogs(t *testing.T) {
+	record := numbered(nfsDenial, "4")
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write([]byte(record))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		content string
+		code    int
+		want    string
+	}{
+		"audit.log":    {record, exitDone, "1 denial in "},
+		"marked.log":   {"\xef\xbb\xbf" + record, exitDone, "1 denial in "},
+		"audit.log.gz": {packed.String(), exitDone, "1 denial in "},
+		"short.gz":     {packed.String()[:40], exitFailed, "cannot read records: it is compressed, and damaged: unexpected EOF ["},
+		"power.log":    {"\xff\xfet\x00y\x00p\x00", exitUsage, "cannot read records: its characters are UTF-16: save it as UTF-8 ["},
+		"audit.log.xz": {"\xfd7zXZ\x00\x00", exitUsage, "cannot read records: it is compressed with xz: unpack it: xz -dc ["},
+	} {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := call(t, "denials", "--input", file)
+		if got.code != c.code || !strings.Contains(got.stdout+got.stderr, c.want) {
+			t.Errorf("%s: %+v", name, got)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (a *app) follow(ctx context.Context, o *denialOptions) error {
 	if a.json {
 		tell = a.tellJSON
 	}
-	if err = h.Findings().Follow(ctx, q, tell); errors.Is(err, syscall.EPIPE) { // whoever has gone away has seen enough
+	if err = unreadable(h.Findings().Follow(ctx, q, tell)); errors.Is(err, syscall.EPIPE) { // whoever has gone away has seen enough
 		return nil
 	}
 	if err != nil && a.json { // a line like the others

@@ -25,6 +25,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/textform"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -83,7 +84,17 @@ func Check(name string, r io.Reader, o Options) (Kind, []Finding, error) {
 		return "", c.sorted(), nil
 	}
 	c.last = lineAt(content, int64(len(content)))
+	marked := textform.Marked(content)
+	text, err := textform.Text(content)
+	if form, refused := errors.AsType[*textform.Error](err); refused {
+		c.add(provision.Position{File: name, Line: 1}, "", "cannot read this: "+form.Is, form.Do)
+		return "", c.sorted(), nil
+	}
+	content = text
 	kind, root := c.recognise(name, content)
+	if kind == Ignition && marked {
+		c.add(provision.Position{File: name, Line: 1}, "", "Ignition refuses this: it begins with a byte order mark, which is no JSON", "save it as UTF-8 without a byte order mark (BOM)")
+	}
 	switch kind {
 	case Configuration:
 		c.configuration(name, content)
@@ -165,9 +176,6 @@ func (c *checker) recognise(name string, content []byte) (Kind, *yaml.Node) {
 		return "", nil
 	case bytes.HasPrefix(text, []byte("#cloud-config")):
 		c.add(provision.Position{File: name, Line: 1}, "", "cannot check cloud-config", "Flatcar's coreos-cloudinit writes it after the boot, too late for SELinux: use a Butane file")
-		return "", nil
-	case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
-		c.add(provision.Position{File: name, Line: 1}, "", "cannot read this: its characters are UTF-16", saveAsUTF8)
 		return "", nil
 	case bytes.IndexByte(content, 0) >= 0:
 		c.add(at, "", "cannot check this: it is a binary file", write)
