@@ -245,6 +245,7 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(apply, stage, status, revert, version)
 	root.AddCommand(a.checkCommand())
 	root.AddCommand(a.renderCommand())
+	root.AddCommand(a.explainCommand())
 	root.AddCommand(a.manCommand())
 	root.AddCommand(a.completionCommand())
 	root.AddCommand(a.denialsCommand())

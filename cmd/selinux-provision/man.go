@@ -108,7 +108,7 @@ func manual(root *cobra.Command) string {
 	r.section("SYNOPSIS")
 	r.text("selinux-provision [--root DIRECTORY] [--config FILE] [--json] [-v] COMMAND")
 	r.section("DESCRIPTION")
-	description, codes, _ := strings.Cut(root.Long, "\n\nExit codes: ")
+	description, _, _ := strings.Cut(root.Long, "\n\nExit codes: ")
 	r.text(description)
 	r.section("COMMANDS")
 	var each func(c *cobra.Command)
@@ -137,9 +137,8 @@ func manual(root *cobra.Command) string {
 	r.section("OPTIONS OF ALL COMMANDS")
 	r.flags(root.PersistentFlags())
 	r.section("EXIT STATUS")
-	for code := range strings.SplitSeq(strings.TrimSuffix(strings.ReplaceAll(codes, "\n", " "), "."), "; ") {
-		number, meaning, _ := strings.Cut(code, " ")
-		r.item(number, meaning)
+	for _, code := range exitMeanings() {
+		r.item(code.Code, code.Means)
 	}
 	r.section("FILES")
 	for _, f := range [][2]string{

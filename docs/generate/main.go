@@ -197,7 +197,7 @@ func receiver(method *ast.FuncDecl) string {
 func commands() map[string]string {
 	return map[string]string{
 		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
-		"tellJSON": "denials --follow, each line", "may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
+		"explainCommand": "explain", "tellJSON": "denials --follow, each line", "may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
 		"waitFor": "watch --wait-for",
 	}
 }
