@@ -35,7 +35,7 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 	for _, note := range result.Notes {
 		h.report(func(r Reporter) { r.Notice("revert", note) })
 	}
-	steps, err := h.planRevert()
+	steps, err := Settled(ctx, h, h.planRevert)
 	switch {
 	case errors.Is(err, policystore.ErrNoVendor):
 		return Result{}, fmt.Errorf("%w: %w", ErrNotApplicable, err)

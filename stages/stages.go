@@ -279,7 +279,14 @@ func (h *Host) sweep(state *State) error {
 func (r *run) stage(ctx context.Context, s Stage) Result {
 	result := Result{Stage: s.Name, Outcome: Unchanged}
 	before := r.state.clone()
-	steps, err := s.plan(ctx, r)
+	again := false
+	steps, err := Settled(ctx, r.Host, func() (plan.Plan, error) {
+		if again {
+			*r.state = *before.clone()
+		}
+		again = true
+		return s.plan(ctx, r)
+	})
 	if shown := steps.Visible(); err == nil && r.dry {
 		result.Planned = shown
 		if len(shown) > 0 {

@@ -111,6 +111,10 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	if err := h.applicable(); err != nil {
 		return nil, err
 	}
+	return Settled(ctx, h, func() (*Status, error) { return h.status(ctx) })
+}
+
+func (h *Host) status(ctx context.Context) (*Status, error) {
 	declared, wrong := h.Declared()
 	if wrong != nil {
 		declared = &provision.State{Mode: unknownMode}

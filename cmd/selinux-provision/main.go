@@ -292,7 +292,9 @@ func (a *app) host() (*stages.Host, func(), error) {
 		return nil, nil, err
 	}
 	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard}
-	h.Declared = func() (*provision.State, error) { return provision.Load(configReader{root, a.config, true}, a.config) }
+	h.Declared = func() (*provision.State, error) {
+		return stages.Settled(context.Background(), h, func() (*provision.State, error) { return provision.Load(configReader{root, a.config, true}, a.config) })
+	}
 	closeHost := func() { root.Close() }
 	if !root.IsHost() {
 		return h, closeHost, nil
