@@ -38,9 +38,12 @@ type Status struct {
 	// Denials counts the accesses that were denied since the boot; nil where there is no log to count in. They are no problem by themselves.
 	Denials *DenialCount `json:"denials,omitempty"`
 	// Behind are domains that lack what the containers' domain got by an update. They are as declared, and may be denied something new.
-	Behind     []findings.Behind `json:"behind,omitempty"`
-	Problems   []Problem         `json:"problems"`    // everything that is wrong
-	AsDeclared bool              `json:"as_declared"` // there are no problems
+	Behind []findings.Behind `json:"behind,omitempty"`
+	// ForeignLabels are what system extension images brought into /usr with another label than the OS image's files have. They are no problem
+	// by themselves: containers may be denied them.
+	ForeignLabels []ForeignLabel `json:"foreign_labels,omitempty"`
+	Problems      []Problem      `json:"problems"`    // everything that is wrong
+	AsDeclared    bool           `json:"as_declared"` // there are no problems
 }
 
 // DenialCount counts denials since the boot.
@@ -184,6 +187,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	h.unitStatus(ctx, s)
 	h.lifeStatus(ctx, s, declared)
 	s.Behind = h.behind(ctx, declared)
+	s.ForeignLabels = h.foreignLabels()
 	s.AsDeclared = len(s.Problems) == 0
 	return s, nil
 }

@@ -95,6 +95,14 @@ func lifeRows(s *stages.Status) (rows []row) {
 		}
 		rows = append(rows, r)
 	}
+	if n := len(s.ForeignLabels); n > 0 {
+		first, others := s.ForeignLabels[0], ""
+		if n > 1 {
+			others = fmt.Sprintf(" (%d more: --json)", n-1)
+		}
+		rows = append(rows, row{"/usr", "mixed", busy, fmt.Sprintf("%s is %s, and not %s as in the OS image%s: containers may be denied it; make the system extension with mksquashfs -no-xattrs",
+			printable.Text(first.Path), printable.Text(first.Label), printable.Text(first.Vendor), others)})
+	}
 	for _, u := range s.Unconfined {
 		rows = append(rows, row{"free", "unconfined", busy, fmt.Sprintf("container %s: %s, %s", printable.Text(u.Container), printable.Text(u.Domain), u.Why)})
 	}

@@ -37,6 +37,8 @@ func sick() *stages.Status {
 	s.NextImage = &stages.ImageCheck{Vendor: "0a1b2c3d4e5f6", LeftOut: []policystore.Quarantined{{Name: "site"}}}
 	s.Denials = &stages.DenialCount{Stopped: 2, Reported: 13}
 	s.Unconfined = []stages.Unconfined{{Container: "kube-system/kube-proxy", Domain: "spc_t", Why: "a domain that may do everything"}}
+	const var_, none = "system_u:object_r:var_lib_t:s0", "system_u:object_r:unlabeled_t:s0"
+	s.ForeignLabels = []stages.ForeignLabel{{Path: "/usr/bin", Label: var_, Vendor: none}, {Path: "/usr/bin/tool", Label: var_, Vendor: none}}
 	s.Stages[1].Outcome, s.Stages[3].Outcome = stages.Partly, stages.Partly
 	s.Volumes = append(s.Volumes, mountwatch.Volume{Rule: "scratch", Mountpoint: "/srv/scratch", State: mountwatch.Refused, Code: "btrfs"},
 		mountwatch.Volume{Rule: "backup", State: mountwatch.NotMounted})
