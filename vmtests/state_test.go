@@ -154,7 +154,8 @@ type report struct {
 		Kind, Name string
 		Line       int
 	}
-	Problems []struct{ Problem, Remedy string }
+	ForeignLabels []struct{ Path, Label string } `json:"foreign_labels"`
+	Problems      []struct{ Problem, Remedy string }
 }
 
 func (r report) problems() string {

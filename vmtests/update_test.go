@@ -3,10 +3,11 @@ package vmtests
 import "testing"
 
 // TestUpdateAndRollback takes a machine with everything that an operator may have made his own through an update of the operating system, and
-// back. One declared module needs a type that the newer policy has no more.
+// back. One declared module needs a type that the newer policy has no more. The older image mounts /etc as an overlay in its initrd, the newer
+// one has systemd-confext do it.
 //
 // Proves P3: to another OS image and back, with a declared module, one made by hand, one that the new policy breaks, and
-// booleans.
+// booleans; from an overlay to a confext.
 func TestUpdateAndRollback(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, policyPartly(), Allowed{`avc: +denied +{ mac_admin } .*comm="systemd-tmpfile"`,
@@ -19,21 +20,27 @@ func TestUpdateAndRollback(t *testing.T) {
 	m.Must(t, "semodule -X 300 -i /root/vmtest_hand.cil && setsebool -P container_use_samba on")
 	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 
-	check := func(suite Suite, modules string, exit int, quarantined string) {
+	check := func(suite Suite, modules string, exit, generation int, quarantined string) {
 		t.Helper()
 		t.Logf("on %s:\n%s", suite, m.journal(t))
 		m.expect(t, string(suite), "sed -n 's/^VERSION_CODENAME=//p' /usr/lib/os-release; cat /etc/mine; getenforce; getsebool container_use_nfs container_use_samba; semodule -l | grep vmtest_; "+
 			"for f in /etc/selinux/mcs/policy/policy.*; do cmp $f /var/lib/selinux/mcs/active/policy.kern && echo loadable; done; ls /var/lib/selinux/mcs/active/disable_dontaudit",
 			string(suite)+"\nmine\nEnforcing\ncontainer_use_nfs --> on\ncontainer_use_samba --> on\n"+modules+"\nloadable\n/var/lib/selinux/mcs/active/disable_dontaudit")
-		if got := m.status(t, exit).quarantined(); got != quarantined {
+		status := m.status(t, exit)
+		if got := status.quarantined(); got != quarantined {
 			t.Errorf("on %s, %q is in quarantine, want %q", suite, got, quarantined)
 		}
+		if status.Store.Generation != generation {
+			t.Errorf("on %s, the store has the generation %d, want %d", suite, status.Store.Generation, generation)
+		}
 	}
-	check(Trixie, "vmtest_good\nvmtest_hand\nvmtest_old", 0, "")
-	m.reboot(t, func(o *Options) { o.Suite = Forky })
-	check(Forky, "vmtest_good\nvmtest_hand", 3, "vmtest_old:1")
+	check(Trixie, "vmtest_good\nvmtest_hand\nvmtest_old", 0, 1, "")
+	m.reboot(t, func(o *Options) { o.Suite, o.Layout = Forky, Confext })
+	m.expect(t, "/etc after the update", etcMount, confextOf("/sysroot/etc"))
+	check(Forky, "vmtest_good\nvmtest_hand", 3, 2, "vmtest_old:1")
 	m.containersLast(t)
-	m.reboot(t, func(o *Options) { o.Suite = Trixie })
-	check(Trixie, "vmtest_good\nvmtest_hand\nvmtest_old", 0, "")
+	m.reboot(t, func(o *Options) { o.Suite, o.Layout = Trixie, Today })
+	m.expect(t, "/etc after the rollback", "findmnt -no SOURCE,FSTYPE /etc", "overlay overlay")
+	check(Trixie, "vmtest_good\nvmtest_hand\nvmtest_old", 0, 3, "")
 	m.containersLast(t)
 }
