@@ -88,13 +88,14 @@ type Report struct {
 	// Notes say what is missing or to be minded.
 	Notes    []string         `json:"notes,omitempty"`
 	Findings []*judge.Finding `json:"findings"`
+	// Others counts the denials that the selection leaves out: a misspelt name must not look like a clean host.
+	Others uint64 `json:"others"`
 
 	// Policy is the one that was asked, nil if it could not be read; PolicyError then says why.
 	Policy      *policydb.Policy `json:"-"`
 	PolicyError error            `json:"-"`
-	// Since is where the query begins, Others counts the denials that its selection leaves out.
-	Since  time.Time `json:"-"`
-	Others uint64    `json:"-"`
+	// Since is where the query begins.
+	Since time.Time `json:"-"`
 	// ProcessContext is the default context of containers, "" if it is not known.
 	ProcessContext string `json:"-"`
 

@@ -29,7 +29,8 @@ import (
 
 const denialsHelp = `Show what SELinux denied, or would have denied: who (container, pod, unit, domain), what, on what, how often, and what most
 likely helps. It reads the journal and the audit daemon's logs, or with --input a file or standard input: audit.log, dmesg,
-journalctl -o json or -o export, any mixture of them, or a text that such records were pasted into; compressed with gzip or bzip2 too.
+journalctl -o json or -o export, any mixture of them, or a text that such records were pasted into; it may be compressed with
+gzip or bzip2.
 
 The answer is the first of these that holds: the target has the wrong label for its path; it is in a volume that nobody
 labelled; a boolean allows it; another domain may do it already; the categories forbid it, and no rule helps; only then, a rule.

@@ -11,9 +11,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
-const explainHelp = `Say what a key of the configuration means, what counts without it, and how it is written; what an exit code of this program means;
-or what an entry of the journal with one of its MESSAGE_IDs means and what to do. Without a name it lists the keys. The texts are
-those of selinux-provision.yaml(5) and of the documents. Nothing is looked at on the host.`
+const explainHelp = `Say what a key of the configuration means, what counts without it, and how it is written; what an exit code of this program
+means; or what an entry of the journal with one of its MESSAGE_IDs means and what to do. Without a name it lists the keys. The
+texts are those of selinux-provision.yaml(5) and of the documents. Nothing is looked at on the host.`
 
 // exitMeaning is an exit code with what it says.
 type exitMeaning struct {
