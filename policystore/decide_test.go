@@ -327,6 +327,61 @@ func TestCarryFilesThatLostTheirContent(t *testing.T) {
 	}
 }
 
+// TestCarryOverOfWhatAVendorHas takes a module that lost its content from where it is the operator's for sure: what libsemanage had before may be
+// the vendor's of that name, this one's or an older one's.
+func TestCarryOverOfWhatAVendorHas(t *testing.T) {
+	for _, c := range []struct {
+		was, is bool
+		places  string // that have it with its content
+		want    string // what is carried over
+		lost    bool
+	}{
+		{false, false, "active previous copies", "active", false},
+		{false, false, "previous copies", "previous", false},
+		{false, false, "copies", "copies", false},
+		{false, false, "", "", true},
+		{true, false, "previous copies", "copies", false},
+		{false, true, "previous copies", "copies", false},
+		{true, true, "previous copies", "copies", false},
+		{true, false, "previous", "", false},
+		{false, true, "previous", "", false},
+	} {
+		h := newHost(t)
+		rec, vendor := h.record(), &Vendor{Type: "mcs", Modules: map[string]string{}}
+		rec.VendorModules = map[string]string{"100/base": "x"}
+		for name, has := range map[string]bool{"was": c.was, "is": c.is} {
+			if to := map[string]map[string]string{"was": rec.VendorModules, "is": vendor.Modules}[name]; has {
+				to["400/mine"] = "the vendor's"
+			}
+		}
+		h.module(active("mcs"), "400/mine", "")
+		dirs := map[string]string{"active": active("mcs"), "previous": typeDir("mcs") + "/previous", "copies": h.shelf().Copies}
+		for _, place := range strings.Fields(c.places) {
+			h.module(dirs[place], "400/mine", place)
+		}
+		carried, lost, err := (&Rebaser{Root: h.root, Shelf: h.shelf()}).carryOver(vendor, rec, "/new")
+		if err != nil || slices.Contains(carried, "400/mine") != (c.want != "") || slices.Contains(lost, "400/mine") != c.lost || h.read("/new/active/modules/400/mine/cil") != c.want {
+			t.Errorf("%+v: carried over %v (%q), lost %v, %v", c, carried, h.read("/new/active/modules/400/mine/cil"), lost, err)
+		}
+	}
+}
+
+// TestSettle flushes both places before it is recorded that what others wrote is good.
+func TestSettle(t *testing.T) {
+	for _, gone := range []string{"", StoreDir, EtcDir} {
+		h := newHost(t)
+		if gone != "" {
+			if err := os.Rename(h.dir+gone, h.dir+gone+".away"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := h.compiler().settle(t.Context(), "mcs", h.record())
+		if flushed := err == nil || !strings.Contains(err.Error(), "cannot flush the policy store to the disk"); flushed != (gone == "") {
+			t.Errorf("without %q: %v", gone, err)
+		}
+	}
+}
+
 // TestLost tells content from what a power cut leaves of it.
 func TestLost(t *testing.T) {
 	packed := []byte("BZh91AY&SY\xb4\x96GC\x00\x00")

@@ -323,6 +323,11 @@ func TestOperatorsReplacementOfAVendorsModule(t *testing.T) {
 		if h.read("/var/lib/selinux-provision/quarantine/"+bad+"/cil") != "(type mine_t) ; "+bad {
 			t.Errorf("%s is not in quarantine", bad)
 		}
+		for _, argv := range h.calls { // no policy is ever built without the vendor's module
+			if said := strings.Join(argv, " "); strings.Contains(said, "--remove legacy") {
+				t.Errorf("%s: %s", bad, said)
+			}
+		}
 		t.Logf("%s: %d runs", bad, len(h.calls))
 	}
 }
@@ -449,10 +454,21 @@ func TestBooleansAfterALoad(t *testing.T) {
 			t.Errorf("declared %v: the kernel was told %v, want %v", step.declared, kernel.set, step.set)
 		}
 	}
-	// Somebody uses setsebool without -P: no build, one switch.
+	// Somebody uses setsebool without -P: no build, one switch, and back if a later step fails.
 	kernel.booleans["container_use_nfs"] = true
 	steps, err = c.Plan("mcs", rec, Declared{Digest: fmt.Sprint(map[string]bool(nil)), Booleans: map[string]bool{"container_use_nfs": false}})
 	if err != nil || len(steps) != 1 || steps[0].Action != "switch" {
-		t.Errorf("%+v, %v", steps, err)
+		t.Fatalf("%+v, %v", steps, err)
+	}
+	for _, c := range []struct {
+		run  func() error
+		want bool
+	}{
+		{func() error { _, err := steps[0].Do(t.Context()); return err }, false},
+		{func() error { return steps[0].Undo(t.Context()) }, true},
+	} {
+		if err := c.run(); err != nil || kernel.booleans["container_use_nfs"] != c.want {
+			t.Errorf("%v, %v: want %t", kernel.booleans, err, c.want)
+		}
 	}
 }
