@@ -36,19 +36,22 @@ type Subject struct {
 
 // String is the subject in a few words, "" if nothing but the domain is known.
 func (s Subject) String() string {
-	switch {
-	case s.Pod != "" && s.Container != "":
-		return "container " + s.Container + " of pod " + s.Pod
-	case s.Pod != "":
-		return "pod " + s.Pod
-	case s.Container != "":
-		return "container " + s.Container
-	case s.ID != "":
-		return "container " + s.ID[:min(12, len(s.ID))]
-	case s.Unit != "":
+	switch name := s.Name(); {
+	case name == "":
 		return s.Unit
+	case name == s.Pod:
+		return "pod " + name
+	default:
+		return "container " + name
 	}
-	return ""
+}
+
+// Name is the name by which a container is shown, NAMESPACE/POD/CONTAINER in Kubernetes, or that of a pod; "" for what is neither.
+func (s Subject) Name() string {
+	if s.Pod != "" && s.Container != "" {
+		return s.Pod + "/" + s.Container
+	}
+	return cmp.Or(s.Pod, s.Container, s.ID[:min(12, len(s.ID))])
 }
 
 // Attributor tells whose a denial is. It must be quick for what it has told before; NewGroups calls it for every denial.

@@ -72,8 +72,8 @@ func TestRuntimes(t *testing.T) {
 		"s0:c1,c2":   "container web, registry/web:1, docker, by its categories",
 		"s0":         "", // everybody's
 		"s0:c3,c4":   "pod prod/shop, , containerd, by its categories",
-		"s0:c5,c6":   "container alone of pod prod/db, img, containerd, by its categories",
-		"s0:c7,c8":   "container cr of pod n/p, q, cri-o, by its categories",
+		"s0:c5,c6":   "container prod/db/alone, img, containerd, by its categories",
+		"s0:c7,c8":   "container n/p/cr, q, cri-o, by its categories",
 		"s0:c9,c10":  "container pod-man, docker.io/x, podman, by its categories",
 		"s0:c11,c12": "", // two pods have it
 		"s0:c50,c51": "",
@@ -91,7 +91,7 @@ func TestRuntimes(t *testing.T) {
 	}
 	for cgroup, want := range map[string]string{
 		"/system.slice/docker-" + id("2") + ".scope": "container plain",
-		"/kubepods/burstable/pod1/" + id("9"):        "container worker of pod default/gone-1",
+		"/kubepods/burstable/pod1/" + id("9"):        "container default/gone-1/worker",
 		"/system.slice/docker-" + id("f") + ".scope": "container ffffffffffff",
 		"/system.slice/sshd.service":                 "sshd.service",
 		"/":                                          "",

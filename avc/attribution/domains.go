@@ -38,16 +38,3 @@ func (h *Host) Inhabited() []Inhabited {
 
 // HostDomain gives the domain of PID 1, "" if it cannot be read. On Flatcar it is that of all host processes.
 func (h *Host) HostDomain() string { return h.context("1").Type() }
-
-// Title is the name by which a container is shown.
-func Title(s avc.Subject) string {
-	switch {
-	case s.Pod != "" && s.Container != "":
-		return s.Pod + "/" + s.Container
-	case s.Pod != "":
-		return s.Pod
-	case s.Container != "":
-		return s.Container
-	}
-	return s.ID[:min(12, len(s.ID))]
-}

@@ -41,7 +41,7 @@ func TestInhabited(t *testing.T) {
 	h := New(root)
 	got := map[string][]string{}
 	for _, c := range h.Inhabited() {
-		got[Title(c.Subject)] = c.Domains
+		got[c.Name()] = c.Domains
 	}
 	if want := map[string][]string{"db": {"container_t"}, "shop/web/nginx": {"container_t", "kernel_t"}, three[:12]: nil}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -19,7 +19,7 @@ type Container struct {
 func (h *Host) Inhabited() (all []Container, host string) {
 	from := attribution.New(h.Root)
 	for _, c := range from.Inhabited() {
-		all = append(all, Container{Title: attribution.Title(c.Subject), Names: attribution.Names(c.Subject), Domains: c.Domains})
+		all = append(all, Container{Title: c.Name(), Names: attribution.Names(c.Subject), Domains: c.Domains})
 	}
 	return all, from.HostDomain()
 }
