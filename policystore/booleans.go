@@ -106,15 +106,14 @@ func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) 
 	return plan.Plan{plan.Write(c.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared")}, nil
 }
 
-// policyBooleans gives the booleans of a binary policy with their values at boot. known is false for a policy of a version that this program
+// policyBooleans gives the booleans of a binary policy that was just opened, with their values at boot. known is false for a policy of a version that this program
 // cannot read: libsemanage and the kernel can, and what they do is not to fail for that.
-func policyBooleans(root *hostfs.Root, name string) (values map[string]bool, known bool, err error) {
-	f, err := root.OpenFile(name)
+func policyBooleans(policy io.ReadCloser, err error) (values map[string]bool, known bool, _ error) {
 	if err != nil {
 		return nil, false, err
 	}
-	defer f.Close()
-	values, err = policydb.ReadBooleans(f)
+	defer policy.Close()
+	values, err = policydb.ReadBooleans(policy)
 	var version *policydb.VersionError
 	if errors.As(err, &version) {
 		return nil, false, nil
@@ -128,7 +127,7 @@ func (c *Compiler) checkBooleans(policyType, file string, want map[string]bool) 
 	if len(want) == 0 {
 		return nil, nil
 	}
-	built, known, err := policyBooleans(c.Root, c.policyFile(policyType, file))
+	built, known, err := policyBooleans(c.Root.OpenFile(c.policyFile(policyType, file)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
 	}
@@ -156,7 +155,7 @@ func (c *Compiler) bootBooleans(policyType, file string, before []string) (map[s
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
 	}
-	built, _, err := policyBooleans(c.Root, c.policyFile(policyType, file))
+	built, _, err := policyBooleans(c.Root.OpenFile(c.policyFile(policyType, file)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the built policy: %w", err)
 	}
@@ -216,21 +215,11 @@ func VendorBooleans(root *hostfs.Root, policyType string, names []string) (map[s
 	if len(names) == 0 {
 		return values, nil
 	}
-	dir := seconfig.PolicyDir(VendorDir, policyType)
-	policies, err := seconfig.Policies(root, dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range policies {
-		vendors, _, err := policyBooleans(root, dir+"/"+p.Name)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			if value, found := vendors[name]; found {
-				values[name] = value
-			}
+	vendors, _, err := policyBooleans(seconfig.OpenPolicy(root, VendorDir, policyType))
+	for _, name := range names {
+		if value, found := vendors[name]; found {
+			values[name] = value
 		}
 	}
-	return values, nil
+	return values, err
 }

@@ -52,6 +52,11 @@ func TestBooleansOfTheBuiltPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Of several policies the one counts that PID 1 would load.
+	tree.Write(VendorDir[1:]+"/mcs/policy/policy.2", "an older one")
+	if got, err := VendorBooleans(root, "mcs", []string{"container_use_nfs"}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("beside an older one: %v, %v", got, err)
+	}
 	content[16] = 99
 	if err := os.WriteFile(found[0], content, 0o644); err != nil {
 		t.Fatal(err)

@@ -151,12 +151,7 @@ func fileconParts(statement string) (name, context string) {
 // readPolicy gives the built policy, and one that knows nothing if it cannot be read: one that is newer than this program is in force all
 // the same.
 func (c *Compiler) readPolicy(policyType, file string) *policydb.Policy {
-	f, err := c.Root.OpenFile(c.policyFile(policyType, file))
-	if err != nil {
-		return &policydb.Policy{}
-	}
-	defer f.Close()
-	policy, err := policydb.Parse(f)
+	policy, err := policydb.Read(c.Root.OpenFile(c.policyFile(policyType, file)))
 	if err != nil {
 		return &policydb.Policy{}
 	}

@@ -41,17 +41,7 @@ func unstartable(running []attribution.Labelled, has func(typ string) bool) (lin
 
 // vendorsTypes tells which types the vendor's policy has; nil if it cannot be read.
 func (h *Host) vendorsTypes(policyType string) func(typ string) bool {
-	dir := seconfig.PolicyDir(policystore.VendorDir, policyType)
-	policies, err := seconfig.Policies(h.Root, dir)
-	if err != nil || len(policies) == 0 {
-		return nil
-	}
-	f, err := h.Root.OpenFile(dir + "/" + policies[0].Name)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	p, err := policydb.Parse(f)
+	p, err := policydb.Read(seconfig.OpenPolicy(h.Root, policystore.VendorDir, policyType))
 	if err != nil {
 		return nil
 	}

@@ -283,20 +283,11 @@ func (h *Host) Policy(ctx context.Context) (*policydb.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
-	dir := seconfig.PolicyDir(seconfig.Dir, policyType)
-	policies, err := seconfig.Policies(h.Root, dir)
+	f, err := seconfig.OpenPolicy(h.Root, seconfig.Dir, policyType)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the policy: %w", err)
 	}
-	if len(policies) == 0 {
-		return nil, fmt.Errorf("cannot read the policy: there is none in %s", h.Root.Path(dir))
-	}
-	f, err := h.Root.OpenFile(dir + "/" + policies[0].Name)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the policy: %w", err)
-	}
-	defer f.Close()
-	return policydb.Parse(f)
+	return policydb.Read(f, nil)
 }
 
 func (h *Host) loaded(ctx context.Context) (*policydb.Policy, error) {
@@ -304,8 +295,7 @@ func (h *Host) loaded(ctx context.Context) (*policydb.Policy, error) {
 	for {
 		in, err := h.Kernel.Policy()
 		if err == nil {
-			p, err := policydb.Parse(in)
-			return p, errors.Join(err, in.Close())
+			return policydb.Read(in, nil)
 		}
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
 			return nil, fmt.Errorf("cannot read the loaded policy: %w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,12 +208,11 @@ func unreadable(err error) error {
 }
 
 func readPolicy(name string) (*policydb.Policy, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("cannot use --policy: %w", err)}
+	p, err := policydb.Read(os.Open(name))
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err // the name is said once
 	}
-	defer f.Close()
-	p, err := policydb.Parse(f)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("cannot use --policy %s: %w", name, err)}
 	}

@@ -147,6 +147,15 @@ func (b bitmap) contains(other bitmap) bool {
 	return true
 }
 
+// Read is Parse for a policy that was just opened, or could not be; it is closed.
+func Read(in io.ReadCloser, err error) (*Policy, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	return Parse(in)
+}
+
 // Parse reads the binary policy that the kernel loads, of version 26 to 35. The error is a *FormError if the policy is the reason.
 //
 // The form is that of policydb_read in the kernel's security/selinux/ss/policydb.c. Numbers are little-endian; types, classes,

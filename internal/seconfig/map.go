@@ -3,6 +3,7 @@ package seconfig
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -75,4 +76,17 @@ func Policies(root *hostfs.Root, dir string) ([]PolicyFile, error) {
 	}
 	slices.SortFunc(all, func(a, b PolicyFile) int { return b.Version - a.Version })
 	return all, nil
+}
+
+// OpenPolicy opens the binary policy of a type that PID 1 would try first, beneath Dir or the vendor's directory.
+func OpenPolicy(root *hostfs.Root, base, policyType string) (*os.File, error) {
+	dir := PolicyDir(base, policyType)
+	policies, err := Policies(root, dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(policies) == 0 {
+		return nil, fmt.Errorf("there is none in %s", root.Path(dir))
+	}
+	return root.OpenFile(dir + "/" + policies[0].Name)
 }

@@ -60,6 +60,17 @@ func TestPolicies(t *testing.T) {
 	if _, err := Policies(root, "/nowhere"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
+	if f, err := OpenPolicy(root, Dir, "mcs"); err != nil || filepath.Base(f.Name()) != "policy.34" {
+		t.Errorf("PID 1 would try %v, %v", f, err)
+	} else {
+		f.Close()
+	}
+	if _, err := OpenPolicy(root, Dir, "mls"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := OpenPolicy(tree(t, map[string]string{dir + "/other": ""}), Dir, "mcs"); err == nil || !strings.Contains(err.Error(), "there is none in ") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestContainers(t *testing.T) {
