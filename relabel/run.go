@@ -98,7 +98,7 @@ func (t *Target) newRun(o Options) (*run, error) {
 	}
 	if f, ok := o.Labels.(fixed); ok {
 		if err := secontext.Context(f).Check(); err != nil {
-			return nil, fmt.Errorf("cannot use context %s: %w", printable.Quote(string(f)), err)
+			return nil, &ContextError{string(f), err.Error()}
 		}
 		r.fixed = append([]byte(f), 0)
 	}

@@ -18,16 +18,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/selinux-provision/selinux-provision/avc/collect"
-	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
-	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"github.com/selinux-provision/selinux-provision/internal/patience"
-	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
-	"github.com/selinux-provision/selinux-provision/internal/seconfig"
-	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/provision"
 	"github.com/selinux-provision/selinux-provision/relabel"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -121,12 +115,15 @@ func (a *app) relabelCommand() *cobra.Command {
 }
 
 func (a *app) relabel(ctx context.Context, name string, f relabelFlags) error {
+	if err := f.check(); err != nil {
+		return usageError{err}
+	}
 	root, err := a.openRoot()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	labels, scope, err := relabelLabels(ctx, root, f, func(problem string) { fmt.Fprintf(a.stderr, "selinux-provision: %s\n", problem) })
+	labels, scope, err := a.relabelLabels(root, f)
 	if err != nil {
 		return err
 	}
@@ -206,119 +203,43 @@ func (a *app) relabelTree(ctx context.Context, root *hostfs.Root, name string, s
 	return target.Run(ctx, o)
 }
 
-// relabelLabels turns the flags into what the engine wants, tells what of the file contexts cannot be used, and asks the kernel whether it knows the context.
-func relabelLabels(ctx context.Context, root *hostfs.Root, f relabelFlags, tell func(problem string)) (relabel.Labeler, relabel.Scope, error) {
+// check refuses flags that contradict each other.
+func (f *relabelFlags) check() error {
 	switch {
 	case f.fromPolicy && f.context != "":
-		return nil, 0, usageError{errors.New("cannot use --context together with --from-policy: give one of them")}
+		return errors.New("cannot use --context together with --from-policy: give one of them")
 	case f.force && !f.fromPolicy:
-		return nil, 0, usageError{errors.New("cannot use --force without --from-policy: a context that is given is always set in full")}
+		return errors.New("cannot use --force without --from-policy: a context that is given is always set in full")
 	case !f.fromPolicy && f.context == "":
-		return nil, 0, usageError{errors.New("cannot relabel without a context: give --context CONTEXT, --context default for what containers share, or --from-policy")}
+		return errors.New("cannot relabel without a context: give --context CONTEXT, --context default for what containers share, or --from-policy")
 	case f.workers > relabel.MaxWorkers:
-		return nil, 0, usageError{fmt.Errorf("cannot use %d workers: give at most %d with --workers, or leave it out for the default", f.workers, relabel.MaxWorkers)}
+		return fmt.Errorf("cannot use %d workers: give at most %d with --workers, or leave it out for the default", f.workers, relabel.MaxWorkers)
 	case f.workers < 0 || f.entries < 0 || f.cpu < 0:
-		return nil, 0, usageError{errors.New("cannot use a number below 0: leave --workers, --max-rate or --max-cpu out for the default")}
+		return errors.New("cannot use a number below 0: leave --workers, --max-rate or --max-cpu out for the default")
 	}
-	forms, err := openForms(ctx, root)
+	return nil
+}
+
+// relabelLabels asks for the labels that the flags mean, and tells what of the file contexts cannot be used.
+func (a *app) relabelLabels(root *hostfs.Root, f relabelFlags) (relabel.Labeler, relabel.Scope, error) {
+	policy, err := relabel.OpenPolicy(root)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer forms.close()
-	if f.fromPolicy {
-		policyType, err := seconfig.Type(root)
-		if err != nil {
-			return nil, 0, err
+	defer policy.Close()
+	if !f.fromPolicy {
+		labels, err := policy.Fixed(f.context)
+		var unusable *relabel.ContextError
+		if errors.As(err, &unusable) {
+			err = usageError{err}
 		}
-		contexts, err := filecontexts.Load(root, policyType)
-		if err != nil {
-			return nil, 0, err
-		}
-		contexts.Rewrite(func(context string) string {
-			if canonical, err := forms.canonical(context); err == nil {
-				return canonical
-			}
-			return context // setting it says what is wrong with it
-		})
-		for _, p := range contexts.Problems() {
-			tell(printable.Text(p))
-		}
-		return relabel.FromPolicy(contexts, f.force), relabel.System, nil
+		return labels, relabel.Volume, err
 	}
-	label := f.context
-	if label == "default" {
-		if label, err = containerFileContext(root); err != nil {
-			return nil, 0, err
-		}
+	labels, problems, err := policy.FileContexts(f.force)
+	for _, p := range problems {
+		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", printable.Text(p))
 	}
-	if !strings.Contains(label, ":") {
-		return nil, 0, usageError{fmt.Errorf("cannot use context %s: it is neither user:role:type:level, such as system_u:object_r:container_file_t:s0, nor \"default\"", printable.Quote(label))}
-	}
-	if err := secontext.Context(label).Check(); err != nil {
-		return nil, 0, usageError{fmt.Errorf("cannot use context %s: %w", printable.Quote(label), err)}
-	}
-	label, err = forms.canonical(label)
-	return relabel.Fixed(label), relabel.Volume, err
-}
-
-// containerFileContext gives the label of files that containers share.
-func containerFileContext(root *hostfs.Root) (string, error) {
-	policyType, err := seconfig.Type(root)
-	if err != nil {
-		return "", err
-	}
-	contexts, err := seconfig.ReadContainers(root, policyType)
-	if err != nil {
-		return "", fmt.Errorf("cannot tell the default context: %w: give one with --context", err)
-	}
-	if contexts.File == "" {
-		return "", fmt.Errorf("cannot tell the default context: %s has no line file=: give one with --context", root.Path(seconfig.ContainerContexts(policyType)))
-	}
-	return contexts.File, nil
-}
-
-// policyForms gives contexts the form in which the policy writes them: the one in the kernel, or, where there is none, the one in the tree.
-type policyForms struct {
-	kernel *kernel.SELinux
-	tree   *policydb.Policy // nil: there is no policy either
-}
-
-func openForms(ctx context.Context, root *hostfs.Root) (*policyForms, error) {
-	if root.IsHost() {
-		k, err := kernel.Open()
-		if !errors.Is(err, kernel.ErrDisabled) {
-			return &policyForms{kernel: k}, err
-		}
-	}
-	// A tree without a policy, or with one that is damaged, is no reason not to label it.
-	tree, _ := (&collect.Host{Root: root}).Policy(ctx)
-	return &policyForms{tree: tree}, nil
-}
-
-func (p *policyForms) close() {
-	if p.kernel != nil {
-		_ = p.kernel.Close()
-	}
-}
-
-// canonical refuses what the kernel does not know. The policy of a tree may be about to get its modules.
-func (p *policyForms) canonical(label string) (string, error) {
-	if p.kernel != nil {
-		canonical, known, err := p.kernel.Canonical(label)
-		if err != nil {
-			return "", fmt.Errorf("cannot check context %s: %w", printable.Quote(label), err)
-		}
-		if !known {
-			return "", usageError{fmt.Errorf("cannot use context %s: the loaded policy does not know it: is the type spelled right, and its module loaded?", printable.Quote(label))}
-		}
-		return canonical, nil
-	}
-	if p.tree != nil {
-		if canonical, known := p.tree.Canonical(label); known {
-			return canonical, nil
-		}
-	}
-	return string(secontext.Context(label).Tidy()), nil
+	return labels, relabel.System, err
 }
 
 // relabelState keeps what a run that was broken off has done, one file for each tree.
