@@ -2,6 +2,7 @@ package policystore
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -379,6 +380,78 @@ func TestSettle(t *testing.T) {
 		if flushed := err == nil || !strings.Contains(err.Error(), "cannot flush the policy store to the disk"); flushed != (gone == "") {
 			t.Errorf("without %q: %v", gone, err)
 		}
+	}
+}
+
+// TestLocalFiles names what semanage wrote, without the booleans, which cannot break a build.
+func TestLocalFiles(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{"booleans.local", "file_contexts.local", "seusers.local", "file_contexts", "local"} {
+		h.write(active("mcs")+"/"+name, "x")
+	}
+	h.write(active("mcs")+"/dir.local/x", "x")
+	if got, err := localFiles(h.root, "mcs"); err != nil || !slices.Equal(got, []string{"file_contexts.local", "seusers.local"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// TestReleaseFromQuarantine drops a copy only when the store has the operator's module, with its content, and the build has it, too.
+func TestReleaseFromQuarantine(t *testing.T) {
+	for _, c := range []struct {
+		name, inStore string
+		out           bool
+		stays         bool
+	}{{"built", "(type mine_t)", false, false}, {"only its name", "", false, true}, {"left out, and the vendor's has its place", "(type legacy_t)", true, true}} {
+		h := newHost(t)
+		h.write(h.shelf().Quarantine+"/400/mine/cil", "(type mine_t)")
+		h.module(active("mcs"), "400/mine", c.inStore)
+		found := &search{parts: []part{{kind: policyModule, origin: onShelf, name: "mine", priority: 400}}}
+		if c.out {
+			found.out = []leftOut{{part: 0}}
+		}
+		have := map[string]string{"400/mine": "x"}
+		if err := h.compiler().releaseFrom("mcs", found, have); err != nil || (h.read(h.shelf().Quarantine+"/400/mine/cil") != "") != c.stays {
+			t.Errorf("%s: %v, in quarantine: %q", c.name, err, h.read(h.shelf().Quarantine+"/400/mine/cil"))
+		}
+	}
+}
+
+// TestRoomIsAskedInBothPlaces looks at the disk of the store and at that of /etc.
+func TestRoomIsAskedInBothPlaces(t *testing.T) {
+	for _, gone := range []string{"", StoreDir, EtcDir} {
+		h := newHost(t)
+		if gone != "" {
+			if err := os.Rename(h.dir+gone, h.dir+gone+".away"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.compiler().RoomToBuild("mcs"); (err == nil) != (gone == "") {
+			t.Errorf("without %q: %v", gone, err)
+		}
+	}
+}
+
+// TestPathThatIsNotRelabelled stays in the record, with the reason, for the next run; the others are done.
+func TestPathThatIsNotRelabelled(t *testing.T) {
+	h := newHost(t)
+	h.kernel = &fakeKernel{}
+	rec := h.record()
+	rec.Policy.File, rec.Policy.Relabel = "policy.33", []Relabel{{Path: "/srv/a"}, {Path: "/srv/b"}, {Path: "/srv/not/there"}}
+	h.remove(EtcDir + "/mcs/contexts/files/file_contexts")
+	steps := h.compiler().relabel(rec, []Relabel{{Path: "/srv/b"}, {Path: "/srv/other"}})
+	if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, r := range rec.Policy.Relabel {
+		left = append(left, fmt.Sprintf("%s %t", r.Path, r.Reason != ""))
+	}
+	if want := []string{"/srv/a false", "/srv/not/there false", "/srv/b true"}; !slices.Equal(left, want) {
+		t.Errorf("left: %v, want %v", left, want)
+	}
+	h.write(EtcDir+"/mcs/contexts/files/file_contexts", "")
+	if _, err := h.compiler().relabel(rec, []Relabel{{Path: "/srv/not/there"}}).Do(t.Context(), nil, nil); err != nil || len(rec.Policy.Relabel) != 2 {
+		t.Errorf("%v, left: %v", err, rec.Policy.Relabel)
 	}
 }
 

@@ -107,6 +107,27 @@ func TestKernelThatDoesNotLoad(t *testing.T) {
 	}
 }
 
+// unflushed takes /etc/selinux away when the policy is built, so that it cannot be flushed.
+type unflushed struct{ *fakeHost }
+
+func (u unflushed) Run(ctx context.Context, argv ...string) (command.Output, error) {
+	out, err := u.fakeHost.Run(ctx, argv...)
+	return out, errors.Join(err, os.Rename(u.dir+EtcDir, u.dir+EtcDir+".away"))
+}
+
+// TestBuiltAndNotFlushed records nothing of a policy that may not be on the disk.
+func TestBuiltAndNotFlushed(t *testing.T) {
+	h := newHost(t)
+	c, rec := h.compiler(), h.record()
+	c.Tools = unflushed{h}
+	if _, err := c.rebuild(t.Context(), "mcs", rec, site1); !errors.Is(err, ErrInPlace) || !strings.Contains(err.Error(), "cannot flush the built policy to the disk") {
+		t.Errorf("%v", err)
+	}
+	if rec.Policy.Vendor != "" {
+		t.Errorf("%+v is recorded", rec.Policy)
+	}
+}
+
 // TestTrialsAreNotLoaded looks for a culprit without giving the kernel anything, or the store.
 func TestTrialsAreNotLoaded(t *testing.T) {
 	h := newHost(t)

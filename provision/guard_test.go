@@ -43,6 +43,9 @@ readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-sy
 			guard: &Guard{Window: 2 * time.Minute, Units: []string{"a.service", "b.service"}, MaxDenials: new(3), Source: Position{dir + "config.d/a.yaml", 2}},
 			readiness: &Readiness{Window: time.Hour, Containers: []string{"a", "b"},
 				Source: Position{dir + "config.d/a.yaml", 3}}},
+		{name: "the longest windows", files: map[string]string{"config.yaml": "version: 1\nenforce: {guard: {window: 24h}}\nreadiness: {window: 366d}"},
+			guard:     &Guard{Window: 24 * time.Hour, Source: Position{dir + "config.yaml", 2}},
+			readiness: &Readiness{Window: 366 * 24 * time.Hour, Source: Position{dir + "config.yaml", 3}}},
 		{name: "taken back", files: map[string]string{
 			"config.yaml":     "version: 1\nenforce: {guard: {window: 1m}}",
 			"config.d/a.yaml": "version: 1\nenforce: {guard: off}",

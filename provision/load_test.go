@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -466,5 +467,30 @@ func TestSurvey(t *testing.T) {
 	}
 	if state, err := Survey(plant(t, nil), ""); err != nil || state.Mode != Unmanaged {
 		t.Errorf("no configuration: %+v, %v", state, err)
+	}
+}
+
+// unsafe refuses each file with the name of the directory that it is in.
+type unsafe struct{ Reader }
+
+func (u unsafe) ReadFile(name string) ([]byte, error) {
+	if dir := path.Dir(name); dir == ModulesDir || dir == "/srv" {
+		return nil, untrustedError(dir)
+	}
+	return u.Reader.ReadFile(name)
+}
+
+type untrustedError string
+
+func (e untrustedError) Error() string  { return "anybody may write to " + string(e) }
+func (e untrustedError) Remedy() string { return "chmod go-w " + string(e) }
+
+// A directory that others may write to is named once, whatever is in it, and the next one, too.
+func TestDirectoriesOfOthers(t *testing.T) {
+	text := "version: 1\npolicy: {modules: [{path: /srv/a.cil}, {path: /srv/b.cil}, {path: " + ModulesDir + "/c.cil}, {path: " + ModulesDir + "/d.cil}]}\n"
+	_, err := Load(unsafe{plant(t, map[string]string{ConfigFile: text})}, "")
+	var all Errors
+	if !errors.As(err, &all) || len(all) != 2 || !strings.Contains(all[0].Error(), "/srv") || !strings.Contains(all[1].Error(), ModulesDir) {
+		t.Errorf("%v", err)
 	}
 }

@@ -130,6 +130,7 @@ func TestParseMessages(t *testing.T) {
 			"c.yaml: cannot use a config file of more than 1024 KiB: split it into files in /etc/selinux-provision/config.d"},
 		{"text", "enforcing", `c.yaml:1: cannot use "enforcing" as a config: begin with the line "version: 1"`},
 		{"list", "- a", `c.yaml:1: cannot use a list as a config: begin with the line "version: 1"`},
+		{"a second document that is none", "version: 1\n---\n{", "c.yaml:4: cannot read this as YAML: did not find expected node content (while parsing a flow node)"},
 		{"two documents", "version: 1\n---\nversion: 1\n",
 			"c.yaml:2: cannot read this as YAML: it holds more than one document: remove the line ---"},
 		{"open bracket", "version: 1\na: [", "c.yaml:3: cannot read this as YAML: did not find expected node content (while parsing a flow node)"},
