@@ -87,6 +87,9 @@ func TestJudge(t *testing.T) {
 		{name: "auto, read-only", rules: []Rule{data}, table: table{disk("/data", on("iso9660", "rw"), readOnly)}, want: WantsContext},
 		{name: "auto, read-only, mounted twice", rules: []Rule{data},
 			table: table{disk("/data", readOnly), disk("/again", id(101), readOnly)}, want: Refused, code: CodeSeveralMounts},
+		{name: "relabel, mounted with a label for files without one", rules: strategy(Relabel), table: table{disk("/data", on("ext4", "rw,seclabel,defcontext="+other))}, want: WantsRelabel},
+		{name: "context, mounted with a label for files without one", rules: strategy(Context), table: table{disk("/data", on("ext4", "rw,seclabel,defcontext="+other))},
+			want: Refused, code: CodeOtherContext, says: "defcontext="},
 		{name: "paths force a relabelling", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")}, want: WantsRelabel},
 
 		// The label.

@@ -410,14 +410,7 @@ func (r *Remount) create(options []Option, exclusive bool) (int, error) {
 // restore mounts the file system as it was; if that fails, with no more options than it takes to reach the data.
 func (r *Remount) restore() error {
 	var failures []error
-	// Not without those that keep it from being written to: whoever mounted it so may have had a reason.
-	var untouched []Option
-	for _, o := range r.options {
-		if slices.Contains([]string{"ro", "noload", "norecovery", "nologreplay", "nouuid", "sb"}, o.Key) {
-			untouched = append(untouched, o)
-		}
-	}
-	for _, options := range [][]Option{slices.Concat(r.options, r.selinux), slices.Concat(untouched, r.selinux), untouched} {
+	for _, options := range r.ways() {
 		err := r.attach(options, false)
 		if err == nil {
 			return nil
@@ -425,6 +418,15 @@ func (r *Remount) restore() error {
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
+}
+
+// ways gives the options with which the file system may come back, the best first: never without those that keep it from being written to.
+// Whoever mounted it so may have had a reason.
+func (r *Remount) ways() [][]Option {
+	untouched := slices.DeleteFunc(slices.Clone(r.options), func(o Option) bool {
+		return !slices.Contains([]string{"ro", "noload", "norecovery", "nologreplay", "nouuid", "sb"}, o.Key)
+	})
+	return [][]Option{slices.Concat(r.options, r.selinux), slices.Concat(untouched, r.selinux), untouched}
 }
 
 // Restore mounts a file system as it was, after a process that had written it down was killed while it was unmounted.
