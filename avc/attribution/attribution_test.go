@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -212,6 +213,27 @@ func TestMounts(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s %s: got %q, want %q", c.dev, c.path, got, c.want)
+		}
+	}
+}
+
+// Of two mounts at one place the later is on top.
+func TestMountOnAMount(t *testing.T) {
+	m := Mounts{{Path: "/", Dev: "vda"}, {Path: "/srv", Dev: "vdb"}, {Path: "/srv", Dev: "vdc"}}
+	if one := m.Of("", "/srv/x"); one == nil || one.Dev != "vdc" {
+		t.Errorf("%+v", one)
+	}
+}
+
+// What a container has of the host is known by its type or by its options.
+func TestBindMountsOfASpec(t *testing.T) {
+	for options, want := range map[string]int{`"type":"bind"`: 1, `"type":"none","options":["ro","rbind"]`: 1, `"options":["bind"]`: 1, `"type":"tmpfs","options":["nosuid"]`: 0} {
+		var s spec
+		if err := json.Unmarshal([]byte(`{"mounts":[{"destination":"/data","source":"/srv",`+options+`}]}`), &s); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.container("x", "containerd").Mounts; len(got) != want || want == 1 && got[0] != (Mount{"/srv", "/data"}) {
+			t.Errorf("%s: %+v", options, got)
 		}
 	}
 }

@@ -232,17 +232,27 @@ func (r *Report) losses(input bool) {
 // Stopped gives the denials of the boot that runs which stopped an access since a time: the newest of them, and how many there are.
 func (h *Host) Stopped(ctx context.Context, since time.Time, newest int, line func(*avc.Denial, avc.Subject) string) (lines []string, count int, err error) {
 	who := attribution.New(h.Root)
-	query := collect.Query{Since: since, Boot: true, Booted: who.Booted(), BootID: h.Boot}
-	_, _, err = h.Denials(ctx, query, func(d *avc.Denial) {
-		if d.Kind != avc.Denied || d.Enforced != avc.EnforcedYes {
-			return
-		}
-		count++
-		if lines = append(lines, line(d, who.Subject(d))); len(lines) > 2*newest {
-			lines = append(lines[:0], lines[len(lines)-newest:]...)
-		}
-	})
-	return lines[max(0, len(lines)-newest):], count, err
+	last := stopped{newest: newest, line: func(d *avc.Denial) string { return line(d, who.Subject(d)) }}
+	_, _, err = h.Denials(ctx, collect.Query{Since: since, Boot: true, Booted: who.Booted(), BootID: h.Boot}, last.add)
+	return last.lines[max(0, len(last.lines)-newest):], last.count, err
+}
+
+// stopped keeps the newest of the denials that stopped something.
+type stopped struct {
+	newest int
+	line   func(*avc.Denial) string
+	lines  []string
+	count  int
+}
+
+func (s *stopped) add(d *avc.Denial) {
+	if d.Kind != avc.Denied || d.Enforced != avc.EnforcedYes {
+		return
+	}
+	s.count++
+	if s.lines = append(s.lines, s.line(d)); len(s.lines) > 2*s.newest {
+		s.lines = append(s.lines[:0], s.lines[len(s.lines)-s.newest:]...)
+	}
 }
 
 // Running gives every name of each container that runs.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
@@ -89,6 +90,27 @@ func TestPolicyOfANewerSystem(t *testing.T) {
 		if err != nil || len(r.Findings) != 1 || r.PolicyError == nil || findings.Unreadable(r.PolicyError) != c.unreadable || r.Dontaudits != nil || len(r.Notes) != 1 ||
 			!strings.HasPrefix(r.Notes[0], "booleans, domains and dontaudit rules are not known: cannot read the policy: ") {
 			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+	}
+}
+
+// Who is meant is told by a whole name, or by as much of an ID as nobody takes for a name.
+func TestSelects(t *testing.T) {
+	f := &judge.Finding{ID: "0a1b2c", Group: avc.Group{Domain: "container_t", Subject: avc.Subject{Container: "web", ID: "0123456789abcdef", Unit: "docker.service"}}}
+	for _, c := range []struct {
+		only findings.Selection
+		want bool
+	}{
+		{findings.Selection{}, true},
+		{findings.Selection{Container: "web"}, true}, {findings.Selection{Container: "we"}, false},
+		{findings.Selection{Container: "01234"}, false}, {findings.Selection{Container: "012345"}, true}, {findings.Selection{Container: "123456"}, false},
+		{findings.Selection{Unit: "docker"}, true}, {findings.Selection{Unit: "docker.service"}, true}, {findings.Selection{Unit: "dock"}, false},
+		{findings.Selection{Domain: "container_t"}, true}, {findings.Selection{Domain: "spc_t"}, false},
+		{findings.Selection{IDs: []string{"x", "0a1b2c"}}, true}, {findings.Selection{IDs: []string{"x"}}, false},
+		{findings.Selection{Container: "web", Domain: "spc_t"}, false},
+	} {
+		if got := c.only.Selects(f); got != c.want {
+			t.Errorf("%+v: %t", c.only, got)
 		}
 	}
 }

@@ -27,15 +27,19 @@ func (h *Host) Inhabited() (all []Container, host string) {
 // Count tells how many accesses were denied since the boot: those that enforcing stopped, and those that a permissive mode or domain only
 // reported.
 func (h *Host) Count(ctx context.Context) (stopped, reported uint64, err error) {
-	query := collect.Query{Boot: true, Booted: attribution.New(h.Root).Booted(), BootID: h.Boot}
-	_, _, err = h.Denials(ctx, query, func(d *avc.Denial) {
-		switch {
-		case d.Kind != avc.Denied:
-		case d.Enforced == avc.EnforcedYes:
-			stopped++
-		default:
-			reported++
-		}
-	})
-	return stopped, reported, err
+	var c counter
+	_, _, err = h.Denials(ctx, collect.Query{Boot: true, Booted: attribution.New(h.Root).Booted(), BootID: h.Boot}, c.add)
+	return c.stopped, c.reported, err
+}
+
+type counter struct{ stopped, reported uint64 }
+
+func (c *counter) add(d *avc.Denial) {
+	switch {
+	case d.Kind != avc.Denied:
+	case d.Enforced == avc.EnforcedYes:
+		c.stopped++
+	default:
+		c.reported++
+	}
 }

@@ -94,6 +94,8 @@ func denial(text string) *avc.Denial {
 			_, _ = fmt.Sscan(value, &d.Ino)
 		case "serial":
 			_, _ = fmt.Sscan(value, &d.Serial)
+		case "pid":
+			_, _ = fmt.Sscan(value, &d.PID)
 		}
 	}
 	d.Comm = words[0] // the attributor of these tests looks here
@@ -157,6 +159,7 @@ func TestFixes(t *testing.T) {
 		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
 		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
 		{"a level that is not that of its path", "web read container_file_t:s0:c3 file path=/data/web/x dev=vdb", judge.Relabel, []string{"has the level s0:c3", "has s0, with which it is allowed"}},
+		{"a level, and a type that is not that of its path", "web read tmpfs_t:s0:c3 file path=/data/web/x dev=vdb", judge.Categories, []string{"s0:c1,c2 is asked for s0:c3"}},
 		{"a label that the policy does not know", "- read unlabeled_t:s0 file path=/srv/x domain=kernel_t:s0 raw=gone_t", judge.Context, []string{"has the label system_u:object_r:gone_t:s0", "the module that declares gone_t", "restorecon -RFv /srv/x"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
 		{"allowed by now", "web read container_file_t:s0 file path=/x", judge.Nothing, []string{"allows this by now"}},
@@ -315,10 +318,53 @@ func TestOneAct(t *testing.T) {
 	}) {
 		t.Error("another event: a place was guessed")
 	}
+	// Where there is one place only, it is meant, whatever else the records have in common.
+	for _, one := range judged(t, e, two[0], "web create etc_t:s0 file name=new serial=7 pid=8") {
+		if one.Fix.Kind != judge.Volume || !strings.Contains(one.Fix.Config, "'/srv/plain(/.*)?'") {
+			t.Errorf("one place: %+v", one.Fix)
+		}
+	}
 	// What the label of the place would not allow stays what it is.
-	f = judged(t, e, "web write etc_t:s0 dir path=/plain serial=5", "web execute_no_trans etc_t:s0 file name=new serial=5")
-	if !slices.ContainsFunc(f, func(one *judge.Finding) bool { return one.Fix.Kind != judge.Volume }) {
+	f = judged(t, e, "web write etc_t:s0 dir path=/plain serial=5", "web read etc_t:s0 lnk_file name=new serial=5")
+	if !slices.ContainsFunc(f, func(one *judge.Finding) bool { return one.Class == "lnk_file" && one.Fix.Kind == judge.Rule }) {
 		t.Error("a label is advised that does not help")
+	}
+}
+
+// byName is the subject of a container whose evidence is in the name of the file.
+type byName struct{}
+
+func (byName) Subject(d *avc.Denial) avc.Subject {
+	return avc.Subject{ID: "9", Container: "log", Evidence: d.Name}
+}
+
+// How it was found out whose a denial is does not make two subjects of one container.
+func TestAnotherDomainWhateverTheEvidence(t *testing.T) {
+	groups := avc.NewGroups(byName{})
+	for _, text := range []string{"- read container_log_t:s0 file name=cgroup domain=container_t:s0:c1", "- read shadow_t:s0 file name=categories domain=container_t:s0:c1"} {
+		groups.Add(denial(text))
+	}
+	for _, one := range evidence(t).Judge(groups.List()) {
+		if one.Fix.Kind != judge.Rule || len(one.Fix.Alternatives) != 0 {
+			t.Errorf("%s: %+v", one.Target, one.Fix)
+		}
+	}
+}
+
+// A finding says so if paths of any of its groups were left out.
+func TestFolded(t *testing.T) {
+	for _, folded := range [][2]bool{{false, false}, {false, true}, {true, false}} {
+		var groups []*avc.Group
+		for i, is := range folded {
+			one := avc.NewGroups(byComm{})
+			one.Add(denial(fmt.Sprintf("web read shadow_t:s0 file path=/x/%d", i)))
+			g := one.List()[0]
+			g.Folded = is
+			groups = append(groups, g)
+		}
+		if f := (&judge.Evidence{}).Judge(groups); len(f) != 1 || f[0].Folded != (folded[0] || folded[1]) {
+			t.Errorf("%v: %+v", folded, f)
+		}
 	}
 }
 
