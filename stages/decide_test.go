@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
@@ -161,6 +165,160 @@ func TestMarker(t *testing.T) {
 			if got := marker(c.old, c.stage, at); got != want {
 				t.Errorf("%q, stage %s, moment %d: %q, want %q", c.old, c.stage, at, got, want)
 			}
+		}
+	}
+}
+
+// TestMarkerOfAnotherStage: a stage that was cut off is cleared up by itself, or by all of them, and by nobody else.
+func TestMarkerOfAnotherStage(t *testing.T) {
+	for _, c := range []struct{ cutOff, ran, want string }{{"audit", "enforce", "audit"}, {"audit", "audit", ""}, {"enforce", "audit", "enforce"}} {
+		h := host(t, flatcartest.New(t, flatcartest.Today))
+		h.Declared = func() (*provision.State, error) { return &provision.State{Mode: provision.Unmanaged}, nil }
+		if err := errors.Join(h.Root.MkdirAll(StateDir, 0o755), (&State{Version: 1, InProgress: c.cutOff}).save(h.Root)); err != nil {
+			t.Fatal(err)
+		}
+		if results, err := h.Run(t.Context(), []string{c.ran}, false); err != nil || results[0].Err != nil {
+			t.Fatal(results, err)
+		}
+		if got := LoadState(h.Root).InProgress; got != c.want {
+			t.Errorf("cut off in %s: after stage %s the marker is %q, want %q", c.cutOff, c.ran, got, c.want)
+		}
+	}
+}
+
+// TestGoesOnWithout: with a configuration that is wrong the store follows an OS update by itself, and nothing else is done that follows from it.
+func TestGoesOnWithout(t *testing.T) {
+	for _, c := range []struct {
+		vendor string
+		names  string
+		want   bool
+	}{
+		{"v", "policystore", true}, {"v", "policy", true}, {"v", "audit", false}, {"v", "enforce", false}, {"v", "policystore policy", false},
+		{"v", "policystore policy audit enforce", false}, {"", "policystore", false}, {"", "policy", false},
+	} {
+		h := host(t, flatcartest.New(t, flatcartest.Today))
+		state := &State{Version: 1}
+		state.Store.Vendor = c.vendor
+		if err := errors.Join(h.Root.MkdirAll(StateDir, 0o755), state.save(h.Root)); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.goesOnWithout(strings.Fields(c.names)); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}
+
+// TestPolicyInForceIsTheDeclaredOne: evidence is of the declared policy on this image's vendor policy, and of no other.
+func TestPolicyInForceIsTheDeclaredOne(t *testing.T) {
+	root, err := hostfs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, c := range []struct {
+		vendor string
+		other  bool // another declaration
+		hidden bool
+	}{{"v", false, false}, {"w", false, true}, {"v", true, true}} {
+		r := (&Host{Root: root}).newRun(&provision.State{}, &State{}, true)
+		r.state.Store.Vendor = "v"
+		r.state.Store.Policy = policystore.PolicyRecord{Vendor: c.vendor, Declared: declaredPolicy(r).Digest}
+		r.declared.SharedVolumes = c.other
+		if why, err := r.hides(t.Context()); err != nil || (why != "") != c.hidden {
+			t.Errorf("%+v: %q, %v", c, why, err)
+		}
+	}
+}
+
+// TestRulesThatAreKept: the text of a site's own rules comes back one day, if it is one that a record can hold.
+func TestRulesThatAreKept(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	const name = rulesDir + "/99-default.rules"
+	tree.Write("usr/share/audit/rules.d/99-default.rules", "the vendor's")
+	for content, want := range map[string]bool{"the vendor's": false, "": true, "a site's": true, strings.Repeat("x", 1<<20): true, strings.Repeat("x", 1<<20+1): false} {
+		r := host(t, tree).newRun(&provision.State{}, &State{Rules: map[string]string{"other": "x"}}, false)
+		steps := r.keepRules(name, []byte(content))
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, kept := r.state.Rules[name]; kept != want || kept && got != content || r.state.Rules["other"] != "x" {
+			t.Errorf("%d bytes: kept %t, %d rules", len(content), kept, len(r.state.Rules))
+		}
+	}
+}
+
+// TestRestartsAreCountedFromTheFirstLook: what was before does not count, nor what systemd forgets when somebody starts the unit.
+func TestRestartsAreCountedFromTheFirstLook(t *testing.T) {
+	var restarts uint32
+	w := &watcher{Host: &Host{Units: func(context.Context, ...string) ([]systemd.UnitState, error) {
+		return []systemd.UnitState{{Name: "x.service", Restarts: restarts}}, nil
+	}}, first: map[string]uint32{}}
+	trial := &Trial{Units: []string{"x.service"}}
+	for _, look := range []struct{ restarts, want uint32 }{{3, 0}, {4, 1}, {0, 0}, {1, 1}, {5, 5}} {
+		restarts = look.restarts
+		v := view{restarted: map[string]uint32{}}
+		if err := w.see(t.Context(), trial, &v); err != nil || v.restarted["x.service"] != look.want {
+			t.Errorf("%+v: %d, %v", look, v.restarted["x.service"], err)
+		}
+	}
+}
+
+// TestTries: trials with one declaration are counted, and another one begins anew.
+func TestTries(t *testing.T) {
+	for _, c := range []struct {
+		from, to Phase
+		changed  bool
+		want     int
+	}{
+		{TrialInterrupted, TrialWatched, false, 3}, {TrialInterrupted, TrialWatched, true, 1}, {TrialArmed, TrialProving, false, 2}, {TrialArmed, TrialWatched, true, 1},
+		{TrialFailed, TrialFailed, true, 2}, {none, TrialWatched, false, 1},
+	} {
+		r := (&Host{}).newRun(&provision.State{Guard: &provision.Guard{}}, &State{}, false)
+		s := scene{boot: "b", fingerprint: "f"}
+		if c.from != none {
+			s.trial = &Trial{Phase: c.from, Boot: "a", Tries: 2, Fingerprint: map[bool]string{true: "other", false: "f"}[c.changed]}
+		}
+		if next, err := r.trial(s, move{to: c.to}); err != nil || next.Tries != c.want || next.Phase != c.to {
+			t.Errorf("%+v: %+v, %v", c, next, err)
+		}
+	}
+}
+
+// TestFailedTrialIsNotFought: somebody who makes the kernel enforcing after a trial has failed is left alone, for this boot.
+func TestFailedTrialIsNotFought(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write(kernelDir+"/enforce", "1")
+	tree.Write(bootFile, "b")
+	h := hostWithKernel(t, tree.Dir)
+	for _, was := range []Phase{TrialFailed, TrialWatched} {
+		trial := &Trial{Phase: was, Boot: "a", Asked: "asks", Fingerprint: "f"}
+		r := h.newRun(&provision.State{Mode: provision.Enforcing, Guard: &provision.Guard{}}, &State{Guard: trial}, false)
+		s := scene{trial: trial, boot: "b", enforcing: true, config: seconfig.Config{Mode: "permissive"}, fingerprint: "f", asks: "asks"}
+		steps, err := r.planGuarded(t.Context(), nil, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switches := slices.ContainsFunc(steps, func(s plan.Step) bool { return s.Action == "switch" })
+		if switches != (was == TrialWatched) {
+			t.Errorf("%s: %+v", was, steps)
+		}
+	}
+}
+
+// TestRevertSweeps: what any run left behind goes, also one that no record knows of.
+func TestRevertSweeps(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	left := []string{"/var/lib/" + hostfs.TempPrefix + "store", policystore.EtcDir + "/" + hostfs.TempPrefix + "config"}
+	for _, name := range left {
+		tree.Write(name[1:], "x")
+	}
+	h := host(t, tree)
+	if result, err := h.Revert(t.Context(), false); err != nil || result.Err != nil {
+		t.Fatal(result, err)
+	}
+	for _, name := range left {
+		if h.Root.Exists(name) {
+			t.Errorf("%s is still there", name)
 		}
 	}
 }

@@ -69,6 +69,7 @@ func TestEvidence(t *testing.T) {
 		{"seen", []Sample{sample(10, "a", 5, runs("unit x")), sample(20, "a", 15, runs("unit y")), sample(30, "a", 25)}, 10, 20, 1, 0, "", []string{"unit x", "unit y"}},
 		{"seen, and begun anew", []Sample{sample(10, "a", 5, runs("unit x")), sample(20, "a", 15, hides), sample(30, "a", 25)}, 30, 0, 1, 0, "dontaudit rules", nil},
 		{"a clock that was set", []Sample{sample(10, "a", 5), sample(900, "a", 15)}, 10, 10, 1, 0, "", nil},
+		{"a clock that is read a second before the kernel's", []Sample{sample(10, "a", 5), sample(20, "a", 15, func(s *Sample) { s.Time = s.Time.Add(-time.Second) })}, 10, 10, 1, 0, "", nil},
 		// What was logged meanwhile bears the new time.
 		{"a clock that was set back", []Sample{sample(700, "a", 5), sample(100, "a", 15)}, 90, 10, 1, 0, "", nil},
 		{"a clock that was set back a little", []Sample{sample(10, "a", 5), sample(20, "a", 15), sample(400, "b", 5), sample(300, "b", 15)}, 10, 25, 2, 0, "", nil},
