@@ -36,10 +36,10 @@ type Subject struct {
 
 // String is the subject in a few words, "" if nothing but the domain is known.
 func (s Subject) String() string {
-	switch name := s.Name(); {
-	case name == "":
+	switch name := s.Name(); name {
+	case "":
 		return s.Unit
-	case name == s.Pod:
+	case s.Pod:
 		return "pod " + name
 	default:
 		return "container " + name

@@ -112,7 +112,7 @@ func policyBooleans(policy io.ReadCloser, err error) (values map[string]bool, kn
 	if err != nil {
 		return nil, false, err
 	}
-	defer policy.Close()
+	defer func() { _ = policy.Close() }() // it was only read
 	values, err = policydb.ReadBooleans(policy)
 	var version *policydb.VersionError
 	if errors.As(err, &version) {

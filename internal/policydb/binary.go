@@ -152,7 +152,7 @@ func Read(in io.ReadCloser, err error) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // it was only read
 	return Parse(in)
 }
 
