@@ -436,7 +436,7 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 	// Seven minutes' work: writing out, which is done once a minute, may take that long on a host whose disk is busy.
 	m.put(t, slow, "version: 1\nrelabel: {workers: 1, entries_per_second: 25}\n")
 	m.Must(t, `mount -o loop /var/images/half /mnt && cd /mnt && mkdir d{0..33} && for d in d*; do (cd $d; touch f{0..299}); done; cd /; umount /mnt
-systemctl reload `+watchUnit+"; "+halfMount)
+until systemctl reload `+watchUnit+"; do sleep 1; done; "+halfMount) // systemd may still be busy with the storm, and not answer in time
 	// What a reboot does not lose is what was known to be on the disk.
 	for i := 0; ; i++ {
 		out, err := m.Run(t.Context(), `for i in $(seq 40); do grep -qs '"synced":{"' /var/lib/selinux-provision/volumes/progress-* && exit; sleep 0.5; done; exit 1`)
