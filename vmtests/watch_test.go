@@ -407,7 +407,7 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 	t.Run("killed", func(t *testing.T) {
 		m.Must(t, "mkdir -p /mnt && mount -o loop /var/images/many /mnt && cd /mnt && mkdir d{0..9} && for d in d*; do (cd $d; touch f{0..999}); done; cd /; umount /mnt")
 		m.put(t, slow, "version: 1\nrelabel: {entries_per_second: 400}\n")
-		m.Must(t, "systemctl reload "+watchUnit+"; mount -o loop /var/images/many /v/many")
+		m.Must(t, "systemctl reload "+watchUnit+" && mount -o loop /var/images/many /v/many")
 		m.Must(t, `for i in $(seq 100); do n=$(find /v/many -context '*container_file_t*' | wc -l); test $n -gt 300 && break; sleep 0.1; done; systemctl kill -s KILL `+watchUnit)
 		m.Must(t, "rm "+slow+"; for i in $(seq 100); do systemctl -q is-active "+watchUnit+" && break; sleep 0.1; done")
 		before := m.Must(t, "find /v/many ! -context '*container_file_t*' | wc -l")
