@@ -63,6 +63,11 @@ test-vm: build ## the tests in virtual machines, one machine at a time
 	@echo "== tests in virtual machines"
 	go test -v -count=1 -p 1 -timeout 120m $(AS_ROOT) ./vmtests/...
 
+.PHONY: test-vm-more
+test-vm-more: build install-prerequisites ## the same on older kernels, and on a whole disk with GRUB and dm-verity: a quarter of an hour, not part of make test
+	@echo "== tests on older kernels and on a whole disk"
+	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage)$$' ./vmtests
+
 # The linter is built from source, once for each version: 2.5.0 panics when it is built with this Go.
 LINTER := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -72,6 +77,7 @@ lint: go ## gofmt, go vet, and golangci-lint with the list in .golangci.yml
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
 	  { echo "make: these files are not formatted: run gofmt -w on them:" >&2; echo "$$unformatted" >&2; exit 1; }
 	@go vet ./...
+	@go vet -tags more ./vmtests
 	@echo "== golangci-lint (built at the first run, which takes some minutes)"
 	@go run $(LINTER) run ./...
 
