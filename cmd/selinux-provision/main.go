@@ -52,6 +52,9 @@ Exit codes: 0 done; 1 failed, the host is as it was unless the message says othe
 holds the lock; 6 failed, and undoing what was done failed too.`
 
 func main() {
+	// The kernel gives a signal to the first thread, if that does not block it, and to no other while that one waits for a file system that
+	// does not answer (kernel/signal.c, complete_signal). So the first thread does nothing but wait for the work to end.
+	runtime.LockOSThread()
 	// A crash ends the process by a signal: its exit code would be that of a wrong configuration, for which no unit is started again.
 	debug.SetTraceback("crash")
 	if isGenerator(os.Args) {
@@ -66,7 +69,9 @@ func main() {
 	// Whoever reads the output may go away in the middle of a change, as "head" does. Without this the runtime would end the process at the
 	// next line; now the write fails, and the work goes on. The tools that are started keep the signal as it is.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	ended := make(chan int)
+	go func() { ended <- run(ctx, os.Args[1:], os.Stdout, os.Stderr) }()
+	code := <-ended
 	stop()
 	os.Exit(code)
 }
