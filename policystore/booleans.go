@@ -106,8 +106,8 @@ func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) 
 	return plan.Plan{plan.Write(c.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared")}, nil
 }
 
-// policyBooleans gives the booleans of a binary policy that was just opened, with their values at boot. known is false for a policy of a version that this program
-// cannot read: libsemanage and the kernel can, and what they do is not to fail for that.
+// policyBooleans gives the booleans of a binary policy that was just opened, with their values at boot. known is false for a policy of a
+// version that this program cannot read: libsemanage and the kernel can, and what they do is not to fail for that.
 func policyBooleans(policy io.ReadCloser, err error) (values map[string]bool, known bool, _ error) {
 	if err != nil {
 		return nil, false, err

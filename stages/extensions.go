@@ -27,19 +27,15 @@ func (h *Host) foreignLabels() []ForeignLabel {
 	if !h.Root.IsHost() {
 		return nil
 	}
-	table, err := mounts.Read()
-	if err != nil {
-		return nil
-	}
-	if m := mounts.At(table, "/usr"); m == nil || m.Mountpoint != "/usr" || m.FSType != "overlay" {
+	if table, err := mounts.Read(); err != nil || mergedAt(table, "/usr") == nil {
 		return nil
 	}
 	return labelsApart(h.Root)
 }
 
 // labelsApart compares what is in /usr, and what is in that, with a file that no extension may bring. /usr itself and what it says of the images
-// are systemd's, which makes a directory for what it merges. It says nothing of an OS image that gives its own files different labels: which of them is another's cannot
-// be told then. What is gone while it looks is left out.
+// are systemd's, which makes a directory for what it merges. It says nothing of an OS image that gives its own files different labels: which of
+// them is another's cannot be told then. What is gone while it looks is left out.
 func labelsApart(tree extendedTree) (apart []ForeignLabel) {
 	vendor, err := tree.Label("/usr/lib/os-release")
 	if err != nil {

@@ -60,9 +60,17 @@ func (h *Host) etc() (identity string, whole bool) {
 
 // mergedEtc is etc of a host whose /etc systemd-confext merges.
 func mergedEtc(table []*mounts.Mount) (identity string, whole bool) {
-	m := mounts.At(table, "/etc")
-	if m == nil || m.Mountpoint != "/etc" || m.FSType != "overlay" {
+	m := mergedAt(table, "/etc")
+	if m == nil {
 		return "", false
 	}
 	return fmt.Sprint(m.ID, m.Device), true
+}
+
+// mergedAt gives the overlay that systemd merged extension images with at a place; nil if there is none.
+func mergedAt(table []*mounts.Mount, point string) *mounts.Mount {
+	if m := mounts.At(table, point); m != nil && m.Mountpoint == point && m.FSType == "overlay" {
+		return m
+	}
+	return nil
 }

@@ -211,11 +211,7 @@ func (h *Host) auditLogs(q Query) (in io.Reader, names []string, closeAll func()
 	if q.Boot && q.Booted.IsZero() {
 		return nil, nil, closeAll, nil
 	}
-	from := q.Since
-	if q.Boot && q.Booted.After(from) {
-		from = q.Booted
-	}
-	logs, err := generations(h.Root, auditLog, from)
+	logs, err := generations(h.Root, auditLog, q.from())
 	if err != nil {
 		return nil, nil, closeAll, fmt.Errorf("cannot read the audit log: %w", err)
 	}

@@ -24,6 +24,14 @@ const moment = 250 * time.Millisecond
 // forEver is the limit of a tool that is not to end.
 const forEver = math.MaxInt64
 
+// from gives the time before which nothing is asked for.
+func (q *Query) from() time.Time {
+	if q.Boot && q.Booted.After(q.Since) {
+		return q.Booted
+	}
+	return q.Since
+}
+
 // fromNowOn tells whether nothing is asked for that was there before.
 func (q *Query) fromNowOn() bool { return q.Since.IsZero() && !q.Boot }
 
@@ -376,11 +384,7 @@ func Tail(ctx context.Context, root *hostfs.Root, name string, whole bool) (io.R
 // openTail opens a log as a query wants it: with the files that were rotated away, if what was before is asked for.
 func openTail(ctx context.Context, root *hostfs.Root, log string, q *Query) (*tail, error) {
 	t := &tail{ctx: ctx, root: root, name: log}
-	from := q.Since
-	if q.Boot && q.Booted.After(from) {
-		from = q.Booted
-	}
-	names, err := generations(root, log, from)
+	names, err := generations(root, log, q.from())
 	if err != nil || len(names) == 0 {
 		return t, err
 	}

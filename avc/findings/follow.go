@@ -159,11 +159,12 @@ func (f *follower) denied(ctx context.Context, d *avc.Denial) error {
 		}
 	}
 	whose := f.whose(d)
-	whose.Evidence = "" // the same container may be known by another way
-	act := avc.ActOf(d, whose)
+	same := whose
+	same.Evidence = "" // the same container may be known by another way
+	act := avc.ActOf(d, same)
 	l, known := f.asked[act]
 	if !known {
-		finding := f.evidence.Judge([]*avc.Group{avc.Single(d, f.who.Subject(d))})[0]
+		finding := f.evidence.Judge([]*avc.Group{avc.Single(d, whose)})[0]
 		if len(f.asked) >= maxAsked || len(f.told) >= maxTold {
 			if err := f.flush(time.Time{}); err != nil {
 				return err

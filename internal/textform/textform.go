@@ -92,7 +92,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 	n, err := r.text.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && r.text != io.Reader(r.in) {
-		err = fmt.Errorf("it is compressed, and damaged: %w", err)
+		err = damaged(err)
 	}
 	return n, err
 }
@@ -102,38 +102,34 @@ func open(in *bufio.Reader) (io.Reader, error) {
 	if len(head) == 0 {
 		return nil, err
 	}
+	var unpacked io.Reader
 	switch packer(head) {
 	case "gzip":
-		unpacked, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, fmt.Errorf("it is compressed, and damaged: %w", err)
+		if unpacked, err = gzip.NewReader(in); err != nil {
+			return nil, damaged(err)
 		}
-		return marked(unpacked)
 	case "bzip2":
-		return marked(bzip2.NewReader(in))
+		unpacked = bzip2.NewReader(in)
+	default:
+		return unmarked(in, head)
 	}
+	// What is compressed twice is none of ours.
+	text := bufio.NewReader(unpacked)
+	if head, err = text.Peek(6); err != nil && !errors.Is(err, io.EOF) {
+		return nil, damaged(err)
+	}
+	return unmarked(text, head)
+}
+
+// unmarked is Text for a text that begins with head.
+func unmarked(in *bufio.Reader, head []byte) (io.Reader, error) {
 	if _, err := Text(head); err != nil {
 		return nil, err
 	}
 	if Marked(head) {
-		_, err = in.Discard(len(mark))
-		return in, err
+		_, _ = in.Discard(len(mark)) // they were peeked at
 	}
 	return in, nil
 }
 
-// marked is open for what was unpacked: what is compressed twice is none of ours.
-func marked(unpacked io.Reader) (io.Reader, error) {
-	in := bufio.NewReader(unpacked)
-	head, err := in.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("it is compressed, and damaged: %w", err)
-	}
-	if _, err := Text(head); err != nil {
-		return nil, err
-	}
-	if Marked(head) {
-		_, _ = in.Discard(len(mark))
-	}
-	return in, nil
-}
+func damaged(err error) error { return fmt.Errorf("it is compressed, and damaged: %w", err) }
