@@ -17,7 +17,7 @@ type partition struct {
 	label, kind, uuid string
 	attributes        string // bits of sfdisk's attrs
 	sizeMB            int64
-	content           string // file; none: empty
+	content           string // file
 }
 
 // What GRUB and Flatcar's partition table have as constants.
@@ -48,16 +48,8 @@ func BuildDisk(ctx context.Context, progress func(string)) (string, error) {
 	}
 	b := &builder{ctx: ctx, suite: Trixie, progress: progress}
 	dir := filepath.Join(CacheDir(), fmt.Sprintf("disk-%s-%s", Trixie, digest(formatVersion, images[Trixie].dir, images[Forky].dir)))
-	if _, err := os.Stat(dir); err != nil {
-		unlock, err := lockCache(Trixie)
-		if err != nil {
-			return "", err
-		}
-		defer unlock()
-		if err := b.once(dir, func(out string) error { return b.makeDisk(images[Trixie], images[Forky], out) }); err != nil {
-			return "", fmt.Errorf("cannot build the disk: %w", err)
-		}
-		removeSuperseded(dir)
+	if err := b.build(part{"disk", dir, func(out string) error { return b.makeDisk(images[Trixie], images[Forky], out) }}); err != nil {
+		return "", err
 	}
 	return filepath.Join(dir, "disk.raw"), nil
 }
@@ -130,10 +122,7 @@ func (b *builder) makeVerity(from, to string) (rootHash string, offset int64, er
 // makeESP makes the partition that the boot loader reads: kernel, initrd, its own configuration and the first-boot flag.
 func (b *builder) makeESP(hash string, offset int64, esp, out string) error {
 	root := filepath.Join(out, "tree")
-	if err := b.run("cp", "-a", "--reflink=auto", b.baseDir(), root); err != nil {
-		return err
-	}
-	if err := addFiles(lookalikeFiles, "lookalike", root); err != nil {
+	if err := b.makeTree(b.baseDir(), root); err != nil {
 		return err
 	}
 	if err := b.makeKernelAndInitrd(root, out, "lookalike-disk"); err != nil {
@@ -150,24 +139,10 @@ func (b *builder) makeESP(hash string, offset int64, esp, out string) error {
 	if err := os.WriteFile(config, []byte(grubConfig(args)), 0o644); err != nil {
 		return err
 	}
-	if err := b.run("mkfs.vfat", "-F", "32", "-C", "-n", "EFI-SYSTEM", esp, "131072"); err != nil {
+	if err := b.makeBootFS(esp, 128<<10, map[string]string{"vmlinuz-a": kernels[0], "initrd-a": filepath.Join(out, "initrd"), "grub.cfg": config}, "-F", "32"); err != nil {
 		return err
 	}
-	if err := b.run("mmd", "-i", esp, "::/flatcar"); err != nil {
-		return err
-	}
-	flag := filepath.Join(out, "first_boot")
-	if err := os.WriteFile(flag, nil, 0o644); err != nil {
-		return err
-	}
-	for from, to := range map[string]string{
-		kernels[0]: "vmlinuz-a", filepath.Join(out, "initrd"): "initrd-a", config: "grub.cfg", flag: "first_boot",
-	} {
-		if err := b.run("mcopy", "-i", esp, from, "::/flatcar/"+to); err != nil {
-			return err
-		}
-	}
-	for _, path := range []string{root, config, flag, filepath.Join(out, "initrd"), filepath.Join(out, "vmlinux")} {
+	for _, path := range []string{root, config, filepath.Join(out, "initrd"), filepath.Join(out, "vmlinux")} {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}

@@ -209,6 +209,15 @@ func TestLayouts(t *testing.T) {
 	t.Parallel()
 	describe := `cd / && for p in etc/selinux/config etc/selinux/mcs etc/selinux/semanage.conf usr/lib/selinux/config usr/lib/selinux/mcs usr/lib/selinux/policy ` +
 		`var/lib/selinux etc/audit/rules.d/80-selinux.rules; do echo "$p: $(stat -c %F $p)$(test -L $p && echo " $(readlink $p)")"; done; findmnt -no FSTYPE /etc || echo plain`
+	const today = `etc/selinux/config: regular file
+etc/selinux/mcs: directory
+etc/selinux/semanage.conf: regular file
+usr/lib/selinux/config: symbolic link ../../share/flatcar/etc/selinux/config
+usr/lib/selinux/mcs: symbolic link ../../share/flatcar/etc/selinux/mcs
+usr/lib/selinux/policy: directory
+var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
+etc/audit/rules.d/80-selinux.rules: regular file
+overlay`
 	for layout, want := range map[Layout]string{
 		LTS2023: `etc/selinux/config: symbolic link ../../usr/lib/selinux/config
 etc/selinux/mcs: symbolic link ../../usr/lib/selinux/mcs
@@ -228,24 +237,8 @@ usr/lib/selinux/policy: directory
 var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
 etc/audit/rules.d/80-selinux.rules: symbolic link ../../../usr/share/audit/rules.d/80-selinux.rules
 overlay`,
-		Today: `etc/selinux/config: regular file
-etc/selinux/mcs: directory
-etc/selinux/semanage.conf: regular file
-usr/lib/selinux/config: symbolic link ../../share/flatcar/etc/selinux/config
-usr/lib/selinux/mcs: symbolic link ../../share/flatcar/etc/selinux/mcs
-usr/lib/selinux/policy: directory
-var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
-etc/audit/rules.d/80-selinux.rules: regular file
-overlay`,
-		Confext: `etc/selinux/config: regular file
-etc/selinux/mcs: directory
-etc/selinux/semanage.conf: regular file
-usr/lib/selinux/config: symbolic link ../../share/flatcar/etc/selinux/config
-usr/lib/selinux/mcs: symbolic link ../../share/flatcar/etc/selinux/mcs
-usr/lib/selinux/policy: directory
-var/lib/selinux: symbolic link ../../usr/lib/selinux/policy
-etc/audit/rules.d/80-selinux.rules: regular file
-overlay`,
+		Today:   today,
+		Confext: today,
 	} {
 		t.Run(string(layout), func(t *testing.T) {
 			t.Parallel()

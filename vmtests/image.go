@@ -118,24 +118,13 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 	policy := filepath.Join(CacheDir(), fmt.Sprintf("policy-%s-%s", suite, digest(base, sources)))
 	dir := filepath.Join(CacheDir(), fmt.Sprintf("image-%s-%s", suite, digest(policy, files, string(guest))))
 
-	if _, err := os.Stat(dir); err != nil {
-		unlock, err := lockCache(suite)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-		if err := b.once(base, b.makeBase); err != nil {
-			return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
-		}
-		if err := b.once(policy, func(out string) error { return b.makePolicy(base, out) }); err != nil {
-			return nil, fmt.Errorf("cannot build the policy of %s: %w", suite, err)
-		}
-		if err := b.once(dir, func(out string) error { return b.makeImages(base, policy, out, guest) }); err != nil {
-			return nil, fmt.Errorf("cannot build the %s images: %w", suite, err)
-		}
-		removeSuperseded(base)
-		removeSuperseded(policy)
-		removeSuperseded(dir)
+	err = b.build(
+		part{string(suite) + " root", base, b.makeBase},
+		part{"policy of " + string(suite), policy, func(out string) error { return b.makePolicy(base, out) }},
+		part{string(suite) + " images", dir, func(out string) error { return b.makeImages(base, policy, out, guest) }},
+	)
+	if err != nil {
+		return nil, err
 	}
 	images := map[Layout]*Image{}
 	for _, layout := range Layouts() {
@@ -235,6 +224,35 @@ type builder struct {
 	ctx      context.Context
 	suite    Suite
 	progress func(string)
+}
+
+// part is a directory of the cache and what makes it.
+type part struct {
+	what string // it is called in an error
+	dir  string
+	make func(out string) error
+}
+
+// build makes the last of some parts unless the cache has it, and before it those that it is made from; then it removes those that they take
+// the place of. Nobody else builds for the suite meanwhile.
+func (b *builder) build(parts ...part) error {
+	if _, err := os.Stat(parts[len(parts)-1].dir); err == nil {
+		return nil
+	}
+	unlock, err := lockCache(b.suite)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, p := range parts {
+		if err := b.once(p.dir, p.make); err != nil {
+			return fmt.Errorf("cannot build the %s: %w", p.what, err)
+		}
+	}
+	for _, p := range parts {
+		removeSuperseded(p.dir)
+	}
+	return nil
 }
 
 // once makes dir with the given function, beside its place, and renames it when it is whole.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -26,15 +27,15 @@ func (b *builder) makeImages(base, policy, out string, guest []byte) error {
 		what string
 		do   func() error
 	}{
-		{"copy of the packages", func() error { return b.run("cp", "-a", "--reflink=auto", base, root) }},
-		{"lookalike files", func() error { return addLookalikeFiles(root, guest) }},
+		{"copy of the packages, and the lookalike's files", func() error { return b.makeTree(base, root) }},
+		{"the harness's end", func() error { return writeFile(filepath.Join(root, "usr/lib/vmtest/guest"), guest, 0o755) }},
 		{"policy", func() error { return b.installPolicy(policy, root) }},
 		{"units", func() error { return b.trimUnits(root) }},
 		{"kernel and initrd", func() error { return b.makeKernelAndInitrd(root, out) }},
 		{"trim", func() error { return trimFiles(root) }},
 		{"labels", func() error { return b.label(root) }},
 		{"shape", func() error { return shapeLikeFlatcar(root) }},
-		{"boot file system", func() error { return b.makeBootFS(out) }},
+		{"boot file system", func() error { return b.makeBootFS(filepath.Join(out, "boot.img"), 8192, nil) }},
 	}
 	for _, step := range steps {
 		done := b.step("%s", step.what)
@@ -57,11 +58,12 @@ func (b *builder) makeImages(base, policy, out string, guest []byte) error {
 	return os.RemoveAll(root)
 }
 
-func addLookalikeFiles(root string, guest []byte) error {
-	if err := addFiles(lookalikeFiles, "lookalike", root); err != nil {
+// makeTree copies the Debian root and lays the lookalike's own files over it.
+func (b *builder) makeTree(base, root string) error {
+	if err := b.run("cp", "-a", "--reflink=auto", base, root); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(root, "usr/lib/vmtest/guest"), guest, 0o755)
+	return addFiles(lookalikeFiles, "lookalike", root)
 }
 
 // addFiles writes what is below a directory of an embedded tree; scripts are executable.
@@ -418,18 +420,18 @@ func copyLabel(from, to string) error {
 	return nil
 }
 
-func (b *builder) makeBootFS(out string) error {
-	image := filepath.Join(out, "boot.img")
-	if err := b.run("mkfs.vfat", "-C", "-n", "EFI-SYSTEM", image, "8192"); err != nil {
+// makeBootFS makes the file system that a boot loader reads, of sizeKB KiB: the first-boot flag, and files by their names below flatcar.
+func (b *builder) makeBootFS(image string, sizeKB int, files map[string]string, options ...string) error {
+	if err := b.run("mkfs.vfat", append(options, "-C", "-n", "EFI-SYSTEM", image, strconv.Itoa(sizeKB))...); err != nil {
 		return err
 	}
 	if err := b.run("mmd", "-i", image, "::/flatcar"); err != nil {
 		return err
 	}
-	flag := filepath.Join(out, "first_boot")
-	if err := os.WriteFile(flag, nil, 0o644); err != nil {
-		return err
+	for name, file := range files {
+		if err := b.run("mcopy", "-i", image, file, "::/flatcar/"+name); err != nil {
+			return err
+		}
 	}
-	defer os.Remove(flag)
-	return b.run("mcopy", "-i", image, flag, "::/flatcar/first_boot")
+	return b.run("mcopy", "-i", image, os.DevNull, "::/flatcar/first_boot")
 }

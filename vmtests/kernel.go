@@ -38,19 +38,12 @@ func BuildKernel(ctx context.Context, suite Suite, kernel Kernel, progress func(
 	}
 	base := b.baseDir()
 	dir := filepath.Join(CacheDir(), fmt.Sprintf("kernel-%s-%s-%s", suite, kernel, digest(base, files, string(kernel))))
-	if _, err := os.Stat(dir); err != nil {
-		unlock, err := lockCache(suite)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-		if err := b.once(base, b.makeBase); err != nil {
-			return nil, fmt.Errorf("cannot build the %s root: %w", suite, err)
-		}
-		if err := b.once(dir, func(out string) error { return b.makeKernel(base, kernel, out) }); err != nil {
-			return nil, fmt.Errorf("cannot build the kernel of %s for %s: %w", kernel, suite, err)
-		}
-		removeSuperseded(dir)
+	err = b.build(
+		part{string(suite) + " root", base, b.makeBase},
+		part{"kernel of " + string(kernel) + " for " + string(suite), dir, func(out string) error { return b.makeKernel(base, kernel, out) }},
+	)
+	if err != nil {
+		return nil, err
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
 	return &KernelImage{in("vmlinux"), in("initrd"), in("modules.img"), dir}, nil
@@ -60,10 +53,7 @@ func BuildKernel(ctx context.Context, suite Suite, kernel Kernel, progress func(
 func (b *builder) makeKernel(base string, kernel Kernel, out string) error {
 	defer b.step("kernel of %s", kernel)()
 	root, packages := filepath.Join(out, "tree"), filepath.Join(out, "packages")
-	if err := b.run("cp", "-a", "--reflink=auto", base, root); err != nil {
-		return err
-	}
-	if err := addFiles(lookalikeFiles, "lookalike", root); err != nil {
+	if err := b.makeTree(base, root); err != nil {
 		return err
 	}
 	// That of the release itself: its security updates go away when they are superseded.
