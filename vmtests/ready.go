@@ -57,6 +57,8 @@ func notWithReadyImage(o Options) string {
 		return "there is only one generation of it"
 	case o.Layout != "" && o.Layout != Today:
 		return "it has the layout that it has"
+	case o.Kernel != OwnKernel:
+		return "it has the kernel that it has"
 	}
 	return ""
 }

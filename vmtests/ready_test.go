@@ -134,7 +134,7 @@ func TestNotWithReadyImage(t *testing.T) {
 			t.Errorf("%+v is refused: %s", options, why)
 		}
 	}
-	for _, options := range []Options{{KernelArgs: []string{"enforcing=0"}}, {Suite: Forky}, {Layout: LTS2023}} {
+	for _, options := range []Options{{KernelArgs: []string{"enforcing=0"}}, {Suite: Forky}, {Layout: LTS2023}, {Kernel: Bullseye}} {
 		if why := notWithReadyImage(options); why == "" {
 			t.Errorf("%+v is not refused", options)
 		}
