@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,5 +143,9 @@ func TestCrashIsNoExitCode(t *testing.T) {
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if !status.Signaled() || !strings.Contains(stderr.String(), "goroutine ") {
 		t.Errorf("it ended with %s\n%s", cmd.ProcessState, &stderr)
+	}
+	// The thread that the kernel gives signals to first does nothing else: see main.
+	if !regexp.MustCompile(`(?m)^goroutine 1 .*\[chan receive, locked to thread\]`).Match(stderr.Bytes()) {
+		t.Errorf("the first thread does not wait for the end of the work:\n%s", &stderr)
 	}
 }
