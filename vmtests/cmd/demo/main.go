@@ -77,7 +77,7 @@ func (d *demo) run() error {
 	if err != nil {
 		return err
 	}
-	d.say("Two virtual machines from Debian packages, two to four minutes. The first time, they have to be built: two minutes more.")
+	d.say("Two virtual machines from Debian packages: two to four minutes. The first time, they have to be built: three or four minutes more.")
 	if _, err := vmtests.Build(d.ctx, vmtests.Trixie, func(line string) { d.say("[%s]", line) }); err != nil {
 		return err
 	}
