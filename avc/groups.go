@@ -29,7 +29,9 @@ type Subject struct {
 	Image     string `json:"image,omitempty"`
 	Runtime   string `json:"runtime,omitempty"` // docker, containerd, cri-o, podman
 	Pod       string `json:"pod,omitempty"`     // NAMESPACE/NAME in Kubernetes
-	Unit      string `json:"unit,omitempty"`    // of systemd
+	// Manifest is NAMESPACE/NAME in the manifest of a static pod, to which the kubelet adds the name of the node.
+	Manifest string `json:"manifest,omitempty"`
+	Unit     string `json:"unit,omitempty"` // of systemd; of a container, if it is the service's own, as Quadlet makes it
 	// Evidence says how the subject was found: the process's own cgroup, or its categories, which only one container has.
 	Evidence string `json:"evidence,omitempty"`
 }

@@ -1,6 +1,6 @@
 // Package attribution tells whose a denial is: which container, pod and image, or which unit of systemd.
 //
-// It knows containers from what their runtimes keep on disk (Docker, containerd's CRI, CRI-O, podman, and the names that kubelet gives
+// It knows containers from what their runtimes keep on disk (Docker, containerd with and without Kubernetes, CRI-O, podman, and the names that kubelet gives
 // logs), and finds the one of a denial in this order: by the cgroup that came with the record; by the categories of the process,
 // which a runtime gives to one container only, and which tell even of a process that has ended; by the cgroup of the process,
 // if a process of that number with that very label lives. What it reads of containers is theirs to write in part (names, labels):
@@ -12,16 +12,15 @@ package attribution
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
-	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Mount is a directory of the host in a container.
@@ -32,7 +31,22 @@ type Container struct {
 	Subject avc.Subject
 	Label   string // of its processes
 	Mounts  []Mount
-	PID     int // of its first process, 0 if it does not run
+	// Several says that this is a pod of which nobody knows which of its containers is meant: it has the mounts of all of them.
+	Several bool
+
+	sandbox bool   // the container that holds a pod together, in which nothing of the workload runs
+	cgroup  string // as the runtime was told it, "" if that does not name one by itself
+	uid     string // of the pod
+	life    span
+}
+
+// span is the time in which a container lived. What is zero is not known.
+type span struct{ from, to time.Time }
+
+// covers tells whether a denial of this time can be the container's.
+func (s span) covers(t time.Time) bool {
+	const slack = 2 * time.Second // the clock of a record and that of a runtime's file
+	return t.IsZero() || (s.from.IsZero() || !t.Before(s.from.Add(-slack))) && (s.to.IsZero() || !t.After(s.to.Add(slack)))
 }
 
 // Host knows the containers of one host. It is not for several goroutines.
@@ -40,9 +54,10 @@ type Host struct {
 	root       *hostfs.Root
 	boot       time.Time // when the kernel started; zero for a tree that is not running
 	containers map[string]*Container
-	byLevel    map[string]*Container // nil where two containers have the same
+	pods       map[string]*Container
+	byLevel    map[string][]*Container
+	byCgroup   map[string]*Container // those whose cgroup does not name an ID
 	processes  map[process]avc.Subject
-	levels     map[string]avc.Subject
 	cgroups    map[string]avc.Subject
 }
 
@@ -57,42 +72,34 @@ const maxCached = 1 << 13
 // New reads what the runtimes beneath root say. A runtime that is not there, or whose files cannot be read, has no containers.
 func New(root *hostfs.Root) *Host {
 	h := &Host{
-		root: root, containers: map[string]*Container{}, byLevel: map[string]*Container{},
-		processes: map[process]avc.Subject{}, levels: map[string]avc.Subject{}, cgroups: map[string]avc.Subject{},
+		root: root, containers: map[string]*Container{}, pods: map[string]*Container{}, byLevel: map[string][]*Container{}, byCgroup: map[string]*Container{},
+		processes: map[process]avc.Subject{}, cgroups: map[string]avc.Subject{},
 	}
 	if root.IsHost() {
 		h.boot = bootTime(root)
 	}
 	h.docker()
-	h.bundles("/run/containerd/io.containerd.runtime.v2.task", "containerd")
+	for _, c := range containerds() {
+		h.bundles(c)
+	}
 	h.storage("/run/containers/storage/overlay-containers")
 	h.storage("/var/lib/containers/storage/overlay-containers")
 	h.kubelet()
-	for _, c := range h.containers {
-		level := secontext.Context(c.Label).Tidy().Level() // as the kernel writes it in a record
-		if !strings.Contains(level, ":") {
-			continue // s0 is everybody's
-		}
-		if other, taken := h.byLevel[level]; taken && (other == nil || other.Subject.ID != c.Subject.ID) {
-			// A pod's containers share their level. The pod is known then, the container is not.
-			shared := *c
-			if other != nil && other.Subject.Pod != "" && other.Subject.Pod == c.Subject.Pod {
-				shared.Subject.Container, shared.Subject.ID, shared.Subject.Image = "", "", ""
-				h.byLevel[level] = &shared
-				continue
-			}
-			c = nil
-		}
-		h.byLevel[level] = c
-	}
+	h.static()
+	h.index()
 	return h
 }
 
 // Containers gives how many are known.
 func (h *Host) Containers() int { return len(h.containers) }
 
-// Container gives what is known of the container of a subject, nil if nothing is.
-func (h *Host) Container(s avc.Subject) *Container { return h.containers[s.ID] }
+// Container gives what is known of the container of a subject, or of its pod, nil if nothing is.
+func (h *Host) Container(s avc.Subject) *Container {
+	if s.ID == "" && s.Pod != "" {
+		return h.pods[s.Pod]
+	}
+	return h.containers[s.ID]
+}
 
 // Booted gives the time at which the kernel started, zero for a tree that is not the running host.
 func (h *Host) Booted() time.Time { return h.boot }
@@ -104,29 +111,11 @@ func (h *Host) Subject(d *avc.Denial) avc.Subject {
 			return s
 		}
 	}
-	if s := h.ofLevel(d.Source.Level()); s != (avc.Subject{}) {
-		return s
+	s := h.ofLevel(d)
+	if s.Container == "" { // not even, or no more than, the pod
+		s = cmp.Or(h.ofProcess(d), s)
 	}
-	if s := h.ofProcess(d); s != (avc.Subject{}) {
-		return s
-	}
-	return avc.Subject{Unit: d.Unit}
-}
-
-func (h *Host) ofLevel(level string) avc.Subject {
-	if !strings.Contains(level, ":") {
-		return avc.Subject{}
-	}
-	if s, known := h.levels[level]; known {
-		return s
-	}
-	var s avc.Subject
-	if c := h.byLevel[level]; c != nil {
-		s = c.Subject
-		s.Evidence = "its categories"
-	}
-	remember(h.levels, strings.Clone(level), s)
-	return s
+	return cmp.Or(s, avc.Subject{Unit: d.Unit})
 }
 
 func remember[K comparable](cache map[K]avc.Subject, key K, s avc.Subject) {
@@ -209,7 +198,8 @@ func (h *Host) ofCgroup(cgroup, evidence string) avc.Subject {
 	s, known := h.cgroups[cgroup]
 	if !known {
 		id, runtime, unit := ParseCgroup(cgroup)
-		switch c := h.containers[id]; {
+		c := cmp.Or(h.named(cgroup), h.containers[id])
+		switch {
 		case c != nil:
 			s = c.Subject
 		case id != "":
@@ -235,6 +225,7 @@ func (h *Host) ofCgroup(cgroup, evidence string) avc.Subject {
 //	/system.slice/nerdctl-ID.scope                      containerd without Kubernetes
 //	/kubepods.slice/.../crio-ID.scope                   CRI-O
 //	/machine.slice/libpod-ID.scope/container            podman
+//	/system.slice/NAME.service/libpod-payload-ID        podman with --cgroups=split, as Quadlet starts it
 //
 // Of several IDs the first counts. What stands behind it is in the container, and named by what runs there: a container of its
 // own, or one that passes itself off as another.
@@ -248,7 +239,7 @@ func ParseCgroup(cgroup string) (id, runtime, unit string) {
 			name = "cri-containerd-" + rest
 		}
 		for _, form := range []struct{ prefix, runtime string }{
-			{"docker-", "docker"}, {"cri-containerd-", "containerd"}, {"nerdctl-", "containerd"}, {"crio-conmon-", ""}, {"crio-", "cri-o"}, {"libpod-conmon-", ""}, {"libpod-", "podman"}, {"", ""},
+			{"docker-", "docker"}, {"cri-containerd-", "containerd"}, {"nerdctl-", "containerd"}, {"crio-conmon-", ""}, {"crio-", "cri-o"}, {"libpod-conmon-", ""}, {"libpod-payload-", "podman"}, {"libpod-", "podman"}, {"", ""},
 		} {
 			rest, ok := strings.CutPrefix(name, form.prefix)
 			if !ok || !isID(rest) {
@@ -272,15 +263,11 @@ func ParseCgroup(cgroup string) (id, runtime, unit string) {
 
 // isID tells whether this is what every runtime makes of SHA-256 or randomness: 64 digits.
 func isID(text string) bool {
-	if len(text) != 64 {
-		return false
-	}
-	for _, c := range []byte(text) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
+	return len(text) == 64 && isHex(text)
+}
+
+func isHex(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return (c < '0' || c > '9') && (c < 'a' || c > 'f') })
 }
 
 // HostPath gives the path on the host of a path that a container sees, if it is in a mount of the host's.
@@ -309,7 +296,7 @@ func (h *Host) add(c *Container) {
 	if c.Subject.ID == "" {
 		return
 	}
-	if have := h.containers[c.Subject.ID]; have != nil && have.Subject.Container != "" {
+	if have := h.containers[c.Subject.ID]; have != nil && have.Subject.Name() != (avc.Subject{ID: have.Subject.ID}).Name() {
 		if have.Label == "" {
 			have.Label, have.Mounts = c.Label, c.Mounts
 		}
@@ -333,153 +320,6 @@ func (h *Host) list(dir string) (names []string) {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// docker reads /var/lib/docker/containers/ID/config.v2.json (moby, container/container.go).
-func (h *Host) docker() {
-	const dir = "/var/lib/docker/containers"
-	for _, id := range h.list(dir) {
-		var config struct {
-			ID, Name, ProcessLabel string
-			Config                 struct{ Image string }
-			State                  struct {
-				Running bool
-				Pid     int
-			}
-			MountPoints map[string]struct{ Source, Destination string }
-		}
-		if !isID(id) || !h.read(path.Join(dir, id, "config.v2.json"), &config) {
-			continue
-		}
-		c := &Container{
-			Subject: avc.Subject{Container: strings.TrimPrefix(config.Name, "/"), ID: id, Image: config.Config.Image, Runtime: "docker"},
-			Label:   config.ProcessLabel,
-		}
-		if config.State.Running {
-			c.PID = config.State.Pid
-		}
-		for _, m := range config.MountPoints {
-			c.Mounts = append(c.Mounts, Mount{m.Source, m.Destination})
-		}
-		slices.SortFunc(c.Mounts, func(a, b Mount) int { return strings.Compare(a.Destination, b.Destination) })
-		h.add(c)
-	}
-}
-
-// spec is what is used of an OCI runtime's config.json.
-type spec struct {
-	Annotations map[string]string `json:"annotations"`
-	Process     struct {
-		SelinuxLabel string `json:"selinuxLabel"`
-	} `json:"process"`
-	Mounts []struct {
-		Destination string   `json:"destination"`
-		Source      string   `json:"source"`
-		Type        string   `json:"type"`
-		Options     []string `json:"options"`
-	} `json:"mounts"`
-}
-
-func (s *spec) container(id, runtime string) *Container {
-	first := func(keys ...string) string {
-		for _, key := range keys {
-			if v := s.Annotations[key]; v != "" {
-				return v
-			}
-		}
-		return ""
-	}
-	c := &Container{Label: s.Process.SelinuxLabel, Subject: avc.Subject{
-		ID: id, Runtime: runtime,
-		Container: first("io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name"),
-		Image:     first("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"),
-	}}
-	if pod := first("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"); pod != "" {
-		c.Subject.Pod = first("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace") + "/" + pod
-	}
-	for _, m := range s.Mounts {
-		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
-			c.Mounts = append(c.Mounts, Mount{m.Source, m.Destination})
-		}
-	}
-	return c
-}
-
-// bundles reads DIR/NAMESPACE/ID/config.json. Docker's own containers are in the namespace moby.
-func (h *Host) bundles(dir, runtime string) {
-	for _, namespace := range h.list(dir) {
-		for _, id := range h.list(path.Join(dir, namespace)) {
-			var s spec
-			if !isID(id) || !h.read(path.Join(dir, namespace, id, "config.json"), &s) {
-				continue
-			}
-			name := runtime
-			if namespace == "moby" {
-				name = "docker"
-			}
-			h.add(s.container(id, name))
-		}
-	}
-}
-
-// storage reads what containers/storage keeps for podman and CRI-O: DIR/ID/userdata/config.json, and the names in DIR/containers.json.
-func (h *Host) storage(dir string) {
-	var known []struct {
-		ID       string   `json:"id"`
-		Names    []string `json:"names"`
-		Metadata string   `json:"metadata"`
-	}
-	h.read(path.Join(dir, "containers.json"), &known)
-	for _, id := range h.list(dir) {
-		var s spec
-		if !isID(id) || !h.read(path.Join(dir, id, "userdata", "config.json"), &s) {
-			continue
-		}
-		runtime := "podman"
-		if s.Annotations["io.kubernetes.cri-o.ContainerType"] != "" {
-			runtime = "cri-o"
-		}
-		c := s.container(id, runtime)
-		for _, k := range known {
-			if k.ID != id {
-				continue
-			}
-			var meta struct {
-				Image string `json:"image-name"`
-				Name  string `json:"name"`
-			}
-			_ = json.Unmarshal([]byte(k.Metadata), &meta)
-			if c.Subject.Container == "" && len(k.Names) > 0 {
-				c.Subject.Container = k.Names[0]
-			}
-			if c.Subject.Container == "" {
-				c.Subject.Container = meta.Name
-			}
-			if c.Subject.Image == "" {
-				c.Subject.Image = meta.Image
-			}
-		}
-		h.add(c)
-	}
-}
-
-// kubelet reads the names of the links in /var/log/containers, POD_NAMESPACE_CONTAINER-ID.log, which outlive their containers.
-func (h *Host) kubelet() {
-	for _, name := range h.list("/var/log/containers") {
-		parts := strings.Split(strings.TrimSuffix(name, ".log"), "_")
-		if len(parts) != 3 || len(parts[2]) < 66 || parts[2][len(parts[2])-65] != '-' || !isID(parts[2][len(parts[2])-64:]) {
-			continue
-		}
-		id := parts[2][len(parts[2])-64:]
-		s := avc.Subject{Container: parts[2][:len(parts[2])-65], Pod: parts[1] + "/" + parts[0], ID: id, Runtime: "kubernetes"}
-		if have := h.containers[id]; have != nil {
-			if have.Subject.Container == "" {
-				have.Subject.Container, have.Subject.Pod = s.Container, s.Pod
-			}
-			continue
-		}
-		h.containers[id] = &Container{Subject: s}
-	}
 }
 
 // bootTime reads btime of /proc/stat, in seconds.

@@ -117,6 +117,7 @@ func TestParseCgroup(t *testing.T) {
 		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + x + ".scope":                  x + " containerd cri-containerd-" + x + ".scope",
 		"/kubepods.slice/kubepods-pod1.slice/crio-" + x + ".scope":                            x + " cri-o crio-" + x + ".scope",
 		"/machine.slice/libpod-" + x + ".scope/container":                                     x + " podman libpod-" + x + ".scope",
+		"/system.slice/web.service/libpod-payload-" + x:                                       x + " podman web.service",
 		"/machine.slice/libpod-conmon-" + x + ".scope":                                        "  libpod-conmon-" + x + ".scope",
 		"/user.slice/user-1000.slice/user@1000.service/app.slice/x.service":                   "  x.service",
 		"/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyS0.service":              "  serial-getty@ttyS0.service",

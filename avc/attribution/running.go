@@ -37,7 +37,7 @@ func (h *Host) Running() []Labelled {
 // place is where a process of a container is.
 type place struct{ id, cgroup string }
 
-// contained gives each process that is in a container now.
+// contained gives each process that is in a container now. One that only holds a pod together is none: the pod's workload is not in it.
 func (h *Host) contained(yield func(pid string, in place) bool) {
 	for _, pid := range h.list("/proc") {
 		if pid[0] < '1' || pid[0] > '9' {
@@ -48,7 +48,11 @@ func (h *Host) contained(yield func(pid string, in place) bool) {
 			continue // it has ended, or is hidden
 		}
 		cgroup := unified(string(content))
-		if id, _, _ := ParseCgroup(cgroup); id != "" && !yield(pid, place{id, cgroup}) {
+		id := h.ofCgroup(cgroup, "").ID
+		if c := h.containers[id]; id == "" || c != nil && c.sandbox {
+			continue
+		}
+		if !yield(pid, place{id, cgroup}) {
 			return
 		}
 	}
@@ -63,16 +67,20 @@ func (h *Host) context(pid string) avc.Context {
 	return avc.Context(strings.TrimRight(string(label), "\x00\n"))
 }
 
-// Names gives every name by which a person may mean a container: its own, its pod's with and without the namespace, and both.
+// Names gives every name by which a person may mean a container: its own, its pod's with and without the namespace, and both. A static pod has the name
+// that it has in Kubernetes, and that of its manifest.
 func Names(s avc.Subject) (names []string) {
 	if s.Container != "" {
 		names = append(names, s.Container)
 	}
-	if s.Pod != "" {
-		_, bare, _ := strings.Cut(s.Pod, "/")
-		names = append(names, s.Pod, bare)
+	for _, pod := range []string{s.Pod, s.Manifest} {
+		if pod == "" {
+			continue
+		}
+		_, bare, _ := strings.Cut(pod, "/")
+		names = append(names, pod, bare)
 		if s.Container != "" {
-			names = append(names, s.Pod+"/"+s.Container)
+			names = append(names, pod+"/"+s.Container)
 		}
 	}
 	return names

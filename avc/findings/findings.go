@@ -46,8 +46,8 @@ type Query struct {
 
 // Selection selects findings by who was denied. What is empty selects all.
 type Selection struct {
-	Container string // name, or the beginning of the ID
-	Pod       string // NAME or NAMESPACE/NAME
+	Container string // name, also with its pod's as it is shown, or the beginning of the ID
+	Pod       string // NAME or NAMESPACE/NAME, also as a static pod's manifest has it
 	Namespace string // of Kubernetes
 	Unit      string
 	Domain    string
@@ -60,9 +60,11 @@ const shortestID = 6
 // Selects tells whether a finding is one of them.
 func (s *Selection) Selects(f *judge.Finding) bool {
 	who := f.Subject
-	namespace, pod, _ := strings.Cut(who.Pod, "/")
-	return (s.Pod == "" || who.Pod != "" && (who.Pod == s.Pod || pod == s.Pod)) && (s.Namespace == "" || who.Pod != "" && namespace == s.Namespace) &&
-		(s.Container == "" || who.Container == s.Container || len(s.Container) >= shortestID && strings.HasPrefix(who.ID, s.Container)) &&
+	namespace, _, _ := strings.Cut(who.Pod, "/")
+	pod := who
+	pod.Container = ""
+	return (s.Pod == "" || slices.Contains(attribution.Names(pod), s.Pod)) && (s.Namespace == "" || who.Pod != "" && namespace == s.Namespace) &&
+		(s.Container == "" || who.Container == s.Container || strings.Contains(s.Container, "/") && slices.Contains(attribution.Names(who), s.Container) || len(s.Container) >= shortestID && strings.HasPrefix(who.ID, s.Container)) &&
 		(s.Unit == "" || who.Unit == s.Unit || who.Unit == s.Unit+".service") &&
 		(s.Domain == "" || f.Domain == s.Domain) &&
 		(len(s.IDs) == 0 || slices.Contains(s.IDs, f.ID))

@@ -115,6 +115,29 @@ func TestSelects(t *testing.T) {
 	}
 }
 
+// A container of a pod is meant by every name under which it is shown, a static pod by that of its manifest too; another pod of the node by none of them.
+func TestSelectsPods(t *testing.T) {
+	who := avc.Subject{Container: "main", Pod: "default/web-node1", Manifest: "default/web", ID: "0123456789abcdef"}
+	f := &judge.Finding{Group: avc.Group{Subject: who}}
+	for _, c := range []struct {
+		only findings.Selection
+		want bool
+	}{
+		{findings.Selection{Pod: "default/web-node1"}, true}, {findings.Selection{Pod: "web-node1"}, true}, {findings.Selection{Pod: "default/web"}, true}, {findings.Selection{Pod: "web"}, true},
+		{findings.Selection{Pod: "main"}, false}, {findings.Selection{Pod: "default"}, false}, {findings.Selection{Pod: "web-node"}, false}, {findings.Selection{Pod: "default/web/main"}, false},
+		{findings.Selection{Container: "main"}, true}, {findings.Selection{Container: "default/web-node1/main"}, true}, {findings.Selection{Container: "default/web/main"}, true},
+		{findings.Selection{Container: "default/web"}, true}, {findings.Selection{Container: "web"}, false}, {findings.Selection{Container: "default/db"}, false},
+		{findings.Selection{Namespace: "default"}, true}, {findings.Selection{Namespace: "web"}, false},
+	} {
+		if got := c.only.Selects(f); got != c.want {
+			t.Errorf("%+v: %t", c.only, got)
+		}
+	}
+	if (&findings.Selection{Pod: "web"}).Selects(&judge.Finding{Group: avc.Group{Subject: avc.Subject{Container: "web"}}}) {
+		t.Error("a container is no pod")
+	}
+}
+
 func TestModule(t *testing.T) {
 	built, h := tree(t)
 	r, err := h.Gather(t.Context(), findings.Query{})
