@@ -69,6 +69,9 @@ type Fix struct {
 	Alternatives []policydb.Alternative `json:"alternatives,omitempty"`
 }
 
+// step tells whether this is what comes first, and does not allow the access by itself.
+func (f *Fix) step() bool { return f.Kind == Relabel && f.Config != "" }
+
 // Seen is a path and how often it was denied.
 type Seen struct {
 	Path  string `json:"path"`           // as the process sees it
@@ -130,6 +133,9 @@ func (e *Evidence) open(g *avc.Group) *oneCase {
 	switch {
 	case container != nil && g.Path != "":
 		c.host, _ = container.HostPath(g.Path)
+		if container.Several && (e.Inode == nil || g.Ino == 0 || e.Inode(c.host) != g.Ino) {
+			c.host = "" // another container of the pod may have it there
+		}
 	case container != nil && g.Ino != 0 && e.Inode != nil:
 		c.host = e.search(container, g)
 	case container == nil && g.Path != "" && !e.confined(g):
@@ -167,6 +173,10 @@ func (e *Evidence) search(container *attribution.Container, g *avc.Group) string
 			continue
 		}
 		if name := path.Join(m.Source, g.Name); e.Inode(name) == g.Ino {
+			return name
+		}
+		// A link of the kubelet's, which no record has a path of.
+		if name := path.Join("/var/log/containers", g.Name); strings.HasPrefix(name, strings.TrimSuffix(m.Source, "/")+"/") && e.Inode(name) == g.Ino {
 			return name
 		}
 	}
@@ -224,6 +234,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		also = "the categories forbid it too: " + levelAdvice(c)
 	}
 	if f, ok := e.kubelets(c, allowed); ok {
+		return f
+	}
+	if f, ok := e.logs(c); ok {
 		return f
 	}
 	if f, ok := e.mislabelled(c, allowed); ok {
@@ -332,6 +345,25 @@ func (e *Evidence) kubelets(c *oneCase, allowed bool) (Fix, bool) {
 	return Fix{
 		Kind: Volume, Text: fmt.Sprintf("%s is a volume of a pod and has the type %s: the container runtime did not label it", dir, c.Target),
 		Also: "containerd labels volumes with enable_selinux = true in its configuration (plugins, cri), CRI-O by itself; restart the runtime and the pod then",
+	}, true
+}
+
+// logs recognises the logs of pods where the kubelet made their directories without the label that the policy has for them. With another label they
+// are like the host's own logs, and a rule for that type would open these.
+func (e *Evidence) logs(c *oneCase) (Fix, bool) {
+	const containers, pods = "/var/log/containers", "/var/log/pods"
+	if e.Expected == nil || !slices.ContainsFunc([]string{containers, pods}, func(dir string) bool { return c.host == dir || strings.HasPrefix(c.host, dir+"/") }) {
+		return Fix{}, false
+	}
+	want := c.expected
+	if typ := avc.Context(want).Type(); typ == "" || typ == c.Target {
+		return Fix{}, false
+	}
+	line := "    - {path: '%s(/.+)?', context: '" + want + "'}"
+	return Fix{
+		Kind: Relabel, Text: fmt.Sprintf("the kubelet made %s and %s with the type %s, and by the policy's file contexts they have %s", pods, containers, c.Target, avc.Context(want).Type()),
+		Config: fmt.Sprintf("policy:\n  file_contexts:\n"+line+"\n"+line, containers, pods),
+		Also:   "declared, they have it before the kubelet starts, and what is made in them inherits it; what is denied after that is another question",
 	}, true
 }
 
@@ -635,7 +667,7 @@ func sameAct(e *Evidence, cases []*oneCase) {
 				likeliest = append(likeliest, other)
 			}
 		}
-		if len(likeliest) > 0 && !differ(likeliest) && e.allows(c, likeliest[0]) {
+		if len(likeliest) > 0 && !differ(likeliest) && (e.allows(c, likeliest[0]) || likeliest[0].fix.step() && most > 0 && c.host == "") {
 			c.fix, c.expected = likeliest[0].fix, likeliest[0].expected
 		}
 	}
@@ -824,7 +856,7 @@ func (c *oneCase) what() string {
 func (c *oneCase) cure() string {
 	switch c.fix.Kind {
 	case Relabel:
-		return string(Relabel) + " " + avc.Context(c.expected).Type()
+		return string(Relabel) + " " + avc.Context(c.expected).Type() + " " + c.fix.Config
 	case Volume, Boolean:
 		return string(c.fix.Kind) + " " + c.fix.Config
 	}
@@ -841,6 +873,9 @@ func (f *Finding) name() {
 	f.ID = hex.EncodeToString(sum[:3])
 	if f.Fix.Kind == Rule {
 		f.Fix.Command += " --only " + f.ID
+		if f.Subject.Pod != "" {
+			f.Fix.Command += " --pod " + quote(f.Subject.Pod)
+		}
 		if f.Subject.Container != "" {
 			f.Fix.Command += " --container " + quote(f.Subject.Container)
 		}

@@ -2,6 +2,7 @@ package judge_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ const (
 // /var/log as /logs.
 func evidence(t *testing.T) *judge.Evidence {
 	t.Helper()
-	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)"}))
+	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)", "logs": "(type var_log_t)(roletype object_r var_log_t)"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +50,17 @@ func evidence(t *testing.T) *judge.Evidence {
 		Mounts: attribution.Mounts{
 			{Path: "/", Type: "ext4", Dev: "vda", Block: true}, {Path: "/srv/data", Type: "xfs", Dev: "vdb", Block: true}, {Path: "/mnt/other", Type: "ext4", Dev: "vdc", Block: true},
 		},
-		Inode: func(name string) uint64 { return map[string]uint64{"/srv/plain": 10, "/srv/plain/file": 11}[name] },
+		Inode: func(name string) uint64 {
+			return map[string]uint64{"/srv/plain": 10, "/srv/plain/file": 11, "/var/log/containers/a.log": 12}[name]
+		},
 		Expected: func(class, name string) string {
 			switch {
 			case strings.HasPrefix(name, "/srv/data/web") && class == "file":
 				return volumeContext
 			case strings.HasPrefix(name, "/etc"):
 				return "system_u:object_r:etc_t:s0"
+			case strings.HasPrefix(name, "/var/log/pods"), strings.HasPrefix(name, "/var/log/containers"):
+				return "system_u:object_r:container_log_t:s0"
 			}
 			return ""
 		},
@@ -161,6 +166,11 @@ func TestFixes(t *testing.T) {
 		{"a level that is not that of its path", "web read container_file_t:s0:c3 file path=/data/web/x dev=vdb", judge.Relabel, []string{"has the level s0:c3", "has s0, with which it is allowed"}},
 		{"a level, and a type that is not that of its path", "web read tmpfs_t:s0:c3 file path=/data/web/x dev=vdb", judge.Categories, []string{"s0:c1,c2 is asked for s0:c3"}},
 		{"a label that the policy does not know", "- read unlabeled_t:s0 file path=/srv/x domain=kernel_t:s0 raw=gone_t", judge.Context, []string{"has the label system_u:object_r:gone_t:s0", "the module that declares gone_t", "restorecon -RFv /srv/x"}},
+		{"logs of pods without their label", "web read var_log_t:s0 dir path=/logs/pods", judge.Relabel, []string{"the kubelet made /var/log/pods and /var/log/containers with the type var_log_t", "they have container_log_t",
+			"    - {path: '/var/log/containers(/.+)?', context: 'system_u:object_r:container_log_t:s0'}\n    - {path: '/var/log/pods(/.+)?', context: 'system_u:object_r:container_log_t:s0'}"}},
+		{"a link to a pod's log", "web read var_log_t:s0 lnk_file name=a.log ino=12", judge.Relabel, []string{"file_contexts"}},
+		{"logs of pods with it", "web read container_log_t:s0 dir path=/logs/pods/x", judge.Rule, []string{"no rule"}},
+		{"another log of the host", "web read var_log_t:s0 file path=/logs/messages", judge.Rule, []string{"no rule"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
 		{"allowed by now", "web read container_file_t:s0 file path=/x", judge.Nothing, []string{"allows this by now"}},
 	} {
@@ -187,6 +197,43 @@ func TestRuleAndCategories(t *testing.T) {
 		t.Errorf("%+v", f[0].Fix)
 	}
 }
+
+// The label of the logs' directories is the answer to what has no path too, if the same process asked for it at that time, and not to a log of the host.
+func TestLogsOfPods(t *testing.T) {
+	f := judged(t, evidence(t), "web read var_log_t:s0 dir path=/logs/pods pid=9", "web read var_log_t:s0 lnk_file name=0.log ino=99 pid=9 serial=6", "web read var_log_t:s0 file path=/logs/messages pid=9 serial=7",
+		"web read var_log_t:s0 lnk_file name=b.log ino=98 pid=8 serial=8 dev=vdz")
+	got := map[string]judge.Kind{}
+	for _, one := range f {
+		got[one.Paths[0].Path] = one.Fix.Kind
+	}
+	if want := map[string]judge.Kind{"/logs/pods": judge.Relabel, "0.log": judge.Relabel, "/logs/messages": judge.Rule, "b.log": judge.Rule}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Of a pod with several containers a path is the host's only if the file there is the one that was denied, and the command that is proposed names the pod.
+func TestSeveralContainersOfAPod(t *testing.T) {
+	e := evidence(t)
+	pod := &attribution.Container{Several: true, Mounts: []attribution.Mount{{Source: "/srv/plain", Destination: "/plain"}}}
+	e.Container = func(avc.Subject) *attribution.Container { return pod }
+	for text, want := range map[string]judge.Kind{
+		"pod write etc_t:s0 file path=/plain/file ino=11": judge.Volume, "pod write shadow_t:s0 file path=/plain/file ino=77": judge.Rule, "pod write shadow_t:s0 file path=/plain/file": judge.Rule,
+	} {
+		groups := avc.NewGroups(inPod{})
+		groups.Add(denial(text))
+		f := e.Judge(groups.List())
+		if f[0].Fix.Kind != want || (f[0].Paths[0].Host != "") != (want == judge.Volume) {
+			t.Errorf("%s: %+v on %+v", text, f[0].Fix, f[0].Paths)
+		}
+		if want == judge.Rule && !strings.HasSuffix(f[0].Fix.Command, " --pod shop/web") {
+			t.Errorf("%s: %s", text, f[0].Fix.Command)
+		}
+	}
+}
+
+type inPod struct{}
+
+func (inPod) Subject(*avc.Denial) avc.Subject { return avc.Subject{Pod: "shop/web"} }
 
 // Another domain is an answer only if it is one to everything that is left of a subject's denials.
 func TestAnotherDomain(t *testing.T) {
