@@ -345,14 +345,12 @@ func (r *run) unhealthy(ctx context.Context) (wrong []string) {
 		for _, step := range result.Planned {
 			wrong = append(wrong, fmt.Sprintf("stage %s would %s %s: %s", stage.Name, step.Action, step.Target, step.Reason))
 		}
-		if stage.check != nil {
-			problems, err := stage.check(ctx, looker)
-			if err != nil {
-				wrong = append(wrong, err.Error())
-			}
-			for _, p := range problems {
-				wrong = append(wrong, p.Problem)
-			}
+		problems, err := looker.problems(ctx, stage)
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		for _, p := range problems {
+			wrong = append(wrong, p.Problem)
 		}
 	}
 	return wrong

@@ -305,9 +305,9 @@ func (r *run) stage(ctx context.Context, s Stage) Result {
 		*r.state = *before
 		r.state.InProgress = LoadState(r.Root).InProgress // the marker of a host that is in between stays
 		r.unclean = unclean(r.state.InProgress)
-	} else if s.check != nil {
+	} else {
 		var problems []Problem
-		problems, err = s.check(ctx, r)
+		problems, err = r.problems(ctx, s)
 		result.Problems = append(result.Problems, problems...)
 	}
 	switch {
@@ -317,6 +317,14 @@ func (r *run) stage(ctx context.Context, s Stage) Result {
 		result.Outcome = Partly
 	}
 	return result
+}
+
+// problems returns what a stage could not bring about.
+func (r *run) problems(ctx context.Context, s Stage) ([]Problem, error) {
+	if s.check == nil {
+		return nil, nil
+	}
+	return Settled(ctx, r.Host, func() ([]Problem, error) { return s.check(ctx, r) })
 }
 
 // carryOut does the steps of a plan, and says so.

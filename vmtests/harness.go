@@ -86,9 +86,20 @@ func start(t testing.TB, options Options, boot func(context.Context, Options) (*
 		})
 	}
 	if err != nil {
+		if m != nil {
+			m.failed = append(m.failed, err.Error())
+		}
 		t.Fatal(err)
 	}
 	return m
+}
+
+// fail says what is wrong, and says it once more below the console: who reads the end of a long log finds the reason there.
+func (m *Machine) fail(t testing.TB, say func(...any), format string, args ...any) {
+	t.Helper()
+	text := fmt.Sprintf(format, args...)
+	m.failed = append(m.failed, text)
+	say(text)
 }
 
 func judge(t testing.TB, m *Machine) {
@@ -98,10 +109,13 @@ func judge(t testing.TB, m *Machine) {
 		t.Error(err)
 	}
 	for _, problem := range slices.Compact(problems) {
-		t.Errorf("verdict: %s", problem)
+		m.fail(t, t.Error, "verdict: %s", problem)
 	}
 	if t.Failed() {
 		t.Logf("end of the console:\n%s", lastLines(m.Console(), 40))
+		for _, text := range m.failed {
+			t.Logf("failed: %s", lastLines(text, 20))
+		}
 	}
 }
 
@@ -110,10 +124,10 @@ func (m *Machine) Must(t testing.TB, command string) string {
 	t.Helper()
 	out, err := m.Run(t.Context(), command)
 	if err != nil {
-		t.Fatal(err)
+		m.fail(t, t.Fatal, "%v", err)
 	}
 	if out.Exit != 0 {
-		t.Fatalf("%q in the guest: exit code %d\n%s%s", command, out.Exit, out.Stdout, out.Stderr)
+		m.fail(t, t.Fatal, "%q in the guest: exit code %d\n%s%s", command, out.Exit, out.Stdout, out.Stderr)
 	}
 	return strings.TrimSpace(out.Stdout)
 }

@@ -77,6 +77,7 @@ type Machine struct {
 	shell   *shell
 
 	snapshots map[string]snapshot
+	failed    []string // what a test found wrong with it
 }
 
 // snapshot remembers what a restored machine must find again: the same /usr, and the console as it was.
@@ -584,19 +585,20 @@ func (m *Machine) goDown(ctx context.Context, how string) error {
 	return m.WaitOff(ctx)
 }
 
-// WaitOff returns when the machine has gone down by itself.
+// WaitOff returns when the machine has gone down by itself, however long that takes on a busy host, as long as it moves on.
 func (m *Machine) WaitOff(ctx context.Context) error {
 	if m.qemu == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
+	qemu := m.monitor
+	ctx, stop := whileAlive(ctx, func() string { return m.signs(qemu) })
+	defer stop()
 	select {
 	case <-m.exited:
 		m.forget()
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("cannot see the machine go down: %w\n%s", ctx.Err(), lastLines(m.Console(), 30))
+		return fmt.Errorf("cannot see the machine go down: %w\n%s", context.Cause(ctx), lastLines(m.Console(), 30))
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/selinux-provision/selinux-provision/vmtests/internal/link"
 )
 
-// defaultTimeout ends a command whose caller set no deadline.
-const defaultTimeout = 3 * time.Minute
+// defaultTimeout ends a command whose caller set no deadline: later than the slowest takes on a busy host, so that only one that hangs meets it.
+const defaultTimeout = 10 * time.Minute
 
 // errGone is what a request gets whose guest went away, by a reboot, say.
 var errGone = errors.New("the guest is gone")
@@ -128,7 +128,7 @@ func (s *shell) send(h link.Header, body []byte) error {
 }
 
 // Run gives a command to bash in the guest, as root. The error says that it could not be run to its end; what the command itself
-// thinks of its work is in Exit. Without a deadline in ctx it gets three minutes.
+// thinks of its work is in Exit. Without a deadline in ctx it gets ten minutes.
 func (m *Machine) Run(ctx context.Context, command string) (Output, error) {
 	if m.shell == nil {
 		return Output{}, fmt.Errorf("cannot run %q in the guest: the machine is off", command)

@@ -114,7 +114,7 @@ func (m *Machine) provision(t *testing.T) {
 func (m *Machine) reboot(t *testing.T, changes ...func(*Options)) {
 	t.Helper()
 	if err := m.Reboot(t.Context(), changes...); err != nil {
-		t.Fatal(err)
+		m.fail(t, t.Fatal, "%v", err)
 	}
 }
 
@@ -123,10 +123,10 @@ func (m *Machine) fails(t *testing.T, command string, exit int) string {
 	t.Helper()
 	out, err := m.Run(t.Context(), command)
 	if err != nil {
-		t.Fatal(err)
+		m.fail(t, t.Fatal, "%v", err)
 	}
 	if out.Exit != exit {
-		t.Errorf("%q in the guest: exit code %d, want %d\n%s%s", command, out.Exit, exit, out.Stdout, out.Stderr)
+		m.fail(t, t.Error, "%q in the guest: exit code %d, want %d\n%s%s", command, out.Exit, exit, out.Stdout, out.Stderr)
 	}
 	return out.Stdout + out.Stderr
 }
@@ -135,7 +135,7 @@ func (m *Machine) fails(t *testing.T, command string, exit int) string {
 func (m *Machine) expect(t *testing.T, what, command, want string) {
 	t.Helper()
 	if got := m.Must(t, command); got != want {
-		t.Errorf("%s: %q in the guest says\n%s\nwant\n%s", what, command, got, want)
+		m.fail(t, t.Error, "%s: %q in the guest says\n%s\nwant\n%s", what, command, got, want)
 	}
 }
 
@@ -179,10 +179,10 @@ func (m *Machine) status(t *testing.T, exit int) report {
 	t.Helper()
 	out, err := m.Run(t.Context(), "/opt/bin/selinux-provision status --json")
 	if err != nil {
-		t.Fatal(err)
+		m.fail(t, t.Fatal, "%v", err)
 	}
 	if out.Exit != exit {
-		t.Errorf("status: exit code %d, want %d\n%s%s", out.Exit, exit, out.Stdout, out.Stderr)
+		m.fail(t, t.Error, "status: exit code %d, want %d\n%s%s", out.Exit, exit, out.Stdout, out.Stderr)
 	}
 	var r report
 	if err := json.Unmarshal([]byte(out.Stdout), &r); err != nil {

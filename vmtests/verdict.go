@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // Allowed is a line of console or journal that looks like trouble and is none.
@@ -53,7 +52,7 @@ func (m *Machine) Verdict(ctx context.Context) ([]string, error) {
 	if m.shell == nil {
 		return problems, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
 	// Not only this boot: an earlier one of the same machine must have been clean too.
 	journal, err := m.Run(ctx, "journalctl --quiet --no-pager --output=short-monotonic --no-hostname")
