@@ -14,6 +14,9 @@ const (
 	// mergePatience bounds how long a look at the host waits for an /etc that is being merged anew, which takes a part of a second.
 	mergePatience = 10 * time.Second
 	mergePause    = 50 * time.Millisecond
+	// mergeLooks bounds how often it is looked anew because /etc was merged anew meanwhile. On a slow host a look can take as long as it is
+	// from one refresh to the next.
+	mergeLooks = 10
 )
 
 // Settled gives what look finds in an /etc that was whole, and the same one from the beginning of the look to its end. "systemd-confext refresh"
@@ -25,16 +28,24 @@ func Settled[T any](ctx context.Context, h *Host, look func() (T, error)) (T, er
 
 // settled is Settled with any answer to whether /etc is whole.
 func settled[T any](ctx context.Context, etc func() (identity string, whole bool), look func() (T, error)) (T, error) {
+	for looks := 1; ; looks++ {
+		before, whole := waitWhole(ctx, etc)
+		found, err := look()
+		after, still := etc()
+		if !whole || still && after == before || looks == mergeLooks || ctx.Err() != nil {
+			return found, err
+		}
+	}
+}
+
+// waitWhole waits for a whole /etc, as long as mergePatience allows.
+func waitWhole(ctx context.Context, etc func() (identity string, whole bool)) (identity string, whole bool) {
 	ctx, cancel := context.WithTimeout(ctx, mergePatience)
 	defer cancel()
 	for {
-		before, whole := etc()
+		identity, whole = etc()
 		if whole || ctx.Err() != nil {
-			found, err := look()
-			if after, still := etc(); ctx.Err() != nil || still && after == before {
-				return found, err
-			}
-			continue
+			return identity, whole
 		}
 		select {
 		case <-ctx.Done():

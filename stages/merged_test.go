@@ -50,6 +50,8 @@ func TestSettled(t *testing.T) {
 		{"it is exchanged while somebody looks", []string{"a", "b", "b"}, 2, 0},
 		{"it was taken away for good", []string{"a", ""}, 2, mergePatience},
 		{"it was never there", []string{""}, 1, mergePatience},
+		{"slow looks", []string{"a", "b", "b", "c", "c", "", "d", "d"}, 4, 0},
+		{"no look is quick enough", strings.Split("abcdefghijklmnopqrstuvwxyz", ""), mergeLooks, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
