@@ -299,6 +299,9 @@ func (h *Host) TakeSample(ctx context.Context, anew bool) (taken bool, err error
 	if err != nil {
 		return false, fmt.Errorf("cannot observe the host: %w", err)
 	}
+	if err := h.Findings().Remember(s.Time); err != nil {
+		return false, err
+	}
 	before := loadObserved(h.Root)
 	from := before
 	if anew {

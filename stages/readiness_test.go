@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
@@ -434,6 +436,17 @@ func TestSamples(t *testing.T) {
 	first := loadObserved(c.host.Root)
 	if first.Boots != 1 || len(first.Seen) != 1 {
 		t.Errorf("%+v", first)
+	}
+	// Whoever runs is remembered, with what judging its denials takes.
+	id := strings.Repeat("1", 64)
+	c.tree.Write("var/lib/docker/containers/"+id+"/config.v2.json", `{"Name":"/web","ProcessLabel":"system_u:system_r:container_t:s0:c1,c2","Config":{"Image":"nginx"},"MountPoints":{"/data":{"Source":"/srv/data","Destination":"/data"}}}`)
+	sample(true)
+	if err := c.host.Root.RemoveTree("/var/lib/docker"); err != nil {
+		t.Fatal(err)
+	}
+	denied := strings.NewReader("type=AVC msg=audit(" + strconv.FormatInt(time.Now().Unix(), 10) + ".001:5): avc:  denied  { write } for  pid=7 comm=\"x\" path=\"/data/x\" dev=\"vda\" ino=9 scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:object_r:var_t:s0 tclass=file permissive=0\n")
+	if r, err := c.host.Findings().Gather(t.Context(), findings.Query{Input: denied, InputName: "a log"}); err != nil || len(r.Findings) != 1 || r.Findings[0].Subject.Container != "web" || r.Findings[0].Paths[0].Host != "/srv/data/x" {
+		t.Errorf("after its end: %+v, %v", r, err)
 	}
 	c.tree.Write(evidenceFile, "{")
 	sample(true)

@@ -6,7 +6,9 @@
 // if a process of that number with that very label lives. What it reads of containers is theirs to write in part (names, labels):
 // it is shown and never followed.
 //
-// Do not use it to decide anything: a container that was removed is not found, and its categories can be another's later.
+// A container that is gone is known from a record, if somebody looked while it lived (Remember).
+//
+// Do not use it to decide anything: the categories of a container that nobody saw can be another's later.
 package attribution
 
 import (
@@ -38,6 +40,7 @@ type Container struct {
 	cgroup  string // as the runtime was told it, "" if that does not name one by itself
 	uid     string // of the pod
 	life    span
+	gone    bool // it is remembered, and its runtime says nothing of it
 }
 
 // span is the time in which a container lived. What is zero is not known.
@@ -86,6 +89,7 @@ func New(root *hostfs.Root) *Host {
 	h.storage("/var/lib/containers/storage/overlay-containers")
 	h.kubelet()
 	h.static()
+	h.recall()
 	h.index()
 	return h
 }

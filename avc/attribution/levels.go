@@ -24,7 +24,7 @@ func (h *Host) index() {
 		}
 	}
 	for name, all := range pods {
-		h.pods[name] = whole(all)
+		h.pods[name] = whole(narrow(all, func(c *Container) bool { return !c.gone }))
 		// One that has ended had the pod's level, most likely, and nobody says so any more.
 		for level, claims := range h.byLevel {
 			if !slices.ContainsFunc(claims, func(c *Container) bool { return c.Subject.Pod == name }) {
@@ -81,8 +81,13 @@ func whole(all []*Container) *Container {
 // have been given the same: then the type and the time of the denial may tell.
 func (h *Host) ofLevel(d *avc.Denial) (s avc.Subject) {
 	claims := h.byLevel[d.Source.Level()]
+	if slices.ContainsFunc(claims, func(c *Container) bool { return c.gone }) { // its categories were free again after it
+		claims = slices.DeleteFunc(slices.Clone(claims), func(c *Container) bool { return c.gone && !c.life.covers(d.Time) })
+	}
 	if len(claims) > 1 {
 		claims = narrow(claims, func(c *Container) bool { return c.life.covers(d.Time) })
+		claims = narrow(claims, func(c *Container) bool { return !c.sandbox })
+		claims = narrow(claims, func(c *Container) bool { return !c.gone })
 		claims = narrow(claims, func(c *Container) bool { return c.Label == "" || secontext.Context(c.Label).Type() == d.Source.Type() })
 	}
 	if c := h.meant(claims); c != nil {
@@ -109,7 +114,7 @@ func narrow(claims []*Container, so func(*Container) bool) []*Container {
 // meant gives the one that all of some containers are, or their pod, or nil if they are of several workloads.
 func (h *Host) meant(claims []*Container) (one *Container) {
 	several := false
-	for _, c := range narrow(claims, func(c *Container) bool { return !c.sandbox }) {
+	for _, c := range claims {
 		switch {
 		case one == nil:
 			one = c

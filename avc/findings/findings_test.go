@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/collect"
@@ -112,6 +115,40 @@ func TestSelects(t *testing.T) {
 		if got := c.only.Selects(f); got != c.want {
 			t.Errorf("%+v: %t", c.only, got)
 		}
+	}
+}
+
+// A denial that is judged after its container's end has the ID and the fix that it had before, and the container's name.
+func TestFindingsOfAContainerThatIsGone(t *testing.T) {
+	tree, h := tree(t)
+	id := strings.Repeat("1", 64)
+	const label = "system_u:system_r:container_t:s0:c1,c2"
+	config := "run/containerd/io.containerd.runtime.v2.task/k8s.io/" + id + "/config.json"
+	tree.Write(config, `{"process":{"selinuxLabel":"`+label+`"},"mounts":[{"type":"bind","source":"/srv/data","destination":"/data"}],
+"annotations":{"io.kubernetes.cri.container-type":"container","io.kubernetes.cri.container-name":"main","io.kubernetes.cri.sandbox-name":"web","io.kubernetes.cri.sandbox-namespace":"default"}}`)
+	tree.Write("var/log/audit/audit.log", strings.NewReplacer("{ read }", "{ write }", "/nfs/x", "/data/x", "nfs_t", "var_t", "1700000000", strconv.FormatInt(time.Now().Unix(), 10)).Replace(record))
+	judged := func() *judge.Finding {
+		t.Helper()
+		r, err := h.Gather(t.Context(), findings.Query{})
+		if err != nil || len(r.Findings) != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		return r.Findings[0]
+	}
+	tree.Write("var/lib/selinux-provision/state.json", "{}")
+	before := judged()
+	if err := h.Remember(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(tree.Dir, config)); err != nil {
+		t.Fatal(err)
+	}
+	after := judged()
+	if before.Subject.Name() != "default/web/main" || before.Paths[0].Host != "/srv/data/x" {
+		t.Errorf("before: %+v", before)
+	}
+	if after.ID != before.ID || after.Subject != before.Subject || !reflect.DeepEqual(after.Fix, before.Fix) || !slices.Equal(after.Paths, before.Paths) {
+		t.Errorf("before %+v\nafter %+v", before, after)
 	}
 }
 

@@ -2,6 +2,7 @@ package findings
 
 import (
 	"context"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
@@ -23,6 +24,10 @@ func (h *Host) Inhabited() (all []Container, host string) {
 	}
 	return all, from.HostDomain()
 }
+
+// Remember writes down which containers run, so that a denial of one that has ended is told and judged as before. It writes only if there is
+// something new.
+func (h *Host) Remember(now time.Time) error { return attribution.New(h.Root).Remember(now) }
 
 // Count tells how many accesses were denied since the boot: those that enforcing stopped, and those that a permissive mode or domain only
 // reported.
