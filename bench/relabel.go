@@ -18,6 +18,8 @@ const (
 	relabelEntries = 200_000
 	relabelMany    = 1_000_000
 	relabelLabel   = "system_u:object_r:container_file_t:s0:c1,c2"
+	relabelOther   = "system_u:object_r:container_file_t:s0:c3,c4" // that files have before it is changed
+	relabelPart    = "data"                                        // the directory of each file system that everything is in
 	relabelRounds  = 3
 	slowRounds     = 3
 	slowDelay      = "1ms"
@@ -83,6 +85,7 @@ func (l *lab) build(ctx context.Context) error {
 		"floor":    {at("floor"), "-t", "2", relabelLabel},
 		"floor -a": {at("floor"), "-t", "2", "-a", relabelLabel},
 		"clear":    {at("floor"), "-t", "8", "-x", relabelLabel},
+		"other":    {at("floor"), "-t", "8", relabelOther},
 	}
 	l.order = []string{"ours", "setfiles", "Chcon", "chcon -R", "floor"}
 	for _, kind := range []string{"ext4", "xfs"} {
@@ -112,7 +115,7 @@ func (l *lab) image(ctx context.Context, kind string, entries int) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(plantTree(point, entries), unmount())
+	return errors.Join(plantTree(filepath.Join(point, relabelPart), entries), unmount())
 }
 
 func (l *lab) mount(ctx context.Context, image string) (point string, unmount func() error, err error) {
@@ -172,19 +175,40 @@ func (l *lab) once(ctx context.Context, tool, tree string) (time.Duration, error
 	return used.wall, err
 }
 
-// compareTools runs all of them in turns, each on a tree without labels, then on one with the right ones. prepare comes before each run.
-func (l *lab) compareTools(ctx context.Context, what string, rounds int, order []string, tree string, goals [2][3]float64, prepare func() error) error {
-	first, again := map[string]*samples{}, map[string]*samples{}
-	for _, tool := range order {
-		first[tool], again[tool] = &samples{}, &samples{}
+// pass is one of the states that a tree is in before it is labelled.
+type pass struct {
+	name    string
+	before  string // the tool that makes it so; "": the pass before did
+	compare bool   // the floor reads before it writes
+	goals   [3]float64
+}
+
+// The passes: without labels, with the right ones, with other ones.
+func passes(first, again, change [3]float64) []pass {
+	return []pass{{"first", "clear", false, first}, {"again", "", true, again}, {"change", "other", false, change}}
+}
+
+// changed are the goals for a tree whose labels change, and for a part of a file system.
+func changed() [3]float64 { return [3]float64{0.30, 0, 2.0} }
+
+// compareTools runs all of them in turns, in each pass. prepare comes before each run.
+func (l *lab) compareTools(ctx context.Context, what string, rounds int, order []string, tree string, passes []pass, prepare func() error) error {
+	results := make([]map[string]*samples, len(passes))
+	for i := range passes {
+		results[i] = map[string]*samples{}
+		for _, tool := range order {
+			results[i][tool] = &samples{}
+		}
 	}
 	for round := range rounds {
 		for i := range order {
 			tool := order[(i+round)%len(order)]
-			if _, err := l.once(ctx, "clear", tree); err != nil {
-				return err
-			}
-			for pass, into := range []*samples{first[tool], again[tool]} {
+			for at, p := range passes {
+				if p.before != "" {
+					if _, err := l.once(ctx, p.before, tree); err != nil {
+						return err
+					}
+				}
 				unix.Sync()
 				if prepare != nil {
 					if err := prepare(); err != nil {
@@ -192,30 +216,39 @@ func (l *lab) compareTools(ctx context.Context, what string, rounds int, order [
 					}
 				}
 				run := tool
-				if pass == 1 && tool == "floor" {
+				if p.compare && tool == "floor" {
 					run = "floor -a"
 				}
 				took, err := l.once(ctx, run, tree)
 				if err != nil {
 					return err
 				}
-				into.add(took)
+				results[at][tool].add(took)
 			}
 		}
 	}
-	for pass, name := range []string{"first", "again"} {
-		results := []map[string]*samples{first, again}[pass]
-		r := relabelRow{what: what + ", " + name, ours: results["ours"].String(), goals: goals[pass]}
+	for at, p := range passes {
+		r := relabelRow{what: what + ", " + p.name, ours: results[at]["ours"].String(), goals: p.goals}
 		for i, tool := range []string{"setfiles", "Chcon", "floor", "chcon -R"} {
-			if s := results[tool]; s != nil {
+			if s := results[at][tool]; s != nil {
 				r.theirs[i] = s.String()
-				r.ratios[i] = results["ours"].median().Seconds() / s.median().Seconds()
+				r.ratios[i] = results[at]["ours"].median().Seconds() / s.median().Seconds()
 			}
 		}
 		l.labelling = append(l.labelling, r)
 		fmt.Fprintf(l.out, "   %s: %s; ratios %.2f\n", r.what, r.ours, r.ratios)
 	}
 	return nil
+}
+
+// part measures the directory that everything is in, which is not all of its file system.
+func (l *lab) part(ctx context.Context, what string, rounds int, point string, prepare func() error) error {
+	var goals [3]float64
+	if !strings.HasPrefix(what, "tmpfs") {
+		goals = changed()
+	}
+	return l.compareTools(ctx, what+", a part of it", rounds, []string{"ours", "setfiles", "Chcon", "floor"}, filepath.Join(point, relabelPart),
+		passes(goals, [3]float64{}, goals), prepare)
 }
 
 // relabelRow is a line of the table: to setfiles, Chcon, the floor and chcon -R; a goal of 0 is none.
@@ -243,14 +276,22 @@ func (l *lab) warm(ctx context.Context, kind string) error {
 			return err
 		}
 		unmount = func() error { return unix.Unmount(point, 0) }
-		err = plantTree(point, relabelEntries)
+		err = plantTree(filepath.Join(point, relabelPart), relabelEntries)
 	} else {
 		point, unmount, err = l.mount(ctx, filepath.Join(l.dir, kind+".img"))
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.compareTools(ctx, kind+", in memory", relabelRounds, l.order, point, goals, nil), unmount())
+	var change [3]float64
+	if kind != "tmpfs" {
+		change = changed()
+	}
+	err = l.compareTools(ctx, kind+", in memory", relabelRounds, l.order, point, passes(goals[0], goals[1], change), nil)
+	if err == nil {
+		err = l.part(ctx, kind+", in memory", relabelRounds, point, nil)
+	}
+	return errors.Join(err, unmount())
 }
 
 // cold mounts anew before each run, with nothing in memory; with slow, from a disk that takes a millisecond for each read.
@@ -281,7 +322,7 @@ func (l *lab) cold(ctx context.Context, kind string, slow bool) (err error) {
 	if err != nil {
 		return err
 	}
-	err = l.compareTools(ctx, what, rounds, order, point, goal, func() error {
+	anew := func() error {
 		if err := unmount(); err != nil {
 			return err
 		}
@@ -290,7 +331,11 @@ func (l *lab) cold(ctx context.Context, kind string, slow bool) (err error) {
 		}
 		_, unmount, err = l.mount(ctx, source)
 		return err
-	})
+	}
+	err = l.compareTools(ctx, what, rounds, order, point, passes(goal[0], goal[1], changed()), anew)
+	if err == nil {
+		err = l.part(ctx, what, rounds, point, anew)
+	}
 	return errors.Join(err, unmount())
 }
 
@@ -385,7 +430,8 @@ func (b *bench) relabelPage() (page string, missed int) {
 	var t strings.Builder
 	fmt.Fprintf(&t, `%s
 
-The same tree of %d entries on each file system. "First": nothing has a label; "again": every label is right. In memory: %d rounds
+The same tree of %d entries on each file system. "First": nothing has a label; "again": every label is right; "change": every label is another
+one. "A part of it" is the directory that everything is in, without the root of the file system, where a file may have another name outside. In memory: %d rounds
 in turns; from the disk: mounted anew with dropped caches, %d rounds; from the slow disk: a file system on a loop device on a file
 that takes 1 ms for each read ([slowdisk](../bench/slowdisk/main.go)), %d rounds. Medians, the fastest and the slowest in brackets; then ours
 divided by theirs, with the goal. setfiles is `+"`setfiles -T 0`"+`, which is restorecon; Chcon is the one of github.com/opencontainers/selinux; the

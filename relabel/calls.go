@@ -18,6 +18,8 @@ type system interface {
 	openDirectory(dir int, path string) (int, unix.Errno)
 	// pin gives an O_PATH handle of the entry.
 	pin(name *byte) (int, unix.Errno)
+	// openFile opens a file without waiting for anything. Devices do not open where the mount has none.
+	openFile(name *byte) (int, unix.Errno)
 	list(dir int, buf []byte) (int, unix.Errno)
 	chdir(dir int) unix.Errno
 	get(name *byte, value []byte) (int, unix.Errno)
@@ -25,7 +27,7 @@ type system interface {
 	// getPinned and setPinned work on what a handle is, of whatever kind.
 	getPinned(fd int, value []byte) (int, unix.Errno)
 	setPinned(fd int, value []byte, flags int) unix.Errno
-	// getOpen and setOpen work on a directory that is open for reading.
+	// getOpen and setOpen work on a file or directory that is open for reading.
 	getOpen(fd int, value []byte) (int, unix.Errno)
 	setOpen(fd int, value []byte, flags int) unix.Errno
 	stat(name *byte, st *unix.Stat_t) unix.Errno
@@ -86,6 +88,13 @@ func (kernelCalls) pin(name *byte) (int, unix.Errno) {
 	return -1, unix.EAGAIN
 }
 
+func (kernelCalls) openFile(name *byte) (int, unix.Errno) {
+	at := unix.AT_FDCWD
+	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(name)),
+		unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0, 0, 0)
+	return int(fd), errno
+}
+
 func (kernelCalls) list(dir int, buf []byte) (int, unix.Errno) {
 	n, _, errno := unix.Syscall(unix.SYS_GETDENTS64, uintptr(dir), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	return int(n), errno
@@ -119,7 +128,7 @@ func (kernelCalls) setOpen(fd int, value []byte, flags int) unix.Errno {
 	return errno
 }
 
-// getPinned goes through /proc, because fgetxattr(2) refuses an O_PATH handle; getxattrat(2) takes one, from Linux 6.13 on.
+// getPinned goes through /proc, because fgetxattr(2) refuses an O_PATH handle, and so does getxattrat(2) with an empty path.
 func (kernelCalls) getPinned(fd int, value []byte) (int, unix.Errno) {
 	path := handlePath(fd)
 	n, _, errno := unix.Syscall6(unix.SYS_GETXATTR, uintptr(unsafe.Pointer(&path[0])), attributePointer(),

@@ -30,8 +30,9 @@ func (w *worker) enter(n *node) {
 		r.ended(n.parent)
 		return
 	}
-	// A directory has one name: what the handle is, is in the tree.
-	was := w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
+	// A directory has one name: what the handle is, is in the tree. It has its label before its entries are listed: what somebody makes in it
+	// from then on gets that label, and what was made before is in the list.
+	was := w.labelDirectory(n)
 	if r.record != nil {
 		n.open.Store(1)
 		if entries, done := r.record.known(n, n.fd); done && was {
@@ -45,6 +46,26 @@ func (w *worker) enter(n *node) {
 	}
 	w.pace(1)
 	w.list(n)
+}
+
+// labelDirectory labels an open directory, and tells whether there was nothing to write.
+func (w *worker) labelDirectory(n *node) (was bool) {
+	m := &w.run.moving
+	if !m.watches {
+		return w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
+	}
+	var before unix.Stat_t
+	listed := n.ino
+	if w.sys.statOpen(n.fd, &before) != 0 {
+		m.changed.Store(true) // it cannot be told
+	}
+	was = w.byHandle(n.parent, n.name, Directory, handle{fd: n.fd}, nil)
+	after := before
+	if !was && w.sys.statOpen(n.fd, &after) != 0 {
+		m.changed.Store(true)
+	}
+	m.entered(n, listed, &before, &after)
+	return was
 }
 
 // open gives a directory its handle, and the one above up, which was needed for that. What cannot be opened is counted here.

@@ -90,8 +90,12 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 		w.skip(n, Mounted)
 		return
 	}
+	if w.run.opens && w.differs && kind == Regular && w.entryOpened(n, name) {
+		return
+	}
 	got, errno := w.sys.get(first, w.value[:secontext.MaxSize])
 	want, outcome := w.judgeName(n, name, kind, got, errno)
+	w.learn(outcome == write)
 	if outcome != write {
 		return
 	}
@@ -100,7 +104,7 @@ func (w *worker) entry(n *node, name []byte, kind Kind) {
 	switch {
 	case w.run.pinned:
 		var leave Reason
-		if errno, leave = w.setPinned(first, want); leave != "" {
+		if errno, leave = w.setSingle(first, kind, want); leave != "" {
 			w.skip(n, leave)
 			return
 		}
@@ -126,6 +130,15 @@ func (w *worker) evidence(absent bool) {
 		w.history |= 1
 	}
 	w.create = w.history&0xff == 0xff
+}
+
+// learn learns from one entry whether the next ones are likely to have another label: then they are opened before they are looked at.
+func (w *worker) learn(different bool) {
+	w.recent <<= 1
+	if different {
+		w.recent |= 1
+	}
+	w.differs = w.recent&0xff == 0xff
 }
 
 type outcome uint8

@@ -11,6 +11,7 @@ const (
 	errTooDeep unix.Errno = 4000 + iota
 	errNotKept
 	errMoved
+	errUnsettled
 )
 
 // NotKept is the Failure.Errno of entries whose label was another one when it was read back.
@@ -25,6 +26,8 @@ func nameOf(errno unix.Errno) string {
 		return NotKept
 	case errMoved:
 		return "MOVED"
+	case errUnsettled:
+		return "UNSETTLED"
 	}
 	if name := unix.ErrnoName(errno); name != "" {
 		return name
@@ -61,6 +64,8 @@ func meaning(errno unix.Errno) string {
 		return "it is deeper than " + strconv.Itoa(int(defaultBounds().depth)) + " directories: what is in it was not looked at"
 	case errMoved:
 		return "directories are being moved, and it was not there when it was its turn: run it again when nobody moves directories there"
+	case errUnsettled:
+		return "it still came without its label in the last of " + strconv.Itoa(mostPasses) + " walks: somebody goes on making or moving files there: stop that, and run it again"
 	case errNotKept:
 		return "the file system took the label and did not keep it: mount it with context= instead"
 	}

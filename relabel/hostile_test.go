@@ -730,7 +730,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// unlinked removes an entry's name the moment after it was pinned, so that the one name that is left is outside of the tree.
+// unlinked removes an entry's name the moment after it was opened or pinned, so that the one name that is left is outside of the tree.
 type unlinked struct {
 	system
 	again bool // and makes it again before it is looked up by its name
@@ -740,6 +740,17 @@ func (u unlinked) pin(name *byte) (int, unix.Errno) {
 	fd, errno := u.system.pin(name)
 	if nameAt(name) == "victim" && errno == 0 {
 		_ = os.Remove(u.path(name))
+	}
+	return fd, errno
+}
+
+func (u unlinked) openFile(name *byte) (int, unix.Errno) {
+	fd, errno := u.system.openFile(name)
+	if nameAt(name) == "victim" && errno == 0 {
+		_ = os.Remove(u.path(name))
+		if u.again { // for setPinned
+			_ = os.Link("/proc/thread-self/cwd/../victim", u.path(name))
+		}
 	}
 	return fd, errno
 }

@@ -4,19 +4,21 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // bounds keep the memory and the handles of a walk small, whatever the tree. Tests make them smaller.
 type bounds struct {
-	depth   int32 // levels of directories
-	handles int64 // open directories; beyond it they are closed and opened again when it is their turn
-	tasks   int64 // directories that wait; beyond it directories are read a few entries at a time
+	depth   int32         // levels of directories
+	handles int64         // open directories; beyond it they are closed and opened again when it is their turn
+	tasks   int64         // directories that wait; beyond it directories are read a few entries at a time
+	young   time.Duration // how long ago a file must have been changed last, so that another change shows; see recent
 }
 
 func defaultBounds() bounds {
-	b := bounds{depth: 1 << 15, handles: 4096, tasks: 1 << 12}
+	b := bounds{depth: 1 << 15, handles: 4096, tasks: 1 << 12, young: recent}
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		b.handles = min(b.handles, int64(min(files.Cur/2, 1<<20)))
@@ -47,6 +49,7 @@ type node struct {
 	dev    uint64
 	ino    uint64 // before it was closed: as the listing gave it
 	offset int64
+	status int64 // its status-change time at the last look, 0 if nobody watches for changes; see moving
 
 	// For the record of a run that may be broken off.
 	handle   string
@@ -128,6 +131,7 @@ func (r *run) settle(n *node, done bool) {
 			return
 		}
 	}
+	r.look(n)
 	unix.Close(n.fd)
 	n.fd = -1
 	r.handles.Add(-1)
@@ -175,6 +179,9 @@ func (r *run) reopen(n *node) unix.Errno {
 	if n.dev != uint64(st.Dev) || n.ino != st.Ino {
 		unix.Close(fd)
 		return unix.ESTALE
+	}
+	if n.status != 0 && n.status != st.Ctim.Nano() {
+		r.moving.changed.Store(true)
 	}
 	if _, err := unix.Seek(fd, n.offset, unix.SEEK_SET); err != nil {
 		unix.Close(fd)

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // mounted tells whether something is mounted on an entry, which only an entry of the tree's own mount can have.
@@ -52,6 +54,57 @@ func (w *worker) setPinned(name *byte, want []byte) (unix.Errno, Reason) {
 	return unix.EBUSY, ""
 }
 
+// openSingle opens a regular file whose one name is the given one, in the tree; ok is false where that cannot be told so, or the file does not
+// open, and setPinned has to look.
+//
+// When it was opened its name was in the tree. If it had one name a moment later, and none was made or removed in between, which would have
+// set the time of its last change, that is the name. A clock that was put back meanwhile tells nothing.
+func (w *worker) openSingle(name *byte) (fd int, ok bool) {
+	before := time.Now()
+	fd, errno := w.sys.openFile(name)
+	if errno != 0 {
+		return -1, false
+	}
+	st := &w.stat
+	if w.sys.statOpen(fd, st) == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 {
+		now := time.Now()
+		drift := now.UnixNano() - before.UnixNano() - int64(now.Sub(before))
+		if st.Ctim.Nano() < before.UnixNano()-int64(w.run.target.limit.young) && -int64(recent/2) < drift && drift < int64(recent/2) {
+			return fd, true
+		}
+	}
+	unix.Close(fd)
+	return -1, false
+}
+
+// entryOpened labels a regular file that is likely to have another label, through a handle on which it is looked at, read and written. It
+// tells whether it did.
+func (w *worker) entryOpened(n *node, name []byte) bool {
+	fd, ok := w.openSingle(&name[0])
+	if !ok {
+		return false
+	}
+	defer unix.Close(fd)
+	got, errno := w.sys.getOpen(fd, w.value[:secontext.MaxSize])
+	want, outcome := w.judgeName(n, name, Regular, got, errno)
+	w.learn(outcome == write)
+	if outcome == write {
+		w.writtenName(n, name, got, want, w.sys.setOpen(fd, want, 0))
+	}
+	return true
+}
+
+// setSingle writes the label of a file that was found to need one, whatever it is.
+func (w *worker) setSingle(name *byte, kind Kind, want []byte) (unix.Errno, Reason) {
+	if w.run.opens && kind == Regular {
+		if fd, ok := w.openSingle(name); ok {
+			defer unix.Close(fd)
+			return w.sys.setOpen(fd, want, 0), ""
+		}
+	}
+	return w.setPinned(name, want)
+}
+
 // single tells whether the one name of the inode behind fd is the given one; EAGAIN if it changed meanwhile.
 func (w *worker) single(fd int, name *byte) (bool, unix.Errno) {
 	var first, named, last unix.Stat_t
@@ -68,8 +121,8 @@ func (w *worker) single(fd int, name *byte) (bool, unix.Errno) {
 		return false, unix.EAGAIN
 	}
 	changed := time.Unix(first.Ctim.Unix())
-	if age := time.Since(changed); age > -recent && age < recent {
-		time.Sleep(recent - age)
+	if young, age := w.run.target.limit.young, time.Since(changed); age > -young && age < young {
+		time.Sleep(young - age)
 		return false, unix.EAGAIN
 	}
 	if errno := w.sys.stat(name, &named); errno != 0 {

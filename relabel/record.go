@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	recordVersion  = 2
+	recordVersion  = 3
 	recordWorth    = 256            // entries below a directory that make it worth remembering
 	recordAge      = 24 * time.Hour // after which a record is not believed
 	recordInterval = time.Minute
@@ -45,6 +45,8 @@ type recordFile struct {
 	Tree    string    `json:"tree"` // the handle of the root
 	Labels  string    `json:"labels"`
 	Run     string    `json:"run"` // the last one that gave labels on the file system
+	// Began is when the first of the runs that this is the record of began, by the clock of the file systems.
+	Began int64 `json:"began"`
 	// Synced directories were on the disk, Others may be lost in a crash: by handle, with the number of entries in all of each.
 	Synced map[string]int64 `json:"synced"`
 	Others map[string]int64 `json:"others"`
@@ -97,6 +99,7 @@ func (r *run) loadRecord() error {
 		// It must not be believed by a later run either, which would not know of this one.
 		return r.removeRecord()
 	}
+	r.moving.since = f.Began
 	for handle, entries := range f.Synced {
 		rec.loaded[handle], rec.synced[handle] = entries, true
 	}
@@ -146,7 +149,7 @@ func (rec *record) finished(n *node) {
 // content is the record now. With synced, the file system was written out after what is in done was recorded.
 func (rec *record) content() ([]byte, error) {
 	f := recordFile{Version: recordVersion, Boot: bootID(), Written: time.Now(), Tree: rec.run.root.handle,
-		Labels: rec.run.options.Labels.String(), Run: *rec.run.last.Load(), Synced: map[string]int64{}, Others: map[string]int64{}}
+		Labels: rec.run.options.Labels.String(), Run: *rec.run.last.Load(), Began: rec.run.moving.first(), Synced: map[string]int64{}, Others: map[string]int64{}}
 	rec.mu.Lock()
 	for handle, entries := range rec.done {
 		if rec.synced[handle] {

@@ -31,12 +31,17 @@ type run struct {
 	place   place
 	fixed   []byte // the one label with a NUL, nil if it depends on the entry
 	pinned  bool   // entries are written through a handle that was looked at, not by their bare name
+	opens   bool   // files are opened for that: devices cannot be, and the times of the file system are this host's
 	bare    bool   // there is no private copy of the mount: something may be mounted on an entry
 	trusted bool   // all names of a file are in the tree
 	creates bool   // an entry may get a label that is only made where there is none
 	limits  limiter
 	record  *record
 	moving  moving
+	came    int64    // entries that others moved meanwhile and that are not known to be right, in a walk after the first
+	where   []string // some of them
+	// unsettled is nil but in the last of all walks.
+	unsettled *unsettled
 
 	queue   queue
 	workers []*worker
@@ -113,14 +118,15 @@ func (r *run) do(ctx context.Context) error {
 	if err := r.possible(ctx); err != nil {
 		return err
 	}
-	tree, private, err := r.target.privateMount()
+	tree, private, noDevices, err := r.target.privateMount()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(tree)
 	r.trusted = r.options.TrustLinks || r.place.whole()
 	r.pinned, r.bare = !private || !r.trusted, !private
-	r.creates = r.fixed != nil && !r.pinned && !r.options.DryRun && r.target.keepsToCreate()
+	r.opens = r.pinned && noDevices && !r.options.DryRun && r.target.local()
+	r.creates = r.fixed != nil && !r.pinned && !r.options.DryRun && r.target.local()
 	if !r.target.IsDirectory() {
 		return r.single(ctx, tree)
 	}
@@ -136,14 +142,27 @@ func (r *run) do(ctx context.Context) error {
 	if r.disk = newPrefetch(r); r.disk != nil {
 		defer r.disk.end()
 	}
-	if err := r.walk(ctx); err != nil {
+	if !r.options.DryRun {
+		r.moving.begin(r.root)
+	}
+	var others *moves
+	if r.pass > 0 {
+		others = r.watchMoves()
+	}
+	err = r.walk(ctx)
+	if others != nil {
+		r.came, r.where = others.end(), others.paths
+	}
+	if err != nil {
 		return errors.Join(err, r.saveRecord())
 	}
+	r.moving.end(r)
 	if r.incomplete() {
 		return r.again(ctx)
 	}
 	r.reportMoving()
-	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 {
+	r.reportUnsettled()
+	if r.options.Verify && !r.options.DryRun && len(r.failures) == 0 && !r.readBack() {
 		if err := r.verify(ctx); err != nil {
 			return errors.Join(err, r.saveRecord())
 		}
@@ -153,27 +172,29 @@ func (r *run) do(ctx context.Context) error {
 }
 
 // privateMount gives the tree in a mount of its own that is nowhere in the mount table: what is mounted below the tree is not in it, and
-// nobody can mount anything into it. Without the right to make one, the tree itself is given, and every entry has to be looked at.
-func (t *Target) privateMount() (fd int, private bool, err error) {
+// nobody can mount anything into it. noDevices tells that no device can be opened in it. Without the right to make one, the tree itself is
+// given, and every entry has to be looked at.
+func (t *Target) privateMount() (fd int, private, noDevices bool, err error) {
 	err = unix.EPERM
 	if !t.noCopy {
 		fd, err = unix.OpenTree(t.fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	}
 	if err == nil {
-		// Reading directories must not write their times. It is no matter if it cannot be had.
-		_ = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME})
-		return fd, true, nil
+		// Reading directories must not write their times. It is no matter if it cannot be had, before Linux 5.12.
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME | unix.MOUNT_ATTR_NODEV, Attr_clr: unix.MOUNT_ATTR__ATIME})
+		return fd, true, err == nil, nil
 	}
 	fd, err = unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return -1, false, fmt.Errorf("cannot relabel %s: %w", t.path, err)
+		return -1, false, false, fmt.Errorf("cannot relabel %s: %w", t.path, err)
 	}
-	return fd, false, nil
+	return fd, false, false, nil
 }
 
-// keepsToCreate tells whether the file system is one that is known to leave a label alone that is there, when it is asked to make one
-// (XATTR_CREATE). A server may ignore that: NFS does (fs/nfs/nfs4proc.c, nfs4_xattr_set_nfs4_label).
-func (t *Target) keepsToCreate() bool {
+// local tells whether the file system is one that is known to be this kernel's own: to take its times from this host's clock, and to leave a
+// label alone that is there, when it is asked to make one (XATTR_CREATE). A server may ignore that: NFS does (fs/nfs/nfs4proc.c,
+// nfs4_xattr_set_nfs4_label).
+func (t *Target) local() bool {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(t.fd, &fs) != nil {
 		return false

@@ -15,11 +15,14 @@ type worker struct {
 	own []task
 
 	value  []byte // for labels that are read
+	stat   unix.Stat_t
 	counts counts
 	cwd    *node // whose entries bare names mean now
 
 	create  bool // files have no label, it seems: try to make one without looking first
 	history uint32
+	differs bool // the labels are others, it seems: open a file at once
+	recent  uint32
 
 	dirPath     string // of cwd, where the label depends on it
 	dirPathNode *node
