@@ -58,6 +58,27 @@ torture-power: install-prerequisites ## cut the power at every flush of an apply
 	@echo "== every power cut, with parts of what came after it; make test takes a sample"
 	SELINUX_PROVISION_POWER_ALL=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^TestPowerCuts$$' ./stages
 
+# How often each fuzz target runs. Some of them make files, and take hours for ten million.
+FUZZ_EXECUTIONS := 10000000
+
+.PHONY: torture
+torture: torture-power torture-storms torture-fuzz ## the long attacks: every power cut, storms beside the walk, and each fuzz target ten million times: a day
+
+.PHONY: torture-storms
+torture-storms: install-prerequisites ## others make, move and link files at full speed while trees are labelled: a quarter of an hour
+	@echo "== storms beside the walk: a quarter of an hour"
+	go test -v -count=20 -timeout 60m $(AS_ROOT) -run '^(TestLiveVolume|TestMovedUnseen)$$' ./relabel
+	go test -v -count=3 -timeout 60m $(AS_ROOT) -run '^TestAttackers$$' ./relabel
+
+.PHONY: torture-fuzz
+torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=10000000 times; what it finds is kept in the package's testdata/fuzz
+	@targets=$$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | wc -l); \
+	echo "== $$targets fuzz targets, $(FUZZ_EXECUTIONS) executions each: with 1,000 to 50,000 in a second that is minutes to three hours for each"
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | while IFS=: read -r file _ function; do \
+	  echo "== $${function#func } in $$(dirname $$file)"; \
+	  go test -timeout 0 $(AS_ROOT) -run '^$$' -fuzz "^$${function#func }\$$" -fuzztime $(FUZZ_EXECUTIONS)x -fuzzminimizetime 1000x "$$(dirname $$file)" </dev/null || exit; \
+	done
+
 .PHONY: test-vm
 test-vm: build ## the tests in virtual machines, one machine at a time
 	@echo "== tests in virtual machines"

@@ -1,6 +1,7 @@
 package relabel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -118,6 +119,9 @@ func (fs *ext4) directories(device io.ReaderAt, stopped func() bool, want func(e
 	}
 	for range ext4ExtentDepth {
 		var deeper []extent
+		// A damaged or hostile disk may name one node any number of times, also in itself.
+		slices.SortFunc(trees, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
+		trees = slices.Compact(trees)
 		for _, t := range coalesce(slices.Clone(trees), gapSize) {
 			want(t)
 		}
@@ -159,7 +163,7 @@ func (fs *ext4) extents(node []byte, found, trees *[]extent) {
 		return
 	}
 	entries, leaf := int(binary.LittleEndian.Uint16(node[2:])), binary.LittleEndian.Uint16(node[6:]) == 0
-	for i := 0; i < entries && len(node) >= 12*(i+2) && len(*found) < mostExtents; i++ {
+	for i := 0; i < entries && len(node) >= 12*(i+2) && len(*found) < mostExtents && len(*trees) < mostExtents; i++ {
 		e := node[12*(i+1):]
 		if leaf {
 			length := int64(binary.LittleEndian.Uint16(e[4:]))
