@@ -73,8 +73,7 @@ func (l *lookup) problem(fc FileContext) string {
 		}
 		return shadowed
 	}
-	kind := map[string]filecontexts.Kind{"file": filecontexts.Regular, "dir": filecontexts.Directory, "char": filecontexts.Character, "block": filecontexts.Block,
-		"socket": filecontexts.Socket, "pipe": filecontexts.FIFO, "symlink": filecontexts.Link}[fc.Type]
+	kind := kindsOfFiles()[fc.Type]
 	if kind == filecontexts.Any {
 		kind = filecontexts.Regular // else an entry for directories would count for it
 	}
@@ -90,6 +89,12 @@ func (l *lookup) problem(fc FileContext) string {
 		}
 	}
 	return problem
+}
+
+// kindsOfFiles gives the types of files as CIL writes them.
+func kindsOfFiles() map[string]filecontexts.Kind {
+	return map[string]filecontexts.Kind{"any": filecontexts.Any, "file": filecontexts.Regular, "dir": filecontexts.Directory, "char": filecontexts.Character,
+		"block": filecontexts.Block, "socket": filecontexts.Socket, "pipe": filecontexts.FIFO, "symlink": filecontexts.Link}
 }
 
 func (l *lookup) same(m filecontexts.Match, context string) bool {

@@ -66,6 +66,7 @@ func Survey(r Reader, configFile string) (*State, error) {
 	case l.allRead:
 		l.modulesDir()
 	}
+	l.state.ModulesListed = l.modulesSet
 	l.volumes()
 	l.equivalences()
 	l.state.FileContexts = lastOfEach(l.state.FileContexts)

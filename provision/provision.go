@@ -50,6 +50,8 @@ type State struct {
 	Mode Mode
 	// Modules are sorted by name, and no two have the same name.
 	Modules []Module
+	// ModulesListed says that Modules are those that were listed; else they are all that there are in ModulesDir.
+	ModulesListed bool
 	// ReplaceVendorModules are the names of modules that may take the place of the vendor's. They are sorted, none is there twice.
 	ReplaceVendorModules []string
 	// Booleans is never nil.

@@ -236,11 +236,20 @@ func (a *app) commands() *cobra.Command {
 		return a.revert(cmd.Context(), *revertDry)
 	}
 
+	var exportTo string
 	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: noArguments,
-		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.status(cmd.Context())
-		}}
+		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.\n\n" +
+			"With --export, write what was changed by hand and is not declared (modules, booleans, file contexts, equivalences, the\n" +
+			"mode, the rules that hide denials) as a configuration that makes the same, into a directory that looks like\n" +
+			"/etc/selinux-provision. Exit code 3: there is more, which no configuration can say; it is listed.",
+		Example: "  selinux-provision status\n  selinux-provision status --export by-hand && cp -r by-hand/. /etc/selinux-provision/"}
+	status.Flags().StringVar(&exportTo, "export", "", "write what was changed by hand into this new `directory`")
+	status.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("export") {
+			return a.export(cmd.Context(), exportTo)
+		}
+		return a.status(cmd.Context())
+	}
 
 	version := &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {

@@ -72,6 +72,10 @@ type Match struct {
 	Context string
 	// File is the name of the file that it stands in, without its directory.
 	File string
+	// Kind is the type of files that it is for.
+	Kind Kind
+	// Number is the place of its line among all that were added: the highest that fits a path counts.
+	Number int
 	// Unusable says that the line is one of Problems, so that nobody here knows whether it is meant for the path.
 	Unusable bool
 }
@@ -90,7 +94,7 @@ type entry struct {
 }
 
 func (e *entry) match() Match {
-	m := Match{Expression: e.expression, Context: e.context, File: e.file, Unusable: e.unusable}
+	m := Match{Expression: e.expression, Context: e.context, File: e.file, Kind: e.kind, Number: e.number, Unusable: e.unusable}
 	if m.Context == none {
 		m.Context = ""
 	}

@@ -1,0 +1,207 @@
+package policystore
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// Handmade is what somebody has changed by hand, with semodule, setsebool -P, semanage or an editor: it is neither the vendor's nor ours.
+type Handmade struct {
+	Modules      []HandmadeModule // sorted by name, each name once: the one that is in force
+	Booleans     map[string]bool
+	FileContexts []FileContext // in the order of file_contexts.local, where the last that fits counts
+	Equivalences []Equivalence
+	Dontaudit    bool // the dontaudit rules are stripped, as "semodule -DB" does
+	// Other is what no declaration can say, a line for each.
+	Other []string
+}
+
+// HandmadeModule is a module that was installed by hand.
+type HandmadeModule struct {
+	Priority       int
+	Name           string
+	Lang           string // cil or pp
+	Content        []byte // as it was installed, without libsemanage's compression
+	ReplacesVendor bool   // the vendor's policy has a module of this name
+}
+
+// FindHandmade looks for what was changed by hand in the store and in /etc/selinux. The record tells it from what was declared.
+func FindHandmade(root *hostfs.Root, vendor *Vendor, rec *Record) (*Handmade, error) {
+	h := &Handmade{Booleans: map[string]bool{}}
+	store, err := Inspect(root, vendor.Type)
+	if err != nil {
+		return nil, err
+	}
+	switch store.Kind {
+	case Writable:
+		if err := h.store(root, vendor, rec); err != nil {
+			return nil, fmt.Errorf("cannot see what was changed by hand in %s: %w", root.Path(typeDir(vendor.Type)), err)
+		}
+	case Foreign:
+		h.Other = append(h.Other, fmt.Sprintf("the store is another directory: %s is a link to %s", StoreDir, store.Target))
+	}
+	if err := h.etc(root, vendor, rec); err != nil {
+		return nil, fmt.Errorf("cannot see what was changed by hand in %s: %w", root.Path(EtcDir), err)
+	}
+	return h, nil
+}
+
+func (h *Handmade) store(root *hostfs.Root, vendor *Vendor, rec *Record) error {
+	if err := h.modules(root, vendor, rec); err != nil {
+		return err
+	}
+	dir := active(vendor.Type)
+	booleans, err := readBooleans(root, dir)
+	if err != nil {
+		return err
+	}
+	h.Booleans = booleans.operators(rec)
+	h.Dontaudit = root.Exists(dir+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
+	names, err := localFiles(root, vendor.Type)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		content, err := root.ReadFile(dir + "/" + name)
+		if err != nil {
+			return err
+		}
+		if name == "file_contexts.local" {
+			if err := h.fileContexts(content); err != nil {
+				return err
+			}
+			continue
+		}
+		for line := range strings.Lines(string(content)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				h.Other = append(h.Other, name+", which semanage writes, has: "+line)
+			}
+		}
+	}
+	return h.disabled(root, vendor)
+}
+
+// modules finds the operator's modules. Of several of one name, that of the highest priority hides the others.
+func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error {
+	have, err := modulesIn(root, typeDir(vendor.Type))
+	if err != nil {
+		return err
+	}
+	inForce := map[string]int{}
+	for key := range have {
+		if priority, name, ok := splitKey(key); ok {
+			inForce[name] = max(inForce[name], priority)
+		}
+	}
+	vendors := map[string]bool{}
+	for key := range vendor.Modules {
+		_, name, _ := splitKey(key)
+		vendors[name] = true
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		priority, name, ok := splitKey(key)
+		switch {
+		case !ok || priority == Priority:
+			continue
+		case !operators(key, have[key], vendor, rec):
+			if is, vendors := vendor.Modules[key]; vendors && is != have[key] && rec.Vendor == "" {
+				h.Other = append(h.Other, fmt.Sprintf("module %s is not the one of this OS image's: it is another image's, or was changed by hand", key))
+			}
+			continue
+		case priority < inForce[name]:
+			h.Other = append(h.Other, fmt.Sprintf("module %s does nothing: %d/%s hides it", key, inForce[name], name))
+			continue
+		}
+		file, lang, err := moduleFile(root, active(vendor.Type)+"/modules/"+key)
+		if err != nil {
+			return err
+		}
+		content, err := root.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if lang != "cil" && lang != "pp" {
+			h.Other = append(h.Other, fmt.Sprintf("module %s is in the language %q", key, lang))
+			continue
+		}
+		h.Modules = append(h.Modules, HandmadeModule{Priority: priority, Name: name, Lang: lang, Content: unpacked(content), ReplacesVendor: vendors[name]})
+	}
+	slices.SortFunc(h.Modules, func(a, b HandmadeModule) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+func (h *Handmade) fileContexts(content []byte) error {
+	contexts := filecontexts.New()
+	if err := contexts.Add("file_contexts.local", bytes.NewReader(content)); err != nil {
+		return err
+	}
+	h.Other = append(h.Other, contexts.Problems()...)
+	types := map[filecontexts.Kind]string{}
+	for name, kind := range kindsOfFiles() {
+		types[kind] = name
+	}
+	for _, m := range slices.SortedFunc(contexts.All, func(a, b filecontexts.Match) int { return cmp.Compare(a.Number, b.Number) }) {
+		if !m.Unusable {
+			h.FileContexts = append(h.FileContexts, FileContext{Path: m.Expression, Type: types[m.Kind], Context: cmp.Or(m.Context, "<<none>>")})
+		}
+	}
+	return nil
+}
+
+// disabled finds the vendor's modules that "semodule -d" has switched off.
+func (h *Handmade) disabled(root *hostfs.Root, vendor *Vendor) error {
+	const below = "/active/modules/disabled"
+	found, err := root.ReadDir(typeDir(vendor.Type) + below)
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	for _, e := range found {
+		if !root.Exists(VendorStore + "/" + vendor.Type + below + "/" + e.Name()) {
+			h.Other = append(h.Other, fmt.Sprintf("module %s is switched off", e.Name()))
+		}
+	}
+	return nil
+}
+
+// etc finds equivalences, and files that are neither this vendor's nor the one's before.
+func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
+	dir := EtcDir + "/" + vendor.Type
+	subs, err := root.ReadFile(subsFile(vendor.Type))
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	vendors, err := root.ReadFile(VendorDir + strings.TrimPrefix(subsFile(vendor.Type), EtcDir))
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	for line := range strings.Lines(string(subs)) {
+		fields := strings.Fields(line)
+		if len(fields) != 2 || strings.HasPrefix(fields[0], "#") || hasLine(string(vendors), strings.Join(fields, " ")) ||
+			slices.Contains(rec.Equivalences, strings.Join(fields, " ")) {
+			continue
+		}
+		h.Equivalences = append(h.Equivalences, Equivalence{Path: fields[0], Like: fields[1]})
+	}
+	for _, below := range slices.Sorted(maps.Keys(vendor.Etc)) {
+		name := dir + "/" + below
+		if generated(below) || name == subsFile(vendor.Type) {
+			continue
+		}
+		digest, err := hashFile(root, name, make([]byte, 64<<10))
+		if ignoreMissing(err) != nil {
+			return err
+		}
+		if err == nil && digest != vendor.Etc[below] && digest != rec.VendorEtc[below] {
+			h.Other = append(h.Other, fmt.Sprintf("%s is not the vendor's file", path.Join(dir, below)))
+		}
+	}
+	return nil
+}
