@@ -11,6 +11,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Handmade is what somebody has changed by hand, with semodule, setsebool -P, semanage or an editor: it is neither the vendor's nor ours.
@@ -129,7 +130,7 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 			return err
 		}
 		if lang != "cil" && lang != "pp" {
-			h.Other = append(h.Other, fmt.Sprintf("module %s is in the language %q", key, lang))
+			h.Other = append(h.Other, fmt.Sprintf("module %s is in the language %s", key, printable.Quote(lang)))
 			continue
 		}
 		h.Modules = append(h.Modules, HandmadeModule{Priority: priority, Name: name, Lang: lang, Content: unpacked(content), ReplacesVendor: vendors[name]})
