@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,6 +110,9 @@ func TestContainersOfAPod(t *testing.T) {
 		s := h.Subject(&avc.Denial{Source: avc.Context("system_u:system_r:" + c.source), Time: time.Unix(c.at, 0)})
 		if s.String() != c.want {
 			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		}
+		if strings.HasSuffix(c.want, "/init") && s.Runtime != "containerd" {
+			t.Errorf("%s: its runtime is %q", c.name, s.Runtime)
 		}
 		if c := h.Container(s); s != (avc.Subject{}) && (c == nil || c.Several != (s.Container == "")) {
 			t.Errorf("%s: its container is %+v", s, c)

@@ -243,8 +243,8 @@ func (h *Host) kubelet() {
 			continue
 		}
 		for _, from := range containerds() {
-			if c.life == (span{}) {
-				c.life = h.lived(from.cri, id)
+			if life := h.lived(from.cri, id); life != (span{}) {
+				c.life, c.Subject.Runtime = life, "containerd"
 			}
 		}
 		h.containers[id] = c

@@ -141,6 +141,9 @@ func (e *Evidence) open(g *avc.Group) *oneCase {
 	case container == nil && g.Path != "" && !e.confined(g):
 		c.host = g.Path
 	}
+	if c.host == "" && e.confined(g) {
+		c.host = e.podLog(g)
+	}
 	c.mount = e.Mounts.Of(g.Dev, c.host)
 	if c.host != "" && e.Expected != nil {
 		c.expected = e.Expected(g.Class, c.host)
@@ -175,8 +178,21 @@ func (e *Evidence) search(container *attribution.Container, g *avc.Group) string
 		if name := path.Join(m.Source, g.Name); e.Inode(name) == g.Ino {
 			return name
 		}
-		// A link of the kubelet's, which no record has a path of.
-		if name := path.Join("/var/log/containers", g.Name); strings.HasPrefix(name, strings.TrimSuffix(m.Source, "/")+"/") && e.Inode(name) == g.Ino {
+	}
+	return ""
+}
+
+// The places where the kubelet keeps the logs of pods, and links to them.
+const podLogs, containerLogs = "/var/log/pods", "/var/log/containers"
+
+// podLog recognises the directories of logs, and the links in one of them, by name and inode: a record has no path of a link, and a container that has
+// ended has no mounts any more.
+func (e *Evidence) podLog(g *avc.Group) string {
+	if e.Inode == nil || g.Ino == 0 || g.Name == "" || strings.Contains(g.Name, "/") {
+		return ""
+	}
+	for _, name := range []string{podLogs, containerLogs, path.Join(containerLogs, g.Name)} {
+		if path.Base(name) == g.Name && e.Inode(name) == g.Ino {
 			return name
 		}
 	}
@@ -351,8 +367,7 @@ func (e *Evidence) kubelets(c *oneCase, allowed bool) (Fix, bool) {
 // logs recognises the logs of pods where the kubelet made their directories without the label that the policy has for them. With another label they
 // are like the host's own logs, and a rule for that type would open these.
 func (e *Evidence) logs(c *oneCase) (Fix, bool) {
-	const containers, pods = "/var/log/containers", "/var/log/pods"
-	if e.Expected == nil || !slices.ContainsFunc([]string{containers, pods}, func(dir string) bool { return c.host == dir || strings.HasPrefix(c.host, dir+"/") }) {
+	if e.Expected == nil || !slices.ContainsFunc([]string{containerLogs, podLogs}, func(dir string) bool { return c.host == dir || strings.HasPrefix(c.host, dir+"/") }) {
 		return Fix{}, false
 	}
 	want := c.expected
@@ -361,8 +376,8 @@ func (e *Evidence) logs(c *oneCase) (Fix, bool) {
 	}
 	line := "    - {path: '%s(/.+)?', context: '" + want + "'}"
 	return Fix{
-		Kind: Relabel, Text: fmt.Sprintf("the kubelet made %s and %s with the type %s, and by the policy's file contexts they have %s", pods, containers, c.Target, avc.Context(want).Type()),
-		Config: fmt.Sprintf("policy:\n  file_contexts:\n"+line+"\n"+line, containers, pods),
+		Kind: Relabel, Text: fmt.Sprintf("the kubelet made %s and %s with the type %s, and by the policy's file contexts they have %s", podLogs, containerLogs, c.Target, avc.Context(want).Type()),
+		Config: fmt.Sprintf("policy:\n  file_contexts:\n"+line+"\n"+line, containerLogs, podLogs),
 		Also:   "declared, they have it before the kubelet starts, and what is made in them inherits it; what is denied after that is another question",
 	}, true
 }

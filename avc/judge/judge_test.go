@@ -51,7 +51,7 @@ func evidence(t *testing.T) *judge.Evidence {
 			{Path: "/", Type: "ext4", Dev: "vda", Block: true}, {Path: "/srv/data", Type: "xfs", Dev: "vdb", Block: true}, {Path: "/mnt/other", Type: "ext4", Dev: "vdc", Block: true},
 		},
 		Inode: func(name string) uint64 {
-			return map[string]uint64{"/srv/plain": 10, "/srv/plain/file": 11, "/var/log/containers/a.log": 12}[name]
+			return map[string]uint64{"/srv/plain": 10, "/srv/plain/file": 11, "/var/log/containers/a.log": 12, "/var/log/containers": 13}[name]
 		},
 		Expected: func(class, name string) string {
 			switch {
@@ -169,6 +169,8 @@ func TestFixes(t *testing.T) {
 		{"logs of pods without their label", "web read var_log_t:s0 dir path=/logs/pods", judge.Relabel, []string{"the kubelet made /var/log/pods and /var/log/containers with the type var_log_t", "they have container_log_t",
 			"    - {path: '/var/log/containers(/.+)?', context: 'system_u:object_r:container_log_t:s0'}\n    - {path: '/var/log/pods(/.+)?', context: 'system_u:object_r:container_log_t:s0'}"}},
 		{"a link to a pod's log", "web read var_log_t:s0 lnk_file name=a.log ino=12", judge.Relabel, []string{"file_contexts"}},
+		{"the directory of links, of a container that is gone", "- read var_log_t:s0 dir name=containers ino=13 domain=container_t:s0:c5,c6", judge.Relabel, []string{"file_contexts"}},
+		{"a directory of that name", "- read var_log_t:s0 dir name=containers ino=14 domain=container_t:s0:c5,c6", judge.Rule, []string{"no rule"}},
 		{"logs of pods with it", "web read container_log_t:s0 dir path=/logs/pods/x", judge.Rule, []string{"no rule"}},
 		{"another log of the host", "web read var_log_t:s0 file path=/logs/messages", judge.Rule, []string{"no rule"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
