@@ -338,6 +338,19 @@ func TestIDStays(t *testing.T) {
 	}
 }
 
+// A container that gets itself denied on purpose makes no new findings by what it calls itself and its files: who accepts one has accepted all
+// of these. Only what the policy tells apart is another one.
+func TestIDOnPurpose(t *testing.T) {
+	e := &judge.Evidence{}
+	ids := map[string]bool{}
+	for i := range 300 {
+		ids[judged(t, e, fmt.Sprintf("web%d read shadow_t:s0 file path=/x/%d serial=%d", i%7, i, i+1))[0].ID] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("%d IDs for one thing that was done: %v", len(ids), ids)
+	}
+}
+
 // The records of one act have one answer, although only one of them says where it was.
 func TestOneAct(t *testing.T) {
 	e := evidence(t)
