@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -51,7 +53,18 @@ func features(s *stages.Status, r *stages.Readiness, now time.Time) string {
 		{"vendor-policy", short(s.Store.Vendor)},
 	} {
 		// With its namespace: features without one are to be refused by a version to come.
-		fmt.Fprintf(&b, "feature.node.kubernetes.io/selinux-provision.%s=%s\n", f.name, f.value)
+		fmt.Fprintf(&b, "feature.node.kubernetes.io/selinux-provision.%s=%s\n", f.name, labelValue(f.value))
 	}
 	return b.String()
+}
+
+// labelValue gives what of a text may stand in the value of a label.
+func labelValue(text string) string {
+	kept := strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_.", r)) {
+			return r
+		}
+		return '_'
+	}, text)
+	return strings.Trim(kept[:min(len(kept), 63)], "-_.")
 }

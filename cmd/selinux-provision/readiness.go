@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -151,13 +152,17 @@ func metricsText(w io.Writer, r *stages.Readiness, now time.Time) {
 			fmt.Fprintf(w, "selinux_provision_%s%s\n", name, line)
 		}
 	}
+	// A label's value: text of others could end it, or the line (https://prometheus.io/docs/instrumenting/exposition_formats).
+	quoted := func(text string) string {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(text)) + `"`
+	}
 	value := func(v any) string { return fmt.Sprintf(" %v", v) }
 	var verdicts, checks []string
 	for _, v := range []stages.Verdict{stages.Ready, stages.NotEnough, stages.NotReady} {
 		verdicts = append(verdicts, fmt.Sprintf("{verdict=\"%s\"} %d", v, number(r.Verdict == v)))
 	}
 	for _, c := range r.Checks {
-		checks = append(checks, fmt.Sprintf("{check=\"%s\"} %d", c.Name, number(c.Verdict == stages.Ready)))
+		checks = append(checks, fmt.Sprintf("{check=%s} %d", quoted(c.Name), number(c.Verdict == stages.Ready)))
 	}
 	metric("readiness", "Whether the host may enforce: 1 for the verdict that holds.", verdicts...)
 	metric("readiness_check", "1 if a check speaks for enforcing, 0 if it speaks against it.", checks...)

@@ -49,9 +49,9 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 	} else {
 		fmt.Fprintln(w, p(bad, fmt.Sprintf("NOT as declared, %d to look at:", len(s.Problems))))
 		for i, problem := range s.Problems {
-			fmt.Fprintf(w, "  %s %s\n", p(bad, "-"), problem.Problem)
+			fmt.Fprintf(w, "  %s %s\n", p(bad, "-"), oneLine(problem.Problem))
 			if saysRemedy(s.Problems, i) {
-				fmt.Fprintf(w, "    %s\n", p(dim, "-> "+problem.Remedy))
+				fmt.Fprintf(w, "    %s\n", p(dim, "-> "+oneLine(problem.Remedy)))
 			}
 		}
 	}
@@ -70,7 +70,10 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 	}
 	rows = append(rows, lifeRows(s)...)
 	width := 0
-	for _, r := range rows {
+	for i := range rows {
+		// What others call their mounts, modules and labels is nothing that a terminal obeys.
+		r := &rows[i]
+		r.topic, r.state, r.more = oneLine(r.topic), oneLine(r.state), oneLine(r.more)
 		width = max(width, len(r.state))
 	}
 	for i, r := range rows {

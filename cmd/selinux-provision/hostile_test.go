@@ -1,0 +1,120 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/selinux-provision/selinux-provision/mountwatch"
+	"github.com/selinux-provision/selinux-provision/stages"
+)
+
+// fill gives every text in a value the same one, as deep as the value goes.
+func fill(v reflect.Value, text string, depth int) {
+	if depth == 0 {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Pointer:
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		fill(v.Elem(), text, depth-1)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fill(v.Field(i), text, depth)
+			}
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), text, depth-1)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, text, depth-1)
+		fill(value, text, depth-1)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	default:
+	}
+}
+
+// Whatever text of others is in any field, in each form in which this program gives answers it makes no line of its own, and nothing that a
+// terminal obeys.
+func TestHostileTextEverywhere(t *testing.T) {
+	const harmless, hostile = "x", "x\n<0>kernel: panic\r\x1b[2J\x07\u202e\x9b\u2028node=\"1\"} 1\n# +expiry-time=never"
+	var now time.Time
+	outputs := map[string]func(text string) string{
+		"the features": func(text string) string {
+			var s stages.Status
+			var r stages.Readiness
+			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			return features(&s, &r, now)
+		},
+		"the metrics": func(text string) string {
+			var b strings.Builder
+			var r stages.Readiness
+			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			metricsText(&b, &r, now)
+			return b.String()
+		},
+		"the JSON of status": func(text string) string {
+			var b strings.Builder
+			var s stages.Status
+			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			a := &app{json: true, stdout: &b, stderr: &b}
+			a.answer(&s)
+			if !json.Valid([]byte(b.String())) {
+				t.Errorf("no JSON: %s", b.String())
+			}
+			return b.String()
+		},
+		"a terminal": func(text string) string {
+			var b strings.Builder
+			var s stages.Status
+			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			printStatus(&b, &s, paintFor(&b))
+			return b.String()
+		},
+	}
+	for _, state := range []mountwatch.State{mountwatch.Labelled, mountwatch.LeftAlone, mountwatch.Refused, mountwatch.Failed, mountwatch.NotMounted} {
+		outputs["a terminal, a volume that is "+string(state)] = func(text string) string {
+			var b strings.Builder
+			var s stages.Status
+			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			s.Volumes[0].State = state
+			printStatus(&b, &s, paintFor(&b))
+			return b.String()
+		}
+	}
+	for _, kind := range []mountwatch.Kind{mountwatch.VolumeLabelled, mountwatch.VolumeRefused, mountwatch.RelabelStarted, mountwatch.RelabelDone} {
+		outputs["the journal, "+fmt.Sprint(kind)] = func(text string) string {
+			e := mountwatch.Event{Kind: kind}
+			fill(reflect.ValueOf(&e.Volume).Elem(), text, 6)
+			_, line := eventText(e)
+			return oneLine(line)
+		}
+	}
+	for name, output := range outputs {
+		got := output(hostile)
+		for _, r := range got {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Errorf("%s has %q:\n%q", name, r, got)
+				break
+			}
+		}
+		if want := strings.Count(output(harmless), "\n"); strings.Count(got, "\n") != want {
+			t.Errorf("%s has %d lines in place of %d:\n%s", name, strings.Count(got, "\n"), want, got)
+		}
+	}
+}
