@@ -10,9 +10,11 @@
 package avc
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -69,6 +71,17 @@ const (
 // MarshalText gives the name for JSON.
 func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (t *Type) UnmarshalText(text []byte) error {
+	if n, known := typeNames()[string(text)]; known {
+		*t = n
+		return nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 16)
+	*t = Type(n)
+	return err
+}
+
 // Record is one audit message, not yet taken apart.
 type Record struct {
 	Type   Type
@@ -97,6 +110,16 @@ func (k Kind) String() string { return [...]string{"denied", "granted", "invalid
 
 // MarshalText gives the word for JSON.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (k *Kind) UnmarshalText(text []byte) error {
+	for *k = Denied; *k <= Invalid; *k++ {
+		if k.String() == string(text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no kind of denial %s", printable.Quote(string(text)))
+}
 
 // Enforced says whether a denial stopped the access.
 type Enforced uint8

@@ -37,6 +37,14 @@ func (h *Host) Count(ctx context.Context) (stopped, reported uint64, err error) 
 	return c.stopped, c.reported, err
 }
 
+// Timeline tells when accesses were denied from one time to another, by workload.
+func (h *Host) Timeline(ctx context.Context, from, until time.Time) (*avc.Timeline, error) {
+	who := attribution.New(h.Root)
+	counter := avc.NewTimeline(from, until, who)
+	_, _, err := h.Denials(ctx, collect.Query{Since: from, Booted: who.Booted(), BootID: h.Boot}, counter.Add)
+	return counter.Timeline(), err
+}
+
 type counter struct{ stopped, reported uint64 }
 
 func (c *counter) add(d *avc.Denial) {
