@@ -32,6 +32,8 @@ type Evidence struct {
 	Stopped func(ctx context.Context, since time.Time) (newest []string, count int, err error)
 	// Containers gives every name of each container that runs.
 	Containers func(ctx context.Context) ([]string, error)
+	// Timeline gives the denials from one time to another, by workload.
+	Timeline func(ctx context.Context, from, until time.Time) (*avc.Timeline, error)
 	// Unconfined gives the containers that run and are not confined.
 	Unconfined func(ctx context.Context) ([]Unconfined, error)
 	// Counted tells how many accesses were denied since the boot: those that enforcing stopped, and those that were only reported.
@@ -90,6 +92,10 @@ type Observed struct {
 	Loads   uint32        `json:"loads"`
 	// Broken says why the time before this one ended, or why nothing is observed now.
 	Broken string `json:"broken,omitempty"`
+	// Declared is what was declared at the last sample, as "KIND NAME", with its value; absent in records of older releases. History is what changed in it,
+	// the newest last, also from before Since. Both are for the picture of the report alone.
+	Declared map[string]string `json:"declared,omitempty"`
+	History  []Change          `json:"history,omitempty"`
 }
 
 // loadObserved reads the record. Anything that is wrong with it gives an empty one.
@@ -114,10 +120,22 @@ type Sample struct {
 	Built   time.Time // when the policy was built; zero if nobody knows
 	// Hides says what keeps denials from being logged, "" if nothing does.
 	Hides string
+	// Declared is what is declared, as in Observed; nil if what is in force is something else.
+	Declared map[string]string
 }
 
 // after gives the record after one more sample.
 func (o Observed) after(s Sample) Observed {
+	n := o.next(s)
+	n.Declared, n.History = o.Declared, o.History
+	if s.Declared != nil {
+		n.Declared, n.History = s.Declared, changed(o.History, o.Declared, &s)
+	}
+	return n
+}
+
+// next is after for all that the verdict depends on.
+func (o Observed) next(s Sample) Observed {
 	begin := func(why string) Observed {
 		n := Observed{Version: 1, Policy: s.Policy, Since: s.Time, Boots: 1, Broken: why}
 		n.take(s)
@@ -219,13 +237,22 @@ func (r *run) look(ctx context.Context) (Sample, error) {
 	if r.Evidence.Built != nil {
 		s.Built = r.Evidence.Built()
 	}
+	if r.inForce() {
+		s.Declared = declarations(r.declared)
+	}
 	s.Running, err = r.running(ctx)
 	return s, err
 }
 
+// inForce tells whether the policy stage made the policy that is declared.
+func (r *run) inForce() bool {
+	p := r.state.Store.Policy
+	return p.Declared == declaredPolicy(r).Digest && p.Vendor == r.state.Store.Vendor
+}
+
 // hides says what keeps denials from the log now.
 func (r *run) hides(ctx context.Context) (string, error) {
-	if p := r.state.Store.Policy; p.Declared != declaredPolicy(r).Digest || p.Vendor != r.state.Store.Vendor {
+	if !r.inForce() {
 		return "the policy in force is not the declared one: run selinux-provision apply", nil
 	}
 	if r.Evidence.Policy != nil {
@@ -305,7 +332,7 @@ func (h *Host) TakeSample(ctx context.Context, anew bool) (taken bool, err error
 	before := loadObserved(h.Root)
 	from := before
 	if anew {
-		from = Observed{Version: 1, Broken: "somebody began anew at " + s.Time.Format(time.RFC3339)}
+		from = Observed{Version: 1, Broken: "somebody began anew at " + s.Time.Format(time.RFC3339), Declared: before.Declared, History: before.History}
 	}
 	after := from.after(s)
 	if reflect.DeepEqual(before, after) && h.Root.Exists(evidenceFile) {

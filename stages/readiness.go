@@ -63,6 +63,20 @@ type Readiness struct {
 	// Denials are the findings that enforcing would stop, Apart those of which it would not, or of which nothing follows.
 	Denials []*judge.Finding `json:"denials"`
 	Apart   []SetApart       `json:"set_apart"`
+	// At is when this was found out, Workloads what is declared to run, and History what was declared and when.
+	At        time.Time `json:"at,omitzero"`
+	Workloads []Watched `json:"workloads"` // what is declared to run
+	History   []Change  `json:"history"`   // what was declared and when, the newest last
+	// Timeline has the denials by time and workload, from before the evidence too; TimelineGap says what of the log is not there any more. Only in JSON and
+	// for the report: the log is read once more for it.
+	Timeline    *avc.Timeline `json:"timeline,omitempty"`
+	TimelineGap string        `json:"timeline_gap,omitempty"` // what of the log is not there any more
+}
+
+// Watched is a workload that is declared to run while the host is observed.
+type Watched struct {
+	Name string    `json:"name"`          // unit NAME or container NAME
+	Seen time.Time `json:"seen,omitzero"` // when it was last seen running; absent if never
 }
 
 // DenialCount counts the denials of the findings that enforcing would stop.
@@ -108,7 +122,7 @@ func (f *facts) judge() *Readiness {
 	o := &f.observed
 	r := &Readiness{Verdict: Ready, Enforcing: f.enforces, Since: o.Since, Covered: o.Covered.Round(time.Second), Window: f.want.Window, Boots: o.Boots,
 		Lost: max(o.Lost, f.stats.Kernel) + f.stats.Missing + f.unreadable(), Denials: []*judge.Finding{}, Apart: []SetApart{},
-		Unconfined: append([]Unconfined{}, f.free...)}
+		Unconfined: append([]Unconfined{}, f.free...), At: f.now.UTC().Truncate(time.Second), Workloads: []Watched{}, History: append([]Change{}, o.History...)}
 	add := func(name string, good bool, otherwise Verdict, found, remedy string) {
 		c := Check{Name: name, Verdict: Ready, Found: found}
 		if !good {
@@ -146,9 +160,11 @@ func (f *facts) judge() *Readiness {
 
 	var unseen []string
 	for _, w := range workloads(f.want) {
-		if _, seen := o.Seen[w]; !seen {
+		seen, known := o.Seen[w]
+		if !known {
 			unseen = append(unseen, w)
 		}
+		r.Workloads = append(r.Workloads, Watched{w, seen})
 	}
 	switch n := len(workloads(f.want)); {
 	case n == 0:
