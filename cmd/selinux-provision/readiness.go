@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/stages"
+	"github.com/selinux-provision/selinux-provision/stages/report"
 )
 
 const readinessHelp = `Tell whether the host may enforce: ready, not ready, or not enough evidence, with the reasons.
@@ -22,25 +24,39 @@ What is asked: was the host observed long enough and over a reboot, with nothing
 declared workload run; was anything denied that enforcing would stop; is a volume without a label; do containers use Btrfs;
 is the policy store as declared. Evidence is collected by selinux-provision-evidence.timer where the configuration has readiness.
 
-Exit code 0: ready; 3: not ready, or not enough evidence.`
+--report writes the answer as one page for those who decide, with the denials over time and what was declared when. It
+needs nothing from elsewhere, so that it can be sent and printed. With FILEs, which "selinux-provision --json readiness"
+printed on several hosts, the page is about those, and this host is not looked at.
+
+Exit code 0: ready, all of them with FILEs; 3: not ready, or not enough evidence.`
 
 func (a *app) readinessCommand() *cobra.Command {
-	c := &cobra.Command{Use: "readiness", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp, Args: noArguments}
+	c := &cobra.Command{Use: "readiness [--report PAGE [FILE...]]", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp}
+	page := c.Flags().String("report", "", "write the answer as a page to this `file`, such as report.html; - is standard output")
 	metrics := c.Flags().String("metrics", "", "write the answer for Prometheus to this `file`, for the textfile collector of node_exporter; - is standard output")
 	features := c.Flags().String("features", "", "write labels of this node to this `file`, for the local source of node-feature-discovery")
 	restart := c.Flags().Bool("restart", false, "begin the evidence anew")
 	sample := c.Flags().Bool("sample", false, "look at the host and add to the evidence")
 	_ = c.Flags().MarkHidden("sample") // for the timer
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *sample && *restart {
+	c.RunE = func(cmd *cobra.Command, files []string) error {
+		switch looks := *sample || *restart || *metrics != "" || *features != ""; {
+		case *sample && *restart:
 			return usageError{errors.New("cannot use --sample and --restart at once: --restart takes the first sample")}
+		case len(files) > 0 && *page == "":
+			return usageError{errors.New("cannot read the answers of other hosts for anything but a page: give --report PAGE too")}
+		case len(files) > 0 && looks:
+			return usageError{errors.New("cannot look at this host and make a page of the answers of others at once")}
+		case *page != "" && *sample:
+			return usageError{errors.New("cannot use --report and --sample at once")}
+		case len(files) > 0:
+			return a.fleetReport(*page, files)
 		}
-		return a.readiness(cmd.Context(), *sample, *restart, *metrics, *features)
+		return a.readiness(cmd.Context(), *sample, *restart, *metrics, *features, *page)
 	}
 	return c
 }
 
-func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, features string) error {
+func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, features, page string) error {
 	h, closeHost, err := a.host()
 	if err != nil {
 		return err
@@ -85,13 +101,78 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 	if metrics == "-" || sample {
 		return nil
 	}
+	node := &report.Node{Readiness: *r}
+	if a.json || page != "" {
+		if node.Node, err = os.Hostname(); err != nil {
+			return fmt.Errorf("cannot tell which host this is: %w", err)
+		}
+		if err := h.AddTimeline(ctx, &node.Readiness); err != nil {
+			return err
+		}
+	}
+	if page != "" {
+		if err := a.writePage(page, node); err != nil || page == "-" {
+			return err
+		}
+	}
 	if !a.answer(struct {
 		header
-		*stages.Readiness
-	}{a.header(), r}) {
+		*report.Node
+	}{a.header(), node}) {
 		printReadiness(a.screen(), r)
 	}
 	return nil
+}
+
+// fleetHost is one of the hosts of a page.
+type fleetHost struct {
+	Node    string         `json:"node"`    // its name, or that of the file
+	Verdict stages.Verdict `json:"verdict"` // on it
+}
+
+// fleetReport makes one page of the answers of several hosts.
+func (a *app) fleetReport(page string, files []string) error {
+	var nodes []*report.Node
+	hosts := []fleetHost{}
+	for _, name := range files {
+		n, err := readNode(name)
+		if err != nil {
+			return fmt.Errorf("cannot read %s: %w", printable.Quote(name), err)
+		}
+		nodes, hosts = append(nodes, n), append(hosts, fleetHost{n.Node, n.Verdict})
+		if n.Verdict != stages.Ready {
+			a.code = exitPartly
+		}
+	}
+	if err := a.writePage(page, nodes...); err != nil || page == "-" {
+		return err
+	}
+	if !a.answer(struct {
+		header
+		Hosts []fleetHost `json:"hosts"` // in the order of the files
+	}{a.header(), hosts}) {
+		for _, h := range hosts {
+			fmt.Fprintf(a.screen(), "%-20s %s\n", h.Verdict, printable.Text(h.Node))
+		}
+	}
+	return nil
+}
+
+func readNode(name string) (*report.Node, error) {
+	in, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	return report.Read(in, strings.TrimSuffix(filepath.Base(name), ".json"))
+}
+
+func (a *app) writePage(name string, nodes ...*report.Node) error {
+	var b strings.Builder
+	if err := report.Write(&b, nodes, strings.TrimSpace(versionText)); err != nil {
+		return fmt.Errorf("cannot write the report: %w", err)
+	}
+	return a.writeFile("the report", name, b.String())
 }
 
 func printReadiness(w io.Writer, r *stages.Readiness) {
@@ -119,21 +200,26 @@ func printReadiness(w io.Writer, r *stages.Readiness) {
 func (a *app) writeMetrics(name string, r *stages.Readiness) error {
 	var b strings.Builder
 	metricsText(&b, r, time.Now())
+	return a.writeFile("metrics", name, b.String())
+}
+
+// writeFile puts what was made in place, in one rename; - is standard output.
+func (a *app) writeFile(what, name, content string) error {
 	if name == "-" {
-		_, err := io.WriteString(a.stdout, b.String())
+		_, err := io.WriteString(a.stdout, content)
 		return err
 	}
 	abs, err := filepath.Abs(name)
 	if err != nil {
-		return fmt.Errorf("cannot write metrics: %w", err)
+		return fmt.Errorf("cannot write %s: %w", what, err)
 	}
 	root, err := hostfs.Open("/")
 	if err != nil {
-		return fmt.Errorf("cannot write metrics: %w", err)
+		return fmt.Errorf("cannot write %s: %w", what, err)
 	}
 	defer root.Close()
-	if err := root.WriteFile(abs, []byte(b.String()), hostfs.Attributes{Mode: 0o644}); err != nil {
-		return fmt.Errorf("cannot write metrics: %w: make the directory, or name another file", err)
+	if err := root.WriteFile(abs, []byte(content), hostfs.Attributes{Mode: 0o644}); err != nil {
+		return fmt.Errorf("cannot write %s: %w: make the directory, or name another file", what, err)
 	}
 	return nil
 }

@@ -108,3 +108,52 @@ func TestReadinessOfATree(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What hosts answered becomes one page.
+func TestReportOfAFleet(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, bad := file("good.json", `{"command":"readiness","exit":0,"node":"n1","verdict":"ready"}`), file("bad.json", `{"command":"readiness","exit":3,"verdict":"not ready","checks":[]}`)
+	page := filepath.Join(dir, "page.html")
+	if got := call(t, "readiness", "--report", page, good); got.code != exitDone || got.stdout != "ready                n1\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "readiness", "--report", page, good, bad); got.code != exitPartly || got.stdout != "ready                n1\nnot ready            bad\n" {
+		t.Errorf("%+v", got)
+	}
+	if content, err := os.ReadFile(page); err != nil || !strings.HasPrefix(string(content), "<!DOCTYPE html>") || !strings.Contains(string(content), "1 of 2 hosts are ready to enforce") {
+		t.Errorf("%v\n%s", err, content)
+	}
+	if got := call(t, "readiness", "--report", "-", good); got.code != exitDone || !strings.HasPrefix(got.stdout, "<!DOCTYPE html>") || !strings.HasSuffix(got.stdout, "</html>\n") {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "--json", "readiness", "--report", page, bad); got.code != exitPartly {
+		t.Errorf("%+v", got)
+	} else if got.object(t); !strings.Contains(got.stdout, `"node": "bad"`) {
+		t.Errorf("%s", got.stdout)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no page":            {[]string{"readiness", good}, exitUsage, "give --report PAGE too"},
+		"both at once":       {[]string{"readiness", "--report", page, "--metrics", "-", good}, exitUsage, "at once"},
+		"a sample":           {[]string{"readiness", "--report", page, "--sample"}, exitUsage, "at once"},
+		"no file":            {[]string{"readiness", "--report", page, filepath.Join(dir, "none")}, exitFailed, "no such file"},
+		"something else":     {[]string{"readiness", "--report", page, file("status.json", `{"command":"status"}`)}, exitFailed, "is not what selinux-provision readiness --json prints"},
+		"no directory":       {[]string{"readiness", "--report", filepath.Join(dir, "none", "page.html"), good}, exitFailed, "make the directory"},
+		"of this, a tree":    {[]string{"--root", flatcartest.New(t, flatcartest.Today).Dir, "readiness", "--report", page}, exitNotApplicable, "only a host that runs"},
+		"two answers in one": {[]string{"readiness", "--report", page, file("two.json", `{"verdict":"ready"}{"verdict":"ready"}`)}, exitFailed, "after top-level value"},
+	} {
+		if got := call(t, c.args...); got.code != c.code || !strings.Contains(got.stderr, c.says) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}

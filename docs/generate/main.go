@@ -198,7 +198,7 @@ func commands() map[string]string {
 	return map[string]string{
 		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
 		"explainCommand": "explain", "tellJSON": "denials --follow, each line", "may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
-		"waitFor": "watch --wait-for",
+		"waitFor": "watch --wait-for", "fleetReport": "readiness --report PAGE FILE...",
 	}
 }
 
