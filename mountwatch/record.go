@@ -44,6 +44,11 @@ const (
 	NotMounted  State = "not mounted" // a rule that no mount matches now
 )
 
+// States gives all of them.
+func States() []State {
+	return []State{Labelled, Remounting, Relabelling, Refused, Failed, Pending, LeftAlone, NotMounted}
+}
+
 // Final tells whether the watcher is done with a volume in this state.
 func (s State) Final() bool { return s == Labelled || s == Refused || s == Failed }
 

@@ -87,7 +87,7 @@ func TestReadinessIsTheSameEverywhere(t *testing.T) {
 				}
 				var text, metrics strings.Builder
 				printReadiness(&text, r)
-				metricsText(&metrics, r, time.Unix(1, 0))
+				metricsText(&metrics, r, &stages.Status{}, time.Unix(1, 0))
 				features := features(&stages.Status{}, r, time.Unix(1, 0))
 				content, err := json.Marshal(r)
 				if err != nil {

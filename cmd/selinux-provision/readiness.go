@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 	"github.com/selinux-provision/selinux-provision/stages/report"
 )
@@ -81,18 +84,20 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 	if err != nil {
 		return err
 	}
-	if metrics != "" {
-		if err := a.writeMetrics(metrics, r); err != nil {
-			return err
-		}
-	}
-	if features != "" {
+	if metrics != "" || features != "" {
 		s, err := h.Status(ctx)
 		if err != nil {
 			return err
 		}
-		if err := writeFeatures(features, s, r); err != nil {
-			return err
+		if metrics != "" {
+			if err := a.writeMetrics(metrics, r, s); err != nil {
+				return err
+			}
+		}
+		if features != "" {
+			if err := writeFeatures(features, s, r); err != nil {
+				return err
+			}
 		}
 	}
 	if r.Verdict != stages.Ready {
@@ -196,10 +201,51 @@ func printReadiness(w io.Writer, r *stages.Readiness) {
 	}
 }
 
+// volumeMetrics gives what the watcher did: each state with a count, each code of a refusal that there is, and what relabelling took. Volumes
+// of one rule are one.
+func volumeMetrics(volumes []mountwatch.Volume) (states, refused, seconds, files []string) {
+	count := map[mountwatch.State]int{}
+	codes := map[string]int{}
+	type sum struct{ ms, set, already, resumed, skipped, failed int64 }
+	rules := map[string]sum{}
+	for _, v := range volumes {
+		count[v.State]++
+		if v.State == mountwatch.Refused {
+			codes[string(v.Code)]++
+		}
+		if f := v.Files; f != nil {
+			s := rules[v.Rule]
+			rules[v.Rule] = sum{s.ms + f.Millis, s.set + f.Set, s.already + f.Already, s.resumed + f.Resumed, s.skipped + f.Skipped, s.failed + f.Failed}
+		}
+	}
+	for _, state := range mountwatch.States() {
+		states = append(states, fmt.Sprintf("{state=\"%s\"} %d", state, count[state]))
+	}
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		refused = append(refused, fmt.Sprintf("{code=\"%s\"} %d", labelValue(code), codes[code]))
+	}
+	for _, rule := range slices.Sorted(maps.Keys(rules)) {
+		s, name := rules[rule], labelValue(rule)
+		seconds = append(seconds, fmt.Sprintf("{volume=\"%s\"} %v", name, float64(s.ms)/1000))
+		for _, f := range []struct {
+			result string
+			n      int64
+		}{{"set", s.set}, {"already", s.already}, {"resumed", s.resumed}, {"skipped", s.skipped}, {"failed", s.failed}} {
+			files = append(files, fmt.Sprintf("{volume=\"%s\",result=\"%s\"} %d", name, f.result, f.n))
+		}
+	}
+	return states, refused, seconds, files
+}
+
+// labelValue writes a value as the text format wants it.
+func labelValue(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(s))
+}
+
 // writeMetrics puts the file in place in one rename, as the textfile collector wants it.
-func (a *app) writeMetrics(name string, r *stages.Readiness) error {
+func (a *app) writeMetrics(name string, r *stages.Readiness, s *stages.Status) error {
 	var b strings.Builder
-	metricsText(&b, r, time.Now())
+	metricsText(&b, r, s, time.Now())
 	return a.writeFile("metrics", name, b.String())
 }
 
@@ -225,7 +271,7 @@ func (a *app) writeFile(what, name, content string) error {
 }
 
 // metricsText writes the text format of Prometheus (version 0.0.4).
-func metricsText(w io.Writer, r *stages.Readiness, now time.Time) {
+func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Time) {
 	number := func(yes bool) int {
 		if yes {
 			return 1
@@ -259,5 +305,12 @@ func metricsText(w io.Writer, r *stages.Readiness, now time.Time) {
 	metric("evidence_lost_records", "Audit records that were lost in that time.", value(r.Lost))
 	metric("denied_accesses", "Accesses in that time that enforcing would stop.", value(r.DenialCount()))
 	metric("denied_findings", "Kinds of such accesses, as selinux-provision denials shows them.", value(len(r.Denials)))
+	metric("as_declared", "1 if status finds nothing wrong.", value(number(s.AsDeclared)))
+	metric("problems", "What status finds wrong.", value(len(s.Problems)))
+	states, refused, seconds, files := volumeMetrics(s.Volumes)
+	metric("volumes", "Volumes that are declared, by what became of them.", states...)
+	metric("volumes_refused", "Volumes that keep the label that they have, by the reason's code.", refused...)
+	metric("volume_relabel_seconds", "Time that the last relabelling of a mounted volume took.", seconds...)
+	metric("volume_relabel_files", "Files that it met, by what was done to them.", files...)
 	metric("readiness_timestamp_seconds", "When this was found out.", value(now.Unix()))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
 
@@ -26,6 +28,16 @@ func someReadiness() *stages.Readiness {
 		Denials: []*judge.Finding{denial},
 		Apart:   []stages.SetApart{{Why: "readiness.accept has it", Finding: denial}},
 	}
+}
+
+// someStatus has volumes of all kinds, one rule with a name that is hard to write.
+func someStatus() *stages.Status {
+	const name = "da\"ta\n"
+	return &stages.Status{Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
+		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 12, Set: 10, Already: 2, Millis: 1500}},
+		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 3, Set: 2, Failed: 1, Millis: 250}},
+		{Rule: "other", State: mountwatch.Refused, Code: "btrfs"},
+	}}
 }
 
 func TestReadinessInWords(t *testing.T) {
@@ -50,7 +62,7 @@ func TestMetrics(t *testing.T) {
 	if err := os.WriteFile(name, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.writeMetrics(name, someReadiness()); err != nil {
+	if err := a.writeMetrics(name, someReadiness(), someStatus()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(name)
@@ -78,14 +90,44 @@ func TestMetrics(t *testing.T) {
 		`selinux_provision_readiness{verdict="ready"} 0`, `selinux_provision_readiness{verdict="not ready"} 1`, `selinux_provision_readiness_check{check="store"} 1`,
 		`selinux_provision_readiness_check{check="window"} 0`, "selinux_provision_evidence_seconds 5400", "selinux_provision_evidence_window_seconds 86400",
 		"selinux_provision_evidence_boots 1", "selinux_provision_evidence_lost_records 2", "selinux_provision_denied_accesses 3", "selinux_provision_denied_findings 1",
-		"selinux_provision_enforcing 0",
+		"selinux_provision_enforcing 0", "selinux_provision_as_declared 0", "selinux_provision_problems 1",
+		`selinux_provision_volumes{state="labelled"} 2`, `selinux_provision_volumes{state="refused"} 1`, `selinux_provision_volumes{state="left alone"} 0`,
+		`selinux_provision_volumes_refused{code="btrfs"} 1`, `selinux_provision_volume_relabel_seconds{volume="da\"ta\\n"} 1.75`,
+		`selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="set"} 12`, `selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="failed"} 1`,
 	} {
 		if !strings.Contains(string(got), want+"\n") {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
 	}
-	if err := a.writeMetrics(filepath.Join(t.TempDir(), "none", "x.prom"), someReadiness()); err == nil || !strings.Contains(err.Error(), "make the directory") {
+	if err := a.writeMetrics(filepath.Join(t.TempDir(), "none", "x.prom"), someReadiness(), someStatus()); err == nil || !strings.Contains(err.Error(), "make the directory") {
 		t.Error(err)
+	}
+}
+
+// The dashboard and the alerts name metrics that there are, and each metric is in one of them.
+func TestMetricsAreShown(t *testing.T) {
+	var b strings.Builder
+	metricsText(&b, someReadiness(), someStatus(), time.Now())
+	exported := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) gauge$`).FindAllStringSubmatch(b.String(), -1) {
+		exported[m[1]] = false
+	}
+	for _, name := range []string{"grafana.json", "alerts.yaml", "alerts_test.yaml"} {
+		text, err := os.ReadFile(filepath.Join("../../packaging/monitoring", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\bselinux_provision_[a-z_]+`).FindAllString(string(text), -1) {
+			if _, there := exported[m]; !there {
+				t.Errorf("%s: nothing exports %s", name, m)
+			}
+			exported[m] = true
+		}
+	}
+	for name, shown := range exported {
+		if !shown {
+			t.Errorf("neither the dashboard nor an alert has %s", name)
+		}
 	}
 }
 
