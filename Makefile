@@ -3,7 +3,7 @@
 # It needs Debian 12 or later, root or a user with sudo, and Go; everything else it installs itself from Debian's packages.
 
 GO_WANTED    := $(shell sed -n 's/^go //p' go.mod)
-PACKAGES     := policycoreutils attr semodule-utils selinux-utils setools strace gcc libc6-dev procps util-linux systemd xfsprogs squashfs-tools chromium prometheus \
+PACKAGES     := policycoreutils attr semodule-utils selinux-utils setools strace gcc libc6-dev procps util-linux systemd xfsprogs squashfs-tools chromium prometheus shellcheck \
                 $(shell sed 's/\#.*//' vmtests/packages.txt)
 BENCH_POLICY := selinux-policy-default auditd policycoreutils-python-utils
 SUDO         := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -113,7 +113,7 @@ bench: install-prerequisites build ## measure beside cp and semodule, and write 
 
 .PHONY: ignition
 ignition: build ## the Ignition files of ignition-examples, with the binary in them, in bin
-	@go run $(VCS) ./ignition-examples/cmd/translate --embed bin/selinux-provision bin $(filter-out %/sysext.bu,$(wildcard ignition-examples/*.bu))
+	@go run $(VCS) ./ignition-examples/cmd/translate --embed bin/selinux-provision bin $(filter-out %/sysext.bu %/sysext-updates.bu,$(wildcard ignition-examples/*.bu))
 
 .PHONY: examples
 examples: go ## the Ignition files beside the Butane files in ignition-examples, after a change of those or of the units

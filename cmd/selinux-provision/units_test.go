@@ -73,7 +73,7 @@ func TestNeededUnits(t *testing.T) {
 		for _, m := range regexp.MustCompile(`(?m)^ *- name: (selinux-provision\S*)\n *enabled: true$`).FindAllSubmatch(content, -1) {
 			enabled = append(enabled, string(m[1]))
 		}
-		if want := needed; name != "sysext.bu" && !slices.Equal(enabled, want) { // an image brings its own, see packaging/sysext
+		if want := needed; !strings.HasPrefix(name, "sysext") && !slices.Equal(enabled, want) { // an image brings its own, see packaging/sysext
 			t.Errorf("%s enables %q, want %q", name, enabled, want)
 		}
 	}
