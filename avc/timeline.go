@@ -44,7 +44,7 @@ func TimelineStep(stretch time.Duration) time.Duration {
 		}
 	}
 	const week = 7 * day
-	return (stretch/((TimelineParts-1)*week) + 1) * week
+	return time.Duration(stretch/((TimelineParts-1)*week)+1) * week //nolint:durationcheck // a number of weeks
 }
 
 // TimelineCounter makes a Timeline of denials.

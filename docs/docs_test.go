@@ -99,7 +99,7 @@ func TestReadmeCommands(t *testing.T) {
 // The files in the fleet's page are what their readers take: YAML, a Butane file without faults, a configuration.
 func TestFleetFiles(t *testing.T) {
 	all := blocks(t, "fleet.md", "yaml")
-	if len(all) < 4 {
+	if len(all) < 3 {
 		t.Fatalf("%d files", len(all))
 	}
 	butane := 0

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ func declarations(d *provision.State) map[string]string {
 		all["module "+m.Name] = hex.EncodeToString(sum[:6])
 	}
 	for name, on := range d.Booleans {
-		all["boolean "+name] = fmt.Sprint(on)
+		all["boolean "+name] = strconv.FormatBool(on)
 	}
 	for _, c := range d.FileContexts {
 		name := "label " + c.Path

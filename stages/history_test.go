@@ -52,7 +52,7 @@ func TestHistory(t *testing.T) {
 		}
 		o = o.after(sample(10+i, "p", map[string]string{"boolean b": value}))
 	}
-	if len(o.History) != maxHistory || o.History[maxHistory-1].Time != at(10+maxHistory+49) {
+	if len(o.History) != maxHistory || !o.History[maxHistory-1].Time.Equal(at(10+maxHistory+49)) {
 		t.Errorf("%d changes, the last %v", len(o.History), o.History[len(o.History)-1])
 	}
 }

@@ -188,11 +188,11 @@ func luminance(t *testing.T, hex string) float64 {
 		t.Fatal(err)
 	}
 	linear := func(shift int) float64 {
-		if c := float64(n>>shift&0xff) / 255; c > .04045 {
+		c := float64(n>>shift&0xff) / 255
+		if c > .04045 {
 			return math.Pow((c+.055)/1.055, 2.4)
-		} else {
-			return c / 12.92
 		}
+		return c / 12.92
 	}
 	return .2126*linear(16) + .7152*linear(8) + .0722*linear(0)
 }
