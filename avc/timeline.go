@@ -44,7 +44,11 @@ func TimelineStep(stretch time.Duration) time.Duration {
 		}
 	}
 	const week = 7 * day
-	return time.Duration(stretch/((TimelineParts-1)*week)+1) * week //nolint:durationcheck // a number of weeks
+	step := time.Duration(week)
+	for stretch >= (TimelineParts-1)*step {
+		step += week
+	}
+	return step
 }
 
 // TimelineCounter makes a Timeline of denials.
