@@ -64,8 +64,11 @@ func TestHostileTextEverywhere(t *testing.T) {
 		"the metrics": func(text string) string {
 			var b strings.Builder
 			var r stages.Readiness
+			var s stages.Status
 			fill(reflect.ValueOf(&r).Elem(), text, 6)
-			metricsText(&b, &r, now)
+			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			s.Volumes[0].State = mountwatch.Refused
+			metricsText(&b, &r, &s, now)
 			return b.String()
 		},
 		"the JSON of status": func(text string) string {

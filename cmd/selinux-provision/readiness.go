@@ -222,24 +222,24 @@ func volumeMetrics(volumes []mountwatch.Volume) (states, refused, seconds, files
 		states = append(states, fmt.Sprintf("{state=\"%s\"} %d", state, count[state]))
 	}
 	for _, code := range slices.Sorted(maps.Keys(codes)) {
-		refused = append(refused, fmt.Sprintf("{code=\"%s\"} %d", labelValue(code), codes[code]))
+		refused = append(refused, fmt.Sprintf("{code=%s} %d", metricValue(code), codes[code]))
 	}
 	for _, rule := range slices.Sorted(maps.Keys(rules)) {
-		s, name := rules[rule], labelValue(rule)
-		seconds = append(seconds, fmt.Sprintf("{volume=\"%s\"} %v", name, float64(s.ms)/1000))
+		s, name := rules[rule], metricValue(rule)
+		seconds = append(seconds, fmt.Sprintf("{volume=%s} %v", name, float64(s.ms)/1000))
 		for _, f := range []struct {
 			result string
 			n      int64
 		}{{"set", s.set}, {"already", s.already}, {"resumed", s.resumed}, {"skipped", s.skipped}, {"failed", s.failed}} {
-			files = append(files, fmt.Sprintf("{volume=\"%s\",result=\"%s\"} %d", name, f.result, f.n))
+			files = append(files, fmt.Sprintf("{volume=%s,result=\"%s\"} %d", name, f.result, f.n))
 		}
 	}
 	return states, refused, seconds, files
 }
 
-// labelValue writes a value as the text format wants it.
-func labelValue(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(s))
+// metricValue writes a label's value: text of others could end it, or the line (https://prometheus.io/docs/instrumenting/exposition_formats).
+func metricValue(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(text)) + `"`
 }
 
 // writeMetrics puts the file in place in one rename, as the textfile collector wants it.
@@ -284,17 +284,13 @@ func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Ti
 			fmt.Fprintf(w, "selinux_provision_%s%s\n", name, line)
 		}
 	}
-	// A label's value: text of others could end it, or the line (https://prometheus.io/docs/instrumenting/exposition_formats).
-	quoted := func(text string) string {
-		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable.Text(text)) + `"`
-	}
 	value := func(v any) string { return fmt.Sprintf(" %v", v) }
 	var verdicts, checks []string
 	for _, v := range []stages.Verdict{stages.Ready, stages.NotEnough, stages.NotReady} {
 		verdicts = append(verdicts, fmt.Sprintf("{verdict=\"%s\"} %d", v, number(r.Verdict == v)))
 	}
 	for _, c := range r.Checks {
-		checks = append(checks, fmt.Sprintf("{check=%s} %d", quoted(c.Name), number(c.Verdict == stages.Ready)))
+		checks = append(checks, fmt.Sprintf("{check=%s} %d", metricValue(c.Name), number(c.Verdict == stages.Ready)))
 	}
 	metric("readiness", "Whether the host may enforce: 1 for the verdict that holds.", verdicts...)
 	metric("readiness_check", "1 if a check speaks for enforcing, 0 if it speaks against it.", checks...)
