@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode"
@@ -316,5 +317,32 @@ func TestFormsOfLogs(t *testing.T) {
 		if got.code != c.code || !strings.Contains(got.stdout+got.stderr, c.want) {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// The page for somebody with a denial begins with lines that this program reads as they stand there, also all at once.
+func TestDenialPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/denial.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	records := regexp.MustCompile("(?s)\n```text\n(.*?)\n```\n").FindAllStringSubmatch(string(page), -1)
+	for _, record := range records {
+		all.WriteString(record[1] + "\n")
+		file := filepath.Join(t.TempDir(), "pasted")
+		if err := os.WriteFile(file, []byte(record[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := call(t, "denials", "--input", file); got.code != exitDone || !strings.HasPrefix(got.stdout, "1 denial in ") {
+			t.Errorf("%s: %+v", record[1], got)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "pasted")
+	if err := os.WriteFile(file, []byte(all.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := call(t, "denials", "--input", file); len(records) != 3 || !strings.HasPrefix(got.stdout, "3 denials in ") || !strings.Contains(got.stdout, "categories: ") {
+		t.Errorf("%d records: %+v", len(records), got)
 	}
 }
