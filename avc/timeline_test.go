@@ -86,11 +86,11 @@ func TestJoinTimelines(t *testing.T) {
 	two := &Timeline{From: start.Add(2 * time.Hour), Step: time.Hour, Parts: 2, Lines: []TimelineLine{
 		{Workload: "web", Counts: []uint64{0, 5}, Count: 5, Last: start.Add(3 * time.Hour)}, {Workload: "db", Counts: []uint64{1, 0}, Count: 1}}}
 	got := JoinTimelines([]*Timeline{one, two}, func(_ int, workload string) string { return workload })
-	if !got.Valid() || got.From != start || got.End().Before(two.End()) || len(got.Lines) != 2 {
+	if !got.Valid() || !got.From.Equal(start) || got.End().Before(two.End()) || len(got.Lines) != 2 {
 		t.Fatalf("%+v", got)
 	}
 	web := got.Lines[0]
-	if web.Workload != "web" || web.Count != 8 || web.Last != start.Add(3*time.Hour) || web.Counts[0] != 3 {
+	if web.Workload != "web" || web.Count != 8 || !web.Last.Equal(start.Add(3*time.Hour)) || web.Counts[0] != 3 {
 		t.Errorf("%+v", web)
 	}
 	if got.Step != time.Hour || !slices.Equal(web.Counts, []uint64{3, 0, 0, 5}) {
