@@ -55,7 +55,9 @@ func (h *Host) handmade() (*Handmade, error) {
 		}
 	}
 	for _, c := range found.FileContexts {
-		is := func(d provision.FileContext) bool { return d.Path == c.Path && d.Type == c.Type && d.Context == c.Context }
+		is := func(d provision.FileContext) bool {
+			return d.Path == c.Path && d.Type == c.Type && d.Context == c.Context
+		}
 		if !slices.ContainsFunc(declared.FileContexts, is) {
 			state.FileContexts = append(state.FileContexts, provision.FileContext{Path: c.Path, Type: c.Type, Context: c.Context})
 		}
