@@ -20,7 +20,7 @@ func (c *Compiler) LeftOut(policyType string, rec *Record, want Declared) ([]Qua
 	if rec.Policy.Vendor == "" || rec.Policy.Vendor != rec.Vendor || rec.Policy.Declared != want.Digest {
 		return all, nil // it is about to be built
 	}
-	_, without, err := c.inForceOf(policyType, &rec.Policy, want.FileContexts)
+	_, without, err := c.inForceOf(policyType, &rec.Policy, c.withRoles(policyType, want).FileContexts)
 	return append(all, without...), err
 }
 

@@ -30,7 +30,10 @@ type Declared struct {
 	Equivalences   []Equivalence // not in Digest: no rebuild is needed for them
 	Booleans       map[string]bool
 	SharedVolumes  bool
+	Roles          []string // of package roles
 	StripDontaudit bool
+
+	refused []Quarantined // roles that the vendor's policy does not take
 }
 
 // Equivalence says that what is below Path gets the labels that it would have below Like.
@@ -118,6 +121,7 @@ func (c *Compiler) Plan(policyType string, rec *Record, want Declared) (plan.Pla
 	if rec.Vendor == "" || rec.Type != policyType {
 		return nil, errors.New("cannot tell whether the policy store belongs to this OS image: run the policystore stage first")
 	}
+	want = c.withRoles(policyType, want)
 	reason, err := c.rebuildReason(policyType, rec, want)
 	if err != nil {
 		return nil, fmt.Errorf("cannot look at the policy: %w", err)

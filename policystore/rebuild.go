@@ -15,6 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/roles"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
@@ -90,7 +91,7 @@ func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transa
 	var refused []Quarantined
 	want.Modules, refused = beside(rec.VendorModules, want.Modules)
 	return &transaction{
-		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{}, refused: refused,
+		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{}, refused: append(refused, want.refused...),
 		parts: append(declaredParts(want), operatorsParts(have, rec, locals, shelf)...),
 	}, nil
 }
@@ -140,7 +141,7 @@ func unknown(have map[string]string, rec *Record) []string {
 	var keys []string
 	for _, key := range slices.Sorted(maps.Keys(have)) {
 		priority, name, _ := splitKey(key)
-		if priority == Priority && name != contextsModule && name != sharedModule && rec.Policy.Vendor != "" && rec.Policy.Modules[name] != have[key] {
+		if priority == Priority && name != contextsModule && name != sharedModule && !strings.HasPrefix(name, roles.Module) && rec.Policy.Vendor != "" && rec.Policy.Modules[name] != have[key] {
 			keys = append(keys, key)
 		}
 	}

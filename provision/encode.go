@@ -96,6 +96,7 @@ func encodePolicy(s *State) (lines []configLine) {
 	list("  replace_vendor_modules:", len(s.ReplaceVendorModules), func(i int) configLine {
 		return configLine{text: "    - " + quoted(s.ReplaceVendorModules[i])}
 	})
+	list("  roles:", len(s.Roles), func(i int) configLine { return configLine{text: "    - " + s.Roles[i]} })
 	names := slices.Sorted(maps.Keys(s.Booleans))
 	list("  booleans:", len(names), func(i int) configLine {
 		return configLine{fmt.Sprintf("    %s: %t", quoted(names[i]), s.Booleans[names[i]]), func() { delete(s.Booleans, names[i]) }}

@@ -72,6 +72,8 @@ func Survey(r Reader, configFile string) (*State, error) {
 	l.state.FileContexts = lastOfEach(l.state.FileContexts)
 	slices.Sort(l.state.ReplaceVendorModules)
 	l.state.ReplaceVendorModules = slices.Compact(l.state.ReplaceVendorModules)
+	slices.Sort(l.state.Roles)
+	l.state.Roles = slices.Compact(l.state.Roles)
 	slices.SortFunc(l.state.Modules, func(a, b Module) int { return strings.Compare(a.Name, b.Name) })
 	if len(l.problems) > 0 {
 		return l.state, l.problems
@@ -172,6 +174,7 @@ func (l *loader) merge(d *Document) {
 	l.modulesSet = l.modulesSet || d.modulesSet
 	l.refs = append(l.refs, d.modules...)
 	s.ReplaceVendorModules = append(s.ReplaceVendorModules, d.replaceVendor...)
+	s.Roles = append(s.Roles, d.roles...)
 	s.FileContexts = append(s.FileContexts, d.fileContexts...)
 	s.Equivalences = append(s.Equivalences, d.equivalences...)
 	s.Volumes = append(s.Volumes, d.volumes...)

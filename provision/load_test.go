@@ -188,6 +188,7 @@ audit: {dontaudit: strip}
 			{"a", "/opt/a.pp", "pp", []byte("A"), Position{early, 4}},
 			{"b", "/opt/b.cil", "cil", []byte("B"), Position{main, 4}},
 		},
+		ModulesListed: true,
 		Booleans:      map[string]bool{"one": true, "two": false, "three": true},
 		SharedVolumes: true,
 		FileContexts: []FileContext{

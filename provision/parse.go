@@ -18,6 +18,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
+	"github.com/selinux-provision/selinux-provision/internal/roles"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/textform"
 )
@@ -39,6 +40,7 @@ type Document struct {
 	modules        []moduleRef
 	modulesSet     bool
 	replaceVendor  []string
+	roles          []string
 	booleans       map[string]bool
 	sharedVolumes  *bool
 	fileContexts   []FileContext
@@ -236,6 +238,7 @@ func (p *parser) top(root *yaml.Node) (understood bool) {
 			p.mapping(key, n, keys{
 				"modules":                p.modules,
 				"replace_vendor_modules": p.replaceVendorModules,
+				"roles":                  p.roles,
 				"booleans":               p.booleans,
 				"shared_volumes":         func(key string, n *yaml.Node) { p.doc.sharedVolumes = p.boolean(key, n) },
 				"file_contexts":          p.fileContexts,
@@ -308,6 +311,15 @@ func (p *parser) replaceVendorModules(key string, n *yaml.Node) {
 			p.doc.replaceVendor = append(p.doc.replaceVendor, name)
 		default:
 			p.complain(item.Line, key, "cannot use "+quote(name)+" as the name of a module", "write the name alone, without directory and without .cil or .pp")
+		}
+	}
+}
+
+func (p *parser) roles(key string, n *yaml.Node) {
+	items, _ := p.sequence(key, n)
+	for i, item := range items {
+		if name, ok := p.choice(fmt.Sprintf("%s[%d]", key, i), item, "a role", roles.Names()...); ok {
+			p.doc.roles = append(p.doc.roles, name)
 		}
 	}
 }

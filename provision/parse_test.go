@@ -163,13 +163,13 @@ func TestParseMessages(t *testing.T) {
 		{"no scalar key", "version: 1\n[a]: 1",
 			"c.yaml:2: cannot use a list as a key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
 		{"merge key", "version: 1\naudit: &a {dontaudit: keep}\npolicy: {<<: *a}",
-			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes"},
+			"c.yaml:3: policy.<<: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules, roles and shared_volumes"},
 		{"twice", "version: 1\nmode: enforcing\n\nmode: permissive",
 			"c.yaml:4: mode: cannot use a key twice, it is in line 2 already: remove one of the two"},
 		{"boolean twice", "version: 1\npolicy:\n  booleans:\n    a: true\n    a: true",
 			"c.yaml:5: policy.booleans.a: cannot use a key twice, it is in line 4 already: remove one of the two"},
 		{"no mapping", "version: 1\npolicy: yes",
-			`c.yaml:2: policy: cannot use "yes" here: write keys with values: booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes`},
+			`c.yaml:2: policy: cannot use "yes" here: write keys with values: booleans, equivalences, file_contexts, modules, replace_vendor_modules, roles and shared_volumes`},
 
 		// Values.
 		{"mode", "version: 1\nmode: enforce",
@@ -293,7 +293,7 @@ func TestParseAllProblems(t *testing.T) {
 	want := `c.yaml:1: mode: cannot use "no" as a mode: write enforcing, permissive or unmanaged
 c.yaml:1: version: cannot find this key: write "version: 1" in the first line
 c.yaml:2: volumes[0]: cannot use "1" here: write keys with values: context, level, match, name, paths, required and strategy
-c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules and shared_volumes
+c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules, roles and shared_volumes
 c.yaml:3: policy.booleans.a: cannot use "b" as a boolean: write true or false`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)

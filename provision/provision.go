@@ -21,6 +21,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/selinux-provision/selinux-provision/internal/roles"
 )
 
 // Where the declared state lives.
@@ -56,6 +58,8 @@ type State struct {
 	ReplaceVendorModules []string
 	// Booleans is never nil.
 	Booleans map[string]bool
+	// Roles are the names of roles for containers (package roles). They are sorted, none is there twice.
+	Roles []string
 	// SharedVolumes asks for the built-in module that gives new files the level of their directory.
 	SharedVolumes bool
 	// FileContexts are in the order of declaration. No two have the same path and type.
@@ -227,7 +231,7 @@ type Reader interface {
 	ReadDir(name string) ([]fs.DirEntry, error)
 }
 
-// Digest identifies all that the policy stage applies: modules, booleans, shared volumes, file contexts and dontaudit. Two
+// Digest identifies all that the policy stage applies: modules, roles, booleans, shared volumes, file contexts and dontaudit. Two
 // states with equal digests ask for the same policy, wherever their parts were written.
 func (s *State) Digest() [sha256.Size]byte {
 	d := newDigest("selinux-provision policy 1")
@@ -248,6 +252,12 @@ func (s *State) Digest() [sha256.Size]byte {
 	if len(s.ReplaceVendorModules) > 0 {
 		d.text("replace_vendor_modules", strconv.Itoa(len(s.ReplaceVendorModules)))
 		d.text(s.ReplaceVendorModules...)
+	}
+	if len(s.Roles) > 0 {
+		d.text("roles", strconv.Itoa(len(s.Roles)))
+		for _, name := range s.Roles {
+			d.text(name, roles.Digest(name)) // a later release may have another one of the name
+		}
 	}
 	d.text("dontaudit", fmt.Sprintf("strip=%v", s.StripDontaudit))
 	return d.sum()

@@ -86,7 +86,7 @@ func declaredPolicy(r *run) policystore.Declared {
 	digest := r.declared.Digest()
 	want := policystore.Declared{
 		Digest: hex.EncodeToString(digest[:]), Booleans: r.declared.Booleans,
-		SharedVolumes: r.declared.SharedVolumes, StripDontaudit: r.declared.StripDontaudit,
+		SharedVolumes: r.declared.SharedVolumes, Roles: r.declared.Roles, StripDontaudit: r.declared.StripDontaudit,
 	}
 	for _, m := range r.declared.Modules {
 		want.Modules = append(want.Modules, policystore.Module{Name: m.Name, Lang: m.Lang, Content: m.Content, From: m.Path,

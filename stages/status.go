@@ -9,6 +9,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/roles"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/policystore"
@@ -22,6 +23,7 @@ type Status struct {
 	Store      StoreStatus               `json:"store"`
 	Stages     []Result                  `json:"stages"`     // what each would do now
 	Modules    []string                  `json:"modules"`    // declared and in the built policy
+	Roles      []string                  `json:"roles"`      // declared and in the built policy
 	Quarantine []policystore.Quarantined `json:"quarantine"` // what was left out of the policy
 	// Volumes are the mounts that a rule is meant for, and the rules that no mount matches now.
 	Volumes []mountwatch.Volume `json:"volumes"`
@@ -124,7 +126,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	}
 	state := LoadState(h.Root)
 	s := &Status{InProgress: state.InProgress, Guard: state.Guard, Mode: ModeStatus{Declared: string(declared.Mode)},
-		Modules: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
+		Modules: []string{}, Roles: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
 	if err := h.modeStatus(s); err != nil {
 		return nil, err
 	}
@@ -141,6 +143,11 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	for _, m := range declared.Modules {
 		if rec.Policy.Modules[m.Name] != "" {
 			s.Modules = append(s.Modules, m.Name)
+		}
+	}
+	for _, name := range declared.Roles {
+		if rec.Policy.Modules[roles.ModuleName(name)] != "" {
+			s.Roles = append(s.Roles, name)
 		}
 	}
 	if state.Check != nil && state.Check.Vendor != vendor.Fingerprint {

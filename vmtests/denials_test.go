@@ -138,7 +138,7 @@ restorecon -RF /var/log /var/lib/docker/containers`)
 		slices.Sort(all)
 		return strings.Join(all, ", ")
 	}
-	const wants = "container_log_t:dir rule, container_log_t:file rule, container_log_t:lnk_file rule"
+	const wants = "container_log_t:dir role, container_log_t:file role, container_log_t:lnk_file role"
 	if got := denied(); got != wants {
 		t.Errorf("the collector is denied %s, want %s", got, wants)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/roles"
 )
 
 // Evidence is what can be known beside the denials. Each part may be missing.
@@ -48,6 +49,7 @@ const (
 	Volume     Kind = "volume"     // the target is in a volume without a label for containers
 	Boolean    Kind = "boolean"    // a boolean allows it
 	Domain     Kind = "domain"     // another domain may do it
+	Role       Kind = "role"       // a role that can be declared allows it
 	Categories Kind = "categories" // the rules allow it, levels or another constraint do not
 	Context    Kind = "context"    // a context that is not valid was asked for
 	Rule       Kind = "rule"       // the policy has to be extended
@@ -67,6 +69,8 @@ type Fix struct {
 
 	Booleans     []policydb.Setting     `json:"booleans,omitempty"`
 	Alternatives []policydb.Alternative `json:"alternatives,omitempty"`
+	// Role is the one that allows it.
+	Role *roles.Offer `json:"role,omitempty"`
 }
 
 // step tells whether this is what comes first, and does not allow the access by itself.
@@ -259,6 +263,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		return f
 	}
 	if !allowed {
+		if f, ok := e.rolesPath(c); ok {
+			return f
+		}
 		if f, ok := e.image(c); ok {
 			return f
 		}
@@ -499,6 +506,35 @@ func (c *oneCase) changes() bool {
 	return slices.ContainsFunc(c.PermissionList(), func(permission string) bool {
 		return slices.Contains([]string{"add_name", "append", "create", "link", "remove_name", "rename", "reparent", "rmdir", "setattr", "unlink", "write"}, permission)
 	})
+}
+
+// rolesPath recognises a path for which a role has a label, and a domain that may do this there.
+func (e *Evidence) rolesPath(c *oneCase) (Fix, bool) {
+	base := avc.Context(e.ProcessContext).Type()
+	if e.Policy == nil || c.host == "" || base == "" || e.Policy.Name(base) != c.Domain {
+		return Fix{}, false
+	}
+	offer, ok := roles.ForPath(e.Policy, c.Domain, c.host, c.question())
+	if !ok {
+		return Fix{}, false
+	}
+	f := roleFix(offer)
+	f.Text = fmt.Sprintf("%s is what the role %s is for: with it the directory has a label of its own, and the domain %s may do this there", c.host, offer.Role, offer.Domain)
+	return f, true
+}
+
+// roleFix says how a role is declared and used.
+func roleFix(offer roles.Offer) Fix {
+	f := Fix{
+		Kind: Role, Text: fmt.Sprintf("the role %s allows this: it %s", offer.Role, roles.Does(offer.Role)),
+		Config: "policy:\n  roles: [" + offer.Role + "]", Role: &offer,
+		Also: fmt.Sprintf("then run the container in its domain: docker run --security-opt label=type:%s ..., in Kubernetes seLinuxOptions.type", offer.Domain),
+	}
+	if offer.Boolean != "" {
+		f.Text += ", with the boolean " + offer.Boolean
+		f.Config += "\n  booleans: {" + offer.Boolean + ": true}"
+	}
+	return f
 }
 
 // image recognises a program or a library of the container's own, which has the label of what surrounds it on the host: the runtime's storage has lost
@@ -769,6 +805,19 @@ func (e *Evidence) domains(cases []*oneCase) {
 			questions = append(questions, c.question())
 		}
 		answers := e.Policy.Alternatives(who.domain, questions)
+		if len(answers) == 0 || answers[0].Loses > tolerable {
+			if e.Policy.Name(avc.Context(e.ProcessContext).Type()) == who.domain {
+				if offer, ok := roles.Allowing(e.Policy, who.domain, questions); ok {
+					for _, c := range these {
+						also := c.fix.Also
+						c.fix = roleFix(offer)
+						c.fix.Also = strings.TrimPrefix(also+"; "+c.fix.Also, "; ")
+						c.fix.Alternatives = answers[:min(3, len(answers))]
+					}
+					continue
+				}
+			}
+		}
 		if len(answers) == 0 {
 			if free := e.Policy.Unconfined(who.domain, questions); len(free) > 0 {
 				for _, c := range these {
@@ -872,7 +921,7 @@ func (c *oneCase) cure() string {
 	switch c.fix.Kind {
 	case Relabel:
 		return string(Relabel) + " " + avc.Context(c.expected).Type() + " " + c.fix.Config
-	case Volume, Boolean:
+	case Volume, Boolean, Role:
 		return string(c.fix.Kind) + " " + c.fix.Config
 	}
 	return string(c.fix.Kind)

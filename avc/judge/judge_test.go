@@ -141,7 +141,7 @@ func TestFixes(t *testing.T) {
 		{"a directory without a label", "web write unlabeled_t:s0 file name=file ino=11", judge.Volume, []string{"/srv/plain has no label", "'/srv/plain(/.*)?'"}},
 		{"the directory itself", "web add_name unlabeled_t:s0 dir name=plain ino=10", judge.Volume, []string{"/srv/plain has no label"}},
 		{"a volume with the host's label", "web write etc_t:s0 file path=/plain/file", judge.Volume, []string{"/srv/plain has the type etc_t, which is not for containers"}},
-		{"what the system owns is no volume", "web read container_log_t:s0 file path=/logs/x.log", judge.Rule, []string{"no rule lets container_t", "container_reader_t may do this, but not"}},
+		{"what the system owns is no volume", "web read container_log_t:s0 file path=/logs/x.log", judge.Role, []string{"the role log-reader allows this", "roles: [log-reader]", "label=type:container_log_reader_t"}},
 		{"a volume that nobody knows", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=sdz", judge.Volume, []string{"a volume that nobody labelled", "find it on the host"}},
 		{"a volume known by its device", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=vdc", judge.Volume, []string{"/mnt/other has no label", "mountpoint: /mnt/other"}},
 		{"the host's own", "- read nfs_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t do this", "--source kernel_t --domain kernel_t"}},
@@ -170,9 +170,9 @@ func TestFixes(t *testing.T) {
 			"    - {path: '/var/log/containers(/.+)?', context: 'system_u:object_r:container_log_t:s0'}\n    - {path: '/var/log/pods(/.+)?', context: 'system_u:object_r:container_log_t:s0'}"}},
 		{"a link to a pod's log", "web read var_log_t:s0 lnk_file name=a.log ino=12", judge.Relabel, []string{"file_contexts"}},
 		{"the directory of links, of a container that is gone", "- read var_log_t:s0 dir name=containers ino=13 domain=container_t:s0:c5,c6", judge.Relabel, []string{"file_contexts"}},
-		{"a directory of that name", "- read var_log_t:s0 dir name=containers ino=14 domain=container_t:s0:c5,c6", judge.Rule, []string{"no rule"}},
-		{"logs of pods with it", "web read container_log_t:s0 dir path=/logs/pods/x", judge.Rule, []string{"no rule"}},
-		{"another log of the host", "web read var_log_t:s0 file path=/logs/messages", judge.Rule, []string{"no rule"}},
+		{"a directory of that name", "- read var_log_t:s0 dir name=containers ino=14 domain=container_t:s0:c5,c6", judge.Role, []string{"the role log-reader"}},
+		{"logs of pods with it", "web read container_log_t:s0 dir path=/logs/pods/x", judge.Role, []string{"the role log-reader"}},
+		{"another log of the host", "web read var_log_t:s0 file path=/logs/messages", judge.Role, []string{"the role log-reader"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
 		{"allowed by now", "web read container_file_t:s0 file path=/x", judge.Nothing, []string{"allows this by now"}},
 	} {
@@ -195,7 +195,7 @@ func TestFixes(t *testing.T) {
 // What needs a rule and is denied by categories too says both: the rule alone would not help.
 func TestRuleAndCategories(t *testing.T) {
 	f := judged(t, evidence(t), "web read container_log_t:s0:c3 file path=/logs/x")
-	if f[0].Fix.Kind != judge.Rule || !strings.Contains(f[0].Fix.Also, "the categories forbid it too") {
+	if f[0].Fix.Kind != judge.Role || !strings.Contains(f[0].Fix.Also, "the categories forbid it too") {
 		t.Errorf("%+v", f[0].Fix)
 	}
 }
@@ -208,7 +208,7 @@ func TestLogsOfPods(t *testing.T) {
 	for _, one := range f {
 		got[one.Paths[0].Path] = one.Fix.Kind
 	}
-	if want := map[string]judge.Kind{"/logs/pods": judge.Relabel, "0.log": judge.Relabel, "/logs/messages": judge.Rule, "b.log": judge.Rule}; !maps.Equal(got, want) {
+	if want := map[string]judge.Kind{"/logs/pods": judge.Relabel, "0.log": judge.Relabel, "/logs/messages": judge.Role, "b.log": judge.Role}; !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

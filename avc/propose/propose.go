@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -164,7 +163,7 @@ func (m *Module) choose(p *policydb.Policy, req Request, findings []*judge.Findi
 			out(f, "there can be no rule: "+unknown.Error())
 		case !named && (f.Type == avc.TypeUserAVC || f.Type == avc.TypeUserSELinuxErr):
 			out(f, fmt.Sprintf("a program says so and not the kernel, and a container may be able to (if you believe it: --only %s)", f.ID))
-		case named, f.Fix.Kind == judge.Rule, f.Fix.Kind == judge.Domain:
+		case named, f.Fix.Kind == judge.Rule, f.Fix.Kind == judge.Domain, f.Fix.Kind == judge.Role && f.Fix.Role.Type == "":
 			if f.Target != known.Target {
 				renamed := *f
 				f, renamed.Target = &renamed, known.Target
@@ -293,8 +292,8 @@ func (m *Module) write(p *policydb.Policy, req Request, like policydb.Likeness, 
 		for _, text := range m.Use() {
 			line("; %s", text)
 		}
-		m.writeLikeness(line, req, like)
-		m.writeNoNewPrivs(line, p, req.Base, like)
+		p.WriteDomain(line, policydb.NewDomain{Module: m.Name, Name: m.Domain, Base: req.Base,
+			Permitted: func(r policydb.Rule) policydb.Rule { return m.permitted(line, req, r) }}, like)
 	}
 	line("")
 	line("; What was denied.")
@@ -334,49 +333,6 @@ func (m *Module) write(p *policydb.Policy, req Request, like policydb.Likeness, 
 	return b.String()
 }
 
-// writeLikeness makes the domain one like the base. What the next release of the OS may do without is optional: without that attribute
-// or rule the domain is still there, and the container starts.
-func (m *Module) writeLikeness(line func(string, ...any), req Request, like policydb.Likeness) {
-	base := req.Base
-	line("")
-	line("(type %s)", m.Domain)
-	for _, role := range like.Roles {
-		line("(roletype %s %s)", role, m.Domain)
-	}
-	line("")
-	line("; The attributes of %s: most of what it may do, and that the runtime may start it.", base)
-	for _, attribute := range like.Attributes {
-		line("(optional %s_is_%s (typeattributeset %s (%s)))", m.Name, attribute, attribute, m.Domain)
-	}
-	line("")
-	line("; The rules of the policy in force that name %s itself.", base)
-	if like.Unnamed > 0 {
-		line("; %d more, for large sets of types without a name, cannot be written down.", like.Unnamed)
-	}
-	others := map[string][]policydb.Rule{}
-	for _, r := range like.Rules {
-		if r = m.permitted(line, req, r); r.Statement == "allow" && len(r.Permissions) == 0 {
-			continue
-		}
-		other := r.Target
-		if r.Source != policydb.Self {
-			other = r.Source
-		}
-		others[other] = append(others[other], r)
-	}
-	for _, r := range others[policydb.Self] {
-		line("%s", conditional(r, m.Domain))
-	}
-	delete(others, policydb.Self)
-	for _, other := range slices.Sorted(maps.Keys(others)) {
-		line("(optional %s_and_%s", m.Name, other)
-		for _, r := range others[other] {
-			line("  %s", conditional(r, m.Domain))
-		}
-		line(")")
-	}
-}
-
 // permitted takes from a rule of the base what the policy forbids to every domain but the base itself, and says so.
 func (m *Module) permitted(line func(string, ...any), req Request, r policydb.Rule) policydb.Rule {
 	if r.Statement != "allow" || r.Source != policydb.Self || req.Forbidden == nil {
@@ -394,36 +350,6 @@ func (m *Module) permitted(line func(string, ...any), req Request, r policydb.Ru
 		return rule != ""
 	})
 	return r
-}
-
-// writeNoNewPrivs lets those who may start the base start the domain with no_new_privs too, as a container with allowPrivilegeEscalation: false and
-// the sandbox of each pod are started. Without the rule the kernel takes the other domain for a gain of rights, and does not let it begin.
-func (m *Module) writeNoNewPrivs(line func(string, ...any), p *policydb.Policy, base string, like policydb.Likeness) {
-	const class, permission = "process2", "nnp_transition"
-	if _, err := p.Resolve(policydb.Question{Target: base, Class: class, Permissions: []string{permission}}); err != nil {
-		return
-	}
-	starters := slices.DeleteFunc(p.EnteredBy(base), func(starter string) bool {
-		return slices.ContainsFunc(like.Rules, func(r policydb.Rule) bool {
-			return r.Statement == "allow" && r.Source == starter && r.Class == class && r.Condition == "" && slices.Contains(r.Permissions, permission)
-		})
-	})
-	if len(starters) == 0 {
-		return
-	}
-	line("")
-	line("; Who may start %s may start it with no_new_privs.", base)
-	for _, starter := range starters {
-		line("(optional %s_started_by_%s (allow %s %s (%s (%s))))", m.Name, starter, starter, m.Domain, class, permission)
-	}
-}
-
-func conditional(r policydb.Rule, domain string) string {
-	text := r.CIL(domain)
-	if r.Condition == "" {
-		return text
-	}
-	return fmt.Sprintf("(booleanif %s (true %s))", r.Condition, text)
 }
 
 // provenance says where a rule comes from.

@@ -68,11 +68,11 @@ func TestDenials(t *testing.T) {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 	reads(t, "denials", got.stdout, "5 denials in /var/log/audit/audit.log.1 and /var/log/audit/audit.log: 3 stopped something, 2 only reported.",
-		"lnk_file read  container_log_t /logs/1.log and 2 more (vda)", "rule: no rule lets container_t do this", "denials --module NAME --only ",
+		"lnk_file read  container_log_t /logs/1.log and 2 more (vda)", "role: the role log-reader allows this", "roles: [log-reader]", "label=type:container_log_reader_t",
 		"booleans: {container_use_nfs: true}", "! 2 dontaudit rules of the policy hide denials", "! 2 audit events between the first and the last are missing")
 
 	r := call(t, "--root", tree.Dir, "--json", "denials").denials(t)
-	if len(r.Findings) != 2 || r.Findings[0].Count != 3 || r.Findings[0].PathCount != 3 || r.Findings[0].Fix.Kind != "rule" || r.Findings[1].Fix.Kind != "boolean" ||
+	if len(r.Findings) != 2 || r.Findings[0].Count != 3 || r.Findings[0].PathCount != 3 || r.Findings[0].Fix.Kind != "role" || r.Findings[1].Fix.Kind != "boolean" ||
 		r.Dontaudits == nil || *r.Dontaudits != 2 || r.Stats.Denials != 5 || r.Stats.Missing != 2 {
 		t.Errorf("got %+v", r)
 	}

@@ -68,7 +68,7 @@ func TestFollowJSON(t *testing.T) {
 		}
 		events = append(events, told.Event)
 	}
-	if want := "begin,denial rule,denial boolean,repeats boolean,end"; got.code != exitDone || strings.Join(events, ",") != want || got.stderr != "" {
+	if want := "begin,denial role,denial boolean,repeats boolean,end"; got.code != exitDone || strings.Join(events, ",") != want || got.stderr != "" {
 		t.Errorf("got %s, want %s; %+v", strings.Join(events, ","), want, got)
 	}
 	for args, want := range map[string]string{

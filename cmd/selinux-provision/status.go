@@ -170,6 +170,9 @@ func storeRows(s *stages.Status) (rows []row) {
 		if len(s.Modules) == 0 {
 			policy.more = "no modules declared"
 		}
+		if len(s.Roles) > 0 {
+			policy.more += "; roles " + strings.Join(s.Roles, ", ")
+		}
 		rows = append(rows, policy)
 	}
 	for _, b := range s.Behind {
