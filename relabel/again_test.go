@@ -134,6 +134,7 @@ func TestResumedAfterAnotherRun(t *testing.T) {
 			}
 			defer root.Close()
 			label := func(ctx context.Context, path string, o Options) (Result, error) {
+				nextTick(t)
 				target := open(t, path)
 				unlock, err := target.Lock(ctx, root, time.Second, nil)
 				if err != nil {

@@ -132,7 +132,7 @@ func TestUnusableLine(t *testing.T) {
 		if test.want == "?" {
 			want = Match{Unusable: true}
 		}
-		want.Expression, want.File = got.Expression, "test"
+		want.Expression, want.File, want.Kind, want.Number = got.Expression, "test", got.Kind, got.Number
 		if want.Unusable {
 			want.Context = got.Context // what its line says
 		}
