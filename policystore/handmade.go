@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -201,7 +200,7 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 			return err
 		}
 		if err == nil && digest != vendor.Etc[below] && digest != rec.VendorEtc[below] {
-			h.Other = append(h.Other, fmt.Sprintf("%s is not the vendor's file", path.Join(dir, below)))
+			h.Other = append(h.Other, name+" is not the vendor's file")
 		}
 	}
 	return nil

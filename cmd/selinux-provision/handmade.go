@@ -26,16 +26,15 @@ func (a *app) export(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{}
-	names := []string{}
-	add := func(name string, content []byte) { files[name], names = content, append(names, name) }
+	names, content := []string{}, [][]byte{}
+	add := func(name string, text []byte) { names, content = append(names, name), append(content, text) }
 	if len(found.Config) > 0 {
 		add(handmadeFile, found.Config)
 	}
 	for _, m := range found.Modules {
 		add("modules/"+m.Name+"."+m.Lang, m.Content)
 	}
-	if err := writeSite(to, names, files); err != nil {
+	if err := writeSite(to, names, content); err != nil {
 		return err
 	}
 	if len(found.Other) > 0 {
@@ -69,7 +68,7 @@ func (a *app) export(ctx context.Context, to string) error {
 }
 
 // writeSite puts files into a directory that is new, or empty. If it fails, nothing of them is left behind.
-func writeSite(to string, names []string, files map[string][]byte) (err error) {
+func writeSite(to string, names []string, content [][]byte) error {
 	failed := func(err error) error { return fmt.Errorf("cannot write what was changed by hand: %w", err) }
 	abs, err := filepath.Abs(to)
 	if err != nil {
@@ -87,21 +86,11 @@ func writeSite(to string, names []string, files map[string][]byte) (err error) {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return failed(err)
 	}
-	there := err == nil
+	var files []string
 	for _, name := range names {
-		file := path.Join(abs, name)
-		if err = root.MkdirAll(path.Dir(file), 0o755); err == nil {
-			err = root.WriteFile(file, files[name], hostfs.Attributes{Mode: 0o644})
-		}
-		if err == nil {
-			continue
-		}
-		for _, dir := range []string{"config.d", "modules"} {
-			err = errors.Join(err, root.RemoveTree(path.Join(abs, dir)))
-		}
-		if !there {
-			err = errors.Join(err, root.RemoveTree(abs))
-		}
+		files = append(files, path.Join(abs, name))
+	}
+	if err := writeFiles(root, files, content); err != nil {
 		return failed(err)
 	}
 	return nil

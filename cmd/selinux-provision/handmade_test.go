@@ -70,16 +70,19 @@ func TestExport(t *testing.T) {
 func TestExportFails(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{handmadeFile, "modules/" + strings.Repeat("n", 300) + ".cil"} // longer than a file system takes
-	to := filepath.Join(dir, "new")
+	to := filepath.Join(dir, "above/new")
 	for _, there := range []bool{false, true} {
 		if there {
 			if err := os.MkdirAll(to, 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err := writeSite(to, names, map[string][]byte{})
+		err := writeSite(to, names, [][]byte{nil, nil})
 		if err == nil || strings.Count(err.Error(), "cannot write what was changed by hand") != 1 {
 			t.Errorf("there before: %v: %v", there, err)
+		}
+		if _, aerr := os.Stat(filepath.Dir(to)); there != (aerr == nil) {
+			t.Errorf("there before: %v: the directory above: %v", there, aerr)
 		}
 		if left, lerr := os.ReadDir(to); len(left) > 0 || there != (lerr == nil) {
 			t.Errorf("there before: %v: it left %v, %v", there, left, lerr)
