@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
 func TestWriteFileReplacesWhatIsThere(t *testing.T) {
@@ -163,7 +165,7 @@ func TestWriteFileIsNeverSeenHalf(t *testing.T) {
 }
 
 func TestFullDiskLeavesTheOldFile(t *testing.T) {
-	if !inMountNamespace(t) {
+	if !mounttest.Alone(t) {
 		return
 	}
 	dir := smallDisk(t)
@@ -326,7 +328,7 @@ func TestRemoveTreeFollowsNoLink(t *testing.T) {
 }
 
 func TestRemoveTreeStopsAtMounts(t *testing.T) {
-	if !inMountNamespace(t) {
+	if !mounttest.Alone(t) {
 		return
 	}
 	dir := t.TempDir()

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
 func openRoot(t *testing.T, dir string) *Root {
@@ -81,32 +81,6 @@ func labelOfFile(t *testing.T, name string) string {
 	}
 	must(t, err)
 	return strings.TrimSuffix(string(buf[:n]), "\x00")
-}
-
-// inMountNamespace runs the test that calls it again, in a process with mounts of its own. It is true in that process.
-func inMountNamespace(t *testing.T) bool {
-	t.Helper()
-	const child = "HOSTFS_TEST_IN_MOUNT_NAMESPACE"
-	if os.Getenv(child) == t.Name() {
-		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-		return true
-	}
-	needRoot(t)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), child+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	out, err := cmd.CombinedOutput()
-	switch {
-	case err != nil && cmd.ProcessState == nil && os.Getenv("CI") != "true":
-		t.Skipf("no mount namespace to be had: %v", err)
-	case err != nil:
-		t.Fatalf("%v\n%s", err, out)
-	case strings.Contains(string(out), "--- SKIP"):
-		t.Skipf("%s", out)
-	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
-		t.Fatalf("the test did not run:\n%s", out)
-	}
-	return false
 }
 
 // smallDisk mounts a file system of 256 KiB at a new directory, which the process's mount namespace takes along when it ends.
@@ -299,7 +273,7 @@ func TestLabel(t *testing.T) {
 }
 
 func TestDisk(t *testing.T) {
-	if !inMountNamespace(t) {
+	if !mounttest.Alone(t) {
 		return
 	}
 	dir := smallDisk(t)

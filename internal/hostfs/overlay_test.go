@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
 // The overlay is made as an initrd makes Flatcar's: the root file system is at /sysroot, its /etc is the upper layer, and is
 // covered by the overlay itself.
 func TestClearOpaque(t *testing.T) {
-	if !inMountNamespace(t) {
+	if !mounttest.Alone(t) {
 		return
 	}
 	initrd := t.TempDir()
@@ -128,7 +129,7 @@ func TestClearOpaque(t *testing.T) {
 
 // The upper layer may be on another file system than the root: where /var is one by itself and systemd-confext keeps the layer there.
 func TestClearOpaqueOnAnotherFileSystem(t *testing.T) {
-	if !inMountNamespace(t) {
+	if !mounttest.Alone(t) {
 		return
 	}
 	for _, dir := range []string{"/etc", "/var"} {

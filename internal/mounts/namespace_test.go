@@ -4,41 +4,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
 // inNamespace runs the body of a test in a process of its own that has a mount namespace of its own, with dir as a place to mount things
 // in. Nothing of it is seen outside, and all of it is gone with the process.
 func inNamespace(t *testing.T, body func(t *testing.T, dir string)) {
 	t.Helper()
-	const mark = "MOUNTS_TEST_NAMESPACE"
-	if os.Getenv(mark) == t.Name() {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-		dir := t.TempDir()
-		mount(t, "tmpfs", dir, "tmpfs", 0, "")
-		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-		body(t, dir)
+	if !mounttest.Alone(t) {
 		return
 	}
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
-	cmd.Env = append(os.Environ(), mark+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
+	mount(t, "tmpfs", dir, "tmpfs", 0, "")
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	body(t, dir)
 }
 
 func mount(t testing.TB, source, point, fstype string, flags uintptr, data string) {
