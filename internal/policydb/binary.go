@@ -192,7 +192,12 @@ func parse(r *reader) (*Policy, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	permissive.each(len(p.types), func(bit uint32) { p.types[bit].permissive = true })
+	// Unlike the bits of other sets of types, these are numbered from 1 (security/selinux/ss/services.c, context_struct_compute_av).
+	permissive.each(len(p.types)+1, func(value uint32) {
+		if value > 0 {
+			p.types[value-1].permissive = true
+		}
+	})
 	return p, p.index()
 }
 

@@ -297,6 +297,32 @@ func (p *Policy) Describe(name string) (Type, error) {
 	return d, nil
 }
 
+// Permissive gives the types whose denials are only reported, also where the kernel enforces, in order.
+func (p *Policy) Permissive() (names []string) {
+	for i := range p.types {
+		if t := &p.types[i]; t.permissive && !t.attribute {
+			names = append(names, t.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// NoDomain says why no process can run in what bears this name, "" if one can: it is a type, and a role may have it. Every type may stand with the
+// role of files.
+func (p *Policy) NoDomain(name string) string {
+	value, err := p.lookup("type", name)
+	switch {
+	case err != nil:
+		return err.Error()
+	case p.types[value-1].attribute:
+		return "it is an attribute, which stands for many types: name each domain that is meant"
+	case !slices.ContainsFunc(p.roles, func(r role) bool { return r.name != "object_r" && r.types.has(uint32(value-1)) }):
+		return "it is no domain: no process can run in it, since no role may have it"
+	}
+	return ""
+}
+
 // spread gives the values that rules about a type can name: itself and its attributes. For an attribute: itself alone.
 func (p *Policy) spread(value uint16) []uint16 { return p.types[value-1].within }
 

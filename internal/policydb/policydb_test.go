@@ -407,3 +407,49 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Exactly those types are permissive that the policy says: also the first and the last in it, by an alias too.
+func TestPermissive(t *testing.T) {
+	types := words("container_t container_file_t container_log_t container_reader_t etc_t kernel_t nfs_t shadow_t spc_t sysctl_t tmpfs_t unlabeled_t zz_first_t zz_last_t")
+	for _, odd := range []int{0, 1} {
+		text := "(type zz_first_t) (type zz_last_t) (roletype object_r zz_first_t) (roletype object_r zz_last_t)"
+		var want []string
+		for i, name := range types {
+			if i%2 != odd {
+				continue
+			}
+			want = append(want, name)
+			if name == "container_t" {
+				name = "svirt_lxc_net_t"
+			}
+			text += "\n(typepermissive " + name + ")"
+		}
+		slices.Sort(want)
+		p := open(t, map[string]string{"lenient": text})
+		if got := p.Permissive(); !slices.Equal(got, want) {
+			t.Errorf("permissive: %v\nwant %v", got, want)
+		}
+		for _, name := range types {
+			if d, err := p.Describe(name); err != nil || d.Permissive != slices.Contains(want, name) {
+				t.Errorf("%s: %+v, %v", name, d, err)
+			}
+		}
+	}
+	if got := open(t, nil).Permissive(); got != nil {
+		t.Errorf("of a policy without any: %v", got)
+	}
+}
+
+func TestNoDomain(t *testing.T) {
+	p := open(t, nil)
+	for name, want := range map[string]string{
+		"container_t": "", "svirt_lxc_net_t": "", "kernel_t": "",
+		"container_file_t": "it is no domain: no process can run in it, since no role may have it",
+		"container_domain": "it is an attribute, which stands for many types: name each domain that is meant",
+		"contaner_t":       `the policy has no type "contaner_t": did you mean container_t`,
+	} {
+		if got := p.NoDomain(name); want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
