@@ -12,13 +12,13 @@ import (
 func (m *Machine) importBusybox(t *testing.T) {
 	t.Helper()
 	m.Must(t, `mkdir -p /tmp/image/bin && cp "$(command -v busybox)" /tmp/image/bin/ && for name in sh cat ls sleep; do ln -s busybox /tmp/image/bin/$name; done
-tar -C /tmp/image -c . | docker import - busybox`)
+tar -C /tmp/image -cf /tmp/busybox.tar . && docker import /tmp/busybox.tar busybox`)
 }
 
 // finding is what the test reads of denials --json.
 type finding struct {
 	ID          string
-	Subject     struct{ Container, Image, Runtime, Unit string }
+	Subject     struct{ Container, Image, Runtime, Pod, Unit string }
 	Domain      string
 	Target      string
 	Class       string

@@ -58,8 +58,8 @@ const (
 // Layouts returns every layout, oldest first.
 func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today, Confext} }
 
-func packages() []string {
-	return []string{
+func packages(suite Suite) []string {
+	all := []string{
 		"systemd", "systemd-sysv", "dbus", "udev", "kmod", "passwd", "procps", "iproute2", "util-linux", "mount",
 		"linux-image-cloud-amd64", "dracut-core", "ignition", "systemd-cryptsetup",
 		"policycoreutils", "selinux-utils", "semodule-utils", "checkpolicy", "auditd",
@@ -70,6 +70,10 @@ func packages() []string {
 		// For volumes of every kind: NFS and SMB are served by the kernel, on the loopback interface.
 		"lvm2", "xorriso", "nfs-kernel-server", "nfs-common", "ksmbd-tools", "cifs-utils", "bindfs",
 	}
+	if suite == Trixie { // the runtimes beside Docker are tested in one generation
+		all = append(all, "podman", "crun")
+	}
+	return all
 }
 
 // Image is one generation of the operating system in one layout, ready to boot.
@@ -217,7 +221,7 @@ func lockFile(path string, how int) (*os.File, error) {
 
 // baseDir is where the Debian root of the suite is kept.
 func (b *builder) baseDir() string {
-	return filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", b.suite, digest(formatVersion, string(b.suite), strings.Join(packages(), " "))))
+	return filepath.Join(CacheDir(), fmt.Sprintf("base-%s-%s", b.suite, digest(formatVersion, string(b.suite), strings.Join(packages(b.suite), " "))))
 }
 
 type builder struct {
@@ -340,7 +344,7 @@ func guestProgram(ctx context.Context) ([]byte, error) {
 // makeBase unpacks and configures the Debian packages.
 func (b *builder) makeBase(root string) error {
 	defer b.step("packages")()
-	return b.unpack(string(b.suite), root, "--variant=minbase", "--include="+strings.Join(packages(), ","),
+	return b.unpack(string(b.suite), root, "--variant=minbase", "--include="+strings.Join(packages(b.suite), ","),
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*")
 }

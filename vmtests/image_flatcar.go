@@ -239,8 +239,10 @@ func trimFiles(root string) error {
 	for _, pattern := range []string{
 		"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/zoneinfo", "usr/share/bash-completion", "usr/share/perl*",
 		"usr/lib/dracut", "usr/lib/initramfs-tools", "usr/share/initramfs-tools", "usr/lib/klibc*", "usr/lib/python3*", "usr/bin/python3*",
-		"usr/share/python3", "usr/share/selinux", "usr/src", "usr/bin/make", "usr/bin/m4", "usr/lib/udev/hwdb.*", "usr/bin/ctr", "usr/bin/docker-proxy", "usr/bin/containerd-shim",
+		"usr/share/python3", "usr/share/selinux", "usr/src", "usr/bin/make", "usr/bin/m4", "usr/lib/udev/hwdb.*", "usr/bin/docker-proxy", "usr/bin/containerd-shim",
 		"usr/bin/containerd-shim-runc-v1", "usr/bin/ignition-validate", "usr/lib/x86_64-linux-gnu/perl*", "usr/bin/perl*", "usr/share/gcc", "usr/lib/apt",
+		// It would run at each reload of systemd, in every test.
+		"usr/lib/systemd/system-generators/podman-system-generator",
 		"usr/lib/modules/*/kernel/drivers/infiniband", "usr/lib/modules/*/kernel/drivers/comedi", "usr/lib/modules/*/kernel/drivers/hid",
 		"usr/lib/modules/*/kernel/arch/x86/kvm", "usr/lib/modules/*/kernel/drivers/cpufreq", "usr/lib/modules/*/kernel/drivers/ata",
 		"etc/kernel", "etc/initramfs-tools", "etc/apt", "etc/dpkg", "etc/cron*", "etc/init.d", "etc/rc?.d", "etc/alternatives/README", "etc/logrotate.d",
