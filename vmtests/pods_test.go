@@ -105,7 +105,7 @@ func TestPods(t *testing.T) {
 	}
 
 	// Podman, by Quadlet: a container that is removed when it ends. Judged after that, its denial is the same.
-	m.put(t, "/etc/containers/systemd/quad.container", "[Container]\nImage=localhost/busybox:latest\nNetwork=none\nVolume=/srv/quad:/data\nExec=sh -c 'echo hello > /data/file; sleep 1000'\n")
+	m.put(t, "/etc/containers/systemd/quad.container", "[Container]\nImage=localhost/busybox:latest\nNetwork=none\nVolume=/srv/quad:/data\nExec=sh -c 'trap \"exit 0\" TERM; echo hello > /data/file; sleep 1000 & wait'\n")
 	m.Must(t, `mkdir -p /srv/quad /run/systemd/system-generators && ln -s /usr/libexec/podman/quadlet /run/systemd/system-generators/podman-system-generator && podman load -q -i /tmp/images.tar && systemctl daemon-reload &&
 systemctl start quad.service && until journalctl --sync && journalctl -b -o cat | grep -q 'avc: *denied.*:var_t:'; do sleep 1; done`)
 	const denied = "systemd-quad container_t [write] var_t:dir 1/1 volume"
