@@ -8,6 +8,7 @@ type Kind string
 // The kinds of events.
 const (
 	VolumeLabelled Kind = "labelled"        // a volume has its label, which was read back
+	VolumeTaken    Kind = "taken-over"      // a volume has the label of a container, and is left to it
 	VolumeRefused  Kind = "refused"         // a volume stays as it is, or a try failed: see Volume.Code
 	VolumeLost     Kind = "lost"            // a file system was unmounted and could not be mounted again
 	Remounted      Kind = "remounted"       // a volume was mounted again with its label

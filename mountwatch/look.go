@@ -25,6 +25,7 @@ const (
 type looker struct {
 	host   judge.Host
 	rules  *judge.Rules
+	runs   func(level string) (container string)
 	table  *mounts.Table
 	record *Record
 	names  map[mounts.Device]mounts.Names // of devices that were looked at already
@@ -52,7 +53,7 @@ func ask[T any](ctx context.Context, a *asking, m *mounts.Mount, read func() (T,
 }
 
 func (w *Watcher) look() looker {
-	return looker{w.Host, w.rules, w.table, w.record, w.names, &w.asking}
+	return looker{w.Host, w.rules, w.config.Runs, w.table, w.record, w.names, &w.asking}
 }
 
 // judge finds out what the rules need to know about a mount, and no more, and gives the verdict.
@@ -91,34 +92,51 @@ func (l looker) namesOf(ctx context.Context, m *mounts.Mount) (mounts.Names, err
 }
 
 // labelled finds the context that a finished relabelling gave to all that the rule covers. The record is believed only if each root still
-// has the label: it was given last, and a copy of a disk from before, or one that was made anew, does not have it.
+// has the label: it was given last, and a copy of a disk from before, or one that was made anew, does not have it. A root that has got the
+// label of a container since, or has that of one that runs, is the container's.
 func (l looker) labelled(ctx context.Context, rule *judge.Rule, m *mounts.Mount, facts *judge.Facts) {
 	want, err := rule.Want(l.host.DefaultContext)
 	done := err == nil && l.record.finished(identity(m, facts.Names), want, rule.Paths) != nil
-	// Files that are about to be labelled take no labels either where nobody answers.
-	if !done && rule.Strategy != judge.Relabel && len(rule.Paths) == 0 {
+	if !done && rule.Strategy == judge.Context {
 		return
 	}
 	type answer struct {
 		root  string
-		right bool // each tree of the rule
+		right bool   // each tree of the rule
+		taken string // the label of the first that a container's runtime labelled
 	}
 	a, err := ask(ctx, l.asking, m, func() (a answer, err error) {
+		wrong := false
 		if a.root, err = m.RootLabel(); err != nil {
 			return a, err
 		}
 		for _, path := range pathsOf(rule.Paths) {
 			label, err := m.Label(path)
-			if err != nil || !secontext.Same(label, want) {
+			switch {
+			case err != nil:
 				return a, err
+			case secontext.Same(label, want):
+			case l.host.ByRuntime(label, want):
+				a.taken = cmp.Or(a.taken, label)
+			default:
+				wrong = true
 			}
 		}
-		a.right = true
+		a.right = !wrong && a.taken == ""
 		return a, nil
 	})
 	facts.NoAnswer = facts.NoAnswer || errors.Is(err, patience.ErrNoAnswer)
 	if done && a.right {
 		facts.Labelled, facts.RootLabel = want, a.root
+	}
+	if a.taken == "" {
+		return
+	}
+	if l.runs != nil {
+		facts.Container = l.runs(secontext.Context(a.taken).Level())
+	}
+	if done || rule.Private || facts.Container != "" {
+		facts.Taken = a.taken
 	}
 }
 
@@ -134,7 +152,7 @@ func pathsOf(paths []string) []string {
 func describe(v judge.Verdict) Volume {
 	m := v.Mount
 	out := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String(), MountID: mountID(m),
-		Context: v.Want, Shared: secontext.Context(v.Want).Shared(), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
+		Context: v.Want, Found: v.Found, Shared: secontext.Context(v.Want).Shared(), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
 	var names []string
 	for _, r := range v.Rules {
 		names = append(names, r.Name)
@@ -154,6 +172,8 @@ func describe(v judge.Verdict) Volume {
 		out.State = Remounting
 	case judge.WantsRelabel:
 		out.State = Relabelling
+	case judge.TakenOver:
+		out.State = TakenOver
 	case judge.Refused:
 		out.State = Refused
 	case judge.LeftAlone:
@@ -181,7 +201,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	if err != nil {
 		return nil, err
 	}
-	l := looker{host, rules, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
+	l := looker{host, rules, config.Runs, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
 	l.asking.begin()
 	var volumes []Volume
 	met := map[string]bool{}

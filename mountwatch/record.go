@@ -38,6 +38,7 @@ const (
 	Remounting  State = "remounting"  // about to be unmounted and mounted again
 	Relabelling State = "relabelling" // its files are being labelled, or wait for their turn
 	Refused     State = "refused"     // it stays as it is, for the reason given
+	TakenOver   State = "taken over"  // a container's runtime has labelled it for its container since
 	Failed      State = "failed"      // it was tried, and something went wrong
 	Pending     State = "pending"     // nobody has seen to it: the watcher does not run
 	LeftAlone   State = "left alone"  // it is somebody else's, or hidden; only ever looked at
@@ -46,11 +47,14 @@ const (
 
 // States gives all of them.
 func States() []State {
-	return []State{Labelled, Remounting, Relabelling, Refused, Failed, Pending, LeftAlone, NotMounted}
+	return []State{Labelled, Remounting, Relabelling, TakenOver, Refused, Failed, Pending, LeftAlone, NotMounted}
 }
 
 // Final tells whether the watcher is done with a volume in this state.
-func (s State) Final() bool { return s == Labelled || s == Refused || s == Failed }
+func (s State) Final() bool { return s.Usable() || s == Refused || s == Failed }
+
+// Usable tells whether what waits for the volume's label may go on.
+func (s State) Usable() bool { return s == Labelled || s == TakenOver }
 
 // Volume is one mount that a rule is meant for, and what became of it.
 type Volume struct {
@@ -65,8 +69,10 @@ type Volume struct {
 	MountID uint64 `json:"mount_id,omitempty"`
 	// Context is what the rule asks for.
 	Context string `json:"context,omitempty"`
-	Shared  bool   `json:"shared,omitempty"` // the context is at level s0: every container may use it
-	State   State  `json:"state"`
+	// Found is the label that its files have, where the level is left to a container and is another.
+	Found  string `json:"found,omitempty"`
+	Shared bool   `json:"shared,omitempty"` // the context is at level s0: every container may use it
+	State  State  `json:"state"`
 	// How is by what means it has its label: "context option" or "labelled files". When is the moment at which that was seen.
 	How  string    `json:"how,omitempty"`
 	When time.Time `json:"when,omitzero"`

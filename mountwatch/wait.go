@@ -76,8 +76,8 @@ func settled(all []Volume, rule string) (volumes []Volume, done bool, err error)
 			continue
 		}
 		volumes = append(volumes, v)
-		done = done && v.State == Labelled
-		if v.State.Final() && v.State != Labelled && err == nil {
+		done = done && v.State.Usable()
+		if v.State.Final() && !v.State.Usable() && err == nil {
 			err = fmt.Errorf("%s: cannot label %s: %s: %s", v.Rule, v.Mountpoint, v.Reason, v.Remedy)
 		}
 	}

@@ -27,7 +27,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/relabel"
 )
 
-// Config is what the operator declared.
+// Config is what the operator declared, and whom to ask about it.
 type Config struct {
 	Rules []judge.Rule
 	// SharedVolumes tells whether the policy gives new files the level of their directory, without which a relabelled volume cannot be
@@ -37,6 +37,8 @@ type Config struct {
 	// many as the disk needs.
 	Limits  relabel.Limits
 	Workers int
+	// Runs names the container that runs at a level, "" if none does. Nil: there is nobody to ask.
+	Runs func(level string) (container string)
 }
 
 // Policy is what must be known of the kernel's policy.
@@ -414,7 +416,7 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 	case judge.Right: // whatever was tried for it has had its effect
 		delete(w.gaveUp, attempt{v.Mountpoint, v.Context})
 		delete(w.failed, keyOf(m))
-	case judge.Refused:
+	case judge.Refused, judge.TakenOver:
 	case judge.WantsContext:
 		if w.unknown(v) {
 			break
@@ -549,6 +551,8 @@ func (w *Watcher) settle(v *volume) {
 		if v.NotShared(w.config) {
 			w.Report(Event{Kind: NotShared, Volume: v.Volume})
 		}
+	case TakenOver:
+		w.Report(Event{Kind: VolumeTaken, Volume: v.Volume})
 	case Refused, Failed:
 		w.Report(Event{Kind: VolumeRefused, Volume: v.Volume})
 	}
@@ -580,7 +584,7 @@ func (w *Watcher) summary() string {
 		return fmt.Sprintf("%d rules for volumes, none of them mounted", len(w.config.Rules))
 	}
 	var parts []string
-	for _, s := range []State{Labelled, Remounting, Relabelling, Refused, Failed} {
+	for _, s := range []State{Labelled, Remounting, Relabelling, TakenOver, Refused, Failed} {
 		if counts[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}

@@ -917,6 +917,9 @@ func TestTooOften(t *testing.T) {
 	}
 }
 
+// hosts is a label that no container's runtime gives.
+const hosts = "system_u:object_r:etc_t:s0"
+
 // Files that were labelled and do not have the label are not labelled again and again.
 func TestRelabelWithoutEffect(t *testing.T) {
 	h := newHost(t, relabelRule("data"))
@@ -928,19 +931,112 @@ func TestRelabelWithoutEffect(t *testing.T) {
 		case RelabelStarted:
 			tries.Add(1)
 		case RelabelDone: // between the label and the look at it
-			if err := unix.Setxattr(point, "security.selinux", []byte(private+"\x00"), 0); err != nil {
+			if err := unix.Setxattr(point, "security.selinux", []byte(hosts+"\x00"), 0); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 	h.start()
 	v := h.eventually(point, Failed)
-	if want := "every file was given the label " + shared + ", and " + point + " has " + private; v.Code != CodeRelabelFailed || v.Reason != want {
+	if want := "every file was given the label " + shared + ", and " + point + " has " + hosts; v.Code != CodeRelabelFailed || v.Reason != want {
 		t.Errorf("%s %s\nwant %s", v.Code, v.Reason, want)
 	}
 	h.mount("other")
 	time.Sleep(200 * time.Millisecond)
 	if got := tries.Load(); got != 1 {
 		t.Errorf("labelled %d times", got)
+	}
+}
+
+// What a container's runtime has labelled for its container stays so, at a reload, at the next start and when it is mounted again, and is not taken
+// for the declared label.
+//
+// Proves P5.
+func TestTakenOver(t *testing.T) {
+	h := newHost(t, relabelRule("data"))
+	point := h.mount("data")
+	h.fill(point, 10)
+	h.start()
+	h.eventually(point, Labelled)
+	h.kinds()
+	relabel := func(label string) {
+		t.Helper()
+		h.run("setfattr", "-h", "-n", "security.selinux", "-v", label, point, point+"/d00", point+"/d00/f0")
+	}
+	for _, label := range []string{private, strings.Replace(private, "c10,c20", "c1,c2", 1)} {
+		relabel(label)
+		h.reload <- struct{}{}
+		v := h.eventually(point, TakenOver)
+		for v.Found != label {
+			v = h.eventually(point, TakenOver)
+		}
+		if v.Code != judge.CodeTakenOver || !strings.Contains(v.Remedy, "private: true") {
+			t.Errorf("%+v", v)
+		}
+		all, err := lookAt(t.Context(), h.root, judge.Host{SELinux: true, DefaultContext: shared}, h.config, mounts.NewTable(h.source.pick(mounted(t))))
+		if err != nil || len(all) != 1 || all[0].State != TakenOver || all[0].Found != label {
+			t.Errorf("a look gives %+v, %v", all, err)
+		}
+		if _, done, err := settled(all, "data"); !done || err != nil {
+			t.Errorf("what waits for it waits: %v", err)
+		}
+	}
+	h.halt()
+	h.start()
+	h.eventually(point, TakenOver)
+	if got := h.labels(point); !slices.Contains(got, shared) || len(got) != 2 {
+		t.Errorf("labels: %q", got)
+	}
+	if got := h.kinds(); strings.Contains(got, "relabel-started") || strings.Count(got, "taken-over") != 2 {
+		t.Errorf("said: %s", got)
+	}
+
+	// It is right where the rule leaves the level to the container.
+	rule := relabelRule("data")
+	rule.Private = true
+	h.rules(rule)
+	h.reload <- struct{}{}
+	if v := h.eventually(point, Labelled); v.Found == "" || v.How != byFiles {
+		t.Errorf("%+v", v)
+	}
+	h.rules(relabelRule("data"))
+	h.reload <- struct{}{}
+	h.eventually(point, TakenOver)
+
+	// Taken back by hand, it is the declared volume again; and what is no container's label is put right.
+	relabel(shared)
+	h.reload <- struct{}{}
+	h.eventually(point, Labelled)
+	h.kinds()
+	relabel(hosts)
+	h.reload <- struct{}{}
+	for !slices.Equal(h.labels(point), []string{shared}) {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A volume that nobody has labelled yet, and that a running container has as its own, is not taken from it. Once the container is gone it is.
+func TestTakenByWhatRuns(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		runs string
+		want State
+	}{{"a container at its level", "s0:c10,c20", TakenOver}, {"another container", "s0:c10", Labelled}} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t, relabelRule("data"))
+			h.config.Runs = func(level string) string {
+				if level == c.runs {
+					return "web"
+				}
+				return ""
+			}
+			point := h.mount("data")
+			h.run("setfattr", "-n", "security.selinux", "-v", private, point)
+			h.start()
+			v := h.eventually(point, c.want)
+			if c.want == TakenOver && !strings.Contains(v.Reason, "that of container web, which runs") {
+				t.Errorf("%+v", v)
+			}
+		})
 	}
 }

@@ -292,7 +292,7 @@ func TestParseAllProblems(t *testing.T) {
 	_, err := Parse("c.yaml", strings.NewReader("mode: no\nvolumes: [1]\npolicy: {x: 1, booleans: {a: b}}\n"))
 	want := `c.yaml:1: mode: cannot use "no" as a mode: write enforcing, permissive or unmanaged
 c.yaml:1: version: cannot find this key: write "version: 1" in the first line
-c.yaml:2: volumes[0]: cannot use "1" here: write keys with values: context, level, match, name, paths, required and strategy
+c.yaml:2: volumes[0]: cannot use "1" here: write keys with values: context, level, match, name, paths, private, required and strategy
 c.yaml:3: policy.x: cannot use an unknown key: the keys here are booleans, equivalences, file_contexts, modules, replace_vendor_modules, roles and shared_volumes
 c.yaml:3: policy.booleans.a: cannot use "b" as a boolean: write true or false`
 	if err == nil || err.Error() != want {

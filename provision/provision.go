@@ -133,7 +133,9 @@ type Volume struct {
 	Paths []string
 	// Required asks that units which need the mount wait for the label.
 	Required bool
-	Source   Position
+	// Private leaves the level of the files to the runtime of the container that uses the volume. Strategy is not ContextOption.
+	Private bool
+	Source  Position
 }
 
 // VolumeMatch says which mounts a volume is. A key that is "" is not asked for, and at least one is. Each is a pattern (package glob);
@@ -270,7 +272,7 @@ func (s *State) VolumesDigest() [sha256.Size]byte {
 	d.text(strconv.Itoa(len(s.Volumes)))
 	for _, v := range s.Volumes {
 		d.text(v.Name, v.Match.Mountpoint, v.Match.Source, v.Match.FSType, v.Match.Label, v.Match.UUID, v.Context, v.Level, string(v.Strategy),
-			strconv.FormatBool(v.Required), strconv.Itoa(len(v.Paths)))
+			strconv.FormatBool(v.Required), strconv.FormatBool(v.Private), strconv.Itoa(len(v.Paths)))
 		d.text(v.Paths...)
 	}
 	return d.sum()

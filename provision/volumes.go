@@ -92,6 +92,7 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 			},
 			"paths":    func(key string, n *yaml.Node) { v.Paths = p.subPaths(key, n) },
 			"required": func(key string, n *yaml.Node) { set(&v.Required, p.boolean(key, n)) },
+			"private":  func(key string, n *yaml.Node) { set(&v.Private, p.boolean(key, n)) },
 		})
 		for _, needed := range []string{"name", "match"} {
 			if ok && !seen[needed] {
@@ -109,6 +110,10 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 		if len(v.Paths) > 0 && v.Strategy == ContextOption {
 			p.complain(strategyLine, join(key, "strategy"), `cannot use "context" for single paths: the mount option is for the whole volume`,
 				`write "relabel", or remove the paths`)
+		}
+		if v.Private && v.Strategy == ContextOption {
+			p.complain(strategyLine, join(key, "strategy"), `cannot use "context" for a private volume: with the mount option no runtime can give the files its container's level`,
+				`write "relabel", or remove the key private`)
 		}
 		if len(p.problems) == before {
 			p.doc.volumes = append(p.doc.volumes, v)

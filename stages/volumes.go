@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/selinux-provision/selinux-provision/avc/attribution"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
@@ -17,7 +19,7 @@ import (
 // WatchConfig gives what the mount watcher needs to know of the declared state. Contexts are in the form in which the kernel shows them; one
 // that its policy does not know is left as it is, for the verdict on the volume to say so.
 func (h *Host) WatchConfig(declared *provision.State) (mountwatch.Config, error) {
-	c := mountwatch.Config{SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
+	c := mountwatch.Config{Runs: h.runs, SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
 		Limits: relabel.Limits{EntriesPerSecond: declared.Relabel.EntriesPerSecond, CPUPercent: declared.Relabel.CPUPercent}}
 	for _, v := range declared.Volumes {
 		context, err := h.canonical(v.Context)
@@ -31,7 +33,7 @@ func (h *Host) WatchConfig(declared *provision.State) (mountwatch.Config, error)
 		c.Rules = append(c.Rules, judge.Rule{
 			Name: v.Name, Source: v.Source.String(),
 			Match:   judge.Match{Mountpoint: v.Match.Mountpoint, Source: v.Match.Source, FSType: v.Match.FSType, Label: v.Match.Label, UUID: v.Match.UUID},
-			Context: context, Level: level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required,
+			Context: context, Level: level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required, Private: v.Private,
 		})
 	}
 	return c, nil
@@ -64,6 +66,16 @@ func (h *Host) MountHost() (judge.Host, error) {
 	return host, err
 }
 
+// runs names a container that runs at a level, as far as it is a level of its own.
+func (h *Host) runs(level string) (container string) {
+	for _, c := range attribution.New(h.Root).Running() {
+		if r, err := secontext.ParseRange(c.Context.Level()); err == nil && len(r.High.Categories) > 0 && r.String() == level {
+			return printable.Text(c.Subject.String())
+		}
+	}
+	return ""
+}
+
 // volumeStatus adds the volumes and what is wrong with them.
 func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.State) error {
 	s.Volumes = []mountwatch.Volume{}
@@ -91,6 +103,8 @@ func (h *Host) volumeStatus(ctx context.Context, s *Status, declared *provision.
 				s.Problems = append(s.Problems, Problem{name + " is for all containers, but a file that one of them makes will be its own",
 					"set policy.shared_volumes: true, or strategy: context for this volume"})
 			}
+		case mountwatch.TakenOver:
+			s.Problems = append(s.Problems, Problem{name + " does not have its declared label: " + v.Reason, v.Remedy})
 		case mountwatch.NotMounted: // it may come, unless it never can
 			if v.Reason != "" {
 				s.Problems = append(s.Problems, Problem{name + " is never met: " + v.Reason, v.Remedy})

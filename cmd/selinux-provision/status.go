@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -218,12 +219,15 @@ func volumeRow(v mountwatch.Volume) row {
 	switch v.State {
 	case mountwatch.Labelled:
 		r.colour = good
-		r.more += fmt.Sprintf(": %s (%s, %s)", v.Context, v.How, v.When.Local().Format(time.DateTime))
+		r.more += fmt.Sprintf(": %s (%s, %s)", cmp.Or(v.Found, v.Context), v.How, v.When.Local().Format(time.DateTime))
 	case mountwatch.NotMounted:
 		r.colour = dim
 	case mountwatch.LeftAlone:
 		r.colour = dim
 		r.more += ": " + v.Reason
+	case mountwatch.TakenOver:
+		r.colour = busy
+		r.more += ": " + v.Found
 	case mountwatch.Refused, mountwatch.Failed:
 		r.colour = bad
 		if v.Code != "" {

@@ -247,6 +247,8 @@ func eventText(e mountwatch.Event) (slog.Level, string) {
 	switch e.Kind {
 	case mountwatch.VolumeLabelled:
 		return slog.LevelInfo, fmt.Sprintf("%s has its label %s (%s)", volume, v.Context, v.How)
+	case mountwatch.VolumeTaken:
+		return slog.LevelWarn, fmt.Sprintf("%s keeps a container's label: %s: %s", volume, v.Reason, v.Remedy)
 	case mountwatch.VolumeRefused, mountwatch.VolumeLost:
 		level := slog.LevelWarn
 		if v.State == mountwatch.Failed {

@@ -18,7 +18,7 @@ func TestVolumeMessages(t *testing.T) {
 		{Kind: mountwatch.VolumeRefused}, {Kind: mountwatch.VolumeLabelled}, {Kind: mountwatch.Remounted}, {Kind: mountwatch.Recovered},
 		{Kind: mountwatch.RelabelStarted}, {Kind: mountwatch.RelabelDone}, {Kind: mountwatch.NotShared}, {Kind: mountwatch.Declared},
 		{Kind: mountwatch.NotDeclared}, {Kind: mountwatch.ConfigRead}, {Kind: mountwatch.ConfigBad}, {Kind: mountwatch.CannotRemember},
-		{Kind: mountwatch.Watching},
+		{Kind: mountwatch.Watching}, {Kind: mountwatch.VolumeTaken},
 	}
 	for _, code := range []judge.Code{
 		judge.CodeSELinuxOff, judge.CodeTie, judge.CodeTwoLabels, judge.CodeProhibited, judge.CodeBtrfs, judge.CodeBind, judge.CodeReadOnly, judge.CodeNoWay,

@@ -68,6 +68,7 @@ func All() []Message {
 		{Relabelling, "60496911bed246ac8e849a7213d49db3", "a tree is being relabelled; the message has the progress", "nothing"},
 		{Relabelled, "7d259d841a6f425da911f741e4201f2f", "a tree was relabelled", "nothing; failures follow, one message each"},
 		{Volume + "labelled", "b282326e111b4614ac3a1927459f419e", "a volume has its label, read back from the kernel", "nothing"},
+		{Volume + "taken-over", "d9b187f091b04c85b5f9e91b183809d5", "a container's runtime gave the volume its container's label, and the volume is left to it", "if that is meant: `private: true` in the rule; else the message has the command"},
 		{Volume + "remounted", "adb8e8732e93429287df8d177f30480d", "a volume was unmounted and mounted again, with the option `context=`", "nothing; to avoid the second mount, declare the volume in fstab or as a mount unit"},
 		{Volume + "recovered", "4f9984a9fef54d6e86c9af1a07541298", "an earlier run was cut off between unmounting a volume and mounting it again; the volume is mounted again", "nothing"},
 		{Volume + "relabel-started", "91417ce5df7449ba9124b5a7b0935ca1", "the files of a volume are being labelled", "nothing; `status` shows the progress"},

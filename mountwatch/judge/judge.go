@@ -23,6 +23,8 @@ type Rule struct {
 	Paths []string
 	// Required asks that units which need the mount wait for the label.
 	Required bool
+	// Private leaves the level to the runtime of the container that uses the volume: whatever level it gave the files is right.
+	Private bool
 }
 
 // Match says which mounts a rule is for: those that fit every key that is not "". The keys are patterns as in package glob.
@@ -64,6 +66,9 @@ type Facts struct {
 	// Labelled is the context that a finished relabelling of this very file system gave to everything that its rule covers; "" if there
 	// was none.
 	Labelled string
+	// Taken is the label that a container's runtime gave to what the rule covers, after it had been labelled or for a container that runs
+	// now; "" if none did. Container is the one that runs with its level, "" if none does.
+	Taken, Container string
 	// NoAnswer tells that the file system did not answer when it was asked for these.
 	NoAnswer bool
 }
@@ -83,6 +88,9 @@ const (
 	WantsContext Outcome = "wants context"
 	// WantsRelabel is for a mount whose files are to be labelled.
 	WantsRelabel Outcome = "wants relabel"
+	// TakenOver is for a mount whose files a container's runtime labelled for its container, which would be denied its own files if they
+	// got the declared label back. Reason says what is there.
+	TakenOver Outcome = "taken over"
 	// Refused is for a mount that a rule matches and that stays as it is, for Reason.
 	Refused Outcome = "refused"
 )
@@ -97,6 +105,8 @@ type Verdict struct {
 	Rules []*Rule
 	// Want is the context that the rule asks for.
 	Want string
+	// Found is the label that is there, where it is right or left in peace and another one than Want.
+	Found string
 	// OrRelabel tells, beside WantsContext, that the files may be labelled instead if the volume is in use.
 	OrRelabel bool
 	// Code, Reason and Remedy say why it is refused or left alone. Reason goes after "cannot label MOUNTPOINT: ".
@@ -127,6 +137,7 @@ const (
 	CodeDocker        Code = "docker"
 	CodePodman        Code = "podman"
 	CodeCRIO          Code = "crio"
-	CodeSystem        Code = "system"  // the operating system's own, met by a pattern only
-	CodeCovered       Code = "covered" // another mount is on top of it
+	CodeSystem        Code = "system"     // the operating system's own, met by a pattern only
+	CodeTakenOver     Code = "taken-over" // a container's runtime labelled it for its container
+	CodeCovered       Code = "covered"    // another mount is on top of it
 )

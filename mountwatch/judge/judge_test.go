@@ -135,6 +135,18 @@ func TestJudge(t *testing.T) {
 		{name: "paths labelled before with another", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")},
 			facts: Facts{RootLabel: files, Labelled: other}, want: WantsRelabel},
 
+		// A container's own.
+		{name: "a container's since", rules: strategy(Relabel), table: table{disk("/data")}, facts: Facts{Taken: other + ":c1"}, want: TakenOver, code: CodeTakenOver,
+			says: "as a container's runtime gives it"},
+		{name: "auto, a container's that runs", rules: []Rule{data}, table: table{disk("/data")}, facts: Facts{Taken: other + ":c1", Container: "web"}, want: TakenOver,
+			code: CodeTakenOver, says: "container web, which runs"},
+		{name: "a container's, and meant to be", rules: with(func(r *Rule) { r.Private = true }), table: table{disk("/data")}, facts: Facts{Taken: other + ":c1"}, want: Right},
+		{name: "meant for a container that has not come yet", rules: with(func(r *Rule) { r.Private = true }), table: table{disk("/data")}, want: WantsRelabel},
+		{name: "meant for a container, and mounted with another option", rules: with(func(r *Rule) { r.Private = true }),
+			table: table{disk("/data", on("ext4", "rw,context="+other))}, want: Refused, code: CodeOtherContext},
+		{name: "a container's, and another rule wants another label", rules: []Rule{data, second(at("/again"), other)},
+			table: table{disk("/data"), disk("/again", id(101))}, facts: Facts{Taken: other + ":c1"}, want: Refused, code: CodeTwoLabels},
+
 		// Refused.
 		{name: "SELinux off", host: Host{DefaultContext: files}, rules: []Rule{data}, table: table{disk("/data")}, want: Refused, code: CodeSELinuxOff},
 		{name: "Btrfs", rules: []Rule{data}, table: table{disk("/data", on("btrfs", "rw,seclabel,subvol=/"))}, want: Refused, code: CodeBtrfs,
@@ -320,6 +332,26 @@ func TestNewRulesRefuses(t *testing.T) {
 	for _, match := range []Match{{}, {Mountpoint: "/[a"}} {
 		if _, err := NewRules([]Rule{{Name: "x", Match: match}}); err == nil {
 			t.Errorf("%+v was taken", match)
+		}
+	}
+}
+
+func TestByRuntime(t *testing.T) {
+	const usual, mine = "system_u:object_r:container_file_t:s0", "system_u:object_r:my_data_t:s0"
+	for _, c := range []struct {
+		label, want string
+		is          bool
+	}{
+		{usual + ":c1,c2", usual, true}, {usual + ":c1,c2", mine, true}, {usual + ":c1,c2", usual + ":c3", true},
+		{usual, mine, true}, {usual, usual + ":c3", true}, // :z
+		{usual, usual, false}, {usual + ":c2,c1", usual + ":c1,c2", false},
+		{"system_u:object_r:unlabeled_t:s0", usual, false}, {mine, usual, false}, {mine + ":c1", usual, false}, {"", usual, false}, {usual + ":x", usual, false},
+	} {
+		if got := (Host{DefaultContext: usual}).ByRuntime(c.label, c.want); got != c.is {
+			t.Errorf("%s where %s is wanted: %v", c.label, c.want, got)
+		}
+		if (Host{}).ByRuntime(c.label, c.want) {
+			t.Errorf("%s where there is no usual one", c.label)
 		}
 	}
 }

@@ -86,7 +86,7 @@ const (
 // ways decides how a mount that may be labelled gets its label.
 func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	m := v.Mount
-	files := rule.Strategy == Relabel || len(rule.Paths) > 0
+	files := rule.Strategy == Relabel || len(rule.Paths) > 0 || rule.Private
 	if now := m.Context(); now != "" {
 		switch {
 		case files:
@@ -104,6 +104,9 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	recorded := facts.Labelled != "" && secontext.Same(facts.Labelled, v.Want)
 	if recorded && m.Seclabel() && rule.Strategy != Context && (len(rule.Paths) > 0 || secontext.Same(facts.RootLabel, v.Want)) {
 		return v.right()
+	}
+	if facts.Taken != "" && m.Seclabel() && rule.Strategy != Context {
+		return v.takenOver(rule, facts)
 	}
 	if key, value, set := mounts.ExcludesContext(m.SuperOptions); set && !files { // whoever mounted it so meant it
 		if rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly() {
@@ -129,6 +132,34 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 			"unmount all of them, or give the option context= to the first")
 	}
 	return v
+}
+
+// takenOver is the verdict on files that have a container's own label. The remedy takes them back by hand: only the operator knows whether
+// the container still needs them.
+func (v Verdict) takenOver(rule *Rule, facts Facts) Verdict {
+	v.Found = facts.Taken
+	if rule.Private {
+		return v.right()
+	}
+	v.Outcome = TakenOver
+	whose := "as a container's runtime gives it (:Z, or the kubelet for a pod)"
+	if facts.Container != "" {
+		whose = "that of container " + facts.Container + ", which runs"
+	}
+	return v.because(CodeTakenOver, "its files have the label "+facts.Taken+", "+whose,
+		`leave it to the container: write "private: true" in the rule `+rule.Name+"; or stop the container, start it without :Z from then on, and run: selinux-provision relabel "+
+			v.Mount.Mountpoint+" --context "+v.Want)
+}
+
+// ByRuntime tells whether a label is one that a container's runtime gives to files for its container, and not the wanted one: the image's type for
+// the files of containers at a level of its own (:Z, or seLinuxOptions of a pod), or the image's own label for shared files (:z).
+func (h Host) ByRuntime(label, want string) bool {
+	l, usual := secontext.Context(label), secontext.Context(h.DefaultContext)
+	if secontext.Same(label, want) || usual.Type() == "" || l.Type() != usual.Type() {
+		return false
+	}
+	r, err := secontext.ParseRange(l.Level())
+	return err == nil && (len(r.High.Categories) > 0 || secontext.Same(label, h.DefaultContext))
 }
 
 func (v Verdict) right() Verdict { v.Outcome = Right; return v }
