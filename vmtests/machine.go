@@ -29,7 +29,7 @@ type Options struct {
 	Kernel     Kernel   // default the suite's own
 	Ignition   []byte   // config for the first boot, as JSON; none: Ignition runs without
 	KernelArgs []string // added to the kernel command line
-	CPUs       int      // default 2
+	CPUs       int      // default 1: two machines run at a time, and two processors of an emulated one are slower than one
 	MemoryMB   int      // default 1536
 	Disks      []Disk   // empty disks beside the machine's own
 	Allowed    []Allowed
@@ -52,7 +52,7 @@ func (o Options) withDefaults() Options {
 		o.Layout = Today
 	}
 	if o.CPUs == 0 {
-		o.CPUs = 2
+		o.CPUs = 1
 	}
 	if o.MemoryMB == 0 {
 		o.MemoryMB = 1536
