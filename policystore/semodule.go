@@ -146,7 +146,7 @@ func (tx *transaction) semodule(ctx context.Context, beneath string, in []int) e
 		out, err := tx.c.Tools.Run(ctx, argv...)
 		tx.took, tx.peak = tx.took+out.Elapsed, max(tx.peak, out.MaxRSS)
 		var failed *command.ExitError
-		if !errors.As(err, &failed) || !strings.Contains(failed.Output.Stderr, "Could not get direct transaction lock") {
+		if !errors.As(err, &failed) || !strings.Contains(failed.Output.Stderr, lockedStore) {
 			tx.runs++
 			return err
 		}

@@ -24,7 +24,7 @@ type verdict struct {
 }
 
 // refusal tells whether semodule failed because of what it was given to build, and what it said. A tool that was killed, a
-// disk that is full and a kernel that does not take the result are no part's fault.
+// disk that is full, a kernel that does not take the result and somebody else's semodule are no part's fault.
 func refusal(err error) (said string, refused bool) {
 	var failed *command.ExitError
 	if !errors.As(err, &failed) || failed.Code < 0 || otherFault.MatchString(failed.Output.Stderr) {
@@ -33,10 +33,13 @@ func refusal(err error) (said string, refused bool) {
 	return failed.Output.Stderr, true
 }
 
+// lockedStore is what libsemanage says when another process has the store locked (semanage_get_lock in semanage_store.c).
+const lockedStore = "Could not get direct transaction lock"
+
 // otherFault matches what the tools say of the kernel's refusal to load and of the errors of a file system (libsemanage
 // semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
 // libsemanage adds them to anything.
-var otherFault = regexp.MustCompile(`load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
+var otherFault = regexp.MustCompile(lockedStore + `|load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
 	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
 
 // The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).

@@ -86,6 +86,7 @@ func TestRefusal(t *testing.T) {
 		{&command.ExitError{Code: -1, Output: command.Output{Stderr: "Failed to resolve AST"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "x (No space left on device)."}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "load_policy returned error code 2."}}, false},
+		{fmt.Errorf("held for an hour: %w", &command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_get_lock: Could not get direct transaction lock at /x."}}), false},
 	} {
 		if _, got := refusal(c.err); got != c.want {
 			t.Errorf("%v: %t", c.err, got)
