@@ -52,7 +52,7 @@ func (d *Declared) add(context FileContext) {
 func (c *Compiler) vendorsPolicy(policyType string) (policy *policydb.Policy, base string, err error) {
 	policy, err = policydb.Read(c.Root.OpenFile(VendorStore + "/" + policyType + "/active/policy.kern"))
 	if errors.Is(err, fs.ErrNotExist) {
-		policy, err = c.shippedPolicy(policyType)
+		policy, err = policydb.Read(seconfig.OpenPolicy(c.Root, VendorDir, policyType)) // what PID 1 loads where nothing was changed
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot read the policy of this OS image: %w", err)
@@ -62,17 +62,4 @@ func (c *Compiler) vendorsPolicy(policyType string) (policy *policydb.Policy, ba
 		return nil, "", fmt.Errorf("cannot tell in which domain containers run: %w", err)
 	}
 	return policy, secontext.Context(containers.Process).Type(), nil
-}
-
-// shippedPolicy reads the policy that PID 1 loads on a host where nothing was changed.
-func (c *Compiler) shippedPolicy(policyType string) (*policydb.Policy, error) {
-	dir := seconfig.PolicyDir(VendorDir, policyType)
-	policies, err := seconfig.Policies(c.Root, dir)
-	if err != nil {
-		return nil, err
-	}
-	if len(policies) == 0 {
-		return nil, fmt.Errorf("there is none in %s", c.Root.Path(dir))
-	}
-	return policydb.Read(c.Root.OpenFile(dir + "/" + policies[0].Name)) // the one that PID 1 tries first
 }
