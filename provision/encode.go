@@ -16,6 +16,7 @@ func Encode(s *State) (text []byte, said *State, refused []string) {
 	for _, m := range s.Modules {
 		if problem := nameProblem(m.Name); problem != "" {
 			refused = append(refused, fmt.Sprintf("module %s: %s", quote(m.Name), problem))
+			kept.ReplaceVendorModules = without(kept.ReplaceVendorModules, m.Name)
 			continue
 		}
 		kept.Modules = append(kept.Modules, m)
@@ -93,10 +94,13 @@ func encodePolicy(s *State) (lines []configLine) {
 			return configLine{text: "    - path: " + quoted(path.Join(ModulesDir, s.Modules[i].Name+"."+s.Modules[i].Lang))}
 		})
 	}
-	list("  replace_vendor_modules:", len(s.ReplaceVendorModules), func(i int) configLine {
-		return configLine{text: "    - " + quoted(s.ReplaceVendorModules[i])}
+	replaced, roles := s.ReplaceVendorModules, s.Roles
+	list("  replace_vendor_modules:", len(replaced), func(i int) configLine {
+		return configLine{"    - " + quoted(replaced[i]), func() { s.ReplaceVendorModules = without(s.ReplaceVendorModules, replaced[i]) }}
 	})
-	list("  roles:", len(s.Roles), func(i int) configLine { return configLine{text: "    - " + s.Roles[i]} })
+	list("  roles:", len(roles), func(i int) configLine {
+		return configLine{"    - " + quoted(roles[i]), func() { s.Roles = without(s.Roles, roles[i]) }}
+	})
 	names := slices.Sorted(maps.Keys(s.Booleans))
 	list("  booleans:", len(names), func(i int) configLine {
 		return configLine{fmt.Sprintf("    %s: %t", quoted(names[i]), s.Booleans[names[i]]), func() { delete(s.Booleans, names[i]) }}

@@ -25,7 +25,7 @@ func TestEncode(t *testing.T) {
 		{"a mode", State{Mode: Enforcing}, "version: 1\nmode: enforcing\n", nil},
 		{"audit", State{Mode: Unmanaged, LogDenials: true, StripDontaudit: true}, "version: 1\naudit:\n  log_denials: true\n  dontaudit: strip\n", nil},
 		{"all of a policy", State{Mode: Unmanaged, ModulesListed: true, Modules: []Module{{Name: "site", Lang: "cil"}}, ReplaceVendorModules: []string{"container"},
-			Booleans: map[string]bool{"b": false, "a": true}, FileContexts: []FileContext{{Path: `/srv/o'brien\.d(/.*)?`, Type: "dir", Context: "<<none>>"}},
+			Roles: []string{"log-reader", "k3s"}, Booleans: map[string]bool{"b": false, "a": true}, FileContexts: []FileContext{{Path: `/srv/o'brien\.d(/.*)?`, Type: "dir", Context: "<<none>>"}},
 			Equivalences: []Equivalence{{Path: "/data/docker", Like: "/var/lib/docker"}}},
 			`version: 1
 policy:
@@ -33,6 +33,9 @@ policy:
     - path: '/etc/selinux-provision/modules/site.cil'
   replace_vendor_modules:
     - 'container'
+  roles:
+    - 'log-reader'
+    - 'k3s'
   booleans:
     'a': true
     'b': false
@@ -44,8 +47,12 @@ policy:
 		{"what is no text", State{Mode: Unmanaged, FileContexts: contexts("/a\x01", "/b", "/c\xff")}, "", []string{"/a", "/c"}},
 		{"what is refused", State{Mode: Unmanaged, Booleans: map[string]bool{"no name": true, "name": true}, FileContexts: contexts("no/path", "/good", "/x("),
 			Equivalences: []Equivalence{{Path: "/a/../b", Like: "/c"}}}, "", []string{"no name", "no/path", "/x(", "/a/../b"}},
+		{"one line with two problems", State{Mode: Unmanaged, FileContexts: []FileContext{{Path: "no/path", Type: "any", Context: "no context"}}}, "version: 1\n", []string{"no/path"}},
 		{"nothing but what is refused", State{Mode: Unmanaged, FileContexts: contexts("x", "y")}, "version: 1\n", []string{"'x'", "'y'"}},
 		{"the name of a module", State{Mode: Unmanaged, Modules: []Module{{Name: "selinux_provision_x", Lang: "cil"}}}, "version: 1\n", []string{"selinux_provision_x"}},
+		{"the name of a module in the place of the vendor's", State{Mode: Unmanaged, Modules: []Module{{Name: "9p", Lang: "cil"}}, ReplaceVendorModules: []string{"9p"}},
+			"version: 1\n", []string{"9p"}},
+		{"a role that nobody has, and no module", State{Mode: Unmanaged, Roles: []string{"no-such", "k3s"}, ReplaceVendorModules: []string{"9p"}}, "version: 1\npolicy:\n  roles:\n    - 'k3s'\n", []string{"no-such", "9p"}},
 		{"more than the problems that are listed", State{Mode: Unmanaged, FileContexts: contexts(strings.Split(strings.Repeat("x,", 300)+"/good", ",")...)}, "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,6 +84,9 @@ policy:
 			if len(doc.equivalences) != len(said.Equivalences) || len(said.Equivalences) > 0 && !reflect.DeepEqual(doc.equivalences, said.Equivalences) {
 				t.Errorf("equivalences: %v, want %v", doc.equivalences, said.Equivalences)
 			}
+			if !slices.Equal(doc.roles, said.Roles) {
+				t.Errorf("roles: %v, want %v", doc.roles, said.Roles)
+			}
 			if len(doc.booleans) != len(said.Booleans) || len(said.Booleans) > 0 && !reflect.DeepEqual(doc.booleans, said.Booleans) {
 				t.Errorf("booleans: %v, want %v", doc.booleans, said.Booleans)
 			}
@@ -89,7 +99,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add("/a'b\\\x00\n: {", "#", "- x")
 	f.Fuzz(func(t *testing.T, path, context, name string) {
 		text, _, _ := Encode(&State{Mode: Unmanaged, Booleans: map[string]bool{name: true}, FileContexts: []FileContext{{Path: path, Type: "file", Context: context}},
-			Equivalences: []Equivalence{{Path: path, Like: context}}, Modules: []Module{{Name: name, Lang: "pp"}}, ModulesListed: true})
+			Equivalences: []Equivalence{{Path: path, Like: context}}, Modules: []Module{{Name: name, Lang: "pp"}}, ModulesListed: true, ReplaceVendorModules: []string{path, name}, Roles: []string{context, name}})
 		if _, err := Parse("x", strings.NewReader(string(text))); err != nil {
 			t.Errorf("%v\n%s", err, text)
 		}
