@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
 func TestMergedEtc(t *testing.T) {
@@ -70,6 +72,28 @@ func TestSettled(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestPlannedAnew: a plan is made of what the run knew before its first look, whatever a look at an /etc that was not whole has left behind.
+func TestPlannedAnew(t *testing.T) {
+	answers := []string{"a", "b", "b", "b"}
+	etc := func() (string, bool) {
+		now := answers[0]
+		answers = answers[1:]
+		return now, true
+	}
+	r := &run{Host: &Host{}, state: &State{Store: policystore.Record{Generation: 7}}}
+	looks := 0
+	_, err := r.planned(t.Context(), Stage{plan: func(_ context.Context, r *run) (plan.Plan, error) {
+		if looks++; looks == 1 {
+			r.held = &Readiness{}
+		}
+		r.state.Store.Generation++
+		return nil, nil
+	}}, etc)
+	if err != nil || looks != 2 || r.state.Store.Generation != 8 || r.held != nil {
+		t.Errorf("%v after %d looks: generation %d, held back %v", err, looks, r.state.Store.Generation, r.held)
 	}
 }
 

@@ -279,14 +279,7 @@ func (h *Host) sweep(state *State) error {
 func (r *run) stage(ctx context.Context, s Stage) Result {
 	result := Result{Stage: s.Name, Outcome: Unchanged}
 	before := r.state.clone()
-	again := false
-	steps, err := Settled(ctx, r.Host, func() (plan.Plan, error) {
-		if again {
-			*r.state = *before.clone()
-		}
-		again = true
-		return s.plan(ctx, r)
-	})
+	steps, err := r.planned(ctx, s, r.etc)
 	if shown := steps.Visible(); err == nil && r.dry {
 		result.Planned = shown
 		if len(shown) > 0 {
@@ -317,6 +310,15 @@ func (r *run) stage(ctx context.Context, s Stage) Result {
 		result.Outcome = Partly
 	}
 	return result
+}
+
+// planned gives the plan of a stage, with any answer to whether /etc is whole. Each look at the host begins with what the run knew before it.
+func (r *run) planned(ctx context.Context, s Stage, etc func() (identity string, whole bool)) (plan.Plan, error) {
+	state, held := r.state.clone(), r.held
+	return settled(ctx, etc, func() (plan.Plan, error) {
+		*r.state, r.held = *state.clone(), held
+		return s.plan(ctx, r)
+	})
 }
 
 // problems returns what a stage could not bring about.
