@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,30 @@ func (h *Host) handmade() (*Handmade, error) {
 	if err != nil {
 		return nil, err
 	}
+	state := undeclared(found, declared)
+	if declared.Mode == provision.Unmanaged {
+		if state.Mode, err = h.handmadeMode(); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := h.handmadeRules()
+	if err != nil {
+		return nil, err
+	}
+	state.LogDenials = rules && !declared.LogDenials
+
+	out := &Handmade{Other: found.Other}
+	text, said, refused := provision.Encode(state)
+	out.Other = append(out.Other, refused...)
+	out.Modules = said.Modules
+	if empty, _, _ := provision.Encode(&provision.State{Mode: provision.Unmanaged}); string(text) != string(empty) || len(out.Modules) > 0 {
+		out.Config = text
+	}
+	return out, nil
+}
+
+// undeclared gives what was changed by hand in the policy and is not declared, as a declaration.
+func undeclared(found *policystore.Handmade, declared *provision.State) *provision.State {
 	state := &provision.State{Mode: provision.Unmanaged, ModulesListed: declared.ModulesListed, Booleans: maps.Clone(found.Booleans),
 		StripDontaudit: found.Dontaudit && !declared.StripDontaudit}
 	for _, m := range found.Modules {
@@ -68,25 +93,7 @@ func (h *Host) handmade() (*Handmade, error) {
 			state.Equivalences = append(state.Equivalences, provision.Equivalence{Path: e.Path, Like: e.Like})
 		}
 	}
-	if declared.Mode == provision.Unmanaged {
-		if state.Mode, err = h.handmadeMode(); err != nil {
-			return nil, err
-		}
-	}
-	rules, err := h.handmadeRules()
-	if err != nil {
-		return nil, err
-	}
-	state.LogDenials = rules && !declared.LogDenials
-
-	out := &Handmade{Other: found.Other}
-	text, said, refused := provision.Encode(state)
-	out.Other = append(out.Other, refused...)
-	out.Modules = said.Modules
-	if empty, _, _ := provision.Encode(&provision.State{Mode: provision.Unmanaged}); string(text) != string(empty) || len(out.Modules) > 0 {
-		out.Config = text
-	}
-	return out, nil
+	return state
 }
 
 // handmadeMode gives the mode in /etc/selinux/config if it is not the one that the OS image ships.
@@ -122,7 +129,7 @@ func (h *Host) handmadeRules() (bool, error) {
 			return false, err
 		}
 		hid = hid || len(hidingRules(string(vendors))) > 0
-		hides = hides || len(hidingRules(string(have))) > 0
+		hides = hides || len(hidingRules(string(have))) > 0 || bytes.HasPrefix(have, []byte(neutralMark)) // ours, and gone with the next apply
 	}
 	return hid && !hides, nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
+	"github.com/selinux-provision/selinux-provision/policystore"
+	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 const activeStore = "var/lib/selinux/mcs/active/"
@@ -203,5 +206,104 @@ func TestHandmadeIsDeclared(t *testing.T) {
 				t.Logf("by hand: %q\n%s", did, found.Config)
 			}
 		})
+	}
+}
+
+// TestUndeclared: what is declared to the letter is not declared again, and what differs in one thing is.
+func TestUndeclared(t *testing.T) {
+	context := policystore.FileContext{Path: "/srv", Type: "dir", Context: "u:r:t:s0"}
+	contexts := []provision.FileContext{{Path: context.Path, Type: context.Type, Context: context.Context}}
+	like := []provision.Equivalence{{Path: "/data", Like: "/etc"}}
+	module := func(replaces bool) *policystore.Handmade {
+		return &policystore.Handmade{Modules: []policystore.HandmadeModule{{Priority: 400, Name: "web", Lang: "pp", Content: []byte("x"), ReplacesVendor: replaces}}}
+	}
+	modules := []provision.Module{{Name: "web", Lang: "pp", Content: []byte("x"), Path: "/etc/selinux-provision/modules/web.pp"}}
+	for _, c := range []struct {
+		name           string
+		found          *policystore.Handmade
+		declared, want provision.State
+	}{
+		{"nothing", &policystore.Handmade{}, provision.State{Mode: provision.Enforcing}, provision.State{}},
+		{"a module", module(false), provision.State{}, provision.State{Modules: modules}},
+		{"a module, and those are listed", module(false), provision.State{ModulesListed: true}, provision.State{Modules: modules, ModulesListed: true}},
+		{"a module over the vendor's", module(true), provision.State{}, provision.State{Modules: modules, ReplaceVendorModules: []string{"web"}}},
+		{"one that is declared to be over it", module(true), provision.State{ReplaceVendorModules: []string{"web"}}, provision.State{Modules: modules}},
+		{"booleans", &policystore.Handmade{Booleans: map[string]bool{"b": false}}, provision.State{}, provision.State{Booleans: map[string]bool{"b": false}}},
+		{"dontaudit", &policystore.Handmade{Dontaudit: true}, provision.State{}, provision.State{StripDontaudit: true}},
+		{"dontaudit, declared", &policystore.Handmade{Dontaudit: true}, provision.State{StripDontaudit: true}, provision.State{}},
+		{"dontaudit, declared alone", &policystore.Handmade{}, provision.State{StripDontaudit: true}, provision.State{}},
+		{"a file context", &policystore.Handmade{FileContexts: []policystore.FileContext{context}}, provision.State{}, provision.State{FileContexts: contexts}},
+		{"one that is declared", &policystore.Handmade{FileContexts: []policystore.FileContext{context}}, provision.State{FileContexts: contexts}, provision.State{}},
+		{"one that is declared for another path", &policystore.Handmade{FileContexts: []policystore.FileContext{context}},
+			provision.State{FileContexts: []provision.FileContext{{Path: "/x", Type: "dir", Context: "u:r:t:s0"}}}, provision.State{FileContexts: contexts}},
+		{"one that is declared for all types of files", &policystore.Handmade{FileContexts: []policystore.FileContext{context}},
+			provision.State{FileContexts: []provision.FileContext{{Path: "/srv", Type: "any", Context: "u:r:t:s0"}}}, provision.State{FileContexts: contexts}},
+		{"one that is declared with another label", &policystore.Handmade{FileContexts: []policystore.FileContext{context}},
+			provision.State{FileContexts: []provision.FileContext{{Path: "/srv", Type: "dir", Context: "u:r:x:s0"}}}, provision.State{FileContexts: contexts}},
+		{"an equivalence", &policystore.Handmade{Equivalences: []policystore.Equivalence{{Path: "/data", Like: "/etc"}}}, provision.State{}, provision.State{Equivalences: like}},
+		{"one that is declared", &policystore.Handmade{Equivalences: []policystore.Equivalence{{Path: "/data", Like: "/etc"}}}, provision.State{Equivalences: like}, provision.State{}},
+		{"one that is declared like another path", &policystore.Handmade{Equivalences: []policystore.Equivalence{{Path: "/data", Like: "/etc"}}},
+			provision.State{Equivalences: []provision.Equivalence{{Path: "/data", Like: "/usr"}}}, provision.State{Equivalences: like}},
+	} {
+		c.want.Mode = provision.Unmanaged // what is said of it comes from elsewhere
+		if got := undeclared(c.found, &c.declared); !reflect.DeepEqual(got, &c.want) {
+			t.Errorf("%s: %+v, want %+v", c.name, got, &c.want)
+		}
+	}
+}
+
+// TestHandmadeMode tells the operator's mode from the vendor's.
+func TestHandmadeMode(t *testing.T) {
+	for _, c := range []struct {
+		have, vendors string // the files, "" is none
+		want          provision.Mode
+	}{
+		{"SELINUX=permissive\n", "SELINUX=permissive\n", provision.Unmanaged},
+		{"SELINUX=enforcing\n", "SELINUX=permissive\n", provision.Enforcing},
+		{"SELINUX=permissive\n", "SELINUX=enforcing\n", provision.Permissive},
+		{"SELINUX=disabled\n", "SELINUX=permissive\n", provision.Unmanaged},
+		{"", "SELINUX=permissive\n", provision.Unmanaged},
+		{"SELINUX=enforcing\n", "", provision.Enforcing},
+	} {
+		tree := flatcartest.Empty(t)
+		for name, content := range map[string]string{"etc/selinux/config": c.have, "usr/lib/selinux/config": c.vendors} {
+			if content != "" {
+				tree.Write(name, content)
+			}
+		}
+		if got, err := host(t, tree).handmadeMode(); got != c.want || err != nil {
+			t.Errorf("%q over %q: %s, %v, want %s", c.have, c.vendors, got, err, c.want)
+		}
+	}
+}
+
+// TestHandmadeRules: denials reach the journal by somebody's hand where the vendor has rules that hide them and the host has none of those.
+func TestHandmadeRules(t *testing.T) {
+	const selinux, all = "80-selinux.rules", "99-default.rules"
+	hides := "-a always,exclude -F msgtype=AVC\n"
+	for _, c := range []struct {
+		name          string
+		vendors, have map[string]string
+		want          bool
+	}{
+		{"as it is shipped", map[string]string{selinux: hides, all: hides}, map[string]string{selinux: hides, all: hides}, false},
+		{"both are changed", map[string]string{selinux: hides, all: hides}, map[string]string{selinux: "# mine\n", all: "# mine\n"}, true},
+		{"both are gone", map[string]string{selinux: hides, all: hides}, nil, true},
+		{"the first is changed", map[string]string{selinux: hides, all: hides}, map[string]string{selinux: "# mine\n", all: hides}, false},
+		{"the second is changed", map[string]string{selinux: hides, all: hides}, map[string]string{selinux: hides, all: "# mine\n"}, false},
+		{"the vendor hides nothing", map[string]string{selinux: "-D\n", all: "-D\n"}, map[string]string{selinux: "# mine\n", all: "# mine\n"}, false},
+		{"the vendor has one file", map[string]string{all: hides}, map[string]string{all: "# mine\n"}, true},
+		{"the vendor has none", nil, map[string]string{selinux: "# mine\n"}, false},
+		{"they are neutralised by us", map[string]string{selinux: hides, all: hides}, map[string]string{selinux: string(neutral(selinux)), all: string(neutral(all))}, false},
+	} {
+		tree := flatcartest.Empty(t)
+		for dir, files := range map[string]map[string]string{"usr/share/audit/rules.d/": c.vendors, "etc/audit/rules.d/": c.have} {
+			for name, content := range files {
+				tree.Write(dir+name, content)
+			}
+		}
+		if got, err := host(t, tree).handmadeRules(); got != c.want || err != nil {
+			t.Errorf("%s: %t, %v", c.name, got, err)
+		}
 	}
 }
