@@ -9,7 +9,7 @@ import (
 	"testing/fstest"
 )
 
-// labelledTree has files with labels; what is not said has the one for all, and a directory too.
+// labelledTree has files with labels; what is not said has the one for all, and a directory too. What has "" is gone when its label is asked for.
 type labelledTree struct {
 	fstest.MapFS
 	all    string
@@ -21,10 +21,15 @@ func (l labelledTree) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 func (l labelledTree) Label(name string) (string, error) {
-	if _, err := fs.Lstat(l.MapFS, strings.TrimPrefix(name, "/")); err != nil {
+	_, err := fs.Lstat(l.MapFS, strings.TrimPrefix(name, "/"))
+	label, ok := l.labels[name]
+	if ok && label == "" {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
 		return "", fmt.Errorf("cannot read the label of %s: %w", name, err)
 	}
-	if label, ok := l.labels[name]; ok {
+	if ok {
 		return label, nil
 	}
 	return l.all, nil
@@ -47,6 +52,7 @@ func TestLabelsApart(t *testing.T) {
 			[]ForeignLabel{{"/usr/bin", var_, none}, {"/usr/bin/tool", bin, none}}},
 		{"the directory that systemd makes", files, map[string]string{"/usr": bin, "/usr/.systemd-sysext": var_, "/usr/.systemd-sysext/extensions": var_}, nil},
 		{"a directory in a directory", files, map[string]string{"/usr/share/certs": var_}, []ForeignLabel{{"/usr/share/certs", var_, none}}},
+		{"a program that is removed meanwhile", files, map[string]string{"/usr/bin": var_, "/usr/bin/tool": ""}, []ForeignLabel{{"/usr/bin", var_, none}}},
 		{"what is deeper is not looked at", files, map[string]string{"/usr/share/certs/ca.pem": var_}, nil},
 		{"the OS image has labels of its own", files, map[string]string{"/usr/lib/selinux": bin, "/usr/bin": bin}, nil},
 		{"no OS image", fstest.MapFS{"usr/bin/tool": &fstest.MapFile{}}, map[string]string{"/usr/bin": var_}, nil},

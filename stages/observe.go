@@ -42,10 +42,7 @@ func (h *Host) Observe() Evidence {
 			if err != nil {
 				return nil, avc.Stats{}, err
 			}
-			if r.PolicyError != nil && !findings.Unreadable(r.PolicyError) {
-				return nil, r.Stats, r.PolicyError
-			}
-			return r.Findings, r.Stats, nil
+			return judged(r)
 		},
 		Gone: from.Gone,
 		Stopped: func(ctx context.Context, since time.Time) ([]string, int, error) {
@@ -70,6 +67,14 @@ func (h *Host) Observe() Evidence {
 		Mounts:  mounts.Read,
 		Label:   rootLabel(),
 	}
+}
+
+// judged gives what was found, but for findings that were judged without the policy because of an error that another try may not meet.
+func judged(r *findings.Report) ([]*judge.Finding, avc.Stats, error) {
+	if r.PolicyError != nil && !findings.Unreadable(r.PolicyError) {
+		return nil, r.Stats, r.PolicyError
+	}
+	return r.Findings, r.Stats, nil
 }
 
 // loadedPolicy answers for a policy that was read, and for one that this program cannot read, which another try does not change.
