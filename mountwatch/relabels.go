@@ -94,24 +94,28 @@ func (w *Watcher) relabel(ctx context.Context, v *volume, verdict judge.Verdict)
 	job.lock = func(ctx context.Context, t *relabel.Target) (func(), error) { return t.Lock(ctx, w.Root, forever, nil) }
 	job.state = func(path string) relabel.State { return progressOf(w.Root, job.fileSystem, job.want, path) }
 	w.relabels.jobs[k] = job
-	at := len(w.relabels.queue)
-	if verdict.Rule.Required { // somebody waits for it: before those that nobody waits for
-		at = slices.IndexFunc(w.relabels.queue, func(j *relabelJob) bool { return j.limits.Background })
-		if at < 0 {
-			at = len(w.relabels.queue)
-		}
-	}
-	w.relabels.queue = slices.Insert(w.relabels.queue, at, job)
+	w.relabels.line(job)
 	w.startRelabels(ctx)
+}
+
+// awaited tells whether somebody waits for the volume.
+func (j *relabelJob) awaited() bool { return !j.limits.Background }
+
+// line puts a job in the queue: one that somebody waits for before those that nobody waits for.
+func (r *relabels) line(job *relabelJob) {
+	at := len(r.queue)
+	if i := slices.IndexFunc(r.queue, func(j *relabelJob) bool { return !j.awaited() }); job.awaited() && i >= 0 {
+		at = i
+	}
+	r.queue = slices.Insert(r.queue, at, job)
 }
 
 // maxRelabels is how many volumes are labelled at once, and once more as many that somebody waits for: each has threads and a memory of
 // its own, and what is on no disk, such as a tmpfs, would not wait for another.
 const maxRelabels = 4
 
-// startRelabels begins with every waiting job whose disks are free.
-func (w *Watcher) startRelabels(ctx context.Context) {
-	r := &w.relabels
+// next gives the waiting jobs whose disks are free, as many as may be at work at once, and takes the disks for them.
+func (r *relabels) next() (begin []*relabelJob) {
 	running := 0
 	for _, job := range r.queue {
 		if job.stop != nil {
@@ -120,16 +124,24 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 	}
 	for _, job := range r.queue {
 		most := maxRelabels
-		if !job.limits.Background {
+		if job.awaited() {
 			most += maxRelabels
 		}
-		if job.stop != nil || running >= most || slices.ContainsFunc(job.disks, func(d string) bool { return r.busy[d] }) {
+		if job.stop != nil || running+len(begin) >= most || slices.ContainsFunc(job.disks, func(d string) bool { return r.busy[d] }) {
 			continue
 		}
-		running++
+		begin = append(begin, job)
 		for _, d := range job.disks {
 			r.busy[d] = true
 		}
+	}
+	return begin
+}
+
+// startRelabels begins with every waiting job whose disks are free.
+func (w *Watcher) startRelabels(ctx context.Context) {
+	r := &w.relabels
+	for _, job := range r.next() {
 		var each context.Context
 		each, job.stop = context.WithCancel(ctx)
 		// From the first label on, what is known of these files is not true any more.
