@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -646,6 +647,7 @@ func TestOneWatcher(t *testing.T) {
 // flood is a source that shows one mount more at each look, without end of the work before it.
 type flood struct {
 	count int
+	bare  int // so many of the first have no label
 	all   []*mounts.Mount
 	table *mounts.Table
 }
@@ -658,6 +660,9 @@ func (f *flood) Next(ctx context.Context) (mounts.Change, error) {
 	id := len(f.all) + 100
 	m := &mounts.Mount{ID: id, Unique: uint64(id), Parent: 1, Device: mounts.Device{Major: 0, Minor: uint32(id)}, Root: "/",
 		Mountpoint: fmt.Sprintf("/srv/%d", id), FSType: "tmpfs", Options: "rw", SuperOptions: "rw,context=" + shared}
+	if len(f.all) < f.bare {
+		m.SuperOptions = "rw"
+	}
 	f.all = append(f.all, m)
 	f.table = mounts.NewTable(slices.Clone(f.all))
 	return mounts.Change{Appeared: []*mounts.Mount{m}}, nil
@@ -701,6 +706,40 @@ func TestEverythingIsWrittenDown(t *testing.T) {
 	if all := LoadRecord(root).Volumes; len(all) != count || slices.ContainsFunc(all, func(v Volume) bool { return v.State != Labelled }) {
 		t.Errorf("%d volumes are written down, want %d", len(all), count)
 	}
+}
+
+// The watcher rests after many mounts also where a delay ended before it was ready: it is put off, and not left out.
+func TestRestAfterReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root, err := hostfs.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		rested, begin := []time.Duration{}, time.Now()
+		w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Source: &flood{count: restAfter, bare: 1},
+			Load: func() (Config, error) {
+				return Config{Rules: []judge.Rule{{Name: "all", Match: judge.Match{Mountpoint: "/srv/100"}}}}, nil
+			},
+			Report: func(Event) {},
+			Rest:   func() { rested = append(rested, time.Since(begin)) },
+		}
+		w.remounts.do = func(context.Context, *volume) (bool, error) {
+			time.Sleep(restDelay * 3 / 2)
+			return true, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx, nil) }()
+		time.Sleep(10 * restDelay)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(rested, []time.Duration{2 * restDelay}) {
+			t.Errorf("it rested after %v, want once after %s", rested, 2*restDelay)
+		}
+	})
 }
 
 // Volumes that are on no disk do not wait for each other, and still not all of them are labelled at once.
