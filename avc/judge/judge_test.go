@@ -101,6 +101,10 @@ func denial(text string) *avc.Denial {
 			_, _ = fmt.Sscan(value, &d.Serial)
 		case "pid":
 			_, _ = fmt.Sscan(value, &d.PID)
+		case "after": // so many seconds
+			seconds := 0
+			_, _ = fmt.Sscan(value, &seconds)
+			d.Time = d.Time.Add(time.Duration(seconds) * time.Second)
 		}
 	}
 	d.Comm = words[0] // the attributor of these tests looks here
@@ -379,6 +383,13 @@ func TestOneAct(t *testing.T) {
 		return strings.Contains(one.Fix.Text, "looks like a directory of the host")
 	}) {
 		t.Error("another event: a place was guessed")
+	}
+	// The same process tells it too, for as long as its number is its own.
+	f = judged(t, e, "web read etc_t:s0 file path=/config/a serial=5", "web read etc_t:s0 file path=/plain/a serial=6 after=3600", "web create etc_t:s0 file name=new serial=7 after=3601")
+	for _, one := range f {
+		if one.Permissions["create"] > 0 && !strings.Contains(one.Fix.Config, "'/srv/plain(/.*)?'") {
+			t.Errorf("the same number of a process an hour before: %+v", one.Fix)
+		}
 	}
 	// Where there is one place only, it is meant, whatever else the records have in common.
 	for _, one := range judged(t, e, two[0], "web create etc_t:s0 file name=new serial=7 pid=8") {
