@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -319,6 +321,36 @@ func TestRevertSweeps(t *testing.T) {
 	for _, name := range left {
 		if h.Root.Exists(name) {
 			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// TestForget removes what is remembered of a host, and nothing that may be the operator's.
+func TestForget(t *testing.T) {
+	for _, c := range []struct{ has, left []string }{
+		{[]string{"locks/stages", "copies/modules/400/hand/cil", "transaction/in"}, nil},
+		{[]string{"locks/stages", "quarantine/400/hand/cil", "copies/modules/400/hand/cil"}, []string{"quarantine/400/hand/cil"}},
+		{[]string{"kept/file", "volumes/x"}, []string{"kept/file"}},
+		{[]string{"quarantine/local/ports.local", "kept/file", "evidence.json"}, []string{"kept/file", "quarantine/local/ports.local"}},
+	} {
+		tree := flatcartest.Empty(t)
+		for _, name := range append(c.has, "state.json") {
+			tree.Write(StateDir[1:]+"/"+name, "x")
+		}
+		h := host(t, tree)
+		if err := h.forget(); err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		dir := filepath.Join(tree.Dir, StateDir)
+		err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				left = append(left, strings.TrimPrefix(name, dir+"/"))
+			}
+			return err
+		})
+		if gone := errors.Is(err, fs.ErrNotExist); !slices.Equal(left, c.left) || gone != (c.left == nil) || err != nil && !gone {
+			t.Errorf("of %q: %q is left, want %q (%v)", c.has, left, c.left, err)
 		}
 	}
 }
