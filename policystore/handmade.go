@@ -31,6 +31,8 @@ type HandmadeModule struct {
 	Lang           string // cil or pp
 	Content        []byte // as it was installed, without libsemanage's compression
 	ReplacesVendor bool   // the vendor's policy has a module of this name
+	// Permissive are the domains that it makes permissive, if it does nothing else: "semanage permissive" makes such modules.
+	Permissive []string
 }
 
 // FindHandmade looks for what was changed by hand in the store and in /etc/selinux. The record tells it from what was declared.
@@ -95,12 +97,7 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 	if err != nil {
 		return err
 	}
-	inForce := map[string]int{}
-	for key := range have {
-		if priority, name, ok := splitKey(key); ok {
-			inForce[name] = max(inForce[name], priority)
-		}
-	}
+	inForce := highest(have)
 	vendors := map[string]bool{}
 	for key := range vendor.Modules {
 		_, name, _ := splitKey(key)
@@ -132,7 +129,11 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 			h.Other = append(h.Other, fmt.Sprintf("module %s is in the language %s", key, printable.Quote(lang)))
 			continue
 		}
-		h.Modules = append(h.Modules, HandmadeModule{Priority: priority, Name: name, Lang: lang, Content: unpacked(content), ReplacesVendor: vendors[name]})
+		m := HandmadeModule{Priority: priority, Name: name, Lang: lang, Content: unpacked(content), ReplacesVendor: vendors[name]}
+		if lang == "cil" && !m.ReplacesVendor {
+			m.Permissive = onlyPermissive(string(m.Content))
+		}
+		h.Modules = append(h.Modules, m)
 	}
 	slices.SortFunc(h.Modules, func(a, b HandmadeModule) int { return strings.Compare(a.Name, b.Name) })
 	return nil

@@ -16,6 +16,8 @@ const (
 	policyModule = "module"
 	fileContext  = "file context"
 	localFile    = "local file"
+
+	permissiveDomain = "permissive domain"
 )
 
 // origin tells whose a part is and where it is.
@@ -47,10 +49,15 @@ func (p part) key() string { return fmt.Sprintf("%d/%s", p.priority, p.name) }
 
 // module names the module that carries a declared part.
 func (p part) module() string {
-	if p.kind == fileContext {
-		return contextsModule
+	if carrier := carriers()[p.kind]; carrier != "" {
+		return carrier
 	}
 	return p.name
+}
+
+// carriers are the modules that carry parts of one kind, each in a line of its own.
+func carriers() map[string]string {
+	return map[string]string{fileContext: contextsModule, permissiveDomain: domainsModule}
 }
 
 // sharedVolumes makes new files take the level of their directory, so that a container finds readable what another one wrote
@@ -98,6 +105,11 @@ func declaredParts(want Declared) []part {
 	}
 	if want.SharedVolumes {
 		module(sharedModule, "cil", []byte(sharedVolumes), "policy.shared_volumes")
+	}
+	for _, d := range want.Permissive {
+		p := part{kind: permissiveDomain, priority: Priority, name: d.Type, lang: "cil", text: []byte(typepermissive(d)), from: d.From}
+		_, p.used = cilNames(string(p.text))
+		parts = append(parts, p)
 	}
 	for _, c := range want.FileContexts {
 		p := part{kind: fileContext, priority: Priority, name: c.Path, lang: "cil", context: c.Context, text: []byte(filecon(c)), from: c.From}

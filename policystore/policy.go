@@ -20,6 +20,7 @@ const dontauditFlag = "disable_dontaudit"
 const (
 	contextsModule = "selinux_provision_file_contexts"
 	sharedModule   = "selinux_provision_shared_volumes"
+	domainsModule  = "selinux_provision_permissive_domains"
 )
 
 // Declared is the state that the policy is to have beyond the vendor's.
@@ -31,6 +32,7 @@ type Declared struct {
 	Booleans       map[string]bool
 	SharedVolumes  bool
 	Roles          []string // of package roles
+	Permissive     []PermissiveDomain
 	StripDontaudit bool
 
 	refused []Quarantined // roles that the vendor's policy does not take
@@ -38,6 +40,12 @@ type Declared struct {
 
 // Equivalence says that what is below Path gets the labels that it would have below Like.
 type Equivalence struct{ Path, Like string }
+
+// PermissiveDomain is a domain whose denials are only reported, also when the kernel enforces.
+type PermissiveDomain struct {
+	Type string // its name or an alias
+	From string
+}
 
 // Module is a declared policy module.
 type Module struct {
@@ -66,6 +74,7 @@ type PolicyRecord struct {
 	Modules        map[string]string `json:"modules,omitempty"`         // our modules in the store, to the hash of what the store has
 	FileContexts   []string          `json:"file_contexts,omitempty"`   // the declared ones that are in force, as CIL
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
+	Permissive     []string          `json:"permissive,omitempty"`      // the permissive domains that were declared, by the names of the declaration
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
 	Relabel        []Relabel         `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
 	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
@@ -74,7 +83,7 @@ type PolicyRecord struct {
 // Quarantined is a declaration that was left out so that the rest could be applied. It is tried again when it, anything else
 // that is declared, or the vendor's policy changes.
 type Quarantined struct {
-	Kind     string `json:"kind"` // module, file context, boolean
+	Kind     string `json:"kind"` // module, role, file context, boolean, permissive domain
 	Name     string `json:"name"`
 	Priority int    `json:"priority,omitempty"` // of a module
 	Line     int    `json:"line,omitempty"`     // in the module, 0 if the tools do not say
@@ -171,7 +180,7 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 	case p.Vendor != rec.Vendor:
 		return "it was built from another OS image's vendor policy", nil
 	case p.Declared != want.Digest:
-		return "the declared state changed", nil
+		return "the declared state changed" + permissiveChange(p.Permissive, want.Permissive), nil
 	}
 	if _, refused := beside(rec.VendorModules, want.Modules); slices.ContainsFunc(refused, func(q Quarantined) bool { return p.Modules[q.Name] != "" }) {
 		return "a module of the vendor's was replaced without being asked for", nil // by an earlier release

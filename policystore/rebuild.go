@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func unknown(have map[string]string, rec *Record) []string {
 	var keys []string
 	for _, key := range slices.Sorted(maps.Keys(have)) {
 		priority, name, _ := splitKey(key)
-		if priority == Priority && name != contextsModule && name != sharedModule && !strings.HasPrefix(name, roles.Module) && rec.Policy.Vendor != "" && rec.Policy.Modules[name] != have[key] {
+		if priority == Priority && name != contextsModule && name != sharedModule && name != domainsModule && !strings.HasPrefix(name, roles.Module) && rec.Policy.Vendor != "" && rec.Policy.Modules[name] != have[key] {
 			keys = append(keys, key)
 		}
 	}
@@ -180,6 +181,10 @@ func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Dec
 	if err != nil {
 		return next, 0, err
 	}
+	for _, d := range want.Permissive {
+		next.Permissive = append(next.Permissive, d.Type)
+	}
+	missing = append(missing, c.noDomains(tx, found, next.File)...)
 	for _, stale := range c.otherPolicies(tx.policyType, next.File) {
 		if err := c.Root.Remove(stale); err != nil {
 			return next, 0, fmt.Errorf("cannot remove a stale policy: %w", err)
@@ -226,6 +231,9 @@ func (c *Compiler) leftOut(policyType, file string, found *search) []Quarantined
 	for _, o := range found.out {
 		p := found.parts[o.part]
 		q := Quarantined{Kind: p.kind, Name: p.name, Line: o.line, Reason: o.reason, From: p.from}
+		if p.kind == permissiveDomain && policy().Version != 0 && !strings.HasPrefix(o.reason, "it needs ") {
+			q.Reason = cmp.Or(policy().NoDomain(p.name), q.Reason)
+		}
 		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable.MatchString(o.reason) {
 			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return policy().Has(name) || slices.Contains(p.declared, name) })
 		}
@@ -423,17 +431,22 @@ func (c *Compiler) policyBuilt(policyType string) (string, error) {
 
 // summary says what one rebuild did, and what it took.
 func (tx *transaction) summary(want Declared, in []int, leftOut int, loaded bool) string {
-	modules, contexts := 0, 0
+	modules, contexts, domains := 0, 0, 0
 	for _, i := range in {
 		switch p := tx.parts[i]; {
 		case p.origin != declared:
 		case p.kind == policyModule:
 			modules++
+		case p.kind == permissiveDomain:
+			domains++
 		default:
 			contexts++
 		}
 	}
 	said := count(modules, "module") + ", " + count(contexts, "file context") + ", " + count(len(want.Booleans), "boolean")
+	if domains > 0 {
+		said += ", " + count(domains, "permissive domain")
+	}
 	if tx.strip {
 		said += ", dontaudit rules stripped"
 	}

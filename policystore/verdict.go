@@ -94,12 +94,15 @@ func mentioned(line string, parts []part, in []int) verdict {
 		return -1
 	}
 	module := func(priority, name string, n int) int {
-		if priority == strconv.Itoa(Priority) && name == contextsModule {
+		for kind, carrier := range carriers() {
+			if priority != strconv.Itoa(Priority) || name != carrier {
+				continue
+			}
 			return find(func(p part) bool {
-				if p.kind == fileContext {
+				if p.kind == kind {
 					n--
 				}
-				return p.kind == fileContext && n == 0
+				return p.kind == kind && n == 0
 			})
 		}
 		return find(func(p part) bool { return p.kind == policyModule && p.key() == priority+"/"+name })
@@ -123,9 +126,9 @@ func mentioned(line string, parts []part, in []int) verdict {
 	} else if m := hllPrefix.FindStringSubmatch(line); m != nil {
 		v.part, v.reason = find(func(p part) bool { return p.lang == "pp" && p.name == m[1] }), toolFunction.ReplaceAllString(m[2], "")
 	}
-	if v.part >= 0 && parts[v.part].kind == fileContext {
+	if v.part >= 0 && carriers()[parts[v.part].kind] != "" {
 		v.line = 0
-		if v.sure && !strings.Contains(v.reason, "regular expression") {
+		if parts[v.part].kind == fileContext && v.sure && !strings.Contains(v.reason, "regular expression") {
 			v.reason += ": does its context exist in the policy?"
 		}
 	}

@@ -19,6 +19,7 @@ func someParts() ([]part, []int) {
 			{Name: "packed", Lang: "pp", Content: []byte("\x8f\xff\x7c\xf9")},
 			{Name: "ports", Lang: "cil", Content: []byte("(portcon tcp 8080 (system_u object_r good_t ((s0)(s0))))\n")},
 		},
+		Permissive:   []PermissiveDomain{{Type: "one_t"}, {Type: "two_t"}},
 		FileContexts: []FileContext{{Path: "/srv/a", Type: "any", Context: "u:r:t:s0"}, {Path: "/srv/my(?<x/.*", Type: "any", Context: "u:r:t:s0"}},
 	})
 	parts = append(parts, operatorsParts(map[string]string{"400/hand": "x"}, &Record{}, nil, nil)...)
@@ -46,6 +47,7 @@ func TestJudge(t *testing.T) {
 		"Conflicting type rules (scontext=container_t tcontext=etc_t tclass=file result=container_log_t), existing=bad_t\nExpanded from type rule (scontext=container_t)\nBinary policy creation failed at " + store + "100/docker/cil:6\nFailed to generate binary\nsemodule:  Failed!\n": "nobody, likely bad: Conflicting type rules (scontext=container_t tcontext=etc_t tclass=file result=container_log_t), existing=bad_t",
 		"Conflicting type rules (result=x_t), existing=y_t\nBinary policy creation failed at " + store + "500/bad/cil:2\nFailed to generate binary\n":                                                                                                                                      "bad:2: Conflicting type rules (result=x_t), existing=y_t",
 		"Problems processing portcon rules\nFailed post db handling\nPost process failed\nsemodule:  Failed!\n":                                                                                                                                                                            "nobody, likely ports: Problems processing portcon rules",
+		"Failed to resolve typepermissive statement at " + store + "500/selinux_provision_permissive_domains/cil:2\nFailed to resolve AST\n":                                                                                                                                               "two_t:0 sure: Failed to resolve typepermissive statement",
 		"Failed to resolve filecon statement at " + store + "500/selinux_provision_file_contexts/cil:1\nFailed to resolve AST\n":                                                                                                                                                           "/srv/a:0 sure: Failed to resolve filecon statement: does its context exist in the policy?",
 		"/sbin/setfiles: /x/file_contexts:  line 4 has invalid regex /srv/my(?<x/.*:  REGEX back-end error: At offset 12: syntax error in subpattern name\n":                                                                                                                               "/srv/my(?<x/.*:0 sure: its path is not a regular expression: REGEX back-end error: At offset 12: syntax error in subpattern name",
 		"Type k_t is invalid for role object_r\nInvalid context\nInvalid filecon at " + store + "500/bad/cil:2\nFailed to verify cil database\nPost process failed\n":                                                                                                                      "bad:2 sure: Invalid filecon (Type k_t is invalid for role object_r; Invalid context)",

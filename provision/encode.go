@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Encode writes a config file that says what a state has of mode, policy and audit. What a config file would not be allowed to say is left out,
+// Encode writes a config file that says what a state has of mode, policy, audit and permissive domains. What a config file would not be allowed to say is left out,
 // a line for each in refused; said is the state without it. Modules are listed only if the state says so: else they are those in ModulesDir.
 func Encode(s *State) (text []byte, said *State, refused []string) {
 	kept := *s
@@ -77,6 +77,14 @@ func encode(s *State) (lines []configLine) {
 		audit = append(audit, configLine{text: "  dontaudit: strip"})
 	}
 	section("audit:", audit)
+	var domains []configLine
+	for i, d := range s.PermissiveDomains {
+		if i == 0 {
+			domains = append(domains, configLine{text: "  permissive_domains:"})
+		}
+		domains = append(domains, configLine{"    - " + quoted(d.Type), func() { s.PermissiveDomains = without(s.PermissiveDomains, d) }})
+	}
+	section("enforce:", domains)
 	return lines
 }
 

@@ -44,6 +44,9 @@ policy:
   equivalences:
     - {path: '/data/docker', like: '/var/lib/docker'}
 `, nil},
+		{"domains", State{Mode: Enforcing, PermissiveDomains: []PermissiveDomain{{Type: "a_t"}, {Type: "b.c_t"}}},
+			"version: 1\nmode: enforcing\nenforce:\n  permissive_domains:\n    - 'a_t'\n    - 'b.c_t'\n", nil},
+		{"what is no domain", State{Mode: Unmanaged, PermissiveDomains: []PermissiveDomain{{Type: "a t"}, {Type: "b_t\x01"}}}, "version: 1\n", []string{"a t", "b_t"}},
 		{"what is no text", State{Mode: Unmanaged, FileContexts: contexts("/a\x01", "/b", "/c\xff")}, "", []string{"/a", "/c"}},
 		{"what is refused", State{Mode: Unmanaged, Booleans: map[string]bool{"no name": true, "name": true}, FileContexts: contexts("no/path", "/good", "/x("),
 			Equivalences: []Equivalence{{Path: "/a/../b", Like: "/c"}}}, "", []string{"no name", "no/path", "/x(", "/a/../b"}},
@@ -96,10 +99,12 @@ policy:
 
 func FuzzEncode(f *testing.F) {
 	f.Add("/srv/data(/.*)?", "system_u:object_r:etc_t:s0", "a")
+	f.Add("/srv", "kube_logreader_t", "svirt_lxc_net_t")
 	f.Add("/a'b\\\x00\n: {", "#", "- x")
 	f.Fuzz(func(t *testing.T, path, context, name string) {
 		text, _, _ := Encode(&State{Mode: Unmanaged, Booleans: map[string]bool{name: true}, FileContexts: []FileContext{{Path: path, Type: "file", Context: context}},
-			Equivalences: []Equivalence{{Path: path, Like: context}}, Modules: []Module{{Name: name, Lang: "pp"}}, ModulesListed: true, ReplaceVendorModules: []string{path, name}, Roles: []string{context, name}})
+			Equivalences: []Equivalence{{Path: path, Like: context}}, Modules: []Module{{Name: name, Lang: "pp"}}, ModulesListed: true, ReplaceVendorModules: []string{path, name}, Roles: []string{context, name},
+			PermissiveDomains: []PermissiveDomain{{Type: name}, {Type: context}}})
 		if _, err := Parse("x", strings.NewReader(string(text))); err != nil {
 			t.Errorf("%v\n%s", err, text)
 		}

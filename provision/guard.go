@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Guard asks that enforcing be tried before it is kept.
@@ -86,7 +88,27 @@ func (p *parser) enforce(key string, n *yaml.Node) {
 		"require_readiness": func(key string, n *yaml.Node) {
 			p.doc.requireReadiness = p.boolean(key, n)
 		},
+		"permissive_domains": p.permissiveDomains,
 	})
+}
+
+func (p *parser) permissiveDomains(key string, n *yaml.Node) {
+	items, _ := p.sequence(key, n)
+	for i, item := range items {
+		key := fmt.Sprintf("%s[%d]", key, i)
+		name, ok := p.text(key, item, "a domain")
+		switch {
+		case !ok:
+		case secontext.IsName(name):
+			p.doc.permissiveDomains = append(p.doc.permissiveDomains, PermissiveDomain{name, p.at(item.Line)})
+		default:
+			remedy := `write the type alone, as "ps -eZ" shows it in the third place of a context`
+			if typ := secontext.Context(name).Type(); secontext.IsName(typ) {
+				remedy = "write the type alone: " + clip(typ)
+			}
+			p.complain(item.Line, key, "cannot use "+quote(name)+" as a domain", remedy)
+		}
+	}
 }
 
 func (p *parser) guard(key string, n *yaml.Node) {
@@ -286,7 +308,8 @@ func (s *State) ModeFingerprint() [sha256.Size]byte {
 		Mode             Mode
 		Guard            *Guard
 		RequireReadiness bool
-	}{s.Mode, nil, s.RequireReadiness}
+		Permissive       []string `json:",omitempty"`
+	}{s.Mode, nil, s.RequireReadiness, s.permissiveTypes()}
 	if s.Guard != nil {
 		wish.Guard = new(*s.Guard)
 		wish.Guard.Source = Position{}

@@ -85,6 +85,10 @@ func TestGuardMessages(t *testing.T) {
 		{"units text", guard("{units: docker.service}"), `c.yaml:3: enforce.guard.units: cannot use "docker.service" here: write a list, each item behind "- "`},
 		{"denials", guard("{max_denials: -1}"), `c.yaml:3: enforce.guard.max_denials: cannot use "-1" as a number: write 0 or a larger whole number`},
 		{"failure", guard("{on_failure: reboot}"), `c.yaml:3: enforce.guard.on_failure: cannot use "reboot" as what follows a failure: write revert`},
+		{"domains", "version: 1\nenforce:\n  permissive_domains:\n  - good_t\n  - system_u:system_r:a_t:s0\n  - 'a t'\n  - [x]\n",
+			`c.yaml:5: enforce.permissive_domains[1]: cannot use "system_u:system_r:a_t:s0" as a domain: write the type alone: a_t
+c.yaml:6: enforce.permissive_domains[2]: cannot use "a t" as a domain: write the type alone, as "ps -eZ" shows it in the third place of a context
+c.yaml:7: enforce.permissive_domains[3]: cannot use a list as a domain: write it as text, in quotes if need be`},
 		{"require", "version: 1\nenforce: {require_readiness: maybe}", `c.yaml:2: enforce.require_readiness: cannot use "maybe" as a boolean: write true or false`},
 		{"readiness key", ready("{container: [a]}"), `c.yaml:2: readiness.container: cannot use an unknown key: did you mean "containers"?`},
 		{"readiness window", ready("{window: 2y}"), `c.yaml:2: readiness.window: cannot use "2y" as a window: ` + windowRemedy},
@@ -122,6 +126,7 @@ func TestFingerprint(t *testing.T) {
 		"units":      func(s *State) { s.Guard.Units = nil },
 		"denials":    func(s *State) { s.Guard.MaxDenials = new(0) },
 		"require":    func(s *State) { s.RequireReadiness = true },
+		"domains":    func(s *State) { s.PermissiveDomains = []PermissiveDomain{{Type: "a_t"}} },
 		"readiness":  func(s *State) { s.Readiness = nil },
 		"accept":     func(s *State) { s.Readiness.Accept = []string{"0a1b2c"} },
 		"containers": func(s *State) { s.Readiness.Units, s.Readiness.Containers = s.Readiness.Containers, nil },
@@ -133,7 +138,7 @@ func TestFingerprint(t *testing.T) {
 		}
 		seen[s.Fingerprint()] = name
 		// The operator's wish for the mode is what stands under mode and enforce, and nothing else.
-		wish := slices.Contains([]string{"mode", "no guard", "window", "units", "denials", "require"}, name)
+		wish := slices.Contains([]string{"mode", "no guard", "window", "units", "denials", "require", "domains"}, name)
 		if (s.ModeFingerprint() != base().ModeFingerprint()) != wish {
 			t.Errorf("%s: counts as a wish for the mode: %v", name, !wish)
 		}

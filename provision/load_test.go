@@ -163,6 +163,7 @@ audit: {log_denials: true}
 		dir + "config.d/20-later.yaml": `version: 1
 mode: permissive
 audit: {log_denials: off}
+enforce: {permissive_domains: [b_t, a_t]}
 policy:
   booleans: {three: true}
 `,
@@ -174,6 +175,9 @@ policy:
   file_contexts:
   - {path: /a, context: <<none>>}
 audit: {dontaudit: strip}
+enforce:
+  permissive_domains:
+  - b_t
 `,
 		"/opt/a.pp": "A", "/opt/b.cil": "B", dir + "modules/unused.cil": "U",
 	}
@@ -196,8 +200,9 @@ audit: {dontaudit: strip}
 			{"/a", "dir", "u:r:t:s0:c1", Position{main, 10}},
 			{"/a", "any", "<<none>>", Position{early, 7}},
 		},
-		StripDontaudit: true,
-		Sources:        []string{main, early, late},
+		StripDontaudit:    true,
+		PermissiveDomains: []PermissiveDomain{{"a_t", Position{late, 4}}, {"b_t", Position{early, 11}}},
+		Sources:           []string{main, early, late},
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
@@ -406,6 +411,8 @@ func TestDigest(t *testing.T) {
 		"file context order": func(s *State) { s.FileContexts[0], s.FileContexts[1] = s.FileContexts[1], s.FileContexts[0] },
 		"dontaudit":          func(s *State) { s.StripDontaudit = true },
 		"vendor's module":    func(s *State) { s.ReplaceVendorModules = []string{"a"} },
+		"permissive domain":  func(s *State) { s.PermissiveDomains = []PermissiveDomain{{Type: "a_t"}} },
+		"permissive domains": func(s *State) { s.PermissiveDomains = []PermissiveDomain{{Type: "a_t"}, {Type: "b_t"}} },
 		"shifted border":     func(s *State) { s.FileContexts[0].Path, s.FileContexts[0].Type = "/aa", "ny" },
 	} {
 		s := base()
@@ -414,6 +421,11 @@ func TestDigest(t *testing.T) {
 			t.Errorf("%s: the digest of %s", name, other)
 		}
 		seen[s.Digest()] = name
+	}
+	lenient := base()
+	lenient.PermissiveDomains = []PermissiveDomain{{Type: "a_t", Source: Position{"x", 1}}}
+	if lenient.AccessDigest() != want {
+		t.Error("whether a denial stops something changes what is denied")
 	}
 	if (&State{}).Digest() != (&State{Booleans: map[string]bool{}}).Digest() {
 		t.Error("nil and empty differ")

@@ -53,6 +53,8 @@ type Document struct {
 	readiness        *readinessKeys
 	volumes          []Volume
 	relabel          relabelLimits
+
+	permissiveDomains []PermissiveDomain
 }
 
 type moduleRef struct {

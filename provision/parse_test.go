@@ -332,7 +332,7 @@ func TestSuggest(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nmode: enforcing\npolicy:\n  modules:\n  - path: /a.cil\n  booleans: {a: on}\n  shared_volumes: true\n" +
 		"  file_contexts:\n  - {path: '/a(/.*)?', type: dir, context: 'u:r:t:s0:c1'}\naudit: {log_denials: true, dontaudit: strip}\n"))
-	f.Add([]byte("version: 1\nenforce: {guard: {window: 5m}, require_readiness: true}\nreadiness: {window: 1d, accept: [1e3], containers: [a/b]}\nvolumes: [{name: x}]\n"))
+	f.Add([]byte("version: 1\nenforce: {guard: {window: 5m}, require_readiness: true, permissive_domains: [a_t, 1, 'b t']}\nreadiness: {window: 1d, accept: [1e3], containers: [a/b]}\nvolumes: [{name: x}]\n"))
 	f.Add([]byte("version: 1\nvolumes: [{name: x, match: {mountpoint: /a/**, uuid: AB-*}, level: 's0:c1', paths: [a/b], required: true}]\n" +
 		"relabel: {workers: 2, cpu_percent: 50}\n"))
 	f.Add([]byte("version: &a [*a]\n? [x]\n: y\n<<: {a: b}\n"))

@@ -74,6 +74,8 @@ type State struct {
 	Guard *Guard
 	// RequireReadiness keeps the mode until the readiness verdict is "ready".
 	RequireReadiness bool
+	// PermissiveDomains are the domains whose denials are only reported, also when the host enforces. They are sorted by type, none is there twice.
+	PermissiveDomains []PermissiveDomain
 	// Readiness is nil if nothing was said about it.
 	Readiness *Readiness
 	// Volumes are in the order of declaration. No two have the same name, nor the same Match.
@@ -110,6 +112,13 @@ type FileContext struct {
 	// Context is user:role:type:level, or <<none>> for files that are to be left alone.
 	Context string
 	Source  Position
+}
+
+// PermissiveDomain is a domain that stays permissive on a host that enforces.
+type PermissiveDomain struct {
+	// Type is the domain's name, or an alias of it.
+	Type   string
+	Source Position
 }
 
 // Equivalence says that what lies below one directory is labelled as if it were below another one, for all file contexts that there are:
@@ -233,9 +242,29 @@ type Reader interface {
 	ReadDir(name string) ([]fs.DirEntry, error)
 }
 
-// Digest identifies all that the policy stage applies: modules, roles, booleans, shared volumes, file contexts and dontaudit. Two
-// states with equal digests ask for the same policy, wherever their parts were written.
+// Digest identifies all that the policy stage applies: what AccessDigest does, and which domains are permissive. Two states with equal
+// digests ask for the same policy, wherever their parts were written.
 func (s *State) Digest() [sha256.Size]byte {
+	access := s.AccessDigest()
+	if len(s.PermissiveDomains) == 0 {
+		return access
+	}
+	d := newDigest("selinux-provision permissive domains 1")
+	d.part(access[:])
+	d.text(s.permissiveTypes()...)
+	return d.sum()
+}
+
+func (s *State) permissiveTypes() (names []string) {
+	for _, p := range s.PermissiveDomains {
+		names = append(names, p.Type)
+	}
+	return names
+}
+
+// AccessDigest identifies what decides whether an access is allowed and whether a denial is logged: modules, roles, booleans, shared volumes,
+// file contexts and dontaudit. Whether what is denied is also stopped is not in it.
+func (s *State) AccessDigest() [sha256.Size]byte {
 	d := newDigest("selinux-provision policy 1")
 	d.text("modules", strconv.Itoa(len(s.Modules)))
 	for _, m := range slices.SortedFunc(slices.Values(s.Modules), func(a, b Module) int { return strings.Compare(a.Name, b.Name) }) {

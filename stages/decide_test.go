@@ -226,7 +226,7 @@ func TestPolicyInForceIsTheDeclaredOne(t *testing.T) {
 		r.state.Store.Vendor = "v"
 		r.state.Store.Policy = policystore.PolicyRecord{Vendor: c.vendor, Declared: declaredPolicy(r).Digest}
 		r.declared.SharedVolumes = c.other
-		if why, err := r.hides(t.Context()); err != nil || (why != "") != c.hidden {
+		if why, err := r.hides(t.Context(), &Sample{}); err != nil || (why != "") != c.hidden {
 			t.Errorf("%+v: %q, %v", c, why, err)
 		}
 	}

@@ -34,6 +34,8 @@ type Evidence struct {
 	Containers func(ctx context.Context) ([]string, error)
 	// Timeline gives the denials from one time to another, by workload.
 	Timeline func(ctx context.Context, from, until time.Time) (*avc.Timeline, error)
+	// Domains gives each domain in which a process runs, with the time after the boot at which the oldest of its processes was started.
+	Domains func() map[string]time.Duration
 	// Unconfined gives the containers that run and are not confined.
 	Unconfined func(ctx context.Context) ([]Unconfined, error)
 	// Counted tells how many accesses were denied since the boot: those that enforcing stopped, and those that were only reported.
@@ -58,6 +60,10 @@ type LoadedPolicy struct {
 	Unlabeled  string // type of what has no label
 	// Permissive tells whether a domain is permissive by itself, also on a host that enforces.
 	Permissive func(domain string) bool
+	// PermissiveDomains are those for which Permissive is true.
+	PermissiveDomains []string
+	// NoDomain says why no process can run in what bears a name, "" if one can. Name gives a type's own name in place of an alias.
+	NoDomain, Name func(string) string
 	// EnteredBy gives the domains that may enter one.
 	EnteredBy func(domain string) []string
 	// Unconfined tells whether a domain may do everything.
@@ -68,13 +74,13 @@ type LoadedPolicy struct {
 const evidenceFile = StateDir + "/evidence.json"
 
 // Observed is a time in which what enforcing would deny was logged without a gap: no dontaudit rule and no audit rule hid a denial, and
-// the policy was one and the same. It may span boots; time when the host was off does not count. Anything that breaks it begins a new
+// what the policy allows was one and the same. It may span boots; time when the host was off does not count. Anything that breaks it begins a new
 // one. The sampler (selinux-provision readiness --sample) writes it, readiness and the enforce stage read it. Its size is bounded by
-// the number of declared workloads.
+// the number of declared workloads and of the policy's domains.
 type Observed struct {
 	// Version is the format's, 1. A file of another version counts as missing.
 	Version int `json:"version"`
-	// Policy identifies the declared policy and the vendor's, "" if nothing is observed now.
+	// Policy identifies the declared policy, but for its permissive domains, and the vendor's; "" if nothing is observed now.
 	Policy string `json:"policy"`
 	// Since is the time of the first sample, by the clock as it goes now, Covered the time that the host was up since then, Boots how many boots that were.
 	Since   time.Time     `json:"since,omitzero"`
@@ -90,6 +96,12 @@ type Observed struct {
 	Uptime  time.Duration `json:"uptime_ns"`
 	Counter uint32        `json:"counter"`
 	Loads   uint32        `json:"loads"`
+	// Reported is the time up to the last sample in which the host was permissive, nil if it enforced then. Domains has that of each domain that was
+	// permissive by itself at the last sample, the time included in which the host was permissive before. Inhabited has the domains that processes were seen
+	// in since Since.
+	Reported  *Soak                `json:"reported,omitempty"`
+	Domains   map[string]Soak      `json:"domains,omitempty"`
+	Inhabited map[string]Inhabited `json:"inhabited,omitempty"`
 	// Broken says why the time before this one ended, or why nothing is observed now.
 	Broken string `json:"broken,omitempty"`
 	// Declared is what was declared at the last sample, as "KIND NAME", with its value; absent in records of older releases. History is what changed in it,
@@ -120,13 +132,19 @@ type Sample struct {
 	Built   time.Time // when the policy was built; zero if nobody knows
 	// Hides says what keeps denials from being logged, "" if nothing does.
 	Hides string
+	// Enforcing says that the kernel enforces, Permissive which domains are permissive all the same. Started has the domains in which a process runs, with the
+	// time at which the oldest one was started.
+	Enforcing  bool
+	Permissive []string
+	Started    map[string]time.Time
 	// Declared is what is declared, as in Observed; nil if what is in force is something else.
 	Declared map[string]string
 }
 
 // after gives the record after one more sample.
 func (o Observed) after(s Sample) Observed {
-	n := o.next(s)
+	n, goesOn := o.next(s)
+	n.soak(&o, &s, goesOn)
 	n.Declared, n.History = o.Declared, o.History
 	if s.Declared != nil {
 		n.Declared, n.History = s.Declared, changed(o.History, o.Declared, &s)
@@ -134,16 +152,16 @@ func (o Observed) after(s Sample) Observed {
 	return n
 }
 
-// next is after for all that the verdict depends on.
-func (o Observed) next(s Sample) Observed {
-	begin := func(why string) Observed {
+// next is after for all that the verdict on the host depends on. It tells whether the time before goes on.
+func (o Observed) next(s Sample) (n Observed, goesOn bool) {
+	begin := func(why string) (Observed, bool) {
 		n := Observed{Version: 1, Policy: s.Policy, Since: s.Time, Boots: 1, Broken: why}
 		n.take(s)
-		return n
+		return n, false
 	}
 	switch {
 	case s.Hides != "":
-		return Observed{Version: 1, Broken: s.Hides}
+		return Observed{Version: 1, Broken: s.Hides}, false
 	case o.Policy == "":
 		return begin(o.Broken)
 	case o.Policy != s.Policy:
@@ -156,7 +174,7 @@ func (o Observed) next(s Sample) Observed {
 		// One load cannot take dontaudit rules in and out again; the two samples both saw none.
 		return begin(fmt.Sprintf("the policy was loaded %d times between two looks at the host, before %s: nobody knows what it hid meanwhile", s.Loads-o.Loads, s.Time.Format(time.RFC3339)))
 	}
-	n := o
+	n = o
 	n.Seen = maps.Clone(o.Seen)
 	switch {
 	case o.Boot != s.Boot:
@@ -177,7 +195,7 @@ func (o Observed) next(s Sample) Observed {
 	if at := s.Time.Add(-n.Covered).Truncate(time.Second); at.Before(n.Since.Add(-clockSlack)) {
 		n.Since = at
 	}
-	return n
+	return n, true
 }
 
 // clockSlack is how far the clock and the kernel's count of time may differ because they are read one after the other, in whole seconds.
@@ -207,7 +225,7 @@ func wanted(d *provision.State) provision.Readiness {
 // look takes a sample.
 func (r *run) look(ctx context.Context) (Sample, error) {
 	s := Sample{Time: time.Now().UTC().Truncate(time.Second), Boot: r.Boot}
-	s.Policy = r.policyFingerprint()
+	s.Policy = r.accessFingerprint()
 	if r.Kernel == nil || r.Uptime == nil {
 		return s, fmt.Errorf("%w: only a host that runs can be observed", ErrNotApplicable)
 	}
@@ -230,8 +248,17 @@ func (r *run) look(ctx context.Context) (Sample, error) {
 		s.Lost = status.Lost
 	}
 	if s.Hides == "" {
-		if s.Hides, err = r.hides(ctx); err != nil {
+		if s.Hides, err = r.hides(ctx, &s); err != nil {
 			return s, err
+		}
+	}
+	if s.Enforcing, err = r.enforcing(); err != nil {
+		return s, err
+	}
+	if r.Evidence.Domains != nil {
+		s.Started = map[string]time.Time{}
+		for domain, started := range r.Evidence.Domains() {
+			s.Started[domain] = s.Time.Add(started - s.Uptime).Truncate(time.Second)
 		}
 	}
 	if r.Evidence.Built != nil {
@@ -250,8 +277,8 @@ func (r *run) inForce() bool {
 	return p.Declared == declaredPolicy(r).Digest && p.Vendor == r.state.Store.Vendor
 }
 
-// hides says what keeps denials from the log now.
-func (r *run) hides(ctx context.Context) (string, error) {
+// hides says what keeps denials from the log now, and writes into the sample which domains are permissive.
+func (r *run) hides(ctx context.Context, s *Sample) (string, error) {
 	if !r.inForce() {
 		return "the policy in force is not the declared one: run selinux-provision apply", nil
 	}
@@ -263,6 +290,7 @@ func (r *run) hides(ctx context.Context) (string, error) {
 		if p.Unreadable != "" {
 			return "what the policy in force hides is not known: " + p.Unreadable + ": install a newer selinux-provision", nil
 		}
+		s.Permissive = p.PermissiveDomains
 		if p.Dontaudits > 0 {
 			return fmt.Sprintf("%d dontaudit rules of the policy hide denials: declare audit: {dontaudit: strip} and run selinux-provision apply", p.Dontaudits), nil
 		}

@@ -39,6 +39,12 @@ func (r *run) policyFingerprint() string {
 	return hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
 }
 
+// accessFingerprint identifies what the policy allows, whichever domains are permissive: that decides what a denial stops, not what is denied.
+func (r *run) accessFingerprint() string {
+	digest := r.declared.AccessDigest()
+	return hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
+}
+
 // planGuarded brings the trial to its next phase, and the host to what that phase wants.
 func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Plan, error) {
 	if r.Kernel == nil || r.contradiction() != nil {

@@ -46,12 +46,13 @@ func (h *Host) handmade() (*Handmade, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := undeclared(found, declared)
+	mode := provision.Unmanaged
 	if declared.Mode == provision.Unmanaged {
-		if state.Mode, err = h.handmadeMode(); err != nil {
+		if mode, err = h.handmadeMode(); err != nil {
 			return nil, err
 		}
 	}
+	state := undeclared(found, declared, mode)
 	rules, err := h.handmadeRules()
 	if err != nil {
 		return nil, err
@@ -68,11 +69,22 @@ func (h *Host) handmade() (*Handmade, error) {
 	return out, nil
 }
 
-// undeclared gives what was changed by hand in the policy and is not declared, as a declaration.
-func undeclared(found *policystore.Handmade, declared *provision.State) *provision.State {
-	state := &provision.State{Mode: provision.Unmanaged, ModulesListed: declared.ModulesListed, Booleans: maps.Clone(found.Booleans),
+// undeclared gives what was changed by hand in the policy and is not declared, as a declaration; mode is what was made by hand of the mode.
+func undeclared(found *policystore.Handmade, declared *provision.State, mode provision.Mode) *provision.State {
+	state := &provision.State{Mode: mode, ModulesListed: declared.ModulesListed, Booleans: maps.Clone(found.Booleans),
 		StripDontaudit: found.Dontaudit && !declared.StripDontaudit}
+	enforces := declared.Mode == provision.Enforcing || mode == provision.Enforcing
 	for _, m := range found.Modules {
+		more := slices.DeleteFunc(slices.Clone(m.Permissive), func(name string) bool {
+			is := func(other provision.PermissiveDomain) bool { return other.Type == name }
+			return slices.ContainsFunc(declared.PermissiveDomains, is) || slices.ContainsFunc(state.PermissiveDomains, is)
+		})
+		if len(m.Permissive) > 0 && (enforces || len(more) == 0) {
+			for _, name := range more {
+				state.PermissiveDomains = append(state.PermissiveDomains, provision.PermissiveDomain{Type: name})
+			}
+			continue
+		}
 		state.Modules = append(state.Modules, provision.Module{Name: m.Name, Lang: m.Lang, Content: m.Content,
 			Path: path.Join(provision.ModulesDir, m.Name+"."+m.Lang)})
 		if m.ReplacesVendor && !slices.Contains(declared.ReplaceVendorModules, m.Name) {

@@ -56,6 +56,7 @@ func handworks() []handwork {
 		line(labels, "/data/like /etc", ""),
 		module(100, "alpha", "(type alpha_t)\n(roletype object_r alpha_t)\n", ""),
 		module(400, "beta", "(type beta_t)\n(roletype object_r beta_t)\n(filecon \"/srv/beta\" any (system_u object_r beta_t ((s0) (s0))))\n", ""),
+		module(400, "permissive_container_t", "(typepermissive container_t)", ""),
 		module(300, "gamma", "(type gamma_t)\n(roletype object_r gamma_t)\n", ""),
 		module(400, "gamma", "(type gamma_t)\n(roletype object_r gamma_t)\n(type delta_t)\n", "300/gamma"),
 		module(400, "legacy", "(type legacy_t)\n(roletype object_r legacy_t)\n(type mended_t)\n", ""),
@@ -91,7 +92,7 @@ func effect(t *testing.T, tree *flatcartest.Tree) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	is := map[string]string{"dontaudits": fmt.Sprint(p.Dontaudits()),
+	is := map[string]string{"dontaudits": fmt.Sprint(p.Dontaudits()), "permissive": fmt.Sprint(p.Permissive()),
 		"boolean": fmt.Sprint(p.Allowed(policydb.Question{Domain: "container_t", Target: "unlabeled_t", Class: "dir", Permissions: []string{"read"}}))}
 	for _, name := range []string{"alpha_t", "beta_t", "gamma_t", "delta_t", "legacy_t", "mended_t"} {
 		is[name] = fmt.Sprint(p.Has(name))
@@ -246,8 +247,33 @@ func TestUndeclared(t *testing.T) {
 			provision.State{Equivalences: []provision.Equivalence{{Path: "/data", Like: "/usr"}}}, provision.State{Equivalences: like}},
 	} {
 		c.want.Mode = provision.Unmanaged // what is said of it comes from elsewhere
-		if got := undeclared(c.found, &c.declared); !reflect.DeepEqual(got, &c.want) {
+		if got := undeclared(c.found, &c.declared, provision.Unmanaged); !reflect.DeepEqual(got, &c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, &c.want)
+		}
+	}
+}
+
+// What "semanage permissive" does is declared as such where the host enforces, and is a module like others where it does not.
+func TestPermissiveByHand(t *testing.T) {
+	found := &policystore.Handmade{Modules: []policystore.HandmadeModule{{Priority: 400, Name: "permissive_a_t", Lang: "cil", Permissive: []string{"a_t"}}}}
+	domains := []provision.PermissiveDomain{{Type: "a_t"}}
+	for _, c := range []struct {
+		name     string
+		declared provision.State
+		mode     provision.Mode // by hand
+		domains  int
+		modules  int
+	}{
+		{"nothing is known of the mode", provision.State{}, provision.Unmanaged, 0, 1},
+		{"permissive by hand", provision.State{}, provision.Permissive, 0, 1},
+		{"permissive", provision.State{Mode: provision.Permissive}, provision.Unmanaged, 0, 1},
+		{"enforcing by hand", provision.State{}, provision.Enforcing, 1, 0},
+		{"enforcing", provision.State{Mode: provision.Enforcing}, provision.Unmanaged, 1, 0},
+		{"declared", provision.State{Mode: provision.Enforcing, PermissiveDomains: domains}, provision.Unmanaged, 0, 0},
+		{"declared, and permissive", provision.State{Mode: provision.Permissive, PermissiveDomains: domains}, provision.Unmanaged, 0, 0},
+	} {
+		if got := undeclared(found, &c.declared, c.mode); len(got.PermissiveDomains) != c.domains || len(got.Modules) != c.modules || got.Mode != c.mode {
+			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
 }

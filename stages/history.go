@@ -61,6 +61,13 @@ func declarations(d *provision.State) map[string]string {
 	if d.SharedVolumes {
 		all["setting policy.shared_volumes"] = "true"
 	}
+	if len(d.PermissiveDomains) > 0 {
+		var names []string
+		for _, p := range d.PermissiveDomains {
+			names = append(names, p.Type)
+		}
+		all["setting enforce.permissive_domains"] = strings.Join(names, " ")
+	}
 	if d.StripDontaudit {
 		all["setting audit.dontaudit"] = "strip"
 	}

@@ -59,6 +59,7 @@ func (h *Host) Observe() Evidence {
 				return p
 			})
 		},
+		Domains: from.Domains,
 		Counted: from.Count,
 		Built:   h.policyBuilt,
 		Policy:  func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
@@ -88,7 +89,7 @@ func loadedPolicy(p *policydb.Policy, err error) (LoadedPolicy, error) {
 	return LoadedPolicy{Dontaudits: p.Dontaudits(), Unlabeled: p.Unlabeled(), Permissive: func(domain string) bool {
 		t, err := p.Describe(domain)
 		return err == nil && t.Permissive
-	}, EnteredBy: p.EnteredBy, Unconfined: func(domain string) bool {
+	}, PermissiveDomains: p.Permissive(), NoDomain: p.NoDomain, Name: p.Name, EnteredBy: p.EnteredBy, Unconfined: func(domain string) bool {
 		t, err := p.Describe(domain)
 		return err == nil && slices.Contains(t.Attributes, unconfinedAttribute)
 	}}, nil

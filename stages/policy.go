@@ -92,6 +92,9 @@ func declaredPolicy(r *run) policystore.Declared {
 		want.Modules = append(want.Modules, policystore.Module{Name: m.Name, Lang: m.Lang, Content: m.Content, From: m.Path,
 			ReplacesVendor: slices.Contains(r.declared.ReplaceVendorModules, m.Name)})
 	}
+	for _, d := range r.declared.PermissiveDomains {
+		want.Permissive = append(want.Permissive, policystore.PermissiveDomain{Type: d.Type, From: d.Source.String() + ": enforce.permissive_domains"})
+	}
 	for _, c := range r.declared.FileContexts {
 		want.FileContexts = append(want.FileContexts, policystore.FileContext{Path: c.Path, Type: c.Type, Context: c.Context, From: c.Source.String()})
 	}

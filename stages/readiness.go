@@ -88,10 +88,11 @@ func (r *Readiness) DenialCount() (n uint64) {
 }
 
 // Against gives the checks that speak against enforcing, the gravest first.
-func (r *Readiness) Against() []Check {
-	var all []Check
+func (r *Readiness) Against() []Check { return against(r.Checks) }
+
+func against(checks []Check) (all []Check) {
 	for _, v := range []Verdict{NotReady, NotEnough} {
-		for _, c := range r.Checks {
+		for _, c := range checks {
 			if c.Verdict == v {
 				all = append(all, c)
 			}
@@ -151,10 +152,10 @@ func (f *facts) judge() *Readiness {
 	if n := f.unreadable(); n > 0 {
 		lost += fmt.Sprintf(", of which %d were cut off or damaged", n)
 	}
-	remedy := "make the kernel's queue longer (audit_backlog_limit=8192 on the kernel command line), then: selinux-provision readiness --restart"
+	remedy := longerQueue
 	if f.gone != "" {
 		lost = fmt.Sprintf("what was denied at first is not in the log any more: %s, and the evidence at %s", f.gone, o.Since.Local().Format(time.DateTime))
-		remedy = "keep more of the log (SystemMaxUse= and Storage=persistent in journald.conf), then: selinux-provision readiness --restart"
+		remedy = keepLog
 	}
 	add("lost", r.Lost == 0 && f.gone == "", NotEnough, lost, remedy)
 
@@ -188,20 +189,31 @@ func (f *facts) judge() *Readiness {
 	if len(r.Denials) == 0 {
 		add("denials", true, NotReady, "nothing was denied that enforcing would stop", "")
 	} else {
-		var lines []string
-		for _, d := range r.Denials[:min(3, len(r.Denials))] {
-			lines = append(lines, Describe(d))
-		}
-		if more := len(r.Denials) - len(lines); more > 0 {
-			lines = append(lines, fmt.Sprintf("and %d more", more))
-		}
-		add("denials", false, NotReady, fmt.Sprintf("enforcing would stop %s: %s", plural(r.DenialCount(), "access", "accesses"), strings.Join(lines, "; ")),
+		add("denials", false, NotReady, fmt.Sprintf("enforcing would stop %s: %s", plural(r.DenialCount(), "access", "accesses"), describeSome(r.Denials)),
 			fmt.Sprintf("run selinux-provision denials --since @%d, it says what helps; what may be denied goes into readiness.accept by its ID", o.Since.Unix()))
 	}
 	add("volumes", len(f.volumes) == 0, NotReady, found(f.volumes, "no mounted volume is without a label", "volumes without a label are mounted: "), "declare them under volumes")
 	add("btrfs", len(f.btrfs) == 0, NotReady, found(f.btrfs, "no container uses Btrfs", "containers use Btrfs: "), "move them to ext4 or XFS: one label for one Btrfs holds for all its subvolumes")
 	add("store", len(f.store) == 0, NotReady, found(f.store, "the policy store is as declared", ""), "run selinux-provision status, it says what to do")
 	return r
+}
+
+// What helps where records are lost.
+const (
+	longerQueue = "make the kernel's queue longer (audit_backlog_limit=8192 on the kernel command line), then: selinux-provision readiness --restart"
+	keepLog     = "keep more of the log (SystemMaxUse= and Storage=persistent in journald.conf), then: selinux-provision readiness --restart"
+)
+
+// describeSome says the first few findings in a line, and how many more there are.
+func describeSome(all []*judge.Finding) string {
+	var lines []string
+	for _, d := range all[:min(3, len(all))] {
+		lines = append(lines, Describe(d))
+	}
+	if more := len(all) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // unreadable counts what is in the log and may have been a denial, but cannot be read: the kernel's log cuts off what is long.
@@ -245,16 +257,11 @@ func (f *facts) sort(r *Readiness) {
 		}
 	}
 	for _, d := range f.findings {
-		why := ""
+		why := apart(d, f.want.Accept)
 		switch id, never := entered[d.Domain]; {
-		case d.Kind == avc.Granted:
-			why = "it was allowed, and a rule asks for it to be reported"
-		case d.Fix.Kind == judge.Nothing:
-			why = "the policy allows it by now"
+		case why != "":
 		case f.policy.Permissive != nil && f.policy.Permissive(d.Domain):
 			why = "the domain " + d.Domain + " is permissive by itself, also when the host enforces"
-		case slices.Contains(f.want.Accept, d.ID):
-			why = "readiness.accept has it"
 		case never && id != d.ID:
 			why = "only a permissive host comes that far: the transition into " + d.Domain + " is denied (" + id + ")"
 		}
@@ -264,6 +271,19 @@ func (f *facts) sort(r *Readiness) {
 		}
 		r.Denials = append(r.Denials, d)
 	}
+}
+
+// apart says why nothing speaks against enforcing in a finding, whatever else is known; "" if something does.
+func apart(d *judge.Finding, accept []string) string {
+	switch {
+	case d.Kind == avc.Granted:
+		return "it was allowed, and a rule asks for it to be reported"
+	case d.Fix.Kind == judge.Nothing:
+		return "the policy allows it by now"
+	case slices.Contains(accept, d.ID):
+		return "readiness.accept has it"
+	}
+	return ""
 }
 
 // refused gives the domains that processes were not let into, and from where; only the kernel is believed.

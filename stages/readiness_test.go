@@ -238,7 +238,7 @@ func TestPolicyThatCannotBeRead(t *testing.T) {
 		Policy: func(context.Context) (LoadedPolicy, error) { return p, nil },
 	}}, declared: &provision.State{}, state: &State{}}
 	r.state.Store.Policy.Declared = declaredPolicy(r).Digest
-	hides, err := r.hides(t.Context())
+	hides, err := r.hides(t.Context(), &Sample{})
 	if want := "what the policy in force hides is not known: " + p.Unreadable + ": install a newer selinux-provision"; err != nil || hides != want {
 		t.Errorf("hides %q, %v", hides, err)
 	}

@@ -19,11 +19,14 @@ import (
 // Status is what the host is like beside what it is to be. It is made by planning every stage: what a stage would change is
 // what is not as declared.
 type Status struct {
-	Mode       ModeStatus                `json:"mode"`
-	Store      StoreStatus               `json:"store"`
-	Stages     []Result                  `json:"stages"`     // what each would do now
-	Modules    []string                  `json:"modules"`    // declared and in the built policy
-	Roles      []string                  `json:"roles"`      // declared and in the built policy
+	Mode    ModeStatus  `json:"mode"`
+	Store   StoreStatus `json:"store"`
+	Stages  []Result    `json:"stages"`  // what each would do now
+	Modules []string    `json:"modules"` // declared and in the built policy
+	Roles   []string    `json:"roles"`   // declared and in the built policy
+	// Permissive are the domains that are permissive in the policy in force, whoever made them so; absent if it cannot be read, or where there are none. They
+	// are no problem by themselves.
+	Permissive []policystore.Permissive  `json:"permissive_domains,omitempty"`
 	Quarantine []policystore.Quarantined `json:"quarantine"` // what was left out of the policy
 	// Volumes are the mounts that a rule is meant for, and the rules that no mount matches now.
 	Volumes []mountwatch.Volume `json:"volumes"`
@@ -194,6 +197,11 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	h.unitStatus(ctx, s)
 	h.lifeStatus(ctx, s, declared)
 	s.Behind = h.behind(ctx, declared)
+	if policy, err := h.Findings().Policy(ctx); err == nil { // what cannot be read is said by the stages
+		if s.Permissive, err = r.compiler().PermissiveDomains(vendor.Type, rec, declaredPolicy(r), policy); err != nil {
+			return nil, err
+		}
+	}
 	s.ForeignLabels = h.foreignLabels()
 	s.AsDeclared = len(s.Problems) == 0
 	return s, nil

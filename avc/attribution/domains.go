@@ -3,6 +3,7 @@ package attribution
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
 )
@@ -34,6 +35,29 @@ func (h *Host) Inhabited() []Inhabited {
 	}
 	slices.SortFunc(all, func(a, b Inhabited) int { return strings.Compare(a.ID, b.ID) })
 	return all
+}
+
+// Domains gives each domain in which a process runs now, with the time after the boot at which the oldest of its processes was started. A process whose
+// start cannot be read counts as one from the beginning.
+func (h *Host) Domains() map[string]time.Duration {
+	oldest := map[string]time.Duration{}
+	for _, pid := range h.list("/proc") {
+		if pid[0] < '1' || pid[0] > '9' {
+			continue
+		}
+		domain := h.context(pid).Type()
+		if domain == "" {
+			continue // it has ended, or is hidden
+		}
+		started := time.Duration(0)
+		if stat, err := h.root.ReadFile("/proc/" + pid + "/stat"); err == nil {
+			started, _ = startTime(string(stat))
+		}
+		if known, there := oldest[domain]; !there || started < known {
+			oldest[domain] = started
+		}
+	}
+	return oldest
 }
 
 // HostDomain gives the domain of PID 1, "" if it cannot be read. On Flatcar it is that of all host processes.

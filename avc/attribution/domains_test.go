@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
@@ -45,6 +46,21 @@ func TestInhabited(t *testing.T) {
 	}
 	if want := map[string][]string{"db": {"container_t"}, "shop/web/nginx": {"container_t", "kernel_t"}, three[:12]: nil}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	for pid, start := range map[string]string{"1": "0", "70": "500", "71": "300"} {
+		stat := pid + " (a) b) S" + strings.Repeat(" 0", 18) + " " + start + " 0 0\n"
+		if err := os.WriteFile(filepath.Join(dir, "proc", pid, "stat"), []byte(stat), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := h.Domains(), map[string]time.Duration{"kernel_t": 0, "container_t": 0}; !reflect.DeepEqual(got, want) {
+		t.Errorf("a process whose start is not known: %v, want %v", got, want)
+	}
+	if err := os.Remove(filepath.Join(dir, "proc/81/attr/current")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := h.Domains(), map[string]time.Duration{"kernel_t": 0, "container_t": 3 * time.Second}; !reflect.DeepEqual(got, want) {
+		t.Errorf("domains: %v, want %v", got, want)
 	}
 	if h.HostDomain() != "kernel_t" {
 		t.Errorf("the host's domain is %q", h.HostDomain())

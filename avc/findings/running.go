@@ -25,6 +25,9 @@ func (h *Host) Inhabited() (all []Container, host string) {
 	return all, from.HostDomain()
 }
 
+// Domains gives each domain in which a process runs now, with the time after the boot at which the oldest of its processes was started.
+func (h *Host) Domains() map[string]time.Duration { return attribution.New(h.Root).Domains() }
+
 // Remember writes down which containers run, so that a denial of one that has ended is told and judged as before. It writes only if there is
 // something new.
 func (h *Host) Remember(now time.Time) error { return attribution.New(h.Root).Remember(now) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 	"github.com/selinux-provision/selinux-provision/stages/report"
@@ -27,6 +28,10 @@ What is asked: was the host observed long enough and over a reboot, with nothing
 declared workload run; was anything denied that enforcing would stop; is a volume without a label; do containers use Btrfs;
 is the policy store as declared. Evidence is collected by selinux-provision-evidence.timer where the configuration has readiness.
 
+With --domain the question is whether one domain may be enforced that is permissive on a host that enforces, such as one
+that enforce.permissive_domains names: was it watched long enough, did processes start in it, was any access of it denied
+that the policy in force does not allow, was no record lost. What cannot be asked speaks against it.
+
 --report writes the answer as one page for those who decide, with the denials over time and what was declared when. It
 needs nothing from elsewhere, so that it can be sent and printed. With FILEs, which "selinux-provision --json readiness"
 printed on several hosts, the page is about those, and this host is not looked at.
@@ -34,8 +39,9 @@ printed on several hosts, the page is about those, and this host is not looked a
 Exit code 0: ready, all of them with FILEs; 3: not ready, or not enough evidence.`
 
 func (a *app) readinessCommand() *cobra.Command {
-	c := &cobra.Command{Use: "readiness [--report PAGE [FILE...]]", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp}
+	c := &cobra.Command{Use: "readiness [--domain TYPE | --report PAGE [FILE...]]", Short: "Tell whether the host may enforce, and why not", Long: readinessHelp}
 	page := c.Flags().String("report", "", "write the answer as a page to this `file`, such as report.html; - is standard output")
+	domain := c.Flags().String("domain", "", "tell whether this one domain, the `type` of a process, may be enforced")
 	metrics := c.Flags().String("metrics", "", "write the answer for Prometheus to this `file`, for the textfile collector of node_exporter; - is standard output")
 	features := c.Flags().String("features", "", "write labels of this node to this `file`, for the local source of node-feature-discovery")
 	restart := c.Flags().Bool("restart", false, "begin the evidence anew")
@@ -49,6 +55,10 @@ func (a *app) readinessCommand() *cobra.Command {
 			return usageError{errors.New("cannot read the answers of other hosts for anything but a page: give --report PAGE too")}
 		case len(files) > 0 && looks:
 			return usageError{errors.New("cannot look at this host and make a page of the answers of others at once")}
+		case cmd.Flags().Changed("domain") && (looks || *page != ""):
+			return usageError{errors.New("cannot use --domain with another flag of readiness: the others are about the whole host")}
+		case cmd.Flags().Changed("domain"):
+			return a.domainReadiness(cmd.Context(), *domain)
 		case *page != "" && *sample:
 			return usageError{errors.New("cannot use --report and --sample at once")}
 		case len(files) > 0:
@@ -129,6 +139,43 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 	return nil
 }
 
+// domainReadiness tells whether one domain may be enforced.
+func (a *app) domainReadiness(ctx context.Context, domain string) error {
+	if !secontext.IsName(domain) {
+		return usageError{fmt.Errorf("cannot use %s as a domain: give the type of a process, as ps -eZ shows it in the third place of a context", printable.Quote(domain))}
+	}
+	h, closeHost, err := a.host()
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	r, err := h.DomainReadiness(ctx, domain)
+	if err != nil {
+		return err
+	}
+	if r.Verdict != stages.Ready {
+		a.code = exitPartly
+	}
+	if a.answer(struct {
+		header
+		*stages.DomainReadiness
+	}{a.header(), r}) {
+		return nil
+	}
+	printDomainReadiness(a.screen(), r)
+	return nil
+}
+
+func printDomainReadiness(w io.Writer, r *stages.DomainReadiness) {
+	fmt.Fprintln(w, map[stages.Verdict]string{
+		stages.Ready: r.Domain + " is ready to be enforced.", stages.NotReady: r.Domain + " is NOT ready to be enforced.", stages.NotEnough: "Not enough evidence to enforce " + r.Domain + ".",
+	}[r.Verdict])
+	printChecks(w, r.Against(), r.Checks, r.Apart)
+	if r.Verdict == stages.Ready {
+		fmt.Fprintf(w, "%-12s %s\n", "next", r.Next)
+	}
+}
+
 // fleetHost is one of the hosts of a page.
 type fleetHost struct {
 	Node    string         `json:"node"`    // its name, or that of the file
@@ -188,15 +235,20 @@ func printReadiness(w io.Writer, r *stages.Readiness) {
 		headline += " The kernel enforces already."
 	}
 	fmt.Fprintln(w, headline)
-	for _, c := range r.Against() {
+	printChecks(w, r.Against(), r.Checks, r.Apart)
+}
+
+// printChecks says what speaks against enforcing, and then what does not.
+func printChecks(w io.Writer, against, checks []stages.Check, apart []stages.SetApart) {
+	for _, c := range against {
 		fmt.Fprintf(w, "  - %s: %s\n    %s\n", c.Verdict, c.Found, c.Remedy)
 	}
-	for _, c := range r.Checks {
+	for _, c := range checks {
 		if c.Verdict == stages.Ready {
 			fmt.Fprintf(w, "%-12s %s\n", c.Name, c.Found)
 		}
 	}
-	for _, s := range r.Apart {
+	for _, s := range apart {
 		fmt.Fprintf(w, "%-12s %s [%s]\n", "set apart", stages.Describe(s.Finding), s.Why)
 	}
 }

@@ -56,6 +56,47 @@ set apart    0a1b2c: container_t, read on file of type etc_t, 3 times [readiness
 	}
 }
 
+func TestDomainReadinessInWords(t *testing.T) {
+	some := someReadiness()
+	r := &stages.DomainReadiness{Domain: "site_t", Verdict: stages.NotReady, Checks: some.Checks, Apart: some.Apart, Next: "look"}
+	var out bytes.Buffer
+	printDomainReadiness(&out, r)
+	want := `site_t is NOT ready to be enforced.
+  - not ready: enforcing would stop 3 accesses
+    look
+  - not enough evidence: observed for 1h30m0s of 24h0m0s
+    wait
+store        the policy store is as declared
+set apart    0a1b2c: container_t, read on file of type etc_t, 3 times [readiness.accept has it]
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	out.Reset()
+	printDomainReadiness(&out, &stages.DomainReadiness{Domain: "site_t", Verdict: stages.Ready, Checks: some.Checks[2:], Next: "take site_t out"})
+	if want := "site_t is ready to be enforced.\nstore        the policy store is as declared\nnext         take site_t out\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestDomainReadinessUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"readiness", "--domain", ""}, `cannot use "" as a domain: give the type of a process`},
+		{[]string{"readiness", "--domain", "system_u:system_r:site_t:s0"}, "as a domain: give the type of a process"},
+		{[]string{"readiness", "--domain", "site_t", "--report", "-"}, "cannot use --domain with another flag of readiness"},
+		{[]string{"readiness", "--domain", "site_t", "--restart"}, "cannot use --domain with another flag of readiness"},
+		{[]string{"readiness", "--domain", "site_t", "--metrics", "-"}, "cannot use --domain with another flag of readiness"},
+		{[]string{"readiness", "--domain", "site_t", "x.json"}, "cannot read the answers of other hosts for anything but a page"},
+	} {
+		if got := call(t, c.args...); got.code != exitUsage || !strings.Contains(got.stderr, c.says) {
+			t.Errorf("%q: %+v", c.args, got)
+		}
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	a := &app{}
 	name := filepath.Join(t.TempDir(), "selinux.prom")

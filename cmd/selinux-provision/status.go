@@ -176,6 +176,9 @@ func storeRows(s *stages.Status) (rows []row) {
 		}
 		rows = append(rows, policy)
 	}
+	for _, p := range s.Permissive {
+		rows = append(rows, row{"domain", "permissive", busy, p.String()})
+	}
 	for _, b := range s.Behind {
 		rows = append(rows, row{"policy", "behind", "", fmt.Sprintf("%s has not what %s got since: %s; to give it that: selinux-provision denials --module %s > FILE, into the place of the module, then apply",
 			b.Domain, b.Base, printable.Text(strings.Join(b.Lacks, ", ")), b.Module)})

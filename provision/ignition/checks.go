@@ -140,6 +140,10 @@ func (c *checker) content(state *provision.State, place func(provision.Position)
 	c.texts(state, place)
 	c.vendorsModules(state, place)
 	c.contexts(state, place)
+	if state.Mode == provision.Permissive && len(state.PermissiveDomains) > 0 {
+		at, key := place(state.PermissiveDomains[0].Source)
+		c.note(at, key, "enforce.permissive_domains has no effect yet: with mode: permissive every domain is permissive", "leave it: it counts from the moment on when the mode is enforcing")
+	}
 }
 
 // packages looks into the .pp modules: one that is no policy package would be left out, and one has the name that stands in it.

@@ -130,3 +130,21 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// Domains that are to stay permissive are worth a note where every domain is.
+func TestPermissiveDomainsNote(t *testing.T) {
+	const domains = "\nenforce:\n  permissive_domains: [site_t]\n"
+	for mode, want := range map[string]string{
+		"mode: enforcing": "", "": "",
+		"mode: permissive": "x:4: enforce.permissive_domains has no effect yet: with mode: permissive every domain is permissive: leave it: it counts from the moment on when the mode is enforcing",
+	} {
+		_, findings, err := Check("x", strings.NewReader("version: 1\n"+mode+domains), Options{})
+		got := ""
+		if len(findings) == 1 && findings[0].Note {
+			got = findings[0].String()
+		}
+		if err != nil || len(findings) > 1 || got != want {
+			t.Errorf("%s: %v, %v, want %q", mode, findings, err, want)
+		}
+	}
+}
