@@ -31,48 +31,48 @@ type Inhabited struct {
 	Started time.Time `json:"started"`
 }
 
-// soak takes the times in which denials stopped nothing from the record o into the one that follows it.
-func (n *Observed) soak(o *Observed, s *Sample, goesOn bool) {
-	n.Reported, n.Domains, n.Inhabited = nil, nil, nil
-	if n.Policy == "" {
+// soak takes the times in which denials stopped nothing from the record before into the one that follows it.
+func (o *Observed) soak(before *Observed, s *Sample, goesOn bool) {
+	o.Reported, o.Domains, o.Inhabited = nil, nil, nil
+	if o.Policy == "" {
 		return
 	}
-	next := func(before *Soak) Soak {
-		if before == nil || !goesOn {
+	next := func(last *Soak) Soak {
+		if last == nil || !goesOn {
 			return Soak{Since: s.Time, Boots: 1}
 		}
-		k := *before
-		k.Covered, k.Boots, k.Lost = k.Covered+n.Covered-o.Covered, k.Boots+n.Boots-o.Boots, k.Lost+n.Lost-o.Lost
+		k := *last
+		k.Covered, k.Boots, k.Lost = k.Covered+o.Covered-before.Covered, k.Boots+o.Boots-before.Boots, k.Lost+o.Lost-before.Lost
 		if at := s.Time.Add(-k.Covered).Truncate(time.Second); at.Before(k.Since.Add(-clockSlack)) { // as for the host
 			k.Since = at
 		}
 		return k
 	}
 	if !s.Enforcing {
-		n.Reported = new(next(o.Reported))
+		o.Reported = new(next(before.Reported))
 	}
 	for _, domain := range s.Permissive {
-		before := o.Reported
-		if k, known := o.Domains[domain]; known {
-			before = &k
+		last := before.Reported
+		if k, known := before.Domains[domain]; known {
+			last = &k
 		}
-		if n.Domains == nil {
-			n.Domains = map[string]Soak{}
+		if o.Domains == nil {
+			o.Domains = map[string]Soak{}
 		}
-		n.Domains[domain] = next(before)
+		o.Domains[domain] = next(last)
 	}
 	if goesOn {
-		n.Inhabited = maps.Clone(o.Inhabited)
+		o.Inhabited = maps.Clone(before.Inhabited)
 	}
 	for domain, started := range s.Started {
-		if n.Inhabited == nil {
-			n.Inhabited = map[string]Inhabited{}
+		if o.Inhabited == nil {
+			o.Inhabited = map[string]Inhabited{}
 		}
 		in := Inhabited{Seen: s.Time, Started: started}
-		if before := n.Inhabited[domain].Started; before.After(started) {
-			in.Started = before
+		if latest := o.Inhabited[domain].Started; latest.After(started) {
+			in.Started = latest
 		}
-		n.Inhabited[domain] = in
+		o.Inhabited[domain] = in
 	}
 }
 
