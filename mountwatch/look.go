@@ -152,7 +152,7 @@ func pathsOf(paths []string) []string {
 func describe(v judge.Verdict) Volume {
 	m := v.Mount
 	out := Volume{Mountpoint: m.Mountpoint, Source: m.Source, FSType: m.FSType, Device: m.Device.String(), MountID: mountID(m),
-		Context: v.Want, Found: v.Found, Shared: secontext.Context(v.Want).Shared(), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
+		Context: v.Want, Found: v.Found, Shared: secontext.Context(v.Want).Shared() && (v.Rule == nil || !v.Rule.Private), Code: v.Code, Reason: v.Reason, Remedy: v.Remedy}
 	var names []string
 	for _, r := range v.Rules {
 		names = append(names, r.Name)

@@ -37,7 +37,7 @@ type Config struct {
 	// many as the disk needs.
 	Limits  relabel.Limits
 	Workers int
-	// Runs names the container that runs at a level, "" if none does. Nil: there is nobody to ask.
+	// Runs names the container that runs at a level, as in "container web", "" if none does. Nil: there is nobody to ask.
 	Runs func(level string) (container string)
 }
 

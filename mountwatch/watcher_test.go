@@ -1045,7 +1045,7 @@ func TestTakenOver(t *testing.T) {
 	rule.Private = true
 	h.rules(rule)
 	h.reload <- struct{}{}
-	if v := h.eventually(point, Labelled); v.Found == "" || v.How != byFiles {
+	if v := h.eventually(point, Labelled); v.Found == "" || v.How != byFiles || v.Shared {
 		t.Errorf("%+v", v)
 	}
 	h.rules(relabelRule("data"))
@@ -1075,7 +1075,7 @@ func TestTakenByWhatRuns(t *testing.T) {
 			h := newHost(t, relabelRule("data"))
 			h.config.Runs = func(level string) string {
 				if level == c.runs {
-					return "web"
+					return "container web"
 				}
 				return ""
 			}

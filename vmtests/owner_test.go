@@ -13,7 +13,8 @@ func TestWhoOwnsALabel(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
 	m.dockerImage(t)
-	const file, rule = "/etc/selinux-provision/config.d/volume.yaml", "version: 1\nvolumes:\n  - {name: work, match: {mountpoint: /srv/work}, strategy: relabel, level: s0%s}\n"
+	const declared = "system_u:object_r:container_file_t:s0:c100,c200"
+	const file, rule = "/etc/selinux-provision/config.d/volume.yaml", "version: 1\nvolumes:\n  - {name: work, match: {mountpoint: /srv/work}, strategy: relabel, level: 's0:c100,c200'%s}\n"
 	const reload = "systemctl reload selinux-provision-mountwatch && until /opt/bin/selinux-provision status | grep -q '^volume *%s  *work /srv/work'; do sleep .2; done"
 	declare := func(more, state string) {
 		t.Helper()
@@ -22,13 +23,13 @@ func TestWhoOwnsALabel(t *testing.T) {
 	}
 	m.Must(t, "truncate -s 64M /var/tmp/work && mkfs.ext4 -q /var/tmp/work && mkdir -p /srv/work && mount -o loop /var/tmp/work /srv/work")
 	declare("", "labelled")
-	m.expect(t, "the declared label", "stat -c %C /srv/work", shared)
+	m.expect(t, "the declared label", "stat -c %C /srv/work", declared)
 
 	// A container takes it, and works in it for as long as it runs.
 	m.Must(t, "docker run -d --name owner --network none -v /srv/work:/data:Z busybox sh -c 'while sleep .2; do echo line >> /data/log || exit; done'")
 	m.Must(t, "until test -s /srv/work/log; do sleep .2; done")
 	label := m.Must(t, "stat -c %C /srv/work")
-	if label == shared {
+	if label == declared {
 		t.Fatalf("the runtime left the label as it was")
 	}
 	works := func(when string) {
@@ -52,7 +53,7 @@ func TestWhoOwnsALabel(t *testing.T) {
 
 	// And it comes back.
 	declare("", "taken over")
-	m.Must(t, "docker rm -f owner && /opt/bin/selinux-provision relabel /srv/work --context "+shared+" && "+fmt.Sprintf(reload, "labelled"))
-	m.expect(t, "the label, taken back", "stat -c %C /srv/work /srv/work/log | uniq", shared)
+	m.Must(t, "docker rm -f owner && /opt/bin/selinux-provision relabel /srv/work --context "+declared+" && "+fmt.Sprintf(reload, "labelled"))
+	m.expect(t, "the label, taken back", "stat -c %C /srv/work /srv/work/log | uniq", declared)
 	m.status(t, 0)
 }

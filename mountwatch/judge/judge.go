@@ -67,7 +67,7 @@ type Facts struct {
 	// was none.
 	Labelled string
 	// Taken is the label that a container's runtime gave to what the rule covers, after it had been labelled or for a container that runs
-	// now; "" if none did. Container is the one that runs with its level, "" if none does.
+	// now; "" if none did. Container names the one that runs with its level, as in "container web", "" if none does.
 	Taken, Container string
 	// NoAnswer tells that the file system did not answer when it was asked for these.
 	NoAnswer bool

@@ -138,7 +138,7 @@ func TestJudge(t *testing.T) {
 		// A container's own.
 		{name: "a container's since", rules: strategy(Relabel), table: table{disk("/data")}, facts: Facts{Taken: other + ":c1"}, want: TakenOver, code: CodeTakenOver,
 			says: "as a container's runtime gives it"},
-		{name: "auto, a container's that runs", rules: []Rule{data}, table: table{disk("/data")}, facts: Facts{Taken: other + ":c1", Container: "web"}, want: TakenOver,
+		{name: "auto, a container's that runs", rules: []Rule{data}, table: table{disk("/data")}, facts: Facts{Taken: other + ":c1", Container: "container web"}, want: TakenOver,
 			code: CodeTakenOver, says: "container web, which runs"},
 		{name: "a container's, and meant to be", rules: with(func(r *Rule) { r.Private = true }), table: table{disk("/data")}, facts: Facts{Taken: other + ":c1"}, want: Right},
 		{name: "meant for a container that has not come yet", rules: with(func(r *Rule) { r.Private = true }), table: table{disk("/data")}, want: WantsRelabel},

@@ -144,7 +144,7 @@ func (v Verdict) takenOver(rule *Rule, facts Facts) Verdict {
 	v.Outcome = TakenOver
 	whose := "as a container's runtime gives it (:Z, or the kubelet for a pod)"
 	if facts.Container != "" {
-		whose = "that of container " + facts.Container + ", which runs"
+		whose = "that of " + facts.Container + ", which runs"
 	}
 	return v.because(CodeTakenOver, "its files have the label "+facts.Taken+", "+whose,
 		`leave it to the container: write "private: true" in the rule `+rule.Name+"; or stop the container, start it without :Z from then on, and run: selinux-provision relabel "+
