@@ -58,6 +58,8 @@ type machine struct {
 	// more says that a config is merged which was not looked at, or that something was refused and left out: what is missing here may be
 	// there.
 	more bool
+	// named are the items of lists by their names. A file has thousands of things, and each is looked for.
+	named map[*yaml.Node]map[string]*yaml.Node
 }
 
 // text is the content of something in the file, and where its lines are.
@@ -87,7 +89,7 @@ func (t text) line(n int) (provision.Position, string) {
 
 // read gives the machine, or nil when the file is so wrong that there is none.
 func (c *checker) read(name string, kind Kind, content []byte, root *yaml.Node) *machine {
-	m := &machine{files: map[string]text{}}
+	m := &machine{files: map[string]text{}, named: map[*yaml.Node]map[string]*yaml.Node{}}
 	top := layer{kind: kind, root: root, place: func(line int) provision.Position { return provision.Position{File: name, Line: line} }}
 	if !c.layer(m, top, content, 0) {
 		return nil
@@ -505,7 +507,7 @@ func (m *machine) find(list, name string) (*yaml.Node, layer) {
 		key = "path"
 	}
 	for _, l := range slices.Backward(m.layers) {
-		if n := where(get(l.root, "storage", list), key, name); n != nil {
+		if n := m.item(get(l.root, "storage", list), key, name); n != nil {
 			return n, l
 		}
 		for _, tree := range items(get(l.root, "storage", "trees")) {
@@ -519,6 +521,24 @@ func (m *machine) find(list, name string) (*yaml.Node, layer) {
 		}
 	}
 	return nil, m.layers[0]
+}
+
+// item is where, for a list in which many items are looked for.
+func (m *machine) item(list *yaml.Node, key, value string) *yaml.Node {
+	if list == nil {
+		return nil
+	}
+	byName, known := m.named[list]
+	if !known {
+		byName = map[string]*yaml.Node{}
+		for _, item := range items(list) {
+			if v := get(item, key); v != nil {
+				byName[v.Value] = resolve(item)
+			}
+		}
+		m.named[list] = byName
+	}
+	return byName[value]
 }
 
 // firstLine gives the line of the file in which the first line of a block of text is, 0 if its lines are not lines of the file.

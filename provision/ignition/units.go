@@ -102,7 +102,7 @@ func block(l layer, n *yaml.Node) *yaml.Node {
 // unit finds where a unit stands: in systemd.units, or as the file system that Butane makes a mount unit for.
 func (m *machine) unit(name string) (*yaml.Node, layer) {
 	for _, l := range slices.Backward(m.layers) {
-		if n := where(get(l.root, "systemd", "units"), "name", name); n != nil {
+		if n := m.item(get(l.root, "systemd", "units"), "name", name); n != nil {
 			return n, l
 		}
 		for _, f := range items(get(l.root, "storage", "filesystems")) {
