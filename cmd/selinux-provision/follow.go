@@ -145,7 +145,7 @@ func followLine(t *findings.Told, p paint, now time.Time) string {
 	line := []string{p(dim, shortClock(t.Time, now)), f.ID}
 	act := fmt.Sprintf("%s: %s on %s", who(f), what(f), onWhat(f))
 	if t.Event == findings.Repeats {
-		return strings.Join(append(line, p(dim, fmt.Sprintf("again %d times  %s", t.Count, act))), "  ")
+		return strings.Join(append(line, p(dim, fmt.Sprintf("again %s  %s", plural(t.Count, "time"), act))), "  ")
 	}
 	switch {
 	case t.Enforced > 0:
