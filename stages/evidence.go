@@ -50,6 +50,8 @@ type Evidence struct {
 	// Mounts gives the mount table, Label the label of the root of a mount.
 	Mounts func() ([]*mounts.Mount, error)
 	Label  func(ctx context.Context, m *mounts.Mount) (string, error)
+	// SELinuxMount tells what mounting with labels does to the pods of this node; nil where there is no kubelet.
+	SELinuxMount func(ctx context.Context) *SELinuxMount
 }
 
 // LoadedPolicy is what readiness asks of the policy in the kernel.

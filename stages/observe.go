@@ -59,14 +59,15 @@ func (h *Host) Observe() Evidence {
 				return p
 			})
 		},
-		Domains: from.Domains,
-		Counted: from.Count,
-		Built:   h.policyBuilt,
-		Policy:  func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
-		Audit:   kernel.Audit,
-		Loads:   h.Kernel.PolicyLoads,
-		Mounts:  mounts.Read,
-		Label:   rootLabel(),
+		Domains:      from.Domains,
+		Counted:      from.Count,
+		Built:        h.policyBuilt,
+		Policy:       func(ctx context.Context) (LoadedPolicy, error) { return loadedPolicy(from.Policy(ctx)) },
+		Audit:        kernel.Audit,
+		Loads:        h.Kernel.PolicyLoads,
+		Mounts:       mounts.Read,
+		Label:        rootLabel(),
+		SELinuxMount: (&node{root: h.Root, table: mounts.Read, version: askVersion(h.Root)}).selinuxMount,
 	}
 }
 

@@ -67,6 +67,8 @@ type Readiness struct {
 	At        time.Time `json:"at,omitzero"`
 	Workloads []Watched `json:"workloads"` // what is declared to run
 	History   []Change  `json:"history"`   // what was declared and when, the newest last
+	// SELinuxMount is a question of its own, about Kubernetes and not about enforcing; absent where there is no kubelet. AddSELinuxMount fills it.
+	SELinuxMount *SELinuxMount `json:"selinux_mount,omitempty"`
 	// Timeline has the denials by time and workload, from before the evidence too; TimelineGap says what of the log is not there any more. Only in JSON and
 	// for the report: the log is read once more for it.
 	Timeline    *avc.Timeline `json:"timeline,omitempty"`

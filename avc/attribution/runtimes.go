@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 )
 
 // What containers that belong to a pod are called, by Kubernetes and those who do as it does.
@@ -112,27 +113,27 @@ func (s *spec) container(id, runtime string) *Container {
 	return c
 }
 
-// containerd is where one keeps what runs, and what its CRI keeps of containers, also of those that ended.
-type containerd struct{ tasks, cri string }
+// containerd is where one keeps what runs, and what it keeps beyond that, also of containers that ended; "" where nothing of that is a pod's.
+type containerd struct{ state, root string }
 
 // containerds are that of the host, Docker's own where it has one, and that of K3s and RKE2.
 func containerds() []containerd {
-	const tasks, cri = "/io.containerd.runtime.v2.task", "/io.containerd.grpc.v1.cri/containers"
 	return []containerd{
-		{"/run/containerd" + tasks, "/var/lib/containerd" + cri},
-		{"/run/docker/containerd/daemon" + tasks, ""},
-		{"/run/k3s/containerd" + tasks, "/var/lib/rancher/k3s/agent/containerd" + cri},
-		{"/run/k3s/containerd" + tasks, "/var/lib/rancher/rke2/agent/containerd" + cri},
+		{"/run/containerd", "/var/lib/containerd"},
+		{"/run/docker/containerd/daemon", ""},
+		{"/run/k3s/containerd", "/var/lib/rancher/k3s/agent/containerd"},
+		{"/run/k3s/containerd", "/var/lib/rancher/rke2/agent/containerd"},
 	}
 }
 
 // bundles reads NAMESPACE/ID/config.json. Docker's own containers are in the namespace moby, and what asks by the CRI has its own in k8s.io. Whoever
 // asks otherwise chooses the ID (ctr run IMAGE ID), which is the container's name then.
 func (h *Host) bundles(from containerd) {
-	for _, namespace := range h.list(from.tasks) {
-		for _, id := range h.list(path.Join(from.tasks, namespace)) {
+	tasks := from.state + "/io.containerd.runtime.v2.task"
+	for _, namespace := range h.list(tasks) {
+		for _, id := range h.list(path.Join(tasks, namespace)) {
 			var s spec
-			if !h.read(path.Join(from.tasks, namespace, id, "config.json"), &s) {
+			if !h.read(path.Join(tasks, namespace, id, "config.json"), &s) {
 				continue
 			}
 			name := "containerd"
@@ -146,16 +147,16 @@ func (h *Host) bundles(from containerd) {
 					c.Subject.Container = id
 				}
 			}
-			c.life = h.lived(from.cri, id)
+			c.life = h.lived(from, id)
 			h.add(c)
 		}
 	}
 }
 
 // lived reads what the CRI of containerd writes down of a container (its store/container/status.go).
-func (h *Host) lived(dir, id string) span {
+func (h *Host) lived(from containerd, id string) span {
 	var status struct{ CreatedAt, FinishedAt int64 }
-	if dir == "" || !isID(id) || !h.read(path.Join(dir, id, "status"), &status) {
+	if from.root == "" || !isID(id) || !h.read(path.Join(from.root, "io.containerd.grpc.v1.cri/containers", id, "status"), &status) {
 		return span{}
 	}
 	at := func(nanoseconds int64) time.Time {
@@ -243,7 +244,7 @@ func (h *Host) kubelet() {
 			continue
 		}
 		for _, from := range containerds() {
-			if life := h.lived(from.cri, id); life != (span{}) {
+			if life := h.lived(from, id); life != (span{}) {
 				c.life, c.Subject.Runtime = life, "containerd"
 			}
 		}
@@ -285,15 +286,9 @@ func isDigest(text string) bool { return len(text) == 32 && isHex(text) }
 
 // nodes gives the names that this node may have in Kubernetes, the likeliest first: what the kubelet was told, and the host's.
 func (h *Host) nodes() (names []string) {
-	for _, pid := range h.list("/proc") {
-		if pid[0] < '1' || pid[0] > '9' {
-			continue
-		}
-		if comm, err := h.root.ReadFile("/proc/" + pid + "/comm"); err != nil || strings.TrimSpace(string(comm)) != "kubelet" {
-			continue
-		}
-		if line, err := h.root.ReadFile("/proc/" + pid + "/cmdline"); err == nil {
-			names = append(names, overridden(strings.Split(string(line), "\x00"))...)
+	for _, p := range kubelet.Processes(h.root) {
+		for _, name := range p.Flag("hostname-override") {
+			names = append(names, strings.ToLower(name))
 		}
 	}
 	for _, file := range []string{"/proc/sys/kernel/hostname", "/etc/hostname"} {
@@ -302,19 +297,4 @@ func (h *Host) nodes() (names []string) {
 		}
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
-}
-
-// overridden gives the node's name in the kubelet's arguments.
-func overridden(arguments []string) (names []string) {
-	for i, argument := range arguments {
-		name, value, given := strings.Cut(strings.TrimPrefix(argument, "--"), "=")
-		if name != "hostname-override" || !strings.HasPrefix(argument, "--") {
-			continue
-		}
-		if !given && i+1 < len(arguments) {
-			value = arguments[i+1]
-		}
-		names = append(names, strings.ToLower(value))
-	}
-	return names
 }

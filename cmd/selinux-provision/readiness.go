@@ -32,6 +32,10 @@ With --domain the question is whether one domain may be enforced that is permiss
 that enforce.permissive_domains names: was it watched long enough, did processes start in it, was any access of it denied
 that the policy in force does not allow, was no record lost. What cannot be asked speaks against it.
 
+On a node of Kubernetes the answer has a part of its own, which changes neither the verdict nor the exit code: which pods of
+this node do not start beside each other where the kubelet mounts volumes with a label (its feature gate SELinuxMount, on from
+1.37), also on a permissive host.
+
 --report writes the answer as one page for those who decide, with the denials over time and what was declared when. It
 needs nothing from elsewhere, so that it can be sent and printed. With FILEs, which "selinux-provision --json readiness"
 printed on several hosts, the page is about those, and this host is not looked at.
@@ -116,6 +120,7 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 	if metrics == "-" || sample {
 		return nil
 	}
+	h.AddSELinuxMount(ctx, r)
 	node := &report.Node{Readiness: *r}
 	if a.json || page != "" {
 		if node.Node, err = os.Hostname(); err != nil {
@@ -236,6 +241,9 @@ func printReadiness(w io.Writer, r *stages.Readiness) {
 	}
 	fmt.Fprintln(w, headline)
 	printChecks(w, r.Against(), r.Checks, r.Apart)
+	if r.SELinuxMount != nil {
+		printSELinuxMount(w, r.SELinuxMount)
+	}
 }
 
 // printChecks says what speaks against enforcing, and then what does not.
@@ -250,6 +258,14 @@ func printChecks(w io.Writer, against, checks []stages.Check, apart []stages.Set
 	}
 	for _, s := range apart {
 		fmt.Fprintf(w, "%-12s %s [%s]\n", "set apart", stages.Describe(s.Finding), s.Why)
+	}
+}
+
+// printSELinuxMount says it apart from the checks, which are about enforcing.
+func printSELinuxMount(w io.Writer, s *stages.SELinuxMount) {
+	fmt.Fprintf(w, "\nKubernetes 1.37, which is no part of the verdict: %s\n", s.Headline())
+	for _, c := range s.Conflicts {
+		fmt.Fprintf(w, "  - %s\n    %s\n", c, c.Remedy)
 	}
 }
 

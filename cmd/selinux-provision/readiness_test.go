@@ -97,6 +97,31 @@ func TestDomainReadinessUsage(t *testing.T) {
 	}
 }
 
+// What is said of Kubernetes stands apart, and nothing is said where there is no kubelet.
+func TestSELinuxMountInWords(t *testing.T) {
+	r := &stages.Readiness{Verdict: stages.Ready, SELinuxMount: &stages.SELinuxMount{Mounts: stages.MountsBare, Because: "it is v1.36.3", Conflicts: []stages.VolumeConflict{{
+		Volume: "pvc-7", Driver: "csi.example.com", Labels: stages.LabelsDiffer, Effect: "they do not start beside each other", Unless: []string{"one", "another"}, Remedy: "give them one level",
+		Pods: []stages.VolumePod{{Pod: "default/app", Asked: stages.AskedLevel, Level: "s0:c10,c20"}, {Pod: "default/backup", Asked: stages.AskedNothing}, {Pod: "default/agent", Asked: stages.AskedUnknown}},
+	}}}}
+	var out bytes.Buffer
+	printReadiness(&out, r)
+	want := `Ready to enforce.
+
+Kubernetes 1.37, which is no part of the verdict: the kubelet does not mount volumes with their pods' label yet (it is v1.36.3); 1 volume may keep pods of this node from starting where it does
+  - volume pvc-7 (csi.example.com): default/app (level s0:c10,c20), default/backup (no SELinux options), default/agent (no label, most likely privileged): their labels differ: they do not start beside each other; unless one, or another
+    give them one level
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	out.Reset()
+	r.SELinuxMount.Conflicts = nil
+	printReadiness(&out, r)
+	if want := "no pod that runs here would be kept from starting by that\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("got\n%swant at its end\n%s", &out, want)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	a := &app{}
 	name := filepath.Join(t.TempDir(), "selinux.prom")

@@ -188,6 +188,7 @@ func (p *page) node(n *Node) {
 	}
 	p.today(stopped(n.Denials))
 	p.left([]*Node{n})
+	p.kubernetes(n)
 	p.unknown(n)
 }
 
@@ -394,6 +395,24 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// kubernetes says which pods do not start where the kubelet mounts volumes with a label.
+func (p *page) kubernetes(n *Node) {
+	if n.SELinuxMount == nil || len(n.SELinuxMount.Conflicts) == 0 {
+		return
+	}
+	p.element("h2", "Kubernetes 1.37, which is no part of the verdict")
+	p.element("p", n.SELinuxMount.Headline()+".")
+	p.in("ul", nil, func() {
+		for _, c := range n.SELinuxMount.Conflicts {
+			p.open("li")
+			p.text(c.String())
+			p.void("br")
+			p.text("To do: " + c.Remedy)
+			p.close("li")
+		}
+	})
+}
+
 // unknown says what the evidence cannot tell.
 func (p *page) unknown(n *Node) {
 	p.element("h2", "What is not known")
@@ -463,6 +482,7 @@ func (p *page) fleet(nodes []*Node) {
 			}
 			p.element("h3", "Left to do on this host alone")
 			p.checks(n)
+			p.kubernetes(n)
 			p.unknown(n)
 		})
 	}

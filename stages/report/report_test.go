@@ -52,6 +52,10 @@ func example(name, text string) *Node {
 			finding("77aa01", 1, judge.Fix{Kind: judge.Rule, Text: "Write a module", Command: "selinux-provision denials --module collector --only 77aa01"}),
 		},
 		Apart: []stages.SetApart{{Why: "readiness.accept has it", Finding: finding("0a1b2c", 9, judge.Fix{})}},
+		SELinuxMount: &stages.SELinuxMount{Mounts: stages.MountsBare, Because: "it is v1.36.3 " + text, Conflicts: []stages.VolumeConflict{{
+			Volume: "pv" + text, Driver: "csi.example.com" + text, Labels: stages.LabelsDiffer, Effect: "they do not start beside each other " + text, Unless: []string{text}, Remedy: "give them one level " + text,
+			Pods: []stages.VolumePod{{Pod: "default/a" + text, Asked: stages.AskedLevel, Level: "s0" + text}, {Pod: "default/b", Asked: stages.Asked(text)}},
+		}}},
 		History: []stages.Change{
 			{Time: at(2), Kind: "setting", Name: "mode", Change: "declared", Value: "permissive"}, {Time: at(26), Kind: "module", Name: "web" + text, Change: "declared"},
 			{Time: at(26), Kind: "label", Name: "/srv/data(/.*)?" + text, Change: "declared", Value: "system_u:object_r:container_file_t:s0"},

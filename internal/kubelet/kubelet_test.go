@@ -1,0 +1,179 @@
+package kubelet
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+)
+
+// tree makes files; a content that begins with "-> " is a link.
+func tree(t *testing.T, files map[string]string) *hostfs.Root {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if target, link := strings.CutPrefix(content, "-> "); link {
+			if err := os.Symlink(target, file); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+// Which processes are kubelets, and which of them see the host's files.
+func TestProcesses(t *testing.T) {
+	root := tree(t, map[string]string{
+		"proc/1/comm": "systemd\n", "proc/1/ns/mnt": "-> mnt:[1]",
+		"proc/20/comm": "kubelet\n", "proc/20/cmdline": "/usr/bin/kubelet\x00--root-dir=/data\x00", "proc/20/exe": "-> /usr/bin/kubelet", "proc/20/ns/mnt": "-> mnt:[1]",
+		"proc/21/comm": "kubelet\n", "proc/21/cmdline": "kubelet\x00", "proc/21/exe": "-> /kubelet", "proc/21/ns/mnt": "-> mnt:[9]",
+		"proc/22/comm": "k3s-server\n", "proc/22/cmdline": "/usr/local/bin/k3s server", "proc/22/exe": "-> /var/lib/rancher/k3s/data/x/bin/k3s", "proc/22/ns/mnt": "-> mnt:[1]",
+		"proc/23/comm": "kubelet-proxy\n", "proc/meminfo": "", "proc/24/cmdline": "gone",
+	})
+	want := []Process{
+		{PID: "20", Program: "/usr/bin/kubelet", Arguments: []string{"--root-dir=/data"}, Host: true},
+		{PID: "21", Program: "/kubelet", Arguments: []string{}},
+		{PID: "22", Program: "/var/lib/rancher/k3s/data/x/bin/k3s", Arguments: []string{}, Host: true},
+	}
+	if got := Processes(root); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestDir(t *testing.T) {
+	for arguments, want := range map[string]string{
+		"": DefaultDir, "--root-dir /data": "/data", "--root-dir=/a --root-dir=/b/": "/b", "--root-dir": DefaultDir, "--root-dir data": DefaultDir, "-root-dir /x": DefaultDir,
+	} {
+		p := Process{Arguments: strings.Fields(arguments)}
+		if got := p.Dir(); got != want {
+			t.Errorf("%q: %s, want %s", arguments, got, want)
+		}
+	}
+}
+
+// A feature gate: the flag counts more than the files, and of those the later one.
+func TestGate(t *testing.T) {
+	root := tree(t, map[string]string{
+		"on.yaml": "apiVersion: kubelet.config.k8s.io/v1beta1\nfeatureGates:\n  Other: false\n  SELinuxMount: true\n", "off.json": `{"featureGates":{"SELinuxMount":false}}`,
+		"none.yaml": "cgroupDriver: systemd\n", "broken.yaml": "featureGates: [", "word.yaml": "featureGates: {SELinuxMount: perhaps}",
+		"d/10-off.conf": "featureGates: {SELinuxMount: false}", "d/20.yaml": "featureGates: {SELinuxMount: true}",
+	})
+	for _, c := range []struct {
+		arguments string
+		on, set   bool
+	}{
+		{"", false, false},
+		{"--config=/on.yaml", true, true},
+		{"--config /off.json", false, true},
+		{"--config=/none.yaml", false, false},
+		{"--config=/broken.yaml", false, false},
+		{"--config=/word.yaml", false, false},
+		{"--config=/nowhere", false, false},
+		{"--config=/on.yaml --config-dir=/d", false, true},
+		{"--config=/on.yaml --config-dir=/nowhere", true, true},
+		{"--config=/on.yaml --feature-gates=SELinuxMount=false", false, true},
+		{"--feature-gates Other=false,SELinuxMount=true", true, true},
+		{"--feature-gates=SELinuxMount=true --feature-gates=Other=true", true, true},
+		{"--feature-gates=SELinuxMount=maybe", false, false},
+		{"--feature-gates=SELinuxMountReadWriteOncePod=false", false, false},
+	} {
+		p := Process{Arguments: strings.Fields(c.arguments)}
+		if on, set := p.Gate(root, "SELinuxMount"); on != c.on || set != c.set {
+			t.Errorf("%q: %v, set: %v", c.arguments, on, set)
+		}
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	for text, want := range map[string]Version{
+		"Kubernetes v1.37.2\n": {"v1.37.2", 1, 37},
+		"k3s version v1.34.4+k3s1 (0123abc)\ngo version go1.24.5\n": {"v1.34.4+k3s1", 1, 34},
+		"Kubernetes v1.38.0-alpha.1.5+0123":                         {"v1.38.0-alpha.1.5+0123", 1, 38},
+		"v1.37":                                                     {}, "version": {}, "va.b.c": {}, "v-1.2.3": {}, "": {},
+	} {
+		if got, ok := ParseVersion(text); got != want || ok != (want != Version{}) {
+			t.Errorf("%q: %+v, %v", text, got, ok)
+		}
+	}
+}
+
+// The volumes of a kubelet's directory.
+func TestVolumes(t *testing.T) {
+	const pods = "var/lib/kubelet/pods/"
+	root := tree(t, map[string]string{
+		pods + "u1/volumes/kubernetes.io~csi/pv/vol_data.json":          `{"driverName":"d","volumeHandle":"h","specVolID":"pv","volumeLifecycleMode":"Persistent","seLinuxMountContext":"u:r:t:s0"}`,
+		pods + "u1/volumes/kubernetes.io~csi/pv/mount/file":             "",
+		pods + "u1/volumes/kubernetes.io~csi/own/vol_data.json":         `{"driverName":"d","volumeHandle":"x","volumeLifecycleMode":"Ephemeral"}`,
+		pods + "u1/volumes/kubernetes.io~csi/torn/vol_data.json":        `{"driverName":"d`,
+		pods + "u1/volumes/kubernetes.io~empty-dir/e/file":              "",
+		pods + "u1/volumes/kubernetes.io~projected/token/token":         "",
+		pods + "u1/volumes/kubernetes.io~nfs/share/vol_data.json":       `{"driverName":"a volume's own file","volumeHandle":"h"}`,
+		pods + "u1/volumes/kubernetes.io~iscsi/disk/file":               "",
+		pods + "u1/volumes/vendor~driver/flex/file":                     "",
+		pods + "u1/plugins/kubernetes.io~empty-dir/wrapped_token/ready": "",
+		pods + "u2/etc-hosts": "",
+	})
+	want := []Volume{
+		{UID: "u1", Plugin: "csi", Name: "pv", Driver: "d", Handle: "h", Context: "u:r:t:s0"},
+		{UID: "u1", Plugin: "csi", Name: "torn"},
+		{UID: "u1", Plugin: "iscsi", Name: "disk"},
+		{UID: "u1", Plugin: "nfs", Name: "share"},
+	}
+	if got := Volumes(root, DefaultDir); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if labels := []bool{want[0].Labels(), want[2].Labels(), want[3].Labels()}; !reflect.DeepEqual(labels, []bool{true, true, false}) {
+		t.Errorf("csi, iscsi, nfs mount with a label: %v", labels)
+	}
+	if got := want[2].Path("/data"); got != "/data/pods/u1/volumes/kubernetes.io~iscsi/disk" {
+		t.Error(got)
+	}
+	if got := Volumes(root, "/nowhere"); got != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestUsed(t *testing.T) {
+	for _, c := range []struct{ source, uid, want string }{
+		{"/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pv/mount", "u1", "pv"},
+		{"/data/k/pods/u1/volumes/kubernetes.io~fc/disk", "u1", "disk"},
+		{"/var/lib/kubelet/pods/u1/volume-subpaths/pv/main/0", "u1", "pv"},
+		{"/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pv/mount", "u2", ""},
+		{"/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pv/mount", "", ""},
+		{"/var/lib/kubelet/pods/u1/etc-hosts", "u1", ""},
+		{"/var/lib/kubelet/pods/u1/volumes", "u1", ""},
+		{"/srv/data", "u1", ""},
+	} {
+		if got, ok := Used(c.source, c.uid); got != c.want || ok != (c.want != "") {
+			t.Errorf("%s of %s: %q, %v", c.source, c.uid, got, ok)
+		}
+	}
+}
+
+// FuzzConfig reads what is in the kubelet's files and what it says.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("featureGates: {SELinuxMount: true}"), "Kubernetes v1.37.2")
+	f.Add([]byte(`{"driverName":"d","volumeHandle":"h"}`), "v1.2.3.4")
+	f.Fuzz(func(t *testing.T, content []byte, text string) {
+		gates(content)
+		(&Volume{}).describe(content)
+		if v, ok := ParseVersion(text); ok && (v.Text == "" || !v.AtLeast(v.Major, v.Minor) || v.AtLeast(v.Major, v.Minor+1)) {
+			t.Errorf("%q: %+v", text, v)
+		}
+		(&Process{Arguments: strings.Fields(text)}).Flag("config")
+	})
+}
