@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func unconfined(all []findings.Container, host string, p LoadedPolicy) (found []
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b Unconfined) int { return strings.Compare(a.Container, b.Container) })
+	sort.Slice(found, func(i, j int) bool { return found[i].Container < found[j].Container })
 	return found
 }
 

@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"path"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -288,6 +289,11 @@ func (c *Container) HostPath(inside string) (string, bool) {
 	}
 	rest := strings.TrimPrefix(path.Clean(inside), path.Clean(best.Destination))
 	return path.Join(best.Source, rest), true
+}
+
+// sortMounts orders them by where the container sees them. sort.Slice is enough: slices.SortFunc costs 30 kB of the program for each type.
+func (c *Container) sortMounts() {
+	sort.Slice(c.Mounts, func(i, j int) bool { return c.Mounts[i].Destination < c.Mounts[j].Destination })
 }
 
 func below(name, dir string) bool {

@@ -2,7 +2,7 @@ package attribution
 
 import (
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
@@ -33,7 +33,7 @@ func (h *Host) Inhabited() []Inhabited {
 		slices.Sort(c.Domains)
 		all = append(all, *c)
 	}
-	slices.SortFunc(all, func(a, b Inhabited) int { return strings.Compare(a.ID, b.ID) })
+	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
 	return all
 }
 

@@ -73,7 +73,7 @@ func whole(all []*Container) *Container {
 			pod.Mounts = append(pod.Mounts, Mount{source, destination})
 		}
 	}
-	slices.SortFunc(pod.Mounts, func(a, b Mount) int { return strings.Compare(a.Destination, b.Destination) })
+	pod.sortMounts()
 	return pod
 }
 

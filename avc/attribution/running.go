@@ -3,6 +3,7 @@ package attribution
 import (
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/avc"
@@ -31,7 +32,9 @@ func (h *Host) Running() []Labelled {
 		}
 		seen[in.id] = one
 	}
-	return slices.SortedFunc(maps.Values(seen), func(a, b Labelled) int { return strings.Compare(a.ID, b.ID) })
+	all := slices.Collect(maps.Values(seen))
+	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
+	return all
 }
 
 // place is where a process of a container is.

@@ -48,7 +48,7 @@ func (h *Host) docker() {
 		for _, m := range config.MountPoints {
 			c.Mounts = append(c.Mounts, Mount{m.Source, m.Destination})
 		}
-		slices.SortFunc(c.Mounts, func(a, b Mount) int { return strings.Compare(a.Destination, b.Destination) })
+		c.sortMounts()
 		h.add(c)
 	}
 }
