@@ -18,23 +18,6 @@ func bootExample(t *testing.T, name string, options Options) *Machine {
 	return Start(t, options)
 }
 
-// TestExamplePermissive boots the first step of the way: nothing is stopped, and what the policy would hide is in the journal.
-//
-// Proves V12.
-func TestExamplePermissive(t *testing.T) {
-	t.Parallel()
-	m := bootExample(t, "permissive-with-evidence.bu", Options{Allowed: []Allowed{{`avc: +denied .*:container_t:.* permissive=1`, "the test provokes it, and nothing is stopped"}}})
-	m.expect(t, "the mode", "getenforce; grep ^SELINUX= /etc/selinux/config; auditctl -l", "Permissive\nSELINUX=permissive\nNo rules")
-	m.status(t, 0)
-	m.containersLast(t)
-	// What a fleet's tools read.
-	m.fails(t, "mkdir -p /run/fleet && /opt/bin/selinux-provision readiness --features /run/fleet/features --metrics /run/fleet/metrics.prom", 3)
-	m.expect(t, "the files for a fleet", "grep -v -e vendor-policy -e ^# /run/fleet/features | sed s,^feature.node.kubernetes.io/selinux-provision,,; grep '^selinux_provision_enforcing' /run/fleet/metrics.prom; ls /run/fleet",
-		".mode=permissive\n.as-declared=true\n.may-enforce=false\n.readiness=not-enough-evidence\nselinux_provision_enforcing 0\nfeatures\nmetrics.prom")
-	m.Must(t, transition)
-	m.expect(t, "denials of what was not stopped", `journalctl -b --sync >/dev/null; journalctl -b --no-pager | grep 'avc: ' | grep 'comm="runcon"' | grep -o permissive=. | sort -u`, "permissive=1")
-}
-
 // TestExampleGuarded boots a machine that is put on trial: enforcing now, and at the next boot only as part of the trial.
 //
 // Proves V12.
