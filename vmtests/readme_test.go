@@ -40,7 +40,7 @@ func sameOnAnyMachine(text string) string {
 // shows tells whether a page shows what was printed. A line "..." stands for any lines.
 func shows(want, got string) bool {
 	pattern := strings.ReplaceAll("\n"+regexp.QuoteMeta(sameOnAnyMachine(want))+"\n", "\n"+regexp.QuoteMeta("...")+"\n", "\n(?:.*\n)*")
-	return regexp.MustCompile("^"+pattern+"$").MatchString("\n" + sameOnAnyMachine(got) + "\n")
+	return regexp.MustCompile("^" + pattern + "$").MatchString("\n" + sameOnAnyMachine(got) + "\n")
 }
 
 // follow does what a page says on a machine, and compares what is printed.
