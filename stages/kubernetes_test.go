@@ -1,16 +1,15 @@
 package stages
 
 import (
-	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/selinux-provision/selinux-provision/internal/bbolttest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
@@ -62,20 +61,7 @@ func (f nodeFiles) csi(n int, pv, handle, context string) nodeFiles {
 // privileged) and a4 (type spc_t).
 func (f nodeFiles) metadata(t *testing.T) nodeFiles {
 	t.Helper()
-	in, err := os.Open("../internal/bbolt/testdata/containerd-1.7.24.db.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	unpacked, err := gzip.NewReader(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(unpacked)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f["var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db"] = string(content)
+	f["var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db"] = string(bbolttest.Containerd(t))
 	return f
 }
 

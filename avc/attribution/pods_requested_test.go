@@ -1,37 +1,17 @@
 package attribution
 
 import (
-	"compress/gzip"
 	"fmt"
-	"io"
-	"os"
 	"testing"
-)
 
-// metadata is the database of containerd 1.7.24, of four containers among others.
-func metadata(t *testing.T) string {
-	t.Helper()
-	in, err := os.Open("../../internal/bbolt/testdata/containerd-1.7.24.db.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	unpacked, err := gzip.NewReader(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(unpacked)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
+	"github.com/selinux-provision/selinux-provision/internal/bbolttest"
+)
 
 // What the spec of a pod asks for is with containerd, for those of its containers that it knows.
 func TestPods(t *testing.T) {
 	const tasks, state = "/io.containerd.runtime.v2.task/k8s.io/", "/io.containerd.metadata.v1.bolt/meta.db"
 	for _, from := range []struct{ run, lib string }{{"run/containerd", "var/lib/containerd"}, {"run/k3s/containerd", "var/lib/rancher/rke2/agent/containerd"}} {
-		files := map[string]string{from.lib + state: metadata(t), "var/log/containers/gone_default_main-" + id("b") + ".log": ""}
+		files := map[string]string{from.lib + state: string(bbolttest.Containerd(t)), "var/log/containers/gone_default_main-" + id("b") + ".log": ""}
 		for n, c := range []string{"a1", "a2", "a3", "a4", "77"} {
 			files[from.run+tasks+fmt.Sprintf("%064s", c)+"/config.json"] = bundle("container", "main", fmt.Sprintf("pod%d", n), uuid, "container_t", "s0:c1,c2", "/srv")
 		}

@@ -2,35 +2,14 @@ package bbolt_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/bbolt"
+	"github.com/selinux-provision/selinux-provision/internal/bbolttest"
 )
-
-// database is what containerd 1.7.24 and bbolt 1.3.11 wrote of 50 containers of Kubernetes' and one that ctr made, up to the last page in use.
-func database(t testing.TB) []byte {
-	t.Helper()
-	in, err := os.Open("testdata/containerd-1.7.24.db.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	unpacked, err := gzip.NewReader(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(unpacked)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
-}
 
 // get goes down from the root and gives the value of the last name.
 func get(root bbolt.Bucket, names ...string) (value []byte, ok bool, err error) {
@@ -46,7 +25,7 @@ func get(root bbolt.Bucket, names ...string) (value []byte, ok bool, err error) 
 // The pages of every kind: roots that are branches, leaves, buckets within a page, values that overflow theirs.
 func TestGet(t *testing.T) {
 	id := func(n int) string { return fmt.Sprintf("%064x", n) }
-	if err := bbolt.View(bytes.NewReader(database(t)), func(root bbolt.Bucket) error {
+	if err := bbolt.View(bytes.NewReader(bbolttest.Containerd(t)), func(root bbolt.Bucket) error {
 		for n := range 50 {
 			one := id(0x1000 + n - 4)
 			if n < 4 {
@@ -91,7 +70,7 @@ func (c *changing) ReadAt(p []byte, at int64) (int, error) {
 
 // What was read while a transaction finished does not count.
 func TestViewWhileItChanges(t *testing.T) {
-	now := database(t)
+	now := bbolttest.Containerd(t)
 	before := bytes.Clone(now)
 	copy(before[:4096], make([]byte, 4096)) // the one of the two that is left is of the transaction before, or of the one after
 	other := bytes.Clone(now)
@@ -116,7 +95,7 @@ func TestViewWhileItChanges(t *testing.T) {
 
 // What is damaged is an error, and no endless way.
 func TestDamaged(t *testing.T) {
-	whole := database(t)
+	whole := bbolttest.Containerd(t)
 	for name, content := range map[string][]byte{
 		"empty": nil, "short": whole[:79], "zeros": make([]byte, 1<<16), "text": bytes.Repeat([]byte("x"), 1<<16),
 		"cut off behind its first pages": whole[:2*4096],
@@ -133,7 +112,7 @@ func TestDamaged(t *testing.T) {
 
 // FuzzGet reads a database of which some bytes are others.
 func FuzzGet(f *testing.F) {
-	whole := database(f)
+	whole := bbolttest.Containerd(f)
 	f.Add(uint32(0), []byte{0})
 	f.Add(uint32(2*4096+8), []byte{1, 0, 0xff, 0xff})
 	f.Add(uint32(3*4096+16), []byte{0xff, 0xff, 0xff, 0xff})
