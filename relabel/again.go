@@ -41,15 +41,33 @@ type moving struct {
 	moved  int64
 }
 
-// begin starts the watch before the first directory is listed.
-func (m *moving) begin(root *node) {
-	var now unix.Timespec
+// begin starts the watch before the first directory is listed. What an earlier walk has written, and what others had moved by its end, is
+// older than a walk that comes after one only if the clock of the file systems has gone on meanwhile: it does so a hundred to a thousand times
+// a second, and since Linux 6.13 a change may be younger than its last step, never than the next.
+func (m *moving) begin(root *node, after bool) {
+	now, known := fileClock()
+	for last, tries := now, 0; after && known && now == last && tries < mostTicks; tries++ {
+		time.Sleep(time.Millisecond)
+		now, known = fileClock()
+	}
 	var st unix.Stat_t
-	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now) != nil || unix.Fstat(root.fd, &st) != nil {
+	if !known || unix.Fstat(root.fd, &st) != nil {
 		m.changed.Store(true) // it cannot be told
 		return
 	}
-	m.watches, m.start, m.began, root.status = true, time.Now(), now.Nano(), st.Ctim.Nano()
+	m.watches, m.start, m.began, root.status = true, time.Now(), now, st.Ctim.Nano()
+}
+
+// mostTicks is how many milliseconds a step of the file systems' clock is waited for at most.
+const mostTicks = 100
+
+// fileClock is the time that the file systems of this kernel give a change, in nanoseconds, as of the clock's last step.
+func fileClock() (now int64, known bool) {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts) != nil {
+		return 0, false
+	}
+	return ts.Nano(), true
 }
 
 // end is the last look at the root. A clock that was put back meanwhile tells nothing.

@@ -143,7 +143,7 @@ func (r *run) do(ctx context.Context) error {
 		defer r.disk.end()
 	}
 	if !r.options.DryRun {
-		r.moving.begin(r.root)
+		r.moving.begin(r.root, r.pass > 0)
 	}
 	var others *moves
 	if r.pass > 0 {
