@@ -25,6 +25,9 @@ ifneq ($(SUDO),)
 AS_ROOT = -exec "$(SUDO) -E env 'PATH=$$PATH' HOME=/root GOCACHE=/root/.cache/go-build 'GOMODCACHE=$$(go env GOMODCACHE)' GOFLAGS=-buildvcs=false"
 endif
 NATIVE = $$(go list ./... | grep -v '/vmtests')
+# A test that fails is run once more, by itself, and named at the end: a machine that others keep busy fails no run, and a test that depends on that
+# is seen. What fails twice, more than three tests, a data race, a panic and the end of the time fail at once.
+GO_TEST = go run gotest.tools/gotestsum@v1.13.0 --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 # Those that start goroutines: the race detector has nothing to find in the others.
 RACING = $$(grep -rlE --include='*.go' '(^|\s)go (func|[A-Za-z_.]+)\(|\.Go\(' . | grep -v '^./vmtests\|^./bench' | xargs -n1 dirname | sort -u)
 
@@ -49,9 +52,9 @@ test: install-prerequisites lint build test-native test-vm ## every test there i
 .PHONY: test-native
 test-native: go ## the tests that need no virtual machine, then again with the race detector
 	@echo "== tests without a virtual machine"
-	go test -count=1 -timeout 45m $(AS_ROOT) $(NATIVE)
+	$(GO_TEST) --format standard-quiet --packages "$(NATIVE)" -- -count=1 -timeout 45m $(AS_ROOT)
 	@echo "== those that start goroutines with the race detector, without the long crash and error matrices"
-	CGO_ENABLED=1 go test -race -short -count=1 -timeout 40m $(AS_ROOT) $(RACING)
+	CGO_ENABLED=1 $(GO_TEST) --format standard-quiet --packages "$(RACING)" -- -race -short -count=1 -timeout 40m $(AS_ROOT)
 
 .PHONY: torture-power
 torture-power: install-prerequisites ## cut the power at every flush of an apply, on ext4 and xfs, with old and new libsemanage: half an hour
@@ -82,7 +85,7 @@ torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=1000000
 .PHONY: test-vm
 test-vm: build ## the tests in virtual machines, one machine at a time
 	@echo "== tests in virtual machines"
-	go test -v -count=1 -p 1 -timeout 120m $(AS_ROOT) ./vmtests/...
+	$(GO_TEST) --format standard-verbose --packages ./vmtests/... -- -count=1 -p 1 -timeout 120m $(AS_ROOT)
 
 .PHONY: test-vm-more
 test-vm-more: build install-prerequisites ## the same on older kernels, and on a whole disk with GRUB and dm-verity: a quarter of an hour, not part of make test

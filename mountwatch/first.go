@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -143,7 +143,7 @@ const (
 )
 
 // notUTF8 is how systemd shows a byte that is part of no character. What is really meant cannot be told from that text.
-var notUTF8 = regexp.MustCompile(`\\x[89a-f][0-9a-f]`)
+var notUTF8 = lazyregexp.New(`\\x[89a-f][0-9a-f]`)
 
 // mountOf gives the mount that systemd would make.
 func mountOf(point string, unit systemd.MountUnit) (declared.Mount, error) {
@@ -154,7 +154,7 @@ func mountOf(point string, unit systemd.MountUnit) (declared.Mount, error) {
 	switch {
 	case !unit.Exists || m.What == "":
 		return m, fmt.Errorf("cannot label what is mounted at %s: systemd does not know what that will be", point)
-	case notUTF8.MatchString(m.What + m.Options):
+	case notUTF8().MatchString(m.What + m.Options):
 		return m, fmt.Errorf("cannot label what is mounted at %s: its source or its options are not UTF-8", point)
 	}
 	return m, nil

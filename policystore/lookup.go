@@ -14,14 +14,36 @@ import (
 )
 
 // LeftOut gives what the policy lacks of what was declared or made by hand, with the reason, and which declared file contexts no file gets.
-// The latter is looked up and not remembered: anybody may change it with a line.
+// The latter is looked up again where a byte of the policy's file contexts has changed since they were built: anybody may change it with a line.
 func (c *Compiler) LeftOut(policyType string, rec *Record, want Declared) ([]Quarantined, error) {
 	all := c.Shelf.LeftOut(policyType, rec)
 	if rec.Policy.Vendor == "" || rec.Policy.Vendor != rec.Vendor || rec.Policy.Declared != want.Digest {
 		return all, nil // it is about to be built
 	}
+	if len(want.FileContexts)+len(want.Roles) == 0 {
+		return all, nil
+	}
+	if known := rec.Policy.Lookup; known.Files != "" {
+		if now, err := filecontexts.Fingerprint(c.Root, policyType); err == nil && now == known.Files {
+			return append(all, known.from(want)...), nil
+		}
+	}
 	_, without, err := c.inForceOf(policyType, &rec.Policy, c.withRoles(policyType, want).FileContexts)
 	return append(all, without...), err
+}
+
+// from gives what was found out with the places where it is declared now: those may have moved since.
+func (l Lookup) from(want Declared) []Quarantined {
+	without := slices.Clone(l.Without)
+	for i := range without {
+		for _, fc := range want.FileContexts {
+			if fc.Path == without[i].Name {
+				without[i].From = fc.From
+				break
+			}
+		}
+	}
+	return without
 }
 
 // inForceOf tells of which declared file contexts that are in the built policy a look-up gives the context, and what is wrong with the others.

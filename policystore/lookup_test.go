@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
@@ -84,6 +85,50 @@ func TestDeclaredContextsInForce(t *testing.T) {
 			t.Errorf("%s:\ngot  %s\nwant %s\n%v", c.what, got, c.reason, inForce)
 		}
 		root.Close()
+	}
+}
+
+// What was found out when the policy was built is not looked up again, a boot would pay for that, until a byte of the file contexts changes.
+func TestLookupIsRemembered(t *testing.T) {
+	h := newHost(t)
+	context := "u:r:site_t:s0"
+	h.write(EtcDir+"/mcs/contexts/files/file_contexts", "/srv/data(/.*)?\t"+context+"\n")
+	files, err := filecontexts.Fingerprint(h.root, "mcs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &Record{Vendor: "v", Policy: PolicyRecord{Vendor: "v", Declared: "d",
+		Lookup: Lookup{Files: files, Without: []Quarantined{{Kind: fileContext, Name: "/srv/data(/.*)?", Reason: "remembered", From: "old.yaml:3"}}}}}
+	want := Declared{Digest: "d", FileContexts: []FileContext{{Path: "/srv/data(/.*)?", Type: "any", Context: context, From: "config.yaml:7"}}}
+	reasons := func() (all []string) {
+		t.Helper()
+		out, err := h.compiler().LeftOut("mcs", rec, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range out {
+			all = append(all, q.Reason+" "+q.From)
+		}
+		return all
+	}
+	if got := reasons(); !slices.Equal(got, []string{"remembered config.yaml:7"}) {
+		t.Errorf("unchanged: %q", got)
+	}
+	for _, name := range []string{"file_contexts.local", "file_contexts.subs", "file_contexts.homedirs", "file_contexts"} {
+		before, _ := h.root.ReadFile(EtcDir + "/mcs/contexts/files/" + name)
+		h.write(EtcDir+"/mcs/contexts/files/"+name, string(before)+"# a byte\n")
+		if got := reasons(); len(got) > 0 {
+			t.Errorf("%s changed: %q", name, got)
+		}
+		if before == nil {
+			h.remove(EtcDir + "/mcs/contexts/files/" + name)
+		} else {
+			h.write(EtcDir+"/mcs/contexts/files/"+name, string(before))
+		}
+	}
+	rec.Policy.Lookup = Lookup{} // an earlier release's record
+	if got := reasons(); len(got) > 0 {
+		t.Errorf("not known: %q", got)
 	}
 }
 

@@ -3,11 +3,11 @@ package policystore
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/cil"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -143,7 +143,7 @@ func operatorsParts(have map[string]string, rec *Record, local []string, shelf [
 	return parts
 }
 
-var cilGiving = regexp.MustCompile(`^(block|type|typealias|typeattribute|role|roleattribute|user|boolean|tunable|macro|classmap|classpermission)$`)
+var cilGiving = lazyregexp.New(`^(block|type|typealias|typeattribute|role|roleattribute|user|boolean|tunable|macro|classmap|classpermission)$`)
 
 // cilNames gives the names that a module in CIL declares for everybody, those in its blocks left out, and all words that it uses. It is
 // an estimate: with a wrong one it takes a build more to find a culprit.
@@ -167,7 +167,7 @@ func cilNames(text string) (declared []string, used map[string]bool) {
 				used[word] = true
 			}
 		}
-		giving = previous == "(" && cilGiving.MatchString(token)
+		giving = previous == "(" && cilGiving().MatchString(token)
 		previous = token
 	}
 	return declared, used

@@ -78,6 +78,13 @@ type PolicyRecord struct {
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
 	Relabel        []Relabel         `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
 	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
+	Lookup         Lookup            `json:"lookup,omitzero"`           // which declared file contexts no file gets
+}
+
+// Lookup is what was found out about the declared file contexts. It is so as long as the policy's file contexts are those.
+type Lookup struct {
+	Files   string        `json:"files,omitempty"` // their fingerprint
+	Without []Quarantined `json:"without,omitempty"`
 }
 
 // Quarantined is a declaration that was left out so that the rest could be applied. It is tried again when it, anything else

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/cil"
+	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
@@ -198,6 +199,12 @@ func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Dec
 	if err != nil {
 		return next, 0, err
 	}
+	if len(want.FileContexts) > 0 {
+		next.Lookup.Without = without
+		if next.Lookup.Files, err = filecontexts.Fingerprint(c.Root, tx.policyType); err != nil {
+			return next, 0, err
+		}
+	}
 	for _, fc := range inForce {
 		next.FileContexts = append(next.FileContexts, strings.TrimSpace(filecon(fc)))
 	}
@@ -234,7 +241,7 @@ func (c *Compiler) leftOut(policyType, file string, found *search) []Quarantined
 		if p.kind == permissiveDomain && policy().Version != 0 && !strings.HasPrefix(o.reason, "it needs ") {
 			q.Reason = cmp.Or(policy().NoDomain(p.name), q.Reason)
 		}
-		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable.MatchString(o.reason) {
+		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable().MatchString(o.reason) {
 			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return policy().Has(name) || slices.Contains(p.declared, name) })
 		}
 		key := p.key()

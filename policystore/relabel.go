@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"context"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
@@ -126,7 +126,7 @@ func (c *Compiler) relabel(rec *Record, paths []Relabel) plan.Plan {
 }
 
 // below is the end of an expression for a directory and something in it: one group that begins with a slash and has no alternatives.
-var below = regexp.MustCompile(`^\(/[^|()]*\)[?*]?$`)
+var below = lazyregexp.New(`^\(/[^|()]*\)[?*]?$`)
 
 // stem gives the longest path without a special character that everything the expression matches lies at or below, or that the names
 // of everything it matches begin with.
@@ -134,7 +134,7 @@ func stem(expression string) Relabel {
 	literal, rest := filecontexts.Beginning(expression)
 	dir, begins := path.Split(literal)
 	// "/srv/data(/.*)?", "/srv/data(/[^/]*)?" and "/srv/data/.*" mean the directory and what is in it.
-	if begins == "" || rest == "" || below.MatchString(rest) {
+	if begins == "" || rest == "" || below().MatchString(rest) {
 		return Relabel{Path: path.Clean("/" + literal)}
 	}
 	return Relabel{Path: path.Clean("/" + dir), Begins: begins}

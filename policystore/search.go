@@ -313,7 +313,7 @@ func (s *search) leave(culprit int, v verdict) {
 		if c.kind == fileContext && strings.Contains(reason, "Problems processing filecon rules") {
 			reason = shadowed // libsepol 3.8 refuses it, 3.4 lets one of the two win
 		}
-		if i == culprit || c.kind == fileContext && p.kind == fileContext && p.context == c.context && unresolvable.MatchString(v.reason) {
+		if i == culprit || c.kind == fileContext && p.kind == fileContext && p.context == c.context && unresolvable().MatchString(v.reason) {
 			s.in = slices.DeleteFunc(slices.Clone(s.in), func(j int) bool { return j == i })
 			s.out = append(s.out, leftOut{i, line, reason, v.sure && v.part == culprit})
 		}

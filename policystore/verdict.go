@@ -3,12 +3,12 @@ package policystore
 import (
 	"bytes"
 	"errors"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 )
 
 // verdict is what the tools' messages say of a build that they refused.
@@ -27,7 +27,7 @@ type verdict struct {
 // disk that is full, a kernel that does not take the result and somebody else's semodule are no part's fault.
 func refusal(err error) (said string, refused bool) {
 	var failed *command.ExitError
-	if !errors.As(err, &failed) || failed.Code < 0 || otherFault.MatchString(failed.Output.Stderr) {
+	if !errors.As(err, &failed) || failed.Code < 0 || otherFault().MatchString(failed.Output.Stderr) {
 		return "", false
 	}
 	return failed.Output.Stderr, true
@@ -39,23 +39,23 @@ const lockedStore = "Could not get direct transaction lock"
 // otherFault matches what the tools say of the kernel's refusal to load and of the errors of a file system (libsemanage
 // semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
 // libsemanage adds them to anything.
-var otherFault = regexp.MustCompile(lockedStore + `|load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
+var otherFault = lazyregexp.New(lockedStore + `|load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
 	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
 
 // The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).
 var (
-	atLine       = regexp.MustCompile(`^(.*?) at \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll):(\d+)`)
-	inFile       = regexp.MustCompile(`^(.*?) at line (\d+) of \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
-	anyMention   = regexp.MustCompile(`\S*/modules/(\d+)/([^/\s:]+)/(?:cil|hll)(?::(\d+))?`)
-	hllPrefix    = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_.-]*): (.*)$`)
-	invalidRegex = regexp.MustCompile(`has invalid regex (.*?):\s+(.*)$`)
-	unresolvable = regexp.MustCompile(`^(Failed to resolve|Invalid filecon)`)
-	noise        = regexp.MustCompile(`^(semodule: |libsemanage\.|\(No such file or directory\)|Warning: SELinux userspace will refer|Failed to (resolve AST|build AST|generate binary|` +
+	atLine       = lazyregexp.New(`^(.*?) at \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll):(\d+)`)
+	inFile       = lazyregexp.New(`^(.*?) at line (\d+) of \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
+	anyMention   = lazyregexp.New(`\S*/modules/(\d+)/([^/\s:]+)/(?:cil|hll)(?::(\d+))?`)
+	hllPrefix    = lazyregexp.New(`^([A-Za-z][A-Za-z0-9_.-]*): (.*)$`)
+	invalidRegex = lazyregexp.New(`has invalid regex (.*?):\s+(.*)$`)
+	unresolvable = lazyregexp.New(`^(Failed to resolve|Invalid filecon)`)
+	noise        = lazyregexp.New(`^(semodule: |libsemanage\.|\(No such file or directory\)|Warning: SELinux userspace will refer|Failed to (resolve AST|build AST|generate binary|` +
 		`verify cil database|compile cildb|read policy package)|Post process failed|Previous declaration|Expanded from|Binary policy creation failed|Failed post db handling|Error obtaining file context handle|` +
 		`\S+: (Failed to read policy package|libsepol\.sepol_module_package_read: ))`)
-	everywhere   = regexp.MustCompile(`^(allow|type|role|user|class|file|dir|process|read|write|module|line|priority)$`) // words that tell no part from another
-	toolFunction = regexp.MustCompile(`^libsepol\.\w+: `)
-	word         = regexp.MustCompile(`[A-Za-z_/][A-Za-z0-9_./-]{2,}|[0-9]{2,}`)
+	everywhere   = lazyregexp.New(`^(allow|type|role|user|class|file|dir|process|read|write|module|line|priority)$`) // words that tell no part from another
+	toolFunction = lazyregexp.New(`^libsepol\.\w+: `)
+	word         = lazyregexp.New(`[A-Za-z_/][A-Za-z0-9_./-]{2,}|[0-9]{2,}`)
 )
 
 // judge reads the messages of a build that was refused. In are the parts that it had.
@@ -67,7 +67,7 @@ func judge(said string, parts []part, in []int) verdict {
 		if named := mentioned(line, parts, in); named.part >= 0 && (v.part < 0 || !v.sure && named.sure) {
 			v, before = named, slices.Clone(matter)
 		}
-		if line != "" && !noise.MatchString(line) {
+		if line != "" && !noise().MatchString(line) {
 			matter = append(matter, readable(line))
 		}
 	}
@@ -111,20 +111,20 @@ func mentioned(line string, parts []part, in []int) verdict {
 		return verdict{part: -1}
 	}
 	v := verdict{part: -1, sure: true}
-	if m := atLine.FindStringSubmatch(line); m != nil {
+	if m := atLine().FindStringSubmatch(line); m != nil {
 		v.line, _ = strconv.Atoi(m[4])
-		v.part, v.reason, v.sure = module(m[2], m[3], v.line), m[1], unresolvable.MatchString(line)
-	} else if m := inFile.FindStringSubmatch(line); m != nil {
+		v.part, v.reason, v.sure = module(m[2], m[3], v.line), m[1], unresolvable().MatchString(line)
+	} else if m := inFile().FindStringSubmatch(line); m != nil {
 		v.line, _ = strconv.Atoi(m[2])
 		v.part, v.reason = module(m[3], m[4], v.line), m[1]
-	} else if m := invalidRegex.FindStringSubmatch(line); m != nil {
+	} else if m := invalidRegex().FindStringSubmatch(line); m != nil {
 		v.part = find(func(p part) bool { return p.kind == fileContext && p.name == m[1] })
 		v.reason = "its path is not a regular expression: " + m[2]
-	} else if m := anyMention.FindStringSubmatch(line); m != nil {
+	} else if m := anyMention().FindStringSubmatch(line); m != nil {
 		v.part, v.reason = module(m[1], m[2], 0), readable(line)
 		v.sure = strings.Contains(line, "Error while reading from file")
-	} else if m := hllPrefix.FindStringSubmatch(line); m != nil {
-		v.part, v.reason = find(func(p part) bool { return p.lang == "pp" && p.name == m[1] }), toolFunction.ReplaceAllString(m[2], "")
+	} else if m := hllPrefix().FindStringSubmatch(line); m != nil {
+		v.part, v.reason = find(func(p part) bool { return p.lang == "pp" && p.name == m[1] }), toolFunction().ReplaceAllString(m[2], "")
 	}
 	if v.part >= 0 && carriers()[parts[v.part].kind] != "" {
 		v.line = 0
@@ -137,8 +137,8 @@ func mentioned(line string, parts []part, in []int) verdict {
 
 // readable puts the names of modules in place of the paths in the store, which mean nothing to whoever wrote them.
 func readable(line string) string {
-	return anyMention.ReplaceAllStringFunc(line, func(at string) string {
-		m := anyMention.FindStringSubmatch(at)
+	return anyMention().ReplaceAllStringFunc(line, func(at string) string {
+		m := anyMention().FindStringSubmatch(at)
 		if m[3] != "" {
 			return "line " + m[3] + " of module " + m[2] + " (priority " + m[1] + ")"
 		}
@@ -170,8 +170,8 @@ func lastWords(said string) string {
 func suspects(said string, parts []part, in []int) []int {
 	score := map[int]float64{}
 	seen := map[string]bool{}
-	for _, w := range word.FindAllString(said, -1) {
-		if seen[w] || everywhere.MatchString(w) {
+	for _, w := range word().FindAllString(said, -1) {
+		if seen[w] || everywhere().MatchString(w) {
 			continue
 		}
 		seen[w] = true

@@ -1,11 +1,12 @@
 package provision
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 )
 
 // Key is one key of the configuration, as the annotated configuration describes it.
@@ -23,9 +24,9 @@ type Key struct {
 }
 
 var (
-	saidDefault = regexp.MustCompile(`Default: ([^.;]+)`)
-	itsDefault  = regexp.MustCompile(`([^\s,]+) \(the default\)`)
-	listIndex   = regexp.MustCompile(`\[[0-9]*\]`)
+	saidDefault = lazyregexp.New(`Default: ([^.;]+)`)
+	itsDefault  = lazyregexp.New(`([^\s,]+) \(the default\)`)
+	listIndex   = lazyregexp.New(`\[[0-9]*\]`)
 )
 
 // Keys gives every key of the configuration, in the order of the annotated one.
@@ -38,9 +39,9 @@ func Keys() (all []Key) {
 			return
 		}
 		k := Key{Name: full, Means: comment(lines, key.Line), Example: example(lines, key)}
-		if said := saidDefault.FindStringSubmatch(k.Means); said != nil {
+		if said := saidDefault().FindStringSubmatch(k.Means); said != nil {
 			k.Default = said[1]
-		} else if its := itsDefault.FindStringSubmatch(k.Means); its != nil {
+		} else if its := itsDefault().FindStringSubmatch(k.Means); its != nil {
 			k.Default = its[1]
 		}
 		at[full] = len(all)
@@ -86,7 +87,7 @@ func example(lines []string, key *yaml.Node) string {
 // Explain gives the keys that a person may mean by a name: that very one, or else all whose last part it is. If there is none, near is the
 // one that is spelt like it, "" if there is none either.
 func Explain(name string) (found []Key, near string) {
-	name = listIndex.ReplaceAllString(strings.Trim(name, ". :"), "")
+	name = listIndex().ReplaceAllString(strings.Trim(name, ". :"), "")
 	all := Keys()
 	var names []string
 	for _, k := range all {

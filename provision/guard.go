@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
@@ -56,15 +56,15 @@ const (
 var (
 	// What systemd.unit(5) allows in the name of a unit, with its suffix. Mounts, targets and the like have no process to watch, yet
 	// they can fail.
-	validUnit = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|mount|automount|timer|path|slice|scope|swap|device)$`)
+	validUnit = lazyregexp.New(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|mount|automount|timer|path|slice|scope|swap|device)$`)
 	// Docker's names, and those of pods and containers in Kubernetes with slashes between them.
-	validContainer = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,2}$`)
+	validContainer = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,2}$`)
 )
 
 // validFinding is what package avc makes of who, what and on what, of 6 to 64 digits.
 //
 // Lengths are looked at apart: a regular expression that counts is long, and every start of the program pays for it.
-var validFinding = regexp.MustCompile(`^[0-9a-f]+$`)
+var validFinding = lazyregexp.New(`^[0-9a-f]+$`)
 
 // guardKeys is what one file says about the guard.
 type guardKeys struct {
@@ -218,10 +218,12 @@ func (p *parser) names(key string, n *yaml.Node, check func(string) (problem, re
 
 // isUnit is told by the name, of at most 240 bytes before the suffix: systemd takes 255 in all (unit-name.h, UNIT_NAME_MAX).
 func isUnit(name string) bool {
-	return validUnit.MatchString(name) && strings.LastIndexByte(name, '.') <= 240
+	return validUnit().MatchString(name) && strings.LastIndexByte(name, '.') <= 240
 }
 
-func isFinding(id string) bool { return len(id) >= 6 && len(id) <= 64 && validFinding.MatchString(id) }
+func isFinding(id string) bool {
+	return len(id) >= 6 && len(id) <= 64 && validFinding().MatchString(id)
+}
 
 func checkUnit(name string) (problem, remedy string) {
 	if isUnit(name) {
@@ -234,7 +236,7 @@ func checkUnit(name string) (problem, remedy string) {
 }
 
 func checkContainer(name string) (problem, remedy string) {
-	if len(name) <= 512 && validContainer.MatchString(name) {
+	if len(name) <= 512 && validContainer().MatchString(name) {
 		return "", ""
 	}
 	return "cannot use " + quote(name) + " as the name of a container", `write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`

@@ -3,7 +3,6 @@ package provision
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,15 +10,16 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 var (
-	validVolume = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	validType   = regexp.MustCompile(`^[a-z0-9_.*?\[\]!-]+$`)
-	validUUID   = regexp.MustCompile(`^[0-9A-Fa-f*?\[\]!-]+$`)
+	validVolume = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	validType   = lazyregexp.New(`^[a-z0-9_.*?\[\]!-]+$`)
+	validUUID   = lazyregexp.New(`^[0-9A-Fa-f*?\[\]!-]+$`)
 )
 
 const maxVolume = 63 // bytes of a volume's name
@@ -61,7 +61,7 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 		seen, ok := p.mapping(key, item, keys{
 			"name": func(key string, n *yaml.Node) {
 				v.Name, _ = p.text(key, n, "the name of a volume")
-				if v.Name != "" && (len(v.Name) > maxVolume || !validVolume.MatchString(v.Name)) {
+				if v.Name != "" && (len(v.Name) > maxVolume || !validVolume().MatchString(v.Name)) {
 					p.complain(n.Line, key, "cannot use "+quote(v.Name)+" as the name of a volume",
 						"write up to 63 letters, digits and _ . -, the first a letter or a digit")
 				}
@@ -151,7 +151,7 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 		"fstype":     pattern(&m.FSType, "a type of file system", checkType),
 		"label":      pattern(&m.Label, "the label of a file system", func(string, bool) (string, string) { return "", "" }),
 		"uuid": pattern(&m.UUID, "the UUID of a file system", func(value string, _ bool) (string, string) {
-			if !validUUID.MatchString(value) {
+			if !validUUID().MatchString(value) {
 				return "", "write it as blkid shows it, such as 8e55d011-9c83-473e-99c9-c716b1e508e6"
 			}
 			return "", ""
@@ -181,7 +181,7 @@ func checkType(value string, _ bool) (problem, remedy string) {
 	switch {
 	case value == "btrfs":
 		return ": one label would hold for all its subvolumes", "use ext4 or xfs for volumes"
-	case !validType.MatchString(value):
+	case !validType().MatchString(value):
 		return "", "write it as /proc/filesystems has it, such as ext4, xfs, nfs4 or fuse.sshfs"
 	}
 	return "", ""

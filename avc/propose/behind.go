@@ -1,19 +1,19 @@
 package propose
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 )
 
 // made is the first line of a module with a new domain, as write begins it.
-var made = regexp.MustCompile(`^; The domain ([A-Za-z0-9_.]+): all that ([A-Za-z0-9_.]+) is, `)
+var made = lazyregexp.New(`^; The domain ([A-Za-z0-9_.]+): all that ([A-Za-z0-9_.]+) is, `)
 
 // Made tells which domain a module that Write made has, and the domain that it is to be like. ok is false for every other module.
 func Made(text string) (domain, base string, ok bool) {
-	found := made.FindStringSubmatch(text)
+	found := made().FindStringSubmatch(text)
 	if found == nil {
 		return "", "", false
 	}

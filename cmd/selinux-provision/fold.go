@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 )
 
 // screen is standard output for what a person reads: on a terminal no line is longer than that is wide.
@@ -57,12 +58,12 @@ func (f *folding) Write(p []byte) (int, error) {
 }
 
 var (
-	column   = regexp.MustCompile(`^ *\S+( \S+)* {2,}`) // what is in front of the second column
-	lead     = regexp.MustCompile(`^ *(- |! |-> )?`)
-	sequence = regexp.MustCompile("\x1b\\[[0-9;]*m") // of colours, which take no room
+	column   = lazyregexp.New(`^ *\S+( \S+)* {2,}`) // what is in front of the second column
+	lead     = lazyregexp.New(`^ *(- |! |-> )?`)
+	sequence = lazyregexp.New("\x1b\\[[0-9;]*m") // of colours, which take no room
 )
 
-func columns(s string) int { return utf8.RuneCountInString(sequence.ReplaceAllString(s, "")) }
+func columns(s string) int { return utf8.RuneCountInString(sequence().ReplaceAllString(s, "")) }
 
 // fold breaks a line between words. What follows is indented as the second column is, if there is one and it leaves room, else as the text
 // of the line. A word that is too long stays whole: it may be a path that somebody copies.
@@ -70,9 +71,9 @@ func fold(line string, width int) string {
 	if columns(line) <= width {
 		return line
 	}
-	plain := sequence.ReplaceAllString(line, "")
-	indent := len(lead.FindString(plain))
-	if second := len(column.FindString(plain)); second > 0 && second <= width/2 {
+	plain := sequence().ReplaceAllString(line, "")
+	indent := len(lead().FindString(plain))
+	if second := len(column().FindString(plain)); second > 0 && second <= width/2 {
 		indent = second
 	} else if indent > width/2 {
 		indent = 2

@@ -356,7 +356,7 @@ func initRule(s source) (findings []string) {
 	return findings
 }
 
-// variableRule lets through what nobody changes: sentinel errors, compiled expressions, embedded files and the assertion
+// variableRule lets through what nobody changes: sentinel errors, regular expressions, embedded files and the assertion
 // that a type implements an interface.
 func variableRule(s source) (findings []string) {
 	if s.isTest() {
@@ -373,7 +373,17 @@ func variableRule(s source) (findings []string) {
 				continue
 			}
 			for i, name := range v.Names {
-				if name.Name == "_" || i < len(v.Values) && len(v.Values) == len(v.Names) && constant(v.Values[i]) {
+				made := ""
+				if i < len(v.Values) && len(v.Values) == len(v.Names) {
+					made = maker(v.Values[i])
+				}
+				switch {
+				case name.Name == "_", made == "errors.New", made == "lazyregexp.New":
+					continue
+				case made == "regexp.MustCompile":
+					if s.isProduct() {
+						findings = append(findings, s.at(name)+": every start of the program would compile "+name.Name+": use internal/lazyregexp")
+					}
 					continue
 				}
 				findings = append(findings, s.at(name)+": no variable of a package: "+name.Name+" could be changed from anywhere")
@@ -387,17 +397,21 @@ func embedded(doc *ast.CommentGroup) bool {
 	return doc != nil && slices.ContainsFunc(doc.List, func(c *ast.Comment) bool { return strings.HasPrefix(c.Text, "//go:embed ") })
 }
 
-func constant(value ast.Expr) bool {
+// maker is the function of another package that gives a value: "errors.New"; "" if there is none.
+func maker(value ast.Expr) string {
 	call, ok := value.(*ast.CallExpr)
 	if !ok {
-		return false
+		return ""
 	}
 	function, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok {
-		return false
+		return ""
 	}
 	pkg, ok := function.X.(*ast.Ident)
-	return ok && slices.Contains([]string{"errors.New", "regexp.MustCompile"}, pkg.Name+"."+function.Sel.Name)
+	if !ok {
+		return ""
+	}
+	return pkg.Name + "." + function.Sel.Name
 }
 
 // documentRule leaves out methods whose meaning is fixed by an interface that everybody knows.
@@ -561,7 +575,9 @@ func TestRulesFind(t *testing.T) {
 		{"no mutable variables", "stages/a.go", "var x int", "x could be changed"},
 		{"no mutable variables", "stages/a.go", "var m = map[string]int{}", "m could be changed"},
 		{"no mutable variables", "stages/a.go", "var a, b = f()", "a could be changed"},
-		{"no mutable variables", "stages/a.go", "var (\n\tErrX = errors.New(\"x\")\n\tr = regexp.MustCompile(`x`)\n)", ""},
+		{"no mutable variables", "stages/a.go", "var (\n\tErrX = errors.New(\"x\")\n\tr = lazyregexp.New(`x`)\n)", ""},
+		{"no mutable variables", "stages/a.go", "var r = regexp.MustCompile(`x`)", "every start of the program would compile r"},
+		{"no mutable variables", "vmtests/a.go", "var r = regexp.MustCompile(`x`)", ""},
 		{"no mutable variables", "stages/a.go", "//go:embed x\nvar x string", ""},
 		{"no mutable variables", "stages/a.go", "var _ error = (*E)(nil)", ""},
 		{"no mutable variables", "stages/a_test.go", "var update = true", ""},

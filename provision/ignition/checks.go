@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/cil"
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/policypackage"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -323,7 +323,7 @@ func (e entry) IsDir() bool                { return false }
 func (e entry) Type() fs.FileMode          { return 0 }
 func (e entry) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
 
-var policyFile = regexp.MustCompile(`(?s)^/etc/selinux/[^/]+/.+$`)
+var policyFile = lazyregexp.New(`(?s)^/etc/selinux/[^/]+/.+$`)
 
 // inImage are the files about SELinux that every image has: Ignition stops the boot rather than write over one (its files
 // stage: "A file exists there already and overwrite is false").
@@ -352,11 +352,11 @@ func (c *checker) vendorFiles(m *machine, s *situation) {
 	for _, name := range m.fileNames() {
 		f := m.files[name]
 		switch {
-		case strings.HasSuffix(name, "/contexts/files/file_contexts.subs") && policyFile.MatchString(name):
+		case strings.HasSuffix(name, "/contexts/files/file_contexts.subs") && policyFile().MatchString(name):
 			once(name, f.at, f.inside, "cannot write "+name+": on older releases its directory is a link, which Ignition refuses", "remove it, and declare policy.equivalences in "+provision.ConfigFile)
-		case strings.HasSuffix(name, "/contexts/files/file_contexts.local") && policyFile.MatchString(name):
+		case strings.HasSuffix(name, "/contexts/files/file_contexts.local") && policyFile().MatchString(name):
 			once(name, f.at, f.inside, "cannot write "+name+": libsemanage writes it anew whenever the policy is built", "remove it, and declare policy.file_contexts in "+provision.ConfigFile)
-		case policyFile.MatchString(name):
+		case policyFile().MatchString(name):
 			dir := strings.Join(strings.Split(name, "/")[:4], "/")
 			once(dir, f.at, f.inside, "cannot write a copy of the policy to "+dir+": "+copied, instead)
 		case strings.HasPrefix(name, "/var/lib/selinux/"):
@@ -369,7 +369,7 @@ func (c *checker) vendorFiles(m *machine, s *situation) {
 	}
 	for _, d := range m.config.Storage.Directories {
 		name := path.Clean(d.Path)
-		if name == "/etc/selinux" || policyFile.MatchString(name+"/x") && name != configDir || name == "/var/lib/selinux" || strings.HasPrefix(name, "/var/lib/selinux/") {
+		if name == "/etc/selinux" || policyFile().MatchString(name+"/x") && name != configDir || name == "/var/lib/selinux" || strings.HasPrefix(name, "/var/lib/selinux/") {
 			node, l := m.find("directories", d.Path)
 			if d.Overwrite != nil && *d.Overwrite {
 				once(name, l.place(lineOf(node)), l.inside, "cannot put a directory in place of "+name+": the machine boots without the policy that was there", "remove it")
@@ -385,7 +385,7 @@ func (c *checker) vendorFiles(m *machine, s *situation) {
 		switch {
 		case name == seconfig.Path:
 			once(name, at, l.inside, "cannot use a link in place of "+name+": an OS update can leave it dangling, and then no policy is found", "remove it, and declare mode: in "+provision.ConfigFile)
-		case name == "/etc/selinux" || policyFile.MatchString(name+"/x") && strings.HasPrefix(name, "/etc/selinux/"):
+		case name == "/etc/selinux" || policyFile().MatchString(name+"/x") && strings.HasPrefix(name, "/etc/selinux/"):
 			once(name, at, l.inside, "cannot use a link in place of "+name+": PID 1 freezes when it is enforcing and finds no policy behind it", "remove it")
 		case name == "/var/lib/selinux":
 			once(name, at, l.inside, "cannot use a link in place of "+name+": selinux-provision makes it a directory", "remove it")

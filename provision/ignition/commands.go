@@ -2,12 +2,12 @@ package ignition
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -154,11 +154,11 @@ func execWords(value string, variables map[string]string) (commands [][]string) 
 	return slices.DeleteFunc(commands, func(argv []string) bool { return len(argv) == 0 })
 }
 
-var braced = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+var braced = lazyregexp.New(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 
 // expand puts what is known into the place of ${NAME}, and makes $$ and %% what they stand for.
 func expand(text string, variables map[string]string) string {
-	text = braced.ReplaceAllStringFunc(text, func(variable string) string {
+	text = braced().ReplaceAllStringFunc(text, func(variable string) string {
 		if value, ok := variables[variable[2:len(variable)-1]]; ok {
 			return value
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -258,14 +258,14 @@ func isCategory(o option) bool {
 	return rest != o.name && rest != "" && strings.Trim(rest, "0123456789.c") == "" && o.value == ""
 }
 
-var dataRoot = regexp.MustCompile(`(?m)(?:"data-root"\s*:|^\s*root\s*=)\s*"(/[^"]+)"`)
+var dataRoot = lazyregexp.New(`(?m)(?:"data-root"\s*:|^\s*root\s*=)\s*"(/[^"]+)"`)
 
 // containerData is where the container runtimes keep what containers run from: where they do so by themselves, and where the file has
 // them do so.
 func containerData(m *machine) []string {
 	all := []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd"}
 	for _, name := range []string{"/etc/docker/daemon.json", "/etc/containerd/config.toml", "/etc/crio/crio.conf"} {
-		if found := dataRoot.FindStringSubmatch(m.files[name].content); found != nil {
+		if found := dataRoot().FindStringSubmatch(m.files[name].content); found != nil {
 			all = append(all, path.Clean(found[1]))
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"io"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"github.com/vincent-petithory/dataurl"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -280,7 +280,7 @@ func translators() map[string]translator {
 // Versions are the versions of Butane's variant flatcar that can be read and written.
 func Versions() []string { return slices.Sorted(maps.Keys(translators())) }
 
-var yamlLine = regexp.MustCompile(`line ([0-9]+): ([^\n]*)`)
+var yamlLine = lazyregexp.New(`line ([0-9]+): ([^\n]*)`)
 
 // refused adds an error that comes without a report.
 func (c *checker) refused(l layer, err error) {
@@ -290,7 +290,7 @@ func (c *checker) refused(l layer, err error) {
 		}
 		return l.place(1)
 	}
-	if lines := yamlLine.FindAllStringSubmatch(err.Error(), -1); lines != nil {
+	if lines := yamlLine().FindAllStringSubmatch(err.Error(), -1); lines != nil {
 		for _, found := range lines {
 			n, _ := strconv.Atoi(found[1])
 			c.add(l.place(n), l.inside, fmt.Sprintf("%s refuses this: %s", l.kind, found[2]), "write a value of the type that this key takes")
