@@ -139,7 +139,7 @@ func TestSemoduleThatMisbehaves(t *testing.T) {
 		{"hangs", "sleep 1009 & sleep 1009", "it did not end in time and was killed (limit 1s)"},
 		{"lies", "exit 0", "semodule reported success but changed nothing"},
 		{"fails without a word", "exit 1", "semodule failed with exit status 1"},
-		{"has no room", "echo 'libsemanage.semanage_copy_file: Could not write (No space left on device).' >&2; exit 1", "No space left on device"},
+		{"has no room", "echo 'libsemanage.semanage_copy_file: Could not write (No space left on device).' >&2; exit 1", "without what is declared: make room on the disk, then run: selinux-provision apply"},
 		{"is killed", "kill -9 $$", "semodule"},
 		{"is broken", "exec /nosuch", "semodule failed with exit status 127"},
 	} {

@@ -95,6 +95,13 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("%s failed with %s", e.Tool, how)
 }
 
+// Is makes a tool's own words for a disk, or a quota of it, without room (strerror(3) in the C locale) the error that a system call of this program
+// would have had. What else the tools say tells nothing: libsemanage adds "No such file or directory" to anything.
+func (e *ExitError) Is(target error) bool {
+	return target == syscall.ENOSPC && strings.Contains(e.Output.Stderr, "No space left on device") ||
+		target == syscall.EDQUOT && strings.Contains(e.Output.Stderr, "Disk quota exceeded")
+}
+
 // Run starts argv[0] with the rest as its arguments and waits for its end. A name without a slash is looked for in
 // /usr/sbin, /usr/bin, /sbin and /bin only, whatever the environment says.
 //

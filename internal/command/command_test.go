@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -260,5 +261,22 @@ func TestStream(t *testing.T) {
 	_, err = Tools{}.Stream(ctx, func(r io.Reader) error { cancel(); return count(r) }, endless)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A tool that had no room is an error as a system call's, so that whoever is to say what to do about a full disk sees one kind.
+func TestNoRoomForATool(t *testing.T) {
+	for said, want := range map[string]error{
+		"libsemanage.semanage_copy_file: Could not write (No space left on device).": syscall.ENOSPC,
+		"cp: cannot create regular file 'x': Disk quota exceeded":                    syscall.EDQUOT,
+		"libsemanage.x: Could not open y. (No such file or directory).":              nil,
+		"": nil,
+	} {
+		err := fmt.Errorf("cannot build: %w", &ExitError{Tool: "semodule", Code: 1, Output: Output{Stderr: said}})
+		for _, errno := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.ENOENT, fs.ErrNotExist} {
+			if errors.Is(err, errno) != (errno == want) {
+				t.Errorf("%q: %v", said, errno)
+			}
+		}
 	}
 }
