@@ -57,7 +57,7 @@ test-native: go ## the tests that need no virtual machine, then again with the r
 	CGO_ENABLED=1 $(GO_TEST) --format standard-quiet --packages "$(RACING)" -- -race -short -count=1 -timeout 40m $(AS_ROOT)
 
 .PHONY: torture-power
-torture-power: install-prerequisites ## cut the power at every flush of an apply, on ext4 and xfs, with old and new libsemanage: half an hour
+torture-power: install-prerequisites ## cut the power at every flush of an apply, a change, an update, a rollback and a revert, on ext4 and xfs, with old and new libsemanage: two hours
 	@echo "== every power cut, with parts of what came after it; make test takes a sample"
 	SELINUX_PROVISION_POWER_ALL=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^TestPowerCuts$$' ./stages
 

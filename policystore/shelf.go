@@ -56,6 +56,24 @@ func (s Shelf) list() (modules, locals []string) {
 	return modules, locals
 }
 
+// Sweep removes what a run that was cut off was still writing.
+func (s Shelf) Sweep() error {
+	dirs := []string{s.Kept, s.Copies, s.Quarantine}
+	if below, err := s.Root.ReadDir(s.Quarantine); err == nil {
+		for _, d := range below {
+			if d.IsDir() {
+				dirs = append(dirs, s.Quarantine+"/"+d.Name())
+			}
+		}
+	}
+	for _, dir := range dirs {
+		if _, err := s.Root.Sweep(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // path gives the place in quarantine of a module, "PRIORITY/NAME", or of a local file, "local/NAME".
 func (s Shelf) path(key string) string { return s.Quarantine + "/" + key }
 

@@ -28,7 +28,8 @@ const (
 	powerRecord = "SELINUX_PROVISION_POWER_RECORD"
 )
 
-// TestPowerCuts cuts the power at the flushes of an apply. At each of them PID 1 finds a policy that it can load, nothing is called as
+// TestPowerCuts cuts the power at the flushes of an apply, be it the first one, after a change, after an update or a rollback of the OS, and at those
+// of a revert. At each of them PID 1 finds a policy that it can load, nothing is called as
 // declared that is not, and the next apply ends where an undisturbed one does, with all that the operator made by hand.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
@@ -36,23 +37,40 @@ func TestPowerCuts(t *testing.T) {
 		t.Skip("it takes minutes: not in -short mode")
 	}
 	bench := powertest.Start(t)
-	histories := map[string]func(*testing.T, *flatcartest.Tree){
-		"first apply": declare,
-		"change": func(t *testing.T, tree *flatcartest.Tree) {
-			declare(t, tree)
-			apply(t, hostOf(t, tree), Changed)
-			operatorsWork(t, tree)
-			apply(t, hostOf(t, tree), Unchanged)
+	histories := []struct {
+		name    string
+		prepare func(*testing.T, *flatcartest.Tree)
+		work    powerWork
+		rare    bool // make test takes less of it
+	}{
+		{"first apply", declare, anApply, false},
+		{"change", func(t *testing.T, tree *flatcartest.Tree) {
+			lived(t, tree)
 			tree.Write("etc/selinux-provision/modules/another.cil", "(type another_t)\n(roletype object_r another_t)\n")
-		},
+		}, anApply, false},
+		{"update", func(t *testing.T, tree *flatcartest.Tree) {
+			lived(t, tree)
+			tree.Image(2)
+		}, anApply, true},
+		{"rollback", func(t *testing.T, tree *flatcartest.Tree) {
+			lived(t, tree)
+			tree.Image(2)
+			apply(t, hostOf(t, tree))
+			tree.Image(1)
+		}, anApply, true},
+		{"revert", lived, aRevert, true},
 	}
 	versions := map[string]command.Tools{"host's tools": {}, "libsemanage 3.1": powertest.OldTools(t)}
 	for _, fstype := range []string{"ext4", "xfs"} {
 		for _, version := range slices.Sorted(maps.Keys(versions)) {
-			for _, history := range slices.Sorted(maps.Keys(histories)) {
+			for _, history := range histories {
 				for _, others := range []string{"alone", "among others"} {
-					t.Run(strings.Join([]string{fstype, version, history, others}, "/"), func(t *testing.T) {
-						p := powerCuts{bench: bench, fstype: fstype, tools: versions[version], prepare: histories[history], others: others != "alone"}
+					if history.rare && (fstype != "ext4" || version != "host's tools" || others != "alone") && os.Getenv(powerAll) == "" {
+						continue
+					}
+					t.Run(strings.Join([]string{fstype, version, history.name, others}, "/"), func(t *testing.T) {
+						p := powerCuts{bench: bench, fstype: fstype, tools: versions[version], prepare: history.prepare, work: history.work,
+							others: others != "alone", sample: history.rare}
 						p.run(t)
 					})
 				}
@@ -66,6 +84,58 @@ func declare(_ *testing.T, tree *flatcartest.Tree) {
 	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
 }
 
+// lived is a host that was provisioned, and on which an operator has worked by hand since.
+func lived(t *testing.T, tree *flatcartest.Tree) {
+	t.Helper()
+	declare(t, tree)
+	apply(t, hostOf(t, tree), Changed)
+	operatorsWork(t, tree)
+	apply(t, hostOf(t, tree), Unchanged)
+}
+
+// powerWork is what the power is cut in, and what is done when it is back.
+type powerWork struct {
+	do   func(*testing.T, *Host)
+	back func(t *testing.T, tree *flatcartest.Tree, want map[string]string)
+}
+
+// anApply is an apply, and the next one.
+var anApply = powerWork{
+	do: func(t *testing.T, h *Host) {
+		t.Helper()
+		for _, result := range apply(t, h) {
+			if result.Outcome != Changed && result.Outcome != Unchanged {
+				t.Errorf("stage %s: %s: %s, %v", result.Stage, result.Outcome, result.Error, result.Problems)
+			}
+		}
+	},
+	back: powerIsBack,
+}
+
+// aRevert is a revert, and the next one, which ends where an undisturbed one does.
+var aRevert = powerWork{
+	do: func(t *testing.T, h *Host) {
+		t.Helper()
+		if _, err := h.Revert(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	},
+	back: func(t *testing.T, tree *flatcartest.Tree, want map[string]string) {
+		t.Helper()
+		bootableEtc(t, tree, 0)
+		h := hostOf(t, tree)
+		wholePolicy(t, h)
+		if _, err := h.Status(t.Context()); err != nil {
+			t.Errorf("status: %v", err)
+		}
+		if _, err := h.Revert(t.Context(), false); err != nil {
+			t.Errorf("revert: %v", err)
+		}
+		compare(t, "after revert", notable(t, tree), want)
+		noLeftovers(t, tree)
+	},
+}
+
 // hostOf is host with the tools of the tree.
 func hostOf(t *testing.T, tree *flatcartest.Tree) *Host {
 	t.Helper()
@@ -74,12 +144,14 @@ func hostOf(t *testing.T, tree *flatcartest.Tree) *Host {
 	return h
 }
 
-// powerCuts is one apply on one kind of disk.
+// powerCuts is one piece of work on one kind of disk.
 type powerCuts struct {
 	bench   *powertest.Bench
 	fstype  string
 	tools   command.Tools
 	prepare func(*testing.T, *flatcartest.Tree)
+	work    powerWork
+	sample  bool
 	// others flush files of their own all the time, as a database does, and with them whatever the file system has in its journal.
 	others bool
 }
@@ -92,7 +164,7 @@ func (p powerCuts) run(t *testing.T) {
 	switch {
 	case os.Getenv(powerAll) != "" || os.Getenv(powerRecord) != "":
 		parts = []int{0, 50, 90}
-	case p.others || p.fstype != "ext4":
+	case p.others || p.sample || p.fstype != "ext4":
 		step = 1 + last/12
 	}
 	var want map[string]string
@@ -101,18 +173,18 @@ func (p powerCuts) run(t *testing.T) {
 	for _, kept := range parts {
 		for n := 0; n < last; n += step {
 			cuts++
-			if !p.cut(t, recording, n, kept, func(t *testing.T, tree *flatcartest.Tree) { powerIsBack(t, tree, want) }) {
+			if !p.cut(t, recording, n, kept, func(t *testing.T, tree *flatcartest.Tree) { p.work.back(t, tree, want) }) {
 				failed++
 			}
 		}
 	}
 	t.Logf("%d of %d cuts failed", failed, cuts)
-	if failed > 0 && os.Getenv(powerRecord) == "" {
+	if failed > 0 && os.Getenv(powerRecord) == "" { // the last cut is what the others are compared with
 		name := filepath.Join(os.TempDir(), strings.NewReplacer("/", "-", " ", "_", "'", "").Replace(t.Name())+".recording")
 		if err := recording.Save(name); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("to see one of these cuts again: %s=%s go test ./stages -run '%s/cut=N,'", powerRecord, name, strings.ReplaceAll(t.Name(), "'", "."))
+		t.Logf("to see one of these cuts again: %s=%s go test ./stages -run '%s/cut=(N|%d),'", powerRecord, name, strings.ReplaceAll(t.Name(), "'", "."), last)
 	}
 }
 
@@ -126,7 +198,7 @@ func (p powerCuts) cut(t *testing.T, r *powertest.Recording, n, kept int, look f
 	})
 }
 
-// recording runs apply on a disk and gives what reached it.
+// recording does the work on a disk and gives what reached it.
 func (p powerCuts) recording(t *testing.T) (r *powertest.Recording) {
 	t.Helper()
 	if name := os.Getenv(powerRecord); name != "" {
@@ -149,11 +221,7 @@ func (p powerCuts) recording(t *testing.T) (r *powertest.Recording) {
 		if p.others {
 			stop = flushAllTheTime(t, filepath.Join(tree.Dir, "other"))
 		}
-		for _, result := range apply(t, h) {
-			if result.Outcome != Changed && result.Outcome != Unchanged {
-				t.Errorf("stage %s: %s: %s, %v", result.Stage, result.Outcome, result.Error, result.Problems)
-			}
-		}
+		p.work.do(t, h)
 		stop()
 		done := r.Sofar()
 		// What the file system still has in its journal goes to the disk with the next flush of anybody's.
@@ -164,7 +232,7 @@ func (p powerCuts) recording(t *testing.T) (r *powertest.Recording) {
 			t.Fatal(err)
 		}
 		r.End()
-		t.Logf("%d flushes until apply said that it is done, %d in all", done, r.Flushes())
+		t.Logf("%d flushes until the work said that it is done, %d in all", done, r.Flushes())
 	}) {
 		t.FailNow()
 	}

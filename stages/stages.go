@@ -267,10 +267,17 @@ func (h *Host) sweep(state *State) error {
 				policystore.StoreDir+"/"+policyType+"/active", policystore.StoreDir+"/"+policyType+"/active/modules")
 		}
 	}
+	var err error
 	for _, dir := range dirs {
-		if _, err := h.Root.Sweep(dir); err != nil {
-			return fmt.Errorf("cannot remove what an earlier run left behind: %w", err)
+		if err == nil {
+			_, err = h.Root.Sweep(dir)
 		}
+	}
+	if err == nil && state.InProgress != "" {
+		err = h.shelf().Sweep()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot remove what an earlier run left behind: %w", err)
 	}
 	return nil
 }
