@@ -160,10 +160,10 @@ func (p powerCuts) run(t *testing.T) {
 	t.Helper()
 	recording := p.recording(t)
 	last := recording.Flushes()
-	step, parts := 1, []int{0}
+	step, parts := 1+last/24, []int{0}
 	switch {
 	case os.Getenv(powerAll) != "" || os.Getenv(powerRecord) != "":
-		parts = []int{0, 50, 90}
+		step, parts = 1, []int{0, 50, 90}
 	case p.others || p.sample || p.fstype != "ext4":
 		step = 1 + last/12
 	}
