@@ -33,9 +33,9 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 		}
 		steps = append(steps, r.recordTrial(nil)...)
 		if err == nil && configured.Trial { // whatever else the file is like, it is left alone
-			steps = append(steps, r.configure(content, configured, configured.Mode, false)...)
+			steps = append(steps, r.configure(content, configured, configured.Mode, false, r.asks())...)
 		}
-		return steps, nil
+		return r.forgetMode(steps), nil
 	}
 	on := want == provision.Enforcing
 	if on {
@@ -64,7 +64,7 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 		steps = append(steps, step)
 	}
 	steps = append(steps, r.recordTrial(nil)...)
-	return append(steps, r.configure(content, configured, string(want), false)...), nil
+	return append(steps, r.keepMode(content, configured, string(want))...), nil
 }
 
 // heldBack tells whether the mode is to wait until the host is ready. An image is judged when it runs.
@@ -105,23 +105,6 @@ func (r *run) unready(ctx context.Context) string {
 		found = append(found, fmt.Sprintf("and %d more", more))
 	}
 	return fmt.Sprintf("; selinux-provision readiness says %s: %s", ready.Verdict, strings.Join(found, "; "))
-}
-
-// configure is the step that makes /etc/selinux/config say a mode, with or without the mark of a trial; none if it does.
-func (r *run) configure(content []byte, configured seconfig.Config, mode string, mark bool) plan.Plan {
-	var reason string
-	switch {
-	case configured.Mode == mode && configured.Trial == mark:
-		return nil
-	case configured.Mode == mode:
-		reason = map[bool]string{true: "the mode is on trial", false: "no trial is under way any more"}[mark]
-	case configured.Mode == "":
-		reason = "it does not say the mode"
-	default:
-		reason = fmt.Sprintf("it says SELINUX=%s", configured.Mode)
-	}
-	content = seconfig.SetTrial(seconfig.SetMode(content, mode), mark)
-	return plan.Plan{plan.Write(r.Root, seconfig.Path, content, hostfs.Attributes{Keep: true}, reason)}
 }
 
 // readConfig reads /etc/selinux/config, or what the vendor has in its place if it leads nowhere, with a policy type in any case.
@@ -181,7 +164,7 @@ func (r *run) contradiction() *Problem {
 }
 
 func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
-	problems := r.checkTrial()
+	problems := append(r.checkTrial(), r.checkModeFile()...)
 	if r.held != nil {
 		for _, c := range r.held.Against() {
 			problems = append(problems, Problem{"enforce.require_readiness holds the mode back: " + string(c.Verdict) + ": " + c.Found, c.Remedy})

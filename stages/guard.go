@@ -27,8 +27,8 @@ const lookInterval = 2 * time.Second
 // scene is what the enforce stage finds of a trial.
 func (r *run) scene(configured seconfig.Config, live bool) scene {
 	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
-	all, wish := r.declared.Fingerprint(), r.declared.ModeFingerprint()
-	s.fingerprint, s.asks = hex.EncodeToString(all[:])+" "+r.state.Store.Vendor, hex.EncodeToString(wish[:])
+	all := r.declared.Fingerprint()
+	s.fingerprint, s.asks = hex.EncodeToString(all[:])+" "+r.state.Store.Vendor, r.asks()
 	s.policy = r.policyFingerprint()
 	return s
 }
@@ -79,7 +79,11 @@ func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Pl
 	if s.enforcing && next.Phase == TrialFailed && next != s.trial {
 		steps = append(steps, r.switchMode(false))
 	}
-	steps = append(steps, r.configure(content, s.config, wants.mode, wants.mark)...)
+	if wants.mode == string(provision.Enforcing) && !wants.mark {
+		steps = append(steps, r.keepMode(content, s.config, wants.mode)...)
+	} else {
+		steps = append(steps, r.configure(content, s.config, wants.mode, wants.mark, s.asks)...)
+	}
 	steps = append(steps, r.recordTrial(next)...)
 	if wants.kernel && !s.enforcing {
 		step := r.switchMode(true)
@@ -109,7 +113,7 @@ func (r *run) trial(s scene, m move) (*Trial, error) {
 	next := &Trial{Phase: m.to, Boot: s.boot, Began: now, Tries: 1, Fingerprint: s.fingerprint, Policy: s.policy, Asked: s.asks, Reason: m.reason}
 	if old != nil && !s.changed() {
 		next.Tries = old.Tries
-		if old.Phase == TrialInterrupted && m.to == TrialWatched {
+		if (old.Phase == TrialInterrupted || old.Phase == TrialArmed) && m.to == TrialWatched {
 			next.Tries++
 		}
 	}
@@ -471,7 +475,7 @@ func (r *run) endTrial(ctx context.Context, next *Trial) error {
 		return err
 	}
 	wants := next.Phase.wants()
-	steps := append(r.configure(content, configured, wants.mode, wants.mark), r.recordTrial(next)...)
+	steps := append(r.configure(content, configured, wants.mode, wants.mark, next.Asked), r.recordTrial(next)...)
 	enforce := Order()[len(Order())-1]
 	return r.do(ctx, enforce, steps, &Result{Stage: enforce.Name})
 }

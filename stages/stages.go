@@ -19,6 +19,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -74,6 +75,8 @@ type Host struct {
 	Evidence Evidence
 	// RetryGuard asks for another trial of enforcing where one has failed.
 	RetryGuard bool
+	// OverwriteConfig asks that the mode be written into /etc/selinux/config although somebody else keeps changing it.
+	OverwriteConfig bool
 	// Declared reads what the host is to be like.
 	Declared func() (*provision.State, error)
 	// LockWait is how long to wait for another run.
@@ -134,8 +137,9 @@ type run struct {
 	state    *State
 	unclean  bool // an earlier run was cut off while it worked on the store
 	dry      bool
-	looks    bool       // dry, and checks what is as planned
-	held     *Readiness // why the mode was not switched, if enforce.require_readiness holds it back
+	looks    bool         // dry, and checks what is as planned
+	held     *Readiness   // why the mode was not switched, if enforce.require_readiness holds it back
+	foreign  *ForeignMode // what somebody else wrote into /etc/selinux/config, if it is left there
 }
 
 // Run carries out the named stages, or only plans them, under the lock. The results come in order, also when some failed. An error means that
@@ -237,13 +241,21 @@ func (h *Host) applicable() error {
 		return errors.New("cannot look at the policy of the running host as an ordinary user: run it as root")
 	}
 	if h.Root.IsHost() && h.Kernel == nil {
-		return fmt.Errorf("%w: %w: remove selinux=0 or security= from the kernel command line", ErrNotApplicable, kernel.ErrDisabled)
+		return fmt.Errorf("%w: %w: %s", ErrNotApplicable, kernel.ErrDisabled, h.enableRemedy())
 	}
 	// Before anything is locked or written: another operating system's host is not even to get our directory.
 	if _, err := policystore.VendorType(h.Root); errors.Is(err, policystore.ErrNoVendor) {
 		return fmt.Errorf("%w: %w", ErrNotApplicable, err)
 	}
 	return nil
+}
+
+// enableRemedy says what switches SELinux on for the next boot.
+func (h *Host) enableRemedy() string {
+	if c, err := seconfig.Read(h.Root, seconfig.Path); err == nil && c.Mode == "disabled" && (h.CommandLine.SELinux == nil || *h.CommandLine.SELinux) {
+		return "find out who wrote SELINUX=disabled into " + seconfig.Path + ", write SELINUX=permissive there, and reboot"
+	}
+	return "remove selinux=0 or security= from the kernel command line"
 }
 
 // lock keeps other runs out.
@@ -323,7 +335,7 @@ func (r *run) stage(ctx context.Context, s Stage) Result {
 func (r *run) planned(ctx context.Context, s Stage, etc func() (identity string, whole bool)) (plan.Plan, error) {
 	state, held := r.state.clone(), r.held
 	return settled(ctx, etc, func() (plan.Plan, error) {
-		*r.state, r.held = *state.clone(), held
+		*r.state, r.held, r.foreign = *state.clone(), held, nil
 		return s.plan(ctx, r)
 	})
 }

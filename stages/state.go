@@ -39,6 +39,8 @@ type State struct {
 	Rules map[string]string `json:"rules,omitempty"`
 	// Guard is the trial of enforcing. Written and read by enforce and by the watch, read by status.
 	Guard *Trial `json:"guard,omitempty"`
+	// ModeFile is what was written into /etc/selinux/config. Written by enforce and by the watch, read by enforce.
+	ModeFile *ModeFile `json:"mode_file,omitempty"`
 	// Check is the result of the last check of another OS image. Written by check, read by status.
 	Check *ImageCheck `json:"check,omitempty"`
 }

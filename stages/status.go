@@ -100,6 +100,8 @@ type ModeStatus struct {
 	Configured  string `json:"configured"`   // of /etc/selinux/config, "" if it does not say
 	CommandLine string `json:"command_line"` // of the kernel's command line, "" if it does not say
 	Declared    string `json:"declared"`     // in the configuration: enforcing, permissive, unmanaged
+	// Foreign is the mode of somebody else in /etc/selinux/config that is left there, until the operator decides; absent if there is none.
+	Foreign *ForeignMode `json:"foreign,omitempty"`
 }
 
 // StoreStatus describes the policy store.
@@ -187,6 +189,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		s.Problems = append(s.Problems, result.Problems...)
 		s.Stages = append(s.Stages, result)
 	}
+	s.Mode.Foreign = r.foreign
 	s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
 	if s.InProgress != "" && s.InProgress != cleaning {
 		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is running or was interrupted", "wait for it, or run: selinux-provision apply"})

@@ -156,7 +156,9 @@ func moves() map[Phase][]move {
 			{"the boot that is to prove it has not come", scene.sameBoot, TrialArmed, ""},
 			{"it has", func(s scene) bool { return s.enforcing }, TrialProving, ""},
 			{"that boot came, and ended before this stage", func(s scene) bool { return s.config.Trial && s.config.Mode == "permissive" }, TrialFailed,
-				"the first boot that enforced from its beginning did not get as far as the enforce stage"},
+				"the first boot that enforced from its beginning did not get as far as the enforce stage, or somebody else changed " + seconfig.Path},
+			{"somebody keeps changing the file or the mode", func(s scene) bool { return s.trial.Tries >= maxTries && !s.changed() }, TrialFailed,
+				fmt.Sprintf("the first window was passed, and then somebody changed the mode in the kernel or in %s, at try number %d", seconfig.Path, maxTries)},
 			{"somebody changed the file or the mode", always, TrialWatched, ""},
 		},
 		TrialProving: {

@@ -61,6 +61,10 @@ func TestTrialMoves(t *testing.T) {
 		{TrialArmed, earlier, true, "enforcing*", "", TrialProving},  // nothing marked the boot early
 		{TrialArmed, earlier, false, "permissive*", "", TrialFailed}, // a boot marked itself and ended before this stage
 		{TrialArmed, earlier, false, "permissive", "", TrialWatched}, // somebody edited the file
+		{TrialArmed, earlier, false, "permissive", "2 tries", TrialWatched},
+		{TrialArmed, earlier, false, "permissive", "3 tries", TrialFailed}, // and goes on with it
+		{TrialArmed, earlier, false, "permissive", "3 tries, declared", TrialWatched},
+		{TrialArmed, earlier, true, "permissive*", "3 tries", TrialProving},
 		{TrialArmed, earlier, false, "enforcing*", "", TrialWatched}, // somebody ran setenforce 0 early in this boot
 
 		{TrialProving, here, true, "permissive*", "", TrialProving},

@@ -78,15 +78,16 @@ func main() {
 
 // app holds the flags and the streams of one call.
 type app struct {
-	root, config   string
-	json, verbose  bool
-	retryGuard     bool
-	lockWait       time.Duration
-	stdout, stderr io.Writer
-	command        string
-	code           int
-	answered       bool      // JSON was printed
-	listed         *jsonList // the beginning of it that was printed already, nil if none
+	root, config    string
+	json, verbose   bool
+	retryGuard      bool
+	overwriteConfig bool
+	lockWait        time.Duration
+	stdout, stderr  io.Writer
+	command         string
+	code            int
+	answered        bool      // JSON was printed
+	listed          *jsonList // the beginning of it that was printed already, nil if none
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -220,6 +221,7 @@ func (a *app) commands() *cobra.Command {
 			"\nWith enforce.guard in the configuration the last stage puts enforcing on trial and returns; " + stages.WatchUnit + "\nwatches the host and keeps the mode, or goes back to permissive. \"selinux-provision status\" shows how far it is."}
 	applyDry := dryRun(apply)
 	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
+	apply.Flags().BoolVar(&a.overwriteConfig, "overwrite-config", false, "write the mode into /etc/selinux/config although somebody else keeps changing it")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry); err != nil || *applyDry {
 			return err
@@ -305,7 +307,7 @@ func (a *app) host() (*stages.Host, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard}
+	h := &stages.Host{Root: root, LockWait: a.lockWait, Reporter: a.reporter(), RetryGuard: a.retryGuard, OverwriteConfig: a.overwriteConfig}
 	h.Declared = func() (*provision.State, error) {
 		return stages.Settled(context.Background(), h, func() (*provision.State, error) { return provision.Load(configReader{root, a.config, true}, a.config) })
 	}

@@ -371,6 +371,7 @@ func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Ti
 	metric("denied_findings", "Kinds of such accesses, as selinux-provision denials shows them.", value(len(r.Denials)))
 	metric("as_declared", "1 if status finds nothing wrong.", value(number(s.AsDeclared)))
 	metric("problems", "What status finds wrong.", value(len(s.Problems)))
+	metric("mode_file_foreign", "1 if somebody else keeps changing the mode in /etc/selinux/config, and it is left alone.", value(number(s.Mode.Foreign != nil)))
 	states, refused, seconds, files := volumeMetrics(s.Volumes)
 	metric("volumes", "Volumes that are declared, by what became of them.", states...)
 	metric("volumes_refused", "Volumes that keep the label that they have, by the reason's code.", refused...)

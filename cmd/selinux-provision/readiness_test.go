@@ -33,7 +33,7 @@ func someReadiness() *stages.Readiness {
 // someStatus has volumes of all kinds, one rule with a name that is hard to write.
 func someStatus() *stages.Status {
 	const name = "da\"ta\n"
-	return &stages.Status{Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
+	return &stages.Status{Mode: stages.ModeStatus{Foreign: &stages.ForeignMode{}}, Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
 		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 12, Set: 10, Already: 2, Millis: 1500}},
 		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 3, Set: 2, Failed: 1, Millis: 250}},
 		{Rule: "other", State: mountwatch.Refused, Code: "btrfs"},
@@ -157,6 +157,7 @@ func TestMetrics(t *testing.T) {
 		`selinux_provision_readiness_check{check="window"} 0`, "selinux_provision_evidence_seconds 5400", "selinux_provision_evidence_window_seconds 86400",
 		"selinux_provision_evidence_boots 1", "selinux_provision_evidence_lost_records 2", "selinux_provision_denied_accesses 3", "selinux_provision_denied_findings 1",
 		"selinux_provision_enforcing 0", "selinux_provision_as_declared 0", "selinux_provision_problems 1",
+		"selinux_provision_mode_file_foreign 1",
 		`selinux_provision_volumes{state="labelled"} 2`, `selinux_provision_volumes{state="refused"} 1`, `selinux_provision_volumes{state="left alone"} 0`,
 		`selinux_provision_volumes_refused{code="btrfs"} 1`, `selinux_provision_volume_relabel_seconds{volume="da\"ta\\n"} 1.75`,
 		`selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="set"} 12`, `selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="failed"} 1`,
