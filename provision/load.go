@@ -169,6 +169,7 @@ func (l *loader) merge(d *Document) {
 	set(&s.SharedVolumes, d.sharedVolumes)
 	set(&s.LogDenials, d.logDenials)
 	set(&s.StripDontaudit, d.stripDontaudit)
+	set(&s.AVCCacheThreshold, d.avcCacheThreshold)
 	set(&s.RequireReadiness, d.requireReadiness)
 	s.mergeGuard(d.guard)
 	s.mergeReadiness(d.readiness)

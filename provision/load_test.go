@@ -271,7 +271,7 @@ func TestLoadMessages(t *testing.T) {
 				dir + "config.d: cannot list this directory: a file is in the place of a directory: put a directory in its place"},
 		{"all files", map[string]string{dir + "config.yaml": "version: 1\nmode: x", dir + "config.d/a.yaml": "version: 1\ny: 1"}, "",
 			dir + `config.yaml:2: mode: cannot use "x" as a mode: write enforcing, permissive or unmanaged` + "\n" +
-				dir + "config.d/a.yaml:2: y: cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
+				dir + "config.d/a.yaml:2: y: cannot use an unknown key: the keys here are audit, enforce, kernel, mode, policy, readiness, relabel, version and volumes"},
 		// What cannot be read may have the key policy.modules, so nothing is said about ModulesDir.
 		{"broken YAML", map[string]string{dir + "config.yaml": "version: 1\npolicy: {", dir + "modules/x.txt": ""}, "",
 			dir + "config.yaml:3: cannot read this as YAML: did not find expected node content (while parsing a flow node)"},
@@ -305,7 +305,7 @@ func TestLoadMessages(t *testing.T) {
 		{"bad module list", map[string]string{dir + "config.yaml": "version: 1\npolicy: {modules: x}", dir + "modules/x.txt": ""}, "",
 			dir + `config.yaml:2: policy.modules: cannot use "x" here: write a list, each item behind "- "`},
 		{"unknown key", config("x: 1"), "",
-			dir + "config.yaml:2: x: cannot use an unknown key: the keys here are audit, enforce, mode, policy, readiness, relabel, version and volumes"},
+			dir + "config.yaml:2: x: cannot use an unknown key: the keys here are audit, enforce, kernel, mode, policy, readiness, relabel, version and volumes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := Load(plant(t, c.files), c.file)

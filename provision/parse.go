@@ -54,6 +54,8 @@ type Document struct {
 	volumes          []Volume
 	relabel          relabelLimits
 
+	avcCacheThreshold *int
+
 	permissiveDomains []PermissiveDomain
 }
 
@@ -254,6 +256,13 @@ func (p *parser) top(root *yaml.Node) (understood bool) {
 					if s, ok := p.choice(key, n, "a treatment of dontaudit rules", "keep", "strip"); ok {
 						p.doc.stripDontaudit = new(s == "strip")
 					}
+				},
+			})
+		},
+		"kernel": func(key string, n *yaml.Node) {
+			p.mapping(key, n, keys{
+				"avc_cache_threshold": func(key string, n *yaml.Node) {
+					p.doc.avcCacheThreshold = p.number(key, n, "a number of entries", 128, 65536)
 				},
 			})
 		},

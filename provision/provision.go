@@ -76,6 +76,8 @@ type State struct {
 	RequireReadiness bool
 	// PermissiveDomains are the domains whose denials are only reported, also when the host enforces. They are sorted by type, none is there twice.
 	PermissiveDomains []PermissiveDomain
+	// AVCCacheThreshold is how many decisions the kernel's cache keeps; 0 leaves that to the kernel.
+	AVCCacheThreshold int
 	// Readiness is nil if nothing was said about it.
 	Readiness *Readiness
 	// Volumes are in the order of declaration. No two have the same name, nor the same Match.

@@ -44,7 +44,7 @@ func (p *parser) relabel(key string, n *yaml.Node) {
 func (p *parser) number(key string, n *yaml.Node, what string, least, most int) *int {
 	value, err := strconv.Atoi(n.Value)
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || value < least || value > most {
-		p.complain(n.Line, key, "cannot use "+describe(n)+" as "+what, fmt.Sprintf("write a number from %d to %d, or remove the key for no limit", least, most))
+		p.complain(n.Line, key, "cannot use "+describe(n)+" as "+what, fmt.Sprintf("write a number from %d to %d, or remove the key", least, most))
 		return nil
 	}
 	return &value

@@ -111,9 +111,9 @@ func TestParseVolumeMessages(t *testing.T) {
 		})
 	}
 	for text, want := range map[string]string{
-		"{workers: 0}":              `relabel.workers: cannot use "0" as a number of workers: write a number from 1 to 256, or remove the key for no limit`,
-		"{cpu_percent: 50%}":        `relabel.cpu_percent: cannot use "50%" as a share of one processor in percent: write a number from 1 to 10000, or remove the key for no limit`,
-		"{entries_per_second: '9'}": `relabel.entries_per_second: cannot use "9" as a rate: write a number from 1 to 10000000, or remove the key for no limit`,
+		"{workers: 0}":              `relabel.workers: cannot use "0" as a number of workers: write a number from 1 to 256, or remove the key`,
+		"{cpu_percent: 50%}":        `relabel.cpu_percent: cannot use "50%" as a share of one processor in percent: write a number from 1 to 10000, or remove the key`,
+		"{entries_per_second: '9'}": `relabel.entries_per_second: cannot use "9" as a rate: write a number from 1 to 10000000, or remove the key`,
 		"{worker: 1}":               `relabel.worker: cannot use an unknown key: did you mean "workers"?`,
 	} {
 		if _, err := Parse("c.yaml", strings.NewReader("version: 1\nrelabel: "+text)); err == nil || err.Error() != "c.yaml:2: "+want {

@@ -42,7 +42,10 @@ func planPolicy(_ context.Context, r *run) (plan.Plan, error) {
 		return nil, err
 	}
 	steps, err := r.compiler().Plan(policyType, &r.state.Store, declaredPolicy(r))
-	return steps, err
+	if err != nil {
+		return nil, err
+	}
+	return append(steps, r.planCache()...), nil
 }
 
 // VendorModules names the modules of the vendor's policy beneath a root; nil if there is none that can be read.
@@ -135,5 +138,5 @@ func checkPolicy(ctx context.Context, r *run) ([]Problem, error) {
 		}
 		problems = append(problems, Problem{Problem: problem, Remedy: remedy})
 	}
-	return problems, nil
+	return append(problems, r.checkCache()...), nil
 }

@@ -93,6 +93,7 @@ func (h *Host) planRevert() (plan.Plan, error) {
 	} else if h.Kernel != nil && live != (mode == "enforcing") {
 		steps = append(steps, r.switchMode(!live))
 	}
+	steps = append(steps, r.revertCache()...)
 	reverter := policystore.Reverter{Root: h.Root, Shelf: h.shelf()}
 	store, err := reverter.Plan(policyType, &r.state.Store)
 	if err != nil {

@@ -137,9 +137,11 @@ type run struct {
 	state    *State
 	unclean  bool // an earlier run was cut off while it worked on the store
 	dry      bool
-	looks    bool         // dry, and checks what is as planned
-	held     *Readiness   // why the mode was not switched, if enforce.require_readiness holds it back
-	foreign  *ForeignMode // what somebody else wrote into /etc/selinux/config, if it is left there
+	looks    bool       // dry, and checks what is as planned
+	held     *Readiness // why the mode was not switched, if enforce.require_readiness holds it back
+	// cacheError is why the kernel's cache of decisions could not be made as declared.
+	cacheError error
+	foreign    *ForeignMode // what somebody else wrote into /etc/selinux/config, if it is left there
 }
 
 // Run carries out the named stages, or only plans them, under the lock. The results come in order, also when some failed. An error means that
@@ -377,7 +379,7 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 		state.InProgress = marker(before.InProgress, s.Name, at)
 		return state.save(r.Root)
 	}
-	if len(steps.Visible()) > 0 {
+	if slices.ContainsFunc(steps, func(s plan.Step) bool { return !s.Quiet && !s.Volatile }) {
 		if err := mark(r.state.clone(), begun); err != nil {
 			return err
 		}

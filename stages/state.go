@@ -41,6 +41,8 @@ type State struct {
 	Guard *Trial `json:"guard,omitempty"`
 	// ModeFile is what was written into /etc/selinux/config. Written by enforce and by the watch, read by enforce.
 	ModeFile *ModeFile `json:"mode_file,omitempty"`
+	// Cache is what was made of the kernel's cache of decisions. Written and read by policy, read by revert.
+	Cache *CacheSetting `json:"avc_cache,omitempty"`
 	// Check is the result of the last check of another OS image. Written by check, read by status.
 	Check *ImageCheck `json:"check,omitempty"`
 }

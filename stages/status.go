@@ -42,6 +42,8 @@ type Status struct {
 	Unconfined []Unconfined `json:"unconfined"`
 	// Denials counts the accesses that were denied since the boot; nil where there is no log to count in. They are no problem by themselves.
 	Denials *DenialCount `json:"denials,omitempty"`
+	// Cache is how the kernel's cache of decisions fares; absent beneath --root.
+	Cache *CacheStatus `json:"avc_cache,omitempty"`
 	// Behind are domains that lack what the containers' domain got by an update. They are as declared, and may be denied something new.
 	Behind []findings.Behind `json:"behind,omitempty"`
 	// ForeignLabels are what system extension images brought into /usr with another label than the OS image's files have. They are no problem
@@ -199,6 +201,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	}
 	h.unitStatus(ctx, s)
 	h.lifeStatus(ctx, s, declared)
+	s.Cache = h.cacheStatus(declared.AVCCacheThreshold)
 	s.Behind = h.behind(ctx, declared)
 	if policy, err := h.Findings().Policy(ctx); err == nil { // what cannot be read is said by the stages
 		if s.Permissive, err = r.compiler().PermissiveDomains(vendor.Type, rec, declaredPolicy(r), policy); err != nil {

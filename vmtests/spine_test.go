@@ -40,14 +40,17 @@ func TestEnforcingFromIgnition(t *testing.T) {
 	m.denialIsLogged(t)
 }
 
-// TestCommandLine proves that a mode on the kernel's command line is reported and not fought, and that a wrong configuration costs
-// neither the boot nor the mode.
+// TestCommandLine proves that a mode on the kernel's command line is reported and not fought, nor is another writer of /etc/selinux/config, and that
+// a wrong configuration costs neither the boot nor the mode. The size of the kernel's cache is set at boot.
 //
 // Proves P1: a boot with a wrong config.
 // Proves V8.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`selinux-provision-(stage-(policystore|policy|audit|enforce)|mountwatch)\.service|Failed to start selinux-provision-…`, "the configuration is wrong, or the command line contradicts it"})
+	const other = "sed -i 's/^SELINUX=.*/SELINUX=permissive/' /etc/selinux/config"
+	m.Must(t, other)
+	m.Must(t, "printf 'kernel: {avc_cache_threshold: 4096}\\n' >> "+configFile)
 	m.reboot(t, func(o *Options) { o.KernelArgs = []string{"enforcing=0"} })
 	m.expect(t, "with enforcing=0", "getenforce; grep ^SELINUX= /etc/selinux/config", "Permissive\nSELINUX=enforcing")
 	status := m.status(t, 3)
@@ -61,6 +64,22 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("the journal does not say why the machine is permissive:\n%s", log)
 	}
 	m.containersLast(t)
+
+	if log := m.journal(t); !contains(log, "it says SELINUX=permissive: somebody else changed it at ") {
+		t.Errorf("the journal does not say that somebody else changed the mode:\n%s", log)
+	}
+	m.expect(t, "the cache", "cat /sys/fs/selinux/avc/cache_threshold", "4096")
+	if c := status.Cache; c.Threshold != 4096 || c.Declared != 4096 || c.Stats.Lookups == 0 || c.Stats.Misses == 0 || c.Stats.Buckets == 0 {
+		t.Errorf("the cache is %+v", c)
+	}
+	m.Must(t, other)
+	if got := m.fails(t, "/opt/bin/selinux-provision stage enforce", 3); !contains(got, "somebody else changed it at ") || !contains(got, "apply --overwrite-config") {
+		t.Errorf("the stage does not say that somebody else keeps changing the mode:\n%s", got)
+	}
+	m.expect(t, "it is left alone", "grep ^SELINUX= /etc/selinux/config", "SELINUX=permissive")
+	m.Must(t, "sed -i /^kernel:/d "+configFile)
+	m.fails(t, "/opt/bin/selinux-provision apply --overwrite-config", 3)
+	m.expect(t, "the operator decided", "grep ^SELINUX= /etc/selinux/config; cat /sys/fs/selinux/avc/cache_threshold", "SELINUX=enforcing\n512")
 
 	m.put(t, configFile, "version: 1\nmood: enforcing\n")
 	m.reboot(t, func(o *Options) { o.KernelArgs = nil })

@@ -155,7 +155,11 @@ type report struct {
 		Line       int
 	}
 	ForeignLabels []struct{ Path, Label string } `json:"foreign_labels"`
-	Problems      []struct{ Problem, Remedy string }
+	Cache         struct {
+		Threshold, Declared int
+		Stats               struct{ Lookups, Misses, Buckets uint64 }
+	} `json:"avc_cache"`
+	Problems []struct{ Problem, Remedy string }
 }
 
 func (r report) problems() string {

@@ -347,7 +347,11 @@ func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Ti
 		return 0
 	}
 	metric := func(name, help string, lines ...string) {
-		fmt.Fprintf(w, "# HELP selinux_provision_%s %s\n# TYPE selinux_provision_%s gauge\n", name, help, name)
+		kind := "gauge"
+		if strings.HasSuffix(name, "_total") {
+			kind = "counter"
+		}
+		fmt.Fprintf(w, "# HELP selinux_provision_%s %s\n# TYPE selinux_provision_%s %s\n", name, help, name, kind)
 		for _, line := range lines {
 			fmt.Fprintf(w, "selinux_provision_%s%s\n", name, line)
 		}
@@ -372,6 +376,15 @@ func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Ti
 	metric("as_declared", "1 if status finds nothing wrong.", value(number(s.AsDeclared)))
 	metric("problems", "What status finds wrong.", value(len(s.Problems)))
 	metric("mode_file_foreign", "1 if somebody else keeps changing the mode in /etc/selinux/config, and it is left alone.", value(number(s.Mode.Foreign != nil)))
+	if c := s.Cache; c != nil {
+		metric("avc_cache_threshold", "Entries above which the kernel's cache of decisions gives up some for each that is new.", value(c.Threshold))
+		if c.Stats != nil {
+			metric("avc_cache_entries", "Entries in that cache.", value(c.Stats.Entries))
+			metric("avc_cache_lookups_total", "Decisions that were asked for since the boot.", value(c.Stats.Lookups))
+			metric("avc_cache_misses_total", "Those of them that were not in the cache.", value(c.Stats.Misses))
+			metric("avc_cache_reclaims_total", "Entries that had to go to make room for others.", value(c.Stats.Reclaims))
+		}
+	}
 	states, refused, seconds, files := volumeMetrics(s.Volumes)
 	metric("volumes", "Volumes that are declared, by what became of them.", states...)
 	metric("volumes_refused", "Volumes that keep the label that they have, by the reason's code.", refused...)

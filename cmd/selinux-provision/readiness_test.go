@@ -12,6 +12,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -33,7 +34,8 @@ func someReadiness() *stages.Readiness {
 // someStatus has volumes of all kinds, one rule with a name that is hard to write.
 func someStatus() *stages.Status {
 	const name = "da\"ta\n"
-	return &stages.Status{Mode: stages.ModeStatus{Foreign: &stages.ForeignMode{}}, Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
+	cache := &stages.CacheStatus{Threshold: 4096, Declared: 4096, Stats: &kernel.CacheStats{Lookups: 10_000, Misses: 300, Reclaims: 200, Entries: 509}}
+	return &stages.Status{Mode: stages.ModeStatus{Foreign: &stages.ForeignMode{}}, Cache: cache, Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
 		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 12, Set: 10, Already: 2, Millis: 1500}},
 		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 3, Set: 2, Failed: 1, Millis: 250}},
 		{Rule: "other", State: mountwatch.Refused, Code: "btrfs"},
@@ -157,7 +159,8 @@ func TestMetrics(t *testing.T) {
 		`selinux_provision_readiness_check{check="window"} 0`, "selinux_provision_evidence_seconds 5400", "selinux_provision_evidence_window_seconds 86400",
 		"selinux_provision_evidence_boots 1", "selinux_provision_evidence_lost_records 2", "selinux_provision_denied_accesses 3", "selinux_provision_denied_findings 1",
 		"selinux_provision_enforcing 0", "selinux_provision_as_declared 0", "selinux_provision_problems 1",
-		"selinux_provision_mode_file_foreign 1",
+		"selinux_provision_mode_file_foreign 1", "selinux_provision_avc_cache_threshold 4096", "selinux_provision_avc_cache_entries 509", "selinux_provision_avc_cache_lookups_total 10000",
+		"selinux_provision_avc_cache_misses_total 300", "selinux_provision_avc_cache_reclaims_total 200", "# TYPE selinux_provision_avc_cache_reclaims_total counter",
 		`selinux_provision_volumes{state="labelled"} 2`, `selinux_provision_volumes{state="refused"} 1`, `selinux_provision_volumes{state="left alone"} 0`,
 		`selinux_provision_volumes_refused{code="btrfs"} 1`, `selinux_provision_volume_relabel_seconds{volume="da\"ta\\n"} 1.75`,
 		`selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="set"} 12`, `selinux_provision_volume_relabel_files{volume="da\"ta\\n",result="failed"} 1`,
@@ -176,7 +179,7 @@ func TestMetricsAreShown(t *testing.T) {
 	var b strings.Builder
 	metricsText(&b, someReadiness(), someStatus(), time.Now())
 	exported := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) gauge$`).FindAllStringSubmatch(b.String(), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (?:gauge|counter)$`).FindAllStringSubmatch(b.String(), -1) {
 		exported[m[1]] = false
 	}
 	for _, name := range []string{"grafana.json", "alerts.yaml", "alerts_test.yaml"} {

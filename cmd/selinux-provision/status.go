@@ -99,6 +99,9 @@ func lifeRows(s *stages.Status) (rows []row) {
 		}
 		rows = append(rows, r)
 	}
+	if c := s.Cache; c != nil && (c.Declared != 0 || c.Costs()) {
+		rows = append(rows, cacheRow(c))
+	}
 	if n := len(s.ForeignLabels); n > 0 {
 		first, others := s.ForeignLabels[0], ""
 		if n > 1 {
@@ -111,6 +114,19 @@ func lifeRows(s *stages.Status) (rows []row) {
 		rows = append(rows, row{"free", "unconfined", busy, fmt.Sprintf("container %s: %s, %s", printable.Text(u.Container), printable.Text(u.Domain), u.Why)})
 	}
 	return rows
+}
+
+// cacheRow says how the kernel's cache of decisions fares.
+func cacheRow(c *stages.CacheStatus) row {
+	r := row{"cache", fmt.Sprint(c.Threshold), good, "decisions kept by the kernel (AVC)"}
+	if c.Stats != nil {
+		r.more += fmt.Sprintf("; since the boot %.2f %% of %d were not there, and %d had to go for others, %.1f a second", c.MissPercent(), c.Stats.Lookups, c.Stats.Reclaims, c.ReclaimsPerSecond)
+	}
+	if c.Costs() {
+		r.colour = busy
+		r.more += "; more may help: kernel.avc_cache_threshold"
+	}
+	return r
 }
 
 func modeRow(s *stages.Status) row {

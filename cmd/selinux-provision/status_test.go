@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/policystore"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -86,6 +87,36 @@ func TestStatusInColour(t *testing.T) {
 	}
 	if !strings.HasPrefix(coloured.String(), "<"+bad+">NOT as declared") {
 		t.Errorf("what is wrong does not stand out:\n%s", coloured.String())
+	}
+}
+
+// The cache of decisions is worth a line where it is declared, or too small.
+func TestCacheInStatus(t *testing.T) {
+	stats := func(misses uint64) *kernel.CacheStats {
+		return &kernel.CacheStats{Lookups: 100_000, Misses: misses, Reclaims: 61234}
+	}
+	for _, c := range []struct {
+		cache stages.CacheStatus
+		want  string
+	}{
+		{stages.CacheStatus{Threshold: 512, Stats: stats(1999), ReclaimsPerSecond: 1000}, ""},
+		{stages.CacheStatus{Threshold: 512, Stats: stats(2000), ReclaimsPerSecond: 99}, ""},
+		{stages.CacheStatus{Threshold: 512, Stats: stats(2000), ReclaimsPerSecond: 100},
+			"cache    512          decisions kept by the kernel (AVC); since the boot 2.00 % of 100000 were not there, and 61234 had to go for others, 100.0 a second; more may help: kernel.avc_cache_threshold\n"},
+		{stages.CacheStatus{Threshold: 4096, Declared: 4096, Stats: stats(120), ReclaimsPerSecond: 3.14},
+			"cache    4096         decisions kept by the kernel (AVC); since the boot 0.12 % of 100000 were not there, and 61234 had to go for others, 3.1 a second\n"},
+		{stages.CacheStatus{Threshold: 4096, Declared: 4096}, "cache    4096         decisions kept by the kernel (AVC)\n"},
+		{stages.CacheStatus{Threshold: 4096, Declared: 4096, Stats: &kernel.CacheStats{Lookups: 5, Misses: 50}, ReclaimsPerSecond: 1000}, // 32 bits were full
+			"cache    4096         decisions kept by the kernel (AVC); since the boot 0.00 % of 5 were not there, and 0 had to go for others, 1000.0 a second\n"},
+	} {
+		s := healthy()
+		s.Cache = &c.cache
+		var out strings.Builder
+		printStatus(&out, s, paintFor(&out))
+		_, got, _ := strings.Cut(out.String(), "since the boot\n")
+		if got != c.want {
+			t.Errorf("%+v: got\n%s\nwant\n%s", c.cache, got, c.want)
+		}
 	}
 }
 

@@ -433,7 +433,7 @@ func (s *source) metrics(w io.Writer) {
 		})
 	}
 	if len(rows) > 0 {
-		fmt.Fprintf(w, "## Metrics\n\nGauges in Prometheus' text format, by `selinux-provision readiness --metrics FILE`; see [fleet.md](fleet.md).\n\n| metric | |\n|---|---|\n%s\n\n", strings.Join(rows, "\n"))
+		fmt.Fprintf(w, "## Metrics\n\nGauges, and counters (`_total`), in Prometheus' text format, by `selinux-provision readiness --metrics FILE`; see [fleet.md](fleet.md).\n\n| metric | |\n|---|---|\n%s\n\n", strings.Join(rows, "\n"))
 	}
 }
 

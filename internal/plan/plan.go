@@ -19,6 +19,9 @@ type Step struct {
 	Reason string `json:"reason"` // why the host is not right without it
 	Quiet  bool   `json:"-"`      // bookkeeping that a person is not told about
 
+	// Volatile says that the change is gone with the next boot: a run that is cut off in it leaves nothing half done on the disk.
+	Volatile bool `json:"-"`
+
 	// Do makes the change whole or not at all; what it returns says in a few words what was done.
 	Do func(ctx context.Context) (done string, err error) `json:"-"`
 	// Undo takes the change back after Do succeeded and a later step failed; nil: there is no way back.
