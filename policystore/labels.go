@@ -181,24 +181,79 @@ type declaredLabels struct {
 	owned             []string // directories of container runtimes, beside those that are declared to be like one
 	was               []string // what declarations gave that are gone
 	todo              Relabel
-	inFull, typeAlone relabel.Labeler
+	inFull, typeAlone relabel.Descender
 }
 
 func (d *declaredLabels) String() string { return d.typeAlone.String() + " and what is declared" }
 
 // Want is a relabel.Labeler's.
 func (d *declaredLabels) Want(name string, kind relabel.Kind, current string) (string, relabel.Reason) {
-	if protected.Owner(name) != "" || protected.Owner(d.contexts.Resolve(name)) != "" || slices.ContainsFunc(d.owned, func(tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") }) {
+	if d.isOwned(name) {
 		return "", relabel.Owned
 	}
 	match, found := d.contexts.Find(name, kind.Column())
+	switch whole, reason := d.whole(match, found, current); {
+	case reason != "":
+		return "", reason
+	case whole:
+		return d.inFull.Want(name, kind, current)
+	}
+	return d.typeAlone.Want(name, kind, current)
+}
+
+func (d *declaredLabels) isOwned(name string) bool {
+	return protected.Owner(name) != "" || protected.Owner(d.contexts.Resolve(name)) != "" || slices.ContainsFunc(d.owned, func(tree string) bool { return name == tree || strings.HasPrefix(name, tree+"/") })
+}
+
+// whole tells whether an entry gets all of its context, by the file context that decides about it and by the one that it has, or why it gets none.
+func (d *declaredLabels) whole(match filecontexts.Match, found bool, current string) (bool, relabel.Reason) {
 	declared := found && d.declared[match.Expression]
 	context := secontext.Context(current)
 	switch {
 	case declared && d.todo.Declared, context.Check() == nil && slices.Contains(d.was, context.CIL()):
-		return d.inFull.Want(name, kind, current)
+		return true, ""
 	case !declared && slices.Contains(d.containers, context.Type()):
-		return "", relabel.Customized
+		return false, relabel.Customized
+	}
+	return false, ""
+}
+
+// Inside is a relabel.Descender's.
+func (d *declaredLabels) Inside(dir string) relabel.Inside {
+	contexts := d.contexts.Inside(dir)
+	resolved := d.contexts.Resolve(dir)
+	if contexts == nil || slices.ContainsFunc(slices.Concat(protected.Runtimes(), d.owned), func(tree string) bool { // some of what is in it may be owned
+		return strings.HasPrefix(tree+"/", dir+"/") || strings.HasPrefix(tree+"/", resolved+"/")
+	}) {
+		return nil
+	}
+	return &declaredInside{d, d.isOwned(dir), contexts, d.inFull.Inside(dir), d.typeAlone.Inside(dir)}
+}
+
+// declaredInside is declaredLabels in a directory, all or nothing of which is owned.
+type declaredInside struct {
+	labels            *declaredLabels
+	owned             bool
+	contexts          *filecontexts.Inside
+	inFull, typeAlone relabel.Inside
+}
+
+// Want is a relabel.Inside's.
+func (d *declaredInside) Want(name string, kind relabel.Kind, current string) (string, relabel.Reason) {
+	if d.owned {
+		return "", relabel.Owned
+	}
+	match, found := d.contexts.Find(name, kind.Column())
+	switch whole, reason := d.labels.whole(match, found, current); {
+	case reason != "":
+		return "", reason
+	case whole:
+		return d.inFull.Want(name, kind, current)
 	}
 	return d.typeAlone.Want(name, kind, current)
+}
+
+// Enter is a relabel.Inside's.
+func (d *declaredInside) Enter(name string) relabel.Inside {
+	return &declaredInside{d.labels, d.owned, d.contexts.Enter(name), d.inFull.Enter(name), d.typeAlone.Enter(name)}
 }

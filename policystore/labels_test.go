@@ -3,6 +3,7 @@ package policystore
 import (
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -114,6 +115,19 @@ func TestDeclaredLabels(t *testing.T) {
 		got, leave := labelsOf(t, nil).forTree([]string{"/srv/data/docker"}, c.todo).Want(c.path, relabel.Regular, c.current)
 		if got != c.want || leave != c.leave {
 			t.Errorf("%s: %q, %q; want %q, %q", c.what, got, leave, c.want, c.leave)
+		}
+		// Deep below, what is said step by step is what is said of the whole path.
+		labels := labelsOf(t, nil).forTree([]string{"/srv/data/docker"}, c.todo).(relabel.Descender)
+		dir := path.Dir(c.path) + strings.Repeat("/deeper", 10)
+		in := labels.Inside(dir)
+		for range 3 {
+			if got, leave = labels.Want(dir+"/x", relabel.Regular, c.current); in == nil {
+				t.Fatalf("%s: nothing is said inside of %s", c.what, dir)
+			}
+			if is, left := in.Want("x", relabel.Regular, c.current); is != got || left != leave {
+				t.Errorf("%s, in %s: %q, %q; want %q, %q", c.what, dir, is, left, got, leave)
+			}
+			dir, in = dir+"/deeper", in.Enter("deeper")
 		}
 	}
 }

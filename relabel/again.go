@@ -32,7 +32,8 @@ type moving struct {
 	since   int64 // when the run that is gone on with began; 0 if there is none
 
 	mu    sync.Mutex
-	gone  map[uint64]string // directories that were gone when it was their turn, by inode: where they were
+	gone  map[uint64]bool // directories that were gone when it was their turn, by inode
+	where []string        // some of them
 	count int64
 	// before are those of earlier passes, and moved is how many of them were met again: not removed, then, but moved. Whether there are any is
 	// not changed while the tree is walked, so that a first pass asks without a lock.
@@ -116,9 +117,12 @@ func (m *moving) vanished(n *node, root string) {
 	defer m.mu.Unlock()
 	if m.count++; len(m.gone) < mostGone {
 		if m.gone == nil {
-			m.gone = map[uint64]string{}
+			m.gone = map[uint64]bool{}
 		}
-		m.gone[n.ino] = n.path(root, "")
+		m.gone[n.ino] = true
+	}
+	if len(m.where) < keptPaths {
+		m.where = append(m.where, printable.Text(n.path(root)))
 	}
 }
 
@@ -237,10 +241,5 @@ func (r *run) reportMoving() {
 	w.counts.vanished.Add(-m.count)
 	w.counts.failed.Add(m.count)
 	r.workers = append(r.workers, w)
-	for _, where := range m.gone {
-		r.fail(errMoved, func() string { return where })
-	}
-	if f := r.failures[errMoved]; f != nil {
-		f.count = m.count
-	}
+	r.failures[errMoved] = &failures{count: m.count, paths: m.where}
 }

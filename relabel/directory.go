@@ -185,8 +185,7 @@ func (w *worker) sort(n *node, fd int, b *batch, got int) (others int) {
 		case isDots(name):
 		case kind == Directory:
 			w.run.moving.met(inodeAt(b.data, at))
-			below := &node{parent: n, name: string(name[:len(name)-1]), depth: n.depth + 1, fd: -1, ino: inodeAt(b.data, at)}
-			w.own = append(w.own, task{kind: enter, node: below})
+			w.own = append(w.own, task{kind: enter, node: n.directory(string(name[:len(name)-1]), inodeAt(b.data, at))})
 		default:
 			others++
 		}
@@ -336,7 +335,7 @@ func (w *worker) chdir(n *node, fd int) unix.Errno {
 func (w *worker) listFailed(n *node, errno unix.Errno) {
 	w.count(n, &w.counts.failed)
 	n.bad.Store(true)
-	w.run.fail(errno, func() string { return n.path(w.run.target.named, "") + "/" })
+	w.run.fail(errno, func() string { return n.path(w.run.target.named) + "/" })
 }
 
 // partFailed counts entries that were read and cannot be reached any more.

@@ -187,7 +187,7 @@ func (w *worker) judge(n *node, name string, kind Kind, got int, errno unix.Errn
 	}
 	want := w.run.fixed
 	if want == nil {
-		context, leave := w.run.options.Labels.Want(w.path(n, name), kind, current)
+		context, leave := w.wanted(n, name, kind, current)
 		if leave != "" {
 			w.skip(n, leave)
 			return nil, counted
@@ -199,6 +199,14 @@ func (w *worker) judge(n *node, name string, kind Kind, got int, errno unix.Errn
 		return nil, counted
 	}
 	return want, write
+}
+
+// wanted asks for the label of an entry, where it depends on the entry.
+func (w *worker) wanted(n *node, name string, kind Kind, current string) (string, Reason) {
+	if in := w.run.inside(n); in != nil {
+		return in.Want(name, kind, current)
+	}
+	return w.run.options.Labels.Want(w.path(n, name), kind, current)
 }
 
 // same compares a label as the disk has it, with or without the NUL that the tools write, with one that ends with NUL.

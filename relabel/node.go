@@ -39,6 +39,7 @@ type node struct {
 	parent *node
 	name   string // one component; "" for the root
 	depth  int32
+	length int32 // of its path, in bytes
 
 	mu   sync.Mutex
 	fd   int // -1 if it is closed
@@ -49,7 +50,8 @@ type node struct {
 	dev    uint64
 	ino    uint64 // before it was closed: as the listing gave it
 	offset int64
-	status int64 // its status-change time at the last look, 0 if nobody watches for changes; see moving
+	status int64  // its status-change time at the last look, 0 if nobody watches for changes; see moving
+	inside Inside // what the labels are in it, where it is that deep; see run.inside
 
 	// For the record of a run that may be broken off.
 	handle   string
@@ -59,13 +61,10 @@ type node struct {
 	bad      atomic.Bool  // something in it was not labelled
 }
 
-// path gives the path of a directory below the root, or of an entry in it, with the root's in front.
-func (n *node) path(root string, entry string) string {
+// path gives the path of a directory, with that of the root in front.
+func (n *node) path(root string) string {
 	var parts []string
-	if entry != "" {
-		parts = append(parts, entry)
-	}
-	size := len(root) + len(entry) + 1
+	size := len(root)
 	for d := n; d.parent != nil; d = d.parent {
 		parts = append(parts, d.name)
 		size += len(d.name) + 1
@@ -80,6 +79,29 @@ func (n *node) path(root string, entry string) string {
 		b.WriteString(parts[i])
 	}
 	return b.String()
+}
+
+// directory gives one that is named in n.
+func (n *node) directory(name string, ino uint64) *node {
+	return &node{parent: n, name: name, depth: n.depth + 1, length: n.length + 1 + int32(len(name)), fd: -1, ino: ino}
+}
+
+// inside gives what the labels are in a directory whose path no call takes, so that what is in it need not be looked up by whole paths; nil for any
+// other.
+func (r *run) inside(n *node) Inside {
+	if n == nil || n.length < unix.PathMax || r.descender == nil {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.inside == nil {
+		if above := r.inside(n.parent); above != nil {
+			n.inside = above.Enter(n.name)
+		} else {
+			n.inside = r.descender.Inside(n.path(r.target.named))
+		}
+	}
+	return n.inside
 }
 
 // need says that n more parts will want the handle.

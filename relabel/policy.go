@@ -8,7 +8,9 @@ import (
 // FromPolicy gives each entry the context that the policy's file contexts have for its path, as restorecon does: only the type is
 // set, and a type that was chosen for a single file (customizable_types) stays. With force, as with restorecon -F, the whole
 // context is set, and those too.
-func FromPolicy(contexts *filecontexts.Contexts, force bool) Labeler { return &policy{contexts, force} }
+func FromPolicy(contexts *filecontexts.Contexts, force bool) Descender {
+	return &policy{contexts, force}
+}
 
 type policy struct {
 	contexts *filecontexts.Contexts
@@ -27,6 +29,10 @@ func (p *policy) String() string {
 // Want follows restorecon_sb in libselinux/src/selinux_restorecon.c.
 func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
 	match, found := p.contexts.Find(path, kind.Column())
+	return p.judge(match, found, current)
+}
+
+func (p *policy) judge(match filecontexts.Match, found bool, current string) (string, Reason) {
 	switch {
 	case found && match.Unusable:
 		return "", Unusable
@@ -45,6 +51,30 @@ func (p *policy) Want(path string, kind Kind, current string) (string, Reason) {
 		return "", Customized
 	}
 	return string(now.WithType(wanted.Type())), ""
+}
+
+// Inside is a Descender's.
+func (p *policy) Inside(dir string) Inside {
+	if in := p.contexts.Inside(dir); in != nil {
+		return &policyInside{p, in}
+	}
+	return nil
+}
+
+type policyInside struct {
+	rule     *policy
+	contexts *filecontexts.Inside
+}
+
+// Want is that of policy.
+func (p *policyInside) Want(name string, kind Kind, current string) (string, Reason) {
+	match, found := p.contexts.Find(name, kind.Column())
+	return p.rule.judge(match, found, current)
+}
+
+// Enter is an Inside's.
+func (p *policyInside) Enter(name string) Inside {
+	return &policyInside{p.rule, p.contexts.Enter(name)}
 }
 
 // Column gives the kind as file contexts have it.

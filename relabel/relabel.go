@@ -43,6 +43,22 @@ type Labeler interface {
 	String() string
 }
 
+// Descender is a Labeler that need not be asked by whole paths. Deep down in a tree, where a path is longer than any that a system call takes, that
+// counts: the length of all paths is the square of the depth.
+type Descender interface {
+	Labeler
+	// Inside gives what Want says of all that is in a directory; nil if only Want can tell.
+	Inside(dir string) Inside
+}
+
+// Inside is what a Labeler says of all that is in one directory.
+type Inside interface {
+	// Want is a Labeler's, of the entry with a name in the directory.
+	Want(name string, kind Kind, current string) (context string, leave Reason)
+	// Enter gives the same of a directory in it.
+	Enter(name string) Inside
+}
+
 // Kind is the type of an entry, in the numbers of d_type (readdir(3)).
 type Kind uint8
 

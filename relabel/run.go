@@ -30,16 +30,18 @@ type run struct {
 	options Options
 	place   place
 	fixed   []byte // the one label with a NUL, nil if it depends on the entry
-	pinned  bool   // entries are written through a handle that was looked at, not by their bare name
-	opens   bool   // files are opened for that: devices cannot be, and the times of the file system are this host's
-	bare    bool   // there is no private copy of the mount: something may be mounted on an entry
-	trusted bool   // all names of a file are in the tree
-	creates bool   // an entry may get a label that is only made where there is none
-	limits  limiter
-	record  *record
-	moving  moving
-	came    int64    // entries that others moved meanwhile and that are not known to be right, in a walk after the first
-	where   []string // some of them
+	// descender is the labels, nil if they have to be asked by whole paths.
+	descender Descender
+	pinned    bool // entries are written through a handle that was looked at, not by their bare name
+	opens     bool // files are opened for that: devices cannot be, and the times of the file system are this host's
+	bare      bool // there is no private copy of the mount: something may be mounted on an entry
+	trusted   bool // all names of a file are in the tree
+	creates   bool // an entry may get a label that is only made where there is none
+	limits    limiter
+	record    *record
+	moving    moving
+	came      int64    // entries that others moved meanwhile and that are not known to be right, in a walk after the first
+	where     []string // some of them
 	// unsettled is nil but in the last of all walks.
 	unsettled *unsettled
 
@@ -107,6 +109,7 @@ func (t *Target) newRun(o Options) (*run, error) {
 		}
 		r.fixed = append([]byte(f), 0)
 	}
+	r.descender, _ = o.Labels.(Descender)
 	var err error
 	if r.place, err = t.place(); err != nil {
 		return nil, fmt.Errorf("cannot relabel %s: %w", t.path, err)
@@ -134,7 +137,7 @@ func (r *run) do(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot relabel %s: %w", r.target.path, err)
 	}
-	r.root = &node{fd: fd, uses: 1}
+	r.root = &node{length: int32(len(r.target.named)), fd: fd, uses: 1}
 	defer unix.Close(fd)
 	if err := r.loadRecord(); err != nil {
 		return err

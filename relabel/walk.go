@@ -81,7 +81,7 @@ func (w *worker) path(n *node, name string) string {
 		return w.run.target.named
 	}
 	if w.dirPathNode != n {
-		w.dirPath, w.dirPathNode = n.path(w.run.target.named, ""), n
+		w.dirPath, w.dirPathNode = n.path(w.run.target.named), n
 	}
 	if w.dirPath == "/" {
 		return "/" + name

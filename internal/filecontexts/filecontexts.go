@@ -23,6 +23,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+	"sync"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
@@ -61,8 +62,12 @@ type Contexts struct {
 	subs, dist   []substitution // the last first
 	customizable map[string]bool
 	count        int
+	longest      int       // bytes of the longest literal, beginning of an expression, or path that is replaced
 	digest       hash.Hash // of all that was read
 	problems     []string
+
+	mu       sync.Mutex
+	programs map[*entry]*program // those that were needed
 }
 
 // Match is the entry that decides about a path.
@@ -182,7 +187,7 @@ func Fingerprint(root *hostfs.Root, policyType string) (string, error) {
 
 // New gives file contexts without an entry.
 func New() *Contexts {
-	return &Contexts{literals: map[string][]entry{}, customizable: map[string]bool{}, digest: sha256.New()}
+	return &Contexts{literals: map[string][]entry{}, customizable: map[string]bool{}, digest: sha256.New(), programs: map[*entry]*program{}}
 }
 
 // Len is how many entries there are.
@@ -292,6 +297,7 @@ func (c *Contexts) add(file, expression string, kind Kind, context string) error
 	c.count++
 	e := entry{expression: expression, kind: kind, context: context, number: c.count, file: file}
 	literal, length, all := beginning(expression)
+	c.longest = max(c.longest, len(literal))
 	problem := unusual(expression)
 	if all && problem == nil {
 		c.literals[literal] = append([]entry{e}, c.literals[literal]...)
@@ -473,6 +479,7 @@ var condition = lazyregexp.New(`^\(\?<?[=!]`)
 // Equate has what is at and below a path looked up at another one, as a line of file_contexts.subs does.
 func (c *Contexts) Equate(path, like string) {
 	c.subs = append([]substitution{{path, like}}, c.subs...)
+	c.longest = max(c.longest, len(path))
 }
 
 func (c *Contexts) addDist(name string, r io.Reader) error {
@@ -488,6 +495,7 @@ func (c *Contexts) addSubstitutions(to *[]substitution, name string, r io.Reader
 	return c.scan(name, r, func(_ int, fields []string) error {
 		if len(fields) > 1 {
 			*to = append([]substitution{{fields[0], fields[1]}}, *to...)
+			c.longest = max(c.longest, len(fields[0]))
 		}
 		return nil
 	})
@@ -522,19 +530,7 @@ func (c *Contexts) Find(path string, kind Kind) (Match, bool) {
 			return e.match(), true
 		}
 	}
-	// The nodes that the path goes through, the root first.
-	var nodes [depth + 1][]entry
-	n := 0
-	at, left := &c.root, strings.TrimPrefix(path, "/")
-	for {
-		nodes[n] = at.entries
-		n++
-		component, more, found := strings.Cut(left, "/")
-		if !found || at.children[component] == nil {
-			break
-		}
-		at, left = at.children[component], more
-	}
+	nodes, n := c.trail(path)
 	text := ""
 	for {
 		// The entry with the highest number that was not tried yet.
@@ -559,6 +555,20 @@ func (c *Contexts) Find(path string, kind Kind) (Match, bool) {
 		if e.matches(path, text) {
 			return e.match(), true
 		}
+	}
+}
+
+// trail gives the entries of the nodes that a path goes through, the root's first, and how many nodes that is.
+func (c *Contexts) trail(path string) (nodes [depth + 1][]entry, n int) {
+	at, left := &c.root, strings.TrimPrefix(path, "/")
+	for {
+		nodes[n] = at.entries
+		n++
+		component, more, found := strings.Cut(left, "/")
+		if !found || at.children[component] == nil {
+			return nodes, n
+		}
+		at, left = at.children[component], more
 	}
 }
 

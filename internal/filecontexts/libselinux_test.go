@@ -137,12 +137,9 @@ func TestLikeLibselinux(t *testing.T) {
 	}
 }
 
-// The same for the policies of this machine, with paths made from their own lines.
-func TestLikeLibselinuxOnRealPolicies(t *testing.T) {
-	tool, err := exec.LookPath("matchpathcon")
-	if err != nil {
-		t.Skip(err)
-	}
+// realPolicies gives the file contexts that this machine has.
+func realPolicies(t *testing.T) []string {
+	t.Helper()
 	files, _ := filepath.Glob("/etc/selinux/*/contexts/files/file_contexts")
 	if more := os.Getenv("FILE_CONTEXTS"); more != "" {
 		files = append(files, more)
@@ -150,7 +147,16 @@ func TestLikeLibselinuxOnRealPolicies(t *testing.T) {
 	if len(files) == 0 {
 		t.Skip("there is no policy in /etc/selinux, and FILE_CONTEXTS names no file")
 	}
-	for _, file := range files {
+	return files
+}
+
+// The same for the policies of this machine, with paths made from their own lines.
+func TestLikeLibselinuxOnRealPolicies(t *testing.T) {
+	tool, err := exec.LookPath("matchpathcon")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, file := range realPolicies(t) {
 		c := load(t, file)
 		for _, p := range c.Problems() {
 			t.Log(p)
