@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,23 +24,26 @@ const (
 
 // looker judges mounts. It changes nothing.
 type looker struct {
-	host   judge.Host
-	rules  *judge.Rules
-	runs   func(level string) (container string)
-	table  *mounts.Table
-	record *Record
-	names  map[mounts.Device]mounts.Names // of devices that were looked at already
-	asking *asking
+	host    judge.Host
+	rules   *judge.Rules
+	running func() map[string]string
+	table   *mounts.Table
+	record  *Record
+	names   map[mounts.Device]mounts.Names // of devices that were looked at already
+	asking  *asking
 }
 
-// asking is how file systems are asked. What does not answer is left behind, and the others are not kept waiting.
+// asking is how file systems are asked, and who runs. What does not answer is left behind, and the others are not kept waiting.
 type asking struct {
 	patience.Budget
-	patience time.Duration // for all that do not answer in what goes on at one time; 0: lookPatience
+	patience time.Duration     // for all that do not answer in what goes on at one time; 0: lookPatience
+	running  map[string]string // the containers that run, by level; nil: nobody has asked yet
 }
 
-// begin gives what goes on now its own patience.
-func (a *asking) begin() { a.Left, a.Least = cmp.Or(a.patience, lookPatience), leastPatience }
+// begin gives what goes on now its own patience, and its own look at what runs.
+func (a *asking) begin() {
+	a.Left, a.Least, a.running = cmp.Or(a.patience, lookPatience), leastPatience, nil
+}
 
 const (
 	// lookPatience is how long those are waited for that do not answer, all together, and leastPatience how long each of them at least.
@@ -52,8 +56,19 @@ func ask[T any](ctx context.Context, a *asking, m *mounts.Mount, read func() (T,
 	return patience.AskWithin(ctx, &a.Budget, m.Device.String(), read)
 }
 
+// containerAt names the container that runs at a level, "" if none does. All of them are looked for once, for that takes long.
+func (l looker) containerAt(level string) string {
+	if l.asking.running == nil {
+		l.asking.running = map[string]string{}
+		if l.running != nil {
+			maps.Copy(l.asking.running, l.running())
+		}
+	}
+	return l.asking.running[level]
+}
+
 func (w *Watcher) look() looker {
-	return looker{w.Host, w.rules, w.config.Runs, w.table, w.record, w.names, &w.asking}
+	return looker{w.Host, w.rules, w.config.Running, w.table, w.record, w.names, &w.asking}
 }
 
 // judge finds out what the rules need to know about a mount, and no more, and gives the verdict.
@@ -132,9 +147,7 @@ func (l looker) labelled(ctx context.Context, rule *judge.Rule, m *mounts.Mount,
 	if a.taken == "" {
 		return
 	}
-	if l.runs != nil {
-		facts.Container = l.runs(secontext.Context(a.taken).Level())
-	}
+	facts.Container = l.containerAt(secontext.Context(a.taken).Level())
 	if done || rule.Private || facts.Container != "" {
 		facts.Taken = a.taken
 	}
@@ -201,7 +214,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	if err != nil {
 		return nil, err
 	}
-	l := looker{host, rules, config.Runs, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
+	l := looker{host, rules, config.Running, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
 	l.asking.begin()
 	var volumes []Volume
 	met := map[string]bool{}

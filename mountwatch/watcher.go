@@ -37,8 +37,8 @@ type Config struct {
 	// many as the disk needs.
 	Limits  relabel.Limits
 	Workers int
-	// Runs names the container that runs at a level, as in "container web", "" if none does. Nil: there is nobody to ask.
-	Runs func(level string) (container string)
+	// Running names the containers that run at a level of their own, as in "container web", by that level. Nil: there is nobody to ask.
+	Running func() map[string]string
 }
 
 // Policy is what must be known of the kernel's policy.

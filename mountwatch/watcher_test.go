@@ -1073,12 +1073,7 @@ func TestTakenByWhatRuns(t *testing.T) {
 	}{{"a container at its level", "s0:c10,c20", TakenOver}, {"another container", "s0:c10", Labelled}} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t, relabelRule("data"))
-			h.config.Runs = func(level string) string {
-				if level == c.runs {
-					return "container web"
-				}
-				return ""
-			}
+			h.config.Running = func() map[string]string { return map[string]string{c.runs: "container web"} }
 			point := h.mount("data")
 			h.run("setfattr", "-n", "security.selinux", "-v", private, point)
 			h.start()

@@ -19,7 +19,7 @@ import (
 // WatchConfig gives what the mount watcher needs to know of the declared state. Contexts are in the form in which the kernel shows them; one
 // that its policy does not know is left as it is, for the verdict on the volume to say so.
 func (h *Host) WatchConfig(declared *provision.State) (mountwatch.Config, error) {
-	c := mountwatch.Config{Runs: h.runs, SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
+	c := mountwatch.Config{Running: h.atOwnLevels, SharedVolumes: declared.SharedVolumes, Workers: declared.Relabel.Workers,
 		Limits: relabel.Limits{EntriesPerSecond: declared.Relabel.EntriesPerSecond, CPUPercent: declared.Relabel.CPUPercent}}
 	for _, v := range declared.Volumes {
 		context, err := h.canonical(v.Context)
@@ -66,14 +66,16 @@ func (h *Host) MountHost() (judge.Host, error) {
 	return host, err
 }
 
-// runs names a container that runs at a level, as far as it is a level of its own.
-func (h *Host) runs(level string) (container string) {
+// atOwnLevels names the containers that run at a level of their own, by that level.
+func (h *Host) atOwnLevels() map[string]string {
+	at := map[string]string{}
 	for _, c := range attribution.New(h.Root).Running() {
-		if r, err := secontext.ParseRange(c.Context.Level()); err == nil && len(r.High.Categories) > 0 && r.String() == level {
-			return printable.Text(c.Subject.String())
+		r, err := secontext.ParseRange(c.Context.Level())
+		if err == nil && len(r.High.Categories) > 0 && at[r.String()] == "" {
+			at[r.String()] = printable.Text(c.Subject.String())
 		}
 	}
-	return ""
+	return at
 }
 
 // volumeStatus adds the volumes and what is wrong with them.
