@@ -80,7 +80,7 @@ func New(root *hostfs.Root) *Host {
 		processes: map[process]avc.Subject{}, cgroups: map[string]avc.Subject{},
 	}
 	if root.IsHost() {
-		h.boot = bootTime(root)
+		h.boot = Booted(root)
 	}
 	h.docker()
 	for _, c := range containerds() {
@@ -321,8 +321,8 @@ func (h *Host) read(name string, into any) bool {
 	return err == nil && json.Unmarshal(content, into) == nil
 }
 
-func (h *Host) list(dir string) (names []string) {
-	entries, err := h.root.ReadDir(dir)
+func list(root *hostfs.Root, dir string) (names []string) {
+	entries, err := root.ReadDir(dir)
 	if err != nil {
 		return nil
 	}
@@ -332,8 +332,8 @@ func (h *Host) list(dir string) (names []string) {
 	return names
 }
 
-// bootTime reads btime of /proc/stat, in seconds.
-func bootTime(root *hostfs.Root) time.Time {
+// Booted gives the time at which the kernel started, btime of /proc/stat in seconds; zero if nobody says.
+func Booted(root *hostfs.Root) time.Time {
 	content, err := root.ReadFile("/proc/stat")
 	if err != nil {
 		return time.Time{}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // Inhabited is a container that runs, and the domains of its processes.
@@ -24,7 +25,7 @@ func (h *Host) Inhabited() []Inhabited {
 			c = &Inhabited{Subject: h.ofCgroup(in.cgroup, "")}
 			at[in.id] = c
 		}
-		if domain := h.context(pid).Type(); domain != "" && !slices.Contains(c.Domains, domain) {
+		if domain := contextOf(h.root, pid).Type(); domain != "" && !slices.Contains(c.Domains, domain) {
 			c.Domains = append(c.Domains, domain)
 		}
 	}
@@ -39,18 +40,18 @@ func (h *Host) Inhabited() []Inhabited {
 
 // Domains gives each domain in which a process runs now, with the time after the boot at which the oldest of its processes was started. A process whose
 // start cannot be read counts as one from the beginning.
-func (h *Host) Domains() map[string]time.Duration {
+func Domains(root *hostfs.Root) map[string]time.Duration {
 	oldest := map[string]time.Duration{}
-	for _, pid := range h.list("/proc") {
+	for _, pid := range list(root, "/proc") {
 		if pid[0] < '1' || pid[0] > '9' {
 			continue
 		}
-		domain := h.context(pid).Type()
+		domain := contextOf(root, pid).Type()
 		if domain == "" {
 			continue // it has ended, or is hidden
 		}
 		started := time.Duration(0)
-		if stat, err := h.root.ReadFile("/proc/" + pid + "/stat"); err == nil {
+		if stat, err := root.ReadFile("/proc/" + pid + "/stat"); err == nil {
 			started, _ = startTime(string(stat))
 		}
 		if known, there := oldest[domain]; !there || started < known {
@@ -61,4 +62,4 @@ func (h *Host) Domains() map[string]time.Duration {
 }
 
 // HostDomain gives the domain of PID 1, "" if it cannot be read. On Flatcar it is that of all host processes.
-func (h *Host) HostDomain() string { return h.context("1").Type() }
+func HostDomain(root *hostfs.Root) string { return contextOf(root, "1").Type() }

@@ -53,16 +53,16 @@ func TestInhabited(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := h.Domains(), map[string]time.Duration{"kernel_t": 0, "container_t": 0}; !reflect.DeepEqual(got, want) {
+	if got, want := Domains(root), map[string]time.Duration{"kernel_t": 0, "container_t": 0}; !reflect.DeepEqual(got, want) {
 		t.Errorf("a process whose start is not known: %v, want %v", got, want)
 	}
 	if err := os.Remove(filepath.Join(dir, "proc/81/attr/current")); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := h.Domains(), map[string]time.Duration{"kernel_t": 0, "container_t": 3 * time.Second}; !reflect.DeepEqual(got, want) {
+	if got, want := Domains(root), map[string]time.Duration{"kernel_t": 0, "container_t": 3 * time.Second}; !reflect.DeepEqual(got, want) {
 		t.Errorf("domains: %v, want %v", got, want)
 	}
-	if h.HostDomain() != "kernel_t" {
-		t.Errorf("the host's domain is %q", h.HostDomain())
+	if HostDomain(root) != "kernel_t" {
+		t.Errorf("the host's domain is %q", HostDomain(root))
 	}
 }

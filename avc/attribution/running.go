@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
 // Labelled is a container that runs, with the context that its processes were started with.
@@ -28,7 +29,7 @@ func (h *Host) Running() []Labelled {
 		if c := h.containers[in.id]; c != nil && c.Label != "" {
 			one.Context = avc.Context(c.Label)
 		} else {
-			one.Context = h.context(pid)
+			one.Context = contextOf(h.root, pid)
 		}
 		seen[in.id] = one
 	}
@@ -42,7 +43,7 @@ type place struct{ id, cgroup string }
 
 // contained gives each process that is in a container now. One that only holds a pod together is none: the pod's workload is not in it.
 func (h *Host) contained(yield func(pid string, in place) bool) {
-	for _, pid := range h.list("/proc") {
+	for _, pid := range list(h.root, "/proc") {
 		if pid[0] < '1' || pid[0] > '9' {
 			continue
 		}
@@ -61,9 +62,9 @@ func (h *Host) contained(yield func(pid string, in place) bool) {
 	}
 }
 
-// context gives what the kernel says of a process, "" if that cannot be read.
-func (h *Host) context(pid string) avc.Context {
-	label, err := h.root.ReadFile("/proc/" + pid + "/attr/current")
+// contextOf gives what the kernel says of a process, "" if that cannot be read.
+func contextOf(root *hostfs.Root, pid string) avc.Context {
+	label, err := root.ReadFile("/proc/" + pid + "/attr/current")
 	if err != nil {
 		return ""
 	}

@@ -25,7 +25,7 @@ const (
 // (cri-dockerd, libdocker and core/labels.go).
 func (h *Host) docker() {
 	const dir = "/var/lib/docker/containers"
-	for _, id := range h.list(dir) {
+	for _, id := range list(h.root, dir) {
 		var config struct {
 			ID, Name, ProcessLabel string
 			Created                time.Time
@@ -130,8 +130,8 @@ func containerds() []containerd {
 // asks otherwise chooses the ID (ctr run IMAGE ID), which is the container's name then.
 func (h *Host) bundles(from containerd) {
 	tasks := from.state + "/io.containerd.runtime.v2.task"
-	for _, namespace := range h.list(tasks) {
-		for _, id := range h.list(path.Join(tasks, namespace)) {
+	for _, namespace := range list(h.root, tasks) {
+		for _, id := range list(h.root, path.Join(tasks, namespace)) {
 			var s spec
 			if !h.read(path.Join(tasks, namespace, id, "config.json"), &s) {
 				continue
@@ -187,7 +187,7 @@ func (h *Host) storage(dir string) {
 			known[one.ID] = one
 		}
 	}
-	for _, id := range h.list(dir) {
+	for _, id := range list(h.root, dir) {
 		var s spec
 		if !isID(id) || !h.read(path.Join(dir, id, "userdata", "config.json"), &s) {
 			continue
@@ -221,7 +221,7 @@ func (h *Host) storage(dir string) {
 // to: /var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log.
 func (h *Host) kubelet() {
 	const dir = "/var/log/containers"
-	for _, name := range h.list(dir) {
+	for _, name := range list(h.root, dir) {
 		parts := strings.Split(strings.TrimSuffix(name, ".log"), "_")
 		if len(parts) != 3 || len(parts[2]) < 66 || parts[2][len(parts[2])-65] != '-' || !isID(parts[2][len(parts[2])-64:]) {
 			continue

@@ -18,15 +18,14 @@ type Container struct {
 
 // Inhabited gives the containers that run with the domains of their processes, and the domain of the host's own processes.
 func (h *Host) Inhabited() (all []Container, host string) {
-	from := attribution.New(h.Root)
-	for _, c := range from.Inhabited() {
+	for _, c := range attribution.New(h.Root).Inhabited() {
 		all = append(all, Container{Title: c.Name(), Names: attribution.Names(c.Subject), Domains: c.Domains})
 	}
-	return all, from.HostDomain()
+	return all, attribution.HostDomain(h.Root)
 }
 
 // Domains gives each domain in which a process runs now, with the time after the boot at which the oldest of its processes was started.
-func (h *Host) Domains() map[string]time.Duration { return attribution.New(h.Root).Domains() }
+func (h *Host) Domains() map[string]time.Duration { return attribution.Domains(h.Root) }
 
 // Remember writes down which containers run, so that a denial of one that has ended is told and judged as before. It writes only if there is
 // something new.
@@ -36,8 +35,16 @@ func (h *Host) Remember(now time.Time) error { return attribution.New(h.Root).Re
 // reported.
 func (h *Host) Count(ctx context.Context) (stopped, reported uint64, err error) {
 	var c counter
-	_, _, err = h.Denials(ctx, collect.Query{Boot: true, Booted: attribution.New(h.Root).Booted(), BootID: h.Boot}, c.add)
+	_, _, err = h.Denials(ctx, collect.Query{Boot: true, Booted: h.booted(), BootID: h.Boot}, c.add)
 	return c.stopped, c.reported, err
+}
+
+// booted gives when the host that runs was started; zero for a tree.
+func (h *Host) booted() time.Time {
+	if !h.Root.IsHost() {
+		return time.Time{}
+	}
+	return attribution.Booted(h.Root)
 }
 
 // Timeline tells when accesses were denied from one time to another, by workload.
