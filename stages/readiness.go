@@ -280,8 +280,8 @@ func apart(d *judge.Finding, accept []string) string {
 	switch {
 	case d.Kind == avc.Granted:
 		return "it was allowed, and a rule asks for it to be reported"
-	case d.Fix.Kind == judge.Nothing:
-		return "the policy allows it by now"
+	case d.Fix.Kind == judge.Nothing: // allowed by now
+		return printable.Text(d.Fix.Text)
 	case slices.Contains(accept, d.ID):
 		return "readiness.accept has it"
 	}

@@ -156,8 +156,15 @@ func TestReadinessVerdict(t *testing.T) {
 			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) { f.Path, f.Subject.Container = "/a\x1b[2J\nb", "x\ny" })}
 		}, NotReady, "denials", `enforcing would stop 3 accesses: 0a1b2c: container x\ny (container_t), read on file /a\x1b[2J\nb of type etc_t, 3 times`, ""},
 		{"allowed by now", func(f *facts) {
-			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) { f.Fix.Kind = judge.Nothing })}
-		}, Ready, "", "", "the policy allows it by now"},
+			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) {
+				f.Fix = judge.Fix{Kind: judge.Nothing, Text: "the policy in force allows this by now"}
+			})}
+		}, Ready, "", "", "the policy in force allows this by now"},
+		{"labelled by now", func(f *facts) {
+			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) {
+				f.Fix = judge.Fix{Kind: judge.Nothing, Text: "the label is right by now: /a\x1b[2J"}
+			})}
+		}, Ready, "", "", `the label is right by now: /a\x1b[2J`},
 		{"reported", func(f *facts) {
 			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) { f.Kind = avc.Granted })}
 		}, Ready, "", "", "it was allowed, and a rule asks for it to be reported"},

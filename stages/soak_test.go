@@ -167,7 +167,7 @@ func TestDomainVerdict(t *testing.T) {
 			f.findings = []*judge.Finding{aFinding(func(d *judge.Finding) { d.Domain = "other_t" })}
 		}, Ready, "", "", takeOut},
 		{"allowed by now", func(f *domainFacts) {
-			f.findings = []*judge.Finding{aFinding(func(d *judge.Finding) { d.Fix.Kind = judge.Nothing })}
+			f.findings = []*judge.Finding{aFinding(func(d *judge.Finding) { d.Fix = judge.Fix{Kind: judge.Nothing, Text: "allowed by now"} })}
 		}, Ready, "", "", takeOut},
 		{"accepted", func(f *domainFacts) { f.want.Accept, f.findings = []string{"0a1b2c"}, []*judge.Finding{aFinding()} }, Ready, "", "", takeOut},
 		{"granted", func(f *domainFacts) {

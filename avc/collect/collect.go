@@ -26,7 +26,9 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/neverallow"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
@@ -419,11 +421,43 @@ func (h *Host) FileContexts() (expected func(class, name string) string, err err
 	}, nil
 }
 
-// Inode gives the inode number of a file of the host, of a link its own, 0 if there is none.
-func (h *Host) Inode(name string) uint64 {
-	info, err := h.Root.Lstat(name)
-	if err != nil {
-		return 0
+// filePatience is how long file systems are waited for that do not answer, all together.
+const filePatience = 2 * time.Second
+
+// Files gives two looks at single files of the host, which no file system holds up that does not answer: the inode number, 0 if there is none, and the
+// label that a file has now, "" if it has none or that is not known, as of a tree that does not run. Of a link they give its own.
+func (h *Host) Files(ctx context.Context) (inode func(name string) uint64, label func(name string) string) {
+	type file struct {
+		inode uint64
+		label string
 	}
-	return info.Ino
+	var table []*mounts.Mount
+	if h.Root.IsHost() {
+		table, _ = mounts.Read() // without it no label is known
+	}
+	asking := patience.Budget{Left: filePatience}
+	look := func(name string, read func() (file, error)) file {
+		about := ""
+		if m := mounts.At(table, name); m != nil {
+			about = m.Device.String()
+		}
+		f, err := patience.AskWithin(ctx, &asking, about, read)
+		if err != nil {
+			return file{}
+		}
+		return f
+	}
+	inode = func(name string) uint64 {
+		return look(name, func() (file, error) {
+			info, err := h.Root.Lstat(name)
+			return file{inode: info.Ino}, err
+		}).inode
+	}
+	label = func(name string) string {
+		return look(name, func() (file, error) {
+			label, err := mounts.LabelAt(table, name)
+			return file{label: label}, err
+		}).label
+	}
+	return inode, label
 }

@@ -169,8 +169,12 @@ func TestFileContexts(t *testing.T) {
 	if _, err := tree(t, nil).FileContexts(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a tree without a policy: %v", err)
 	}
-	if h.Inode("/etc/selinux/config") == 0 || h.Inode("/no/such") != 0 {
+	inode, label := h.Files(t.Context())
+	if inode("/etc/selinux/config") == 0 || inode("/no/such") != 0 {
 		t.Error("inodes are not those of files")
+	}
+	if got := label("/etc/selinux/config"); got != "" {
+		t.Errorf("a file of a tree has the label %q today", got)
 	}
 }
 

@@ -143,7 +143,11 @@ func (h *Host) Gather(ctx context.Context, q Query) (*Report, error) {
 
 // evidence fetches what findings are judged by, and says in the report what is missing. Old names of types in the query are replaced.
 func (h *Host) evidence(ctx context.Context, q *Query, r *Report, who *attribution.Host) (judge.Evidence, error) {
-	evidence := judge.Evidence{Container: who.Container, Mounts: attribution.ReadMounts(h.Root), Inode: h.Inode}
+	evidence := judge.Evidence{Container: who.Container, Mounts: attribution.ReadMounts(h.Root)}
+	evidence.Inode, evidence.Label = h.Files(ctx)
+	if q.Input != nil { // of another host, maybe, or of another time
+		evidence.Label = nil
+	}
 	var err error
 	if evidence.Expected, err = h.FileContexts(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.Notes = append(r.Notes, fmt.Sprintf("which labels files should have is not known: %v", err))

@@ -60,7 +60,7 @@ type Told struct {
 // A denial is judged by itself, with what is known when it comes: the containers of that second, and the policy that is loaded then.
 func (h *Host) Follow(ctx context.Context, q Query, tell func(*Told) error) error {
 	f := &follower{Host: h, query: q, tell: tell, report: &Report{Findings: []*judge.Finding{}, Since: q.Since}}
-	f.refresh()
+	f.refresh(ctx)
 	if err := f.look(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -107,9 +107,12 @@ type line struct {
 }
 
 // refresh looks at the containers anew.
-func (f *follower) refresh() {
+func (f *follower) refresh(ctx context.Context) {
 	f.who, f.made = attribution.New(f.Root), time.Now()
 	f.evidence.Container, f.evidence.Mounts = f.who.Container, attribution.ReadMounts(f.Root)
+	if f.evidence.Label != nil {
+		f.evidence.Inode, f.evidence.Label = f.Files(ctx)
+	}
 }
 
 // look fetches the policy and what else a denial is judged by.
@@ -133,7 +136,7 @@ func (f *follower) begin(ctx context.Context, sources []string) error {
 }
 
 // whose tells whose a denial is. A container that nobody knows may have been started since the last look.
-func (f *follower) whose(d *avc.Denial) avc.Subject {
+func (f *follower) whose(ctx context.Context, d *avc.Denial) avc.Subject {
 	s := f.who.Subject(d)
 	fresh := freshFor
 	if s.Container != "" || s.Pod != "" || s.Unit != "" {
@@ -142,7 +145,7 @@ func (f *follower) whose(d *avc.Denial) avc.Subject {
 	if time.Since(f.made) < fresh {
 		return s
 	}
-	f.refresh()
+	f.refresh(ctx)
 	return f.who.Subject(d)
 }
 
@@ -158,7 +161,7 @@ func (f *follower) denied(ctx context.Context, d *avc.Denial) error {
 			}
 		}
 	}
-	whose := f.whose(d)
+	whose := f.whose(ctx, d)
 	same := whose
 	same.Evidence = "" // the same container may be known by another way
 	act := avc.ActOf(d, same)

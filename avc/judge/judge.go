@@ -33,6 +33,8 @@ type Evidence struct {
 	Mounts attribution.Mounts
 	// Inode finds a file of the host by name; it gives 0 if there is none.
 	Inode func(name string) uint64
+	// Label gives the label that a file of the host has now, "" if nobody knows. It is nil where the denials are not this host's, or it does not run.
+	Label func(name string) string
 	// Expected gives the context that the policy's file contexts have for the path of a file of a class, "" if they have none.
 	Expected func(class, name string) string
 	// VolumeContext is the context that volumes get by default ("file" in lxc_contexts), ProcessContext that of containers.
@@ -112,6 +114,7 @@ func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 		cases = append(cases, c)
 	}
 	sameAct(e, cases)
+	e.settled(cases)
 	e.domains(cases)
 	return merge(cases)
 }
@@ -123,6 +126,8 @@ type oneCase struct {
 	expected string // context for that path
 	mount    *attribution.MountPoint
 	fix      Fix
+	place    *oneCase // whose fix it has, of the same act; nil: its own
+	cured    string   // the type that the target has by now, which was to help; "" if it has not
 }
 
 func (e *Evidence) open(g *avc.Group) *oneCase {
@@ -188,6 +193,16 @@ func (e *Evidence) search(container *attribution.Container, g *avc.Group) string
 
 // The places where the kubelet keeps the logs of pods, and links to them.
 const podLogs, containerLogs = "/var/log/pods", "/var/log/containers"
+
+// logsAbove gives the one of them that a path is at or below, "" if it is none's.
+func logsAbove(name string) string {
+	for _, dir := range []string{containerLogs, podLogs} {
+		if name == dir || strings.HasPrefix(name, dir+"/") {
+			return dir
+		}
+	}
+	return ""
+}
 
 // podLog recognises the directories of logs, and the links in one of them, by name and inode: a record has no path of a link, and a container that has
 // ended has no mounts any more.
@@ -374,7 +389,7 @@ func (e *Evidence) kubelets(c *oneCase, allowed bool) (Fix, bool) {
 // logs recognises the logs of pods where the kubelet made their directories without the label that the policy has for them. With another label they
 // are like the host's own logs, and a rule for that type would open these.
 func (e *Evidence) logs(c *oneCase) (Fix, bool) {
-	if e.Expected == nil || !slices.ContainsFunc([]string{containerLogs, podLogs}, func(dir string) bool { return c.host == dir || strings.HasPrefix(c.host, dir+"/") }) {
+	if e.Expected == nil || logsAbove(c.host) == "" {
 		return Fix{}, false
 	}
 	want := c.expected
@@ -719,9 +734,73 @@ func sameAct(e *Evidence, cases []*oneCase) {
 			}
 		}
 		if len(likeliest) > 0 && !differ(likeliest) && (e.allows(c, likeliest[0]) || likeliest[0].fix.step() && most > 0 && c.host == "") {
-			c.fix, c.expected = likeliest[0].fix, likeliest[0].expected
+			c.fix, c.expected, c.place = likeliest[0].fix, likeliest[0].expected, likeliest[0]
 		}
 	}
+}
+
+// settled finds the cases whose target has got the label since that was to help: nothing is left to do.
+func (e *Evidence) settled(cases []*oneCase) {
+	if e.Label == nil || e.Policy == nil {
+		return
+	}
+	for _, c := range cases {
+		now := e.labelByNow(c)
+		if now == "" {
+			continue
+		}
+		had, has := "the type "+c.Target, "the type "+now.Type()
+		switch {
+		case c.Raw != "":
+			had, has = "the label "+c.Raw, string(now)
+		case c.Target == e.Policy.Unlabeled():
+			had = "no label"
+		case c.Target == e.Policy.Name(now.Type()):
+			had, has = "the level "+c.Object.Level(), now.Level()
+		}
+		c.fix = Fix{Kind: Nothing, Text: fmt.Sprintf("the label is right by now: %s had %s when this was denied, and has %s, with which the policy allows it", cmp.Or(c.place, c).host, had, has)}
+		c.cured = now.Type()
+	}
+}
+
+// labelByNow gives the label that a target has today, if it is the one that was to help, and the access is allowed with it; else "". It has to be on all
+// that was to get it, and not on the one file alone.
+func (e *Evidence) labelByNow(c *oneCase) (now avc.Context) {
+	at := cmp.Or(c.place, c)
+	if at.host == "" {
+		return ""
+	}
+	want, names := avc.Context(c.expected).Type(), []string{at.host}
+	switch {
+	case c.fix.Kind == Volume:
+		want = avc.Context(e.VolumeContext).Type()
+		if dir := e.volumeOf(at); dir != "" {
+			names = append(names, dir)
+		}
+	case want == "":
+		return ""
+	case c.fix.step():
+		names = append(names, logsAbove(at.host))
+	case c.fix.Kind == Relabel || c.Raw != "":
+		names = append(names, e.lasting(at, want))
+	default:
+		return ""
+	}
+	for _, name := range names {
+		label := avc.Context(e.Label(name))
+		if label == "" || e.Policy.Name(label.Type()) != e.Policy.Name(want) {
+			return ""
+		}
+		now = cmp.Or(now, label)
+	}
+	q := c.question()
+	q.Target = e.Policy.Name(now.Type())
+	missing, _ := e.Policy.Ioctl(q, c.Ioctl)
+	forbidden, known := e.Policy.Constraints(string(c.Source), string(now), c.Class, c.PermissionList())
+	if now == c.Object || !e.Policy.Allowed(q) || len(missing) > 0 || !known || len(forbidden.Forbidden) > 0 {
+		return ""
+	}
+	return now
 }
 
 // like says how much speaks for two groups being of one act: the same event, the same file, the same process in the same second.
@@ -924,7 +1003,7 @@ func (c *oneCase) cure() string {
 	case Volume, Boolean, Role:
 		return string(c.fix.Kind) + " " + c.fix.Config
 	}
-	return string(c.fix.Kind)
+	return string(c.fix.Kind) + " " + c.cured
 }
 
 // name gives a finding its ID: what was done to what by which kind of workload. Nothing is in it that ends with a container or changes with a boot

@@ -404,6 +404,73 @@ func TestOneAct(t *testing.T) {
 	}
 }
 
+// A label that was wrong when something was denied, and is right today, is nothing to do: if with it the access is allowed, and if all has it that was to
+// get it.
+//
+// Proves V19.
+func TestRightByNow(t *testing.T) {
+	const shared, logs = volumeContext, "system_u:object_r:container_log_t:s0"
+	e := evidence(t)
+	expected := e.Expected
+	e.Expected = func(class, name string) string {
+		if name == "/srv/data/web/logs" {
+			return shared
+		}
+		return expected(class, name)
+	}
+	for _, c := range []struct {
+		name    string
+		denials []string
+		labels  map[string]string
+		kinds   []judge.Kind
+		says    string
+	}{
+		{"by the file contexts", []string{"web read,open etc_t:s0 file path=/data/web/index.html dev=vdb"}, map[string]string{"/srv/data/web/index.html": shared}, []judge.Kind{judge.Nothing},
+			"the label is right by now: /srv/data/web/index.html had the type etc_t when this was denied, and has the type container_file_t, with which the policy allows it"},
+		{"as it was", []string{"web read etc_t:s0 file path=/data/web/x dev=vdb"}, map[string]string{"/srv/data/web/x": "system_u:object_r:etc_t:s0"}, []judge.Kind{judge.Relabel}, ""},
+		{"not known", []string{"web read etc_t:s0 file path=/data/web/x dev=vdb"}, nil, []judge.Kind{judge.Relabel}, ""},
+		{"no context", []string{"web read etc_t:s0 file path=/data/web/x dev=vdb"}, map[string]string{"/srv/data/web/x": "container_file_t"}, []judge.Kind{judge.Relabel}, ""},
+		{"right, and another container's", []string{"web read etc_t:s0 file path=/data/web/x dev=vdb"}, map[string]string{"/srv/data/web/x": shared + ":c9"}, []judge.Kind{judge.Relabel}, ""},
+		{"one of two", []string{"web read etc_t:s0 file path=/data/web/x dev=vdb", "web read etc_t:s0 file path=/data/web/y dev=vdb"}, map[string]string{"/srv/data/web/x": shared},
+			[]judge.Kind{judge.Nothing, judge.Relabel}, ""},
+		{"the file, and not the directory in which the next one is made", []string{"web read etc_t:s0 file path=/data/web/logs/x dev=vdb"}, map[string]string{"/srv/data/web/logs/x": shared,
+			"/srv/data/web/logs": "system_u:object_r:etc_t:s0"}, []judge.Kind{judge.Relabel}, ""},
+		{"both", []string{"web read etc_t:s0 file path=/data/web/logs/x dev=vdb"}, map[string]string{"/srv/data/web/logs/x": shared, "/srv/data/web/logs": shared}, []judge.Kind{judge.Nothing}, ""},
+		{"a volume", []string{"web search unlabeled_t:s0 dir path=/data/sub dev=vdb"}, map[string]string{"/srv/data/sub": shared, "/srv/data": shared}, []judge.Kind{judge.Nothing},
+			"the label is right by now: /srv/data/sub had no label when this was denied"},
+		{"a volume that is being labelled", []string{"web search unlabeled_t:s0 dir path=/data/sub dev=vdb"}, map[string]string{"/srv/data/sub": shared, "/srv/data": "system_u:object_r:unlabeled_t:s0"},
+			[]judge.Kind{judge.Volume}, ""},
+		{"a level", []string{"web read container_file_t:s0:c3 file path=/data/web/x dev=vdb"}, map[string]string{"/srv/data/web/x": shared}, []judge.Kind{judge.Nothing},
+			"had the level s0:c3 when this was denied, and has s0"},
+		{"that level", []string{"web read container_file_t:s0:c3 file path=/data/web/x dev=vdb"}, map[string]string{"/srv/data/web/x": shared + ":c3"}, []judge.Kind{judge.Relabel}, ""},
+		{"a label that the policy does not know", []string{"web read unlabeled_t:s0 file path=/data/web/x dev=vdb raw=gone_t"}, map[string]string{"/srv/data/web/x": shared}, []judge.Kind{judge.Nothing},
+			"had the label system_u:object_r:gone_t:s0 when this was denied, and has system_u:object_r:container_file_t:s0"},
+		{"logs of pods, which take more than the label", []string{"web read var_log_t:s0 dir path=/logs/pods"}, map[string]string{"/var/log/pods": logs}, []judge.Kind{judge.Relabel}, ""},
+		{"what only a rule allows", []string{"web read shadow_t:s0 file path=/data/x dev=vdb"}, map[string]string{"/srv/data/x": "system_u:object_r:etc_t:s0", "/srv/data": shared}, []judge.Kind{judge.Volume}, ""},
+		{"one act, of which one record has a path", []string{"web write etc_t:s0 dir path=/plain ino=10 serial=5", "web add_name etc_t:s0 dir name=new ino=77 serial=5",
+			"web create etc_t:s0 file name=new serial=5 dev=-"}, map[string]string{"/srv/plain": shared}, []judge.Kind{judge.Nothing, judge.Nothing}, "/srv/plain had the type etc_t"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e.Label = nil
+			before := judged(t, e, c.denials...)
+			e.Label = func(name string) string { return c.labels[name] }
+			found := judged(t, e, c.denials...)
+			var kinds []judge.Kind
+			for _, f := range found {
+				if kinds = append(kinds, f.Fix.Kind); f.Fix.Kind == judge.Nothing && (f.Fix.Command != "" || f.Fix.Config != "" || f.Fix.Also != "" || !strings.Contains(f.Fix.Text, c.says)) {
+					t.Errorf("%+v", f.Fix)
+				}
+				if !slices.ContainsFunc(before, func(was *judge.Finding) bool { return was.ID == f.ID && was.Fix.Kind != judge.Nothing }) {
+					t.Errorf("%s is another finding than before", f.ID)
+				}
+			}
+			if slices.Sort(kinds); !slices.Equal(kinds, c.kinds) {
+				t.Errorf("%v, want %v", kinds, c.kinds)
+			}
+		})
+	}
+}
+
 // byName is the subject of a container whose evidence is in the name of the file.
 type byName struct{}
 

@@ -94,12 +94,12 @@ func (s *Server) Hang() {
 	s.hangs[opGetxattr], s.hangs[opSetxattr] = true, true
 }
 
-// HangAll makes it leave everything without an answer.
+// HangAll makes it leave everything without an answer, but what the kernel asks once, maybe only after mount(2) has returned.
 func (s *Server) HangAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for op := range uint32(64) {
-		s.hangs[op] = op != opForget && op != opInterrupt && op != opBatchForget
+		s.hangs[op] = op != opForget && op != opInterrupt && op != opBatchForget && op != opInit
 	}
 }
 

@@ -1,9 +1,12 @@
 package mounts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,14 +40,14 @@ func (m *Mount) OpenRoot() (*os.File, error) {
 }
 
 // isAt tells whether a path, or a handle if the path is "", leads to this very mount.
-func (m *Mount) isAt(fd int, path string) (bool, error) {
+func (m *Mount) isAt(fd int, name string) (bool, error) {
 	mask, want := unix.STATX_MNT_ID, uint64(m.ID)
 	if m.Unique != 0 {
 		mask, want = unix.STATX_MNT_ID_UNIQUE, m.Unique
 	}
 	var st unix.Statx_t
 	// Nothing is asked for that a server would have to be asked for.
-	if err := unix.Statx(fd, path, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st); err != nil {
+	if err := unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st); err != nil {
 		return false, err
 	}
 	// A network file system drops a handle whose mount is gone, and the kernel then leaves the ID out.
@@ -53,38 +56,76 @@ func (m *Mount) isAt(fd int, path string) (bool, error) {
 
 // OpenTree gives an O_PATH handle of a directory of the mount; "." is its root. No link is followed and no other mount entered: what is in the
 // volume may be an attacker's.
-func (m *Mount) OpenTree(path string) (*os.File, error) {
+func (m *Mount) OpenTree(name string) (*os.File, error) {
 	root, err := m.OpenRoot()
-	if err != nil || path == "." {
+	if err != nil || name == "." {
 		return root, err
 	}
 	defer root.Close()
-	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV})
 	if err != nil {
-		return nil, fmt.Errorf("cannot open %s in %s: %w", path, m.Mountpoint, err)
+		return nil, fmt.Errorf("cannot open %s in %s: %w", name, m.Mountpoint, err)
 	}
-	return os.NewFile(uintptr(fd), m.Mountpoint+"/"+path), nil
+	return os.NewFile(uintptr(fd), m.Mountpoint+"/"+name), nil
 }
 
 // Label reads the label of the root of a tree of the mount; "" if it has none. On a kernel with SELinux it is the one that the kernel
 // goes by, which is made up where the file system has none.
-func (m *Mount) Label(path string) (string, error) {
-	tree, err := m.OpenTree(path)
+func (m *Mount) Label(name string) (string, error) {
+	tree, err := m.OpenTree(name)
 	if err != nil {
 		return "", err
 	}
 	defer tree.Close()
+	return labelOf(tree)
+}
+
+// labelOf reads the label of a handle of O_PATH.
+func labelOf(f *os.File) (string, error) {
 	buf := make([]byte, 4096) // the longest label: security/selinux/selinuxfs.c, SIMPLE_TRANSACTION_LIMIT
 	// fgetxattr(2) refuses a handle of O_PATH.
-	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", tree.Fd()), "security.selinux", buf)
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), "security.selinux", buf)
 	switch {
 	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("cannot read the label of %s: %w", tree.Name(), err)
+		return "", fmt.Errorf("cannot read the label of %s: %w", f.Name(), err)
 	}
 	return strings.TrimRight(string(buf[:n]), "\x00"), nil
+}
+
+// ErrServer says that a server would have to be asked, which may not answer.
+var ErrServer = errors.New("it is on the way to a file system of a server's")
+
+// LabelAt gives the label of what is at an absolute path without links, of a link its own; "" if it has none. Where the table has a file system of a
+// server's on the way, nobody is asked: a mount with context= has that label, and of any other it is ErrServer.
+func LabelAt(all []*Mount, name string) (string, error) {
+	name = path.Clean(name)
+	m := At(all, name)
+	if m == nil {
+		return "", fmt.Errorf("cannot open %s: %w", name, unix.ENOENT)
+	}
+	if context := m.Context(); context != "" {
+		return context, nil
+	}
+	if slices.ContainsFunc(all, func(above *Mount) bool { return above.holds(name) && !above.local() }) {
+		return "", fmt.Errorf("cannot open %s: %w", name, ErrServer)
+	}
+	root, err := m.OpenRoot()
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	inside := cmp.Or(strings.TrimPrefix(strings.TrimPrefix(name, m.Mountpoint), "/"), ".")
+	fd, err := unix.Openat2(int(root.Fd()), inside, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV})
+	if err != nil {
+		return "", fmt.Errorf("cannot open %s: %w", name, err)
+	}
+	entry := os.NewFile(uintptr(fd), name)
+	defer entry.Close()
+	return labelOf(entry)
 }
 
 // RootLabel reads the label of the root directory of the mount.

@@ -2,6 +2,7 @@ package mounts
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/fusetest"
 )
 
 // mounted gives the mount at a place from a new look at the table.
@@ -200,6 +203,52 @@ func TestRootLabel(t *testing.T) {
 		}
 		if got, err := mounted(t, point).RootLabel(); err != nil || got != label {
 			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// The label of any file is told without asking a server, and without following a link.
+func TestLabelAt(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		const label, ofLink, ofMount = "system_u:object_r:container_file_t:s0", "system_u:object_r:etc_t:s0", "system_u:object_r:usr_t:s0:c1,c2"
+		device, point := loop(t, dir, "ext4", "-q"), filepath.Join(dir, "m")
+		mount(t, device, point, "ext4", 0, "")
+		defer umount(t, point)
+		file, link, through := filepath.Join(point, "sub", "file"), filepath.Join(point, "link"), filepath.Join(point, "through")
+		for _, err := range []error{os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600), os.Symlink(file, link), os.Symlink("sub", through),
+			unix.Setxattr(file, "security.selinux", []byte(label+"\x00"), 0), unix.Lsetxattr(link, "security.selinux", []byte(ofLink), 0)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		served := filepath.Join(dir, "served")
+		if err := os.Mkdir(served, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		server := fusetest.Mount(t, served)
+		server.HangAll()
+		all, err := Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		withContext := &Mount{ID: -1, Mountpoint: "/of/a/server", FSType: "nfs4", SuperOptions: `rw,context="` + ofMount + `"`}
+		under := append(slices.Clone(all), &Mount{ID: -2, Mountpoint: dir, FSType: "nfs4"})
+		for _, c := range []struct {
+			table []*Mount
+			name  string
+			want  string
+			err   error
+		}{
+			{all, file, label, nil}, {all, link, ofLink, nil}, {all, filepath.Join(through, "file"), "", unix.ELOOP}, {all, filepath.Join(point, "none"), "", unix.ENOENT},
+			{append(all, withContext), "/of/a/server/x/y", ofMount, nil}, {all, served, "", ErrServer}, {all, filepath.Join(served, "x"), "", ErrServer},
+			{under, file, "", ErrServer}, {nil, file, "", unix.ENOENT},
+		} {
+			if got, err := LabelAt(c.table, c.name); got != c.want || !errors.Is(err, c.err) {
+				t.Errorf("%s: %q, %v; want %q, %v", c.name, got, err, c.want, c.err)
+			}
+		}
+		if n := server.Asked(); n > 0 {
+			t.Errorf("the server was asked %d times", n)
 		}
 	})
 }

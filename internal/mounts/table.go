@@ -10,12 +10,16 @@ import (
 func At(all []*Mount, name string) (innermost *Mount) {
 	name = path.Clean(name)
 	for _, m := range all {
-		holds := m.Mountpoint == "/" || name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/")
-		if holds && (innermost == nil || len(m.Mountpoint) >= len(innermost.Mountpoint)) {
+		if m.holds(name) && (innermost == nil || len(m.Mountpoint) >= len(innermost.Mountpoint)) {
 			innermost = m
 		}
 	}
 	return innermost
+}
+
+// holds tells whether a clean path is the mountpoint or below it.
+func (m *Mount) holds(name string) bool {
+	return m.Mountpoint == "/" || name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/")
 }
 
 // Table is all mounts of a namespace at one moment.
