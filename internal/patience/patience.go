@@ -80,29 +80,37 @@ func (r *Room) comeBack(about string) {
 // not called at all.
 func Ask[T any](ctx context.Context, room *Room, about string, limit time.Duration, f func(ctx context.Context, alive func()) (T, error)) (T, error) {
 	var none T
-	if !room.enter(about) {
-		return none, ErrNoAnswer
+	given := new(T) // is f's own until it has come back in time
+	came, err := ask(ctx, room, about, limit, func(ctx context.Context, alive func()) (err error) {
+		*given, err = f(ctx, alive)
+		return err
+	})
+	if !came {
+		return none, err
 	}
-	type answer struct {
-		value T
-		err   error
+	return *given, err
+}
+
+// ask is Ask for an answer of any type, so that the program has it once. came tells whether f has returned.
+func ask(ctx context.Context, room *Room, about string, limit time.Duration, f func(ctx context.Context, alive func()) error) (came bool, err error) {
+	if !room.enter(about) {
+		return false, ErrNoAnswer
 	}
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signs := make(chan struct{}, 1)
-	came := make(chan answer, 1)
+	answer := make(chan error, 1)
 	var state struct { // of who was first
 		sync.Mutex
 		returned, givenUp bool
 	}
 	go func() {
-		value, err := f(inner, func() {
+		answer <- f(inner, func() {
 			select {
 			case signs <- struct{}{}:
 			default:
 			}
 		})
-		came <- answer{value, err}
 		state.Lock()
 		late := state.givenUp
 		state.returned = true
@@ -116,8 +124,8 @@ func Ask[T any](ctx context.Context, room *Room, about string, limit time.Durati
 	ended, why := ctx.Done(), ErrNoAnswer
 	for waiting := true; waiting; {
 		select {
-		case a := <-came:
-			return a.value, a.err
+		case err := <-answer:
+			return true, err
 		case <-signs:
 			if ended != nil {
 				patience.Reset(limit)
@@ -132,12 +140,11 @@ func Ask[T any](ctx context.Context, room *Room, about string, limit time.Durati
 	state.Lock()
 	defer state.Unlock()
 	if state.returned { // in this very moment
-		a := <-came
-		return a.value, a.err
+		return true, <-answer
 	}
 	state.givenUp = true
 	room.leaveBehind(about)
-	return none, why
+	return false, why
 }
 
 // Budget is how long those that do not answer are waited for, all together.
