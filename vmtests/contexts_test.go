@@ -1,6 +1,9 @@
 package vmtests
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -11,6 +14,7 @@ import (
 func TestDeclaredFileContexts(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
+	t.Run("as libselinux reads them", m.contextsAsLibselinux)
 	m.Must(t, "mkdir -p /srv/data/sub /etc/vmtest && touch /srv/data/sub/file /srv/beside /etc/vmtest/admin.conf")
 	const look = "stat -c %C /srv/data /srv/data/sub/file /etc/vmtest/admin.conf; stat -c '%C %Z' /srv/beside /etc/hosts"
 	beside := "\n" + m.Must(t, "stat -c '%C %Z' /srv/beside /etc/hosts")
@@ -58,4 +62,24 @@ func TestEquivalence(t *testing.T) {
 	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
 	m.expect(t, "taken back", "stat -c %C /data/docker | cut -d: -f3; test -e /etc/selinux/mcs/contexts/files/file_contexts.subs; echo $?", plain+"\n1")
 	m.status(t, 0)
+}
+
+// contextsAsLibselinux lets the tests of internal/filecontexts read the file contexts of the machine's policy: no machine that only builds the
+// program has a policy of that size.
+func (m *Machine) contextsAsLibselinux(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"file_contexts", "file_contexts.homedirs", "file_contexts.subs_dist"} {
+		content, err := m.Get(t.Context(), "/etc/selinux/mcs/contexts/files/"+name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := exec.Command("go", "test", "-v", "-count=1", "-run", "RealPolicies", "github.com/selinux-provision/selinux-provision/internal/filecontexts")
+	tests.Env = append(os.Environ(), "FILE_CONTEXTS="+filepath.Join(dir, "file_contexts"))
+	if out, err := tests.CombinedOutput(); err != nil || strings.Contains(string(out), "SKIP") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
