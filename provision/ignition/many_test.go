@@ -35,6 +35,13 @@ func TestManyFiles(t *testing.T) {
 	}
 	took(1000) // what is made once
 	few, many := took(5000), took(20000)
+	// What others do on the machine makes either longer, never shorter.
+	for range 2 {
+		if many <= 9*few {
+			break
+		}
+		few, many = min(few, took(5000)), min(many, took(20000))
+	}
 	t.Logf("5,000 files: %s, 20,000 files: %s", few, many)
 	if many > 9*few {
 		t.Errorf("20,000 files take %s, 5,000 take %s", many, few)
