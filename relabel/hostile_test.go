@@ -739,7 +739,7 @@ func TestLimits(t *testing.T) {
 	time.AfterFunc(100*time.Millisecond, cancel)
 	start = time.Now()
 	_, err := open(t, dir).Run(ctx, Options{Labels: Fixed(other), Limits: Limits{EntriesPerSecond: 1}})
-	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > time.Second {
+	if took := time.Since(start); !errors.Is(err, context.Canceled) || took > time.Minute { // of twelve that it would take
 		t.Errorf("%v after %s", err, took)
 	}
 	r = run2(t, dir, Options{Labels: Fixed(other), Limits: Limits{CPUPercent: 50}})
