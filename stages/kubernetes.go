@@ -57,9 +57,8 @@ func (n *node) selinuxMount(ctx context.Context) *SELinuxMount {
 	s := &SELinuxMount{Mounts: MountsUnknown, Because: "no kubelet runs", Conflicts: []VolumeConflict{}}
 	if process != nil {
 		version, known := kubelet.ParseVersion(n.version(ctx, process))
-		on, set := process.Gate(n.root, selinuxMountGate)
 		s.Kubelet = version.Text
-		s.Mounts, s.Because = mounting(version, known, on, set)
+		s.Mounts, s.Because = mounting(version, known, func(name string) (on, set bool) { return process.Gate(n.root, name) })
 	}
 	for _, v := range n.shared(dir, volumes) {
 		if v.labels && len(v.pods) > 1 {
@@ -72,20 +71,40 @@ func (n *node) selinuxMount(ctx context.Context) *SELinuxMount {
 	return s
 }
 
-// mounting says whether a kubelet mounts volumes with labels.
-func mounting(version kubelet.Version, known, on, set bool) (Mounting, string) {
+// mounting says whether a kubelet mounts volumes with labels. A gate that is set by itself counts more than the one of its whole kind
+// (component-base/featuregate/feature_gate.go, setUnsetBetaGates).
+func mounting(version kubelet.Version, known bool, gate func(name string) (on, set bool)) (Mounting, string) {
 	text := printable.Text(version.Text)
+	on, set := gate(selinuxMountGate)
+	all, ofKind := selinuxMountKind(version), false
+	if all != "" {
+		ofKind, _ = gate(all)
+	}
 	switch since := version.AtLeast(1, selinuxMountMinor); {
 	case set && on:
 		return MountsLabelled, "its feature gate " + selinuxMountGate + " is set to true"
 	case set && (since || !known):
 		return MountsBare, "its feature gate " + selinuxMountGate + " is set to false; a later release takes the gate away"
+	case !set && ofKind:
+		return MountsLabelled, "its feature gate " + all + " is set to true, and " + selinuxMountGate + " is one of those in " + text
 	case !known:
 		return MountsUnknown, "its version is not known; it is so from 1.37 on"
 	case since:
 		return MountsLabelled, fmt.Sprintf("it is %s, and does so from 1.37 on", text)
 	}
 	return MountsBare, fmt.Sprintf("it is %s, and does so from 1.37 on, before that for ReadWriteOncePod alone", text)
+}
+
+// selinuxMountKind is the gate that turns on all gates which are at the stage that this one has in a version: alpha from 1.30 on, beta and off from
+// 1.33 on; "" where there is none.
+func selinuxMountKind(version kubelet.Version) string {
+	switch {
+	case version.AtLeast(1, selinuxMountMinor) || !version.AtLeast(1, 30):
+		return ""
+	case version.AtLeast(1, 33):
+		return "AllBeta"
+	}
+	return "AllAlpha"
 }
 
 // shared joins what the kubelet set up and what the runtimes started, in the order of the volumes' names.

@@ -164,24 +164,34 @@ func TestVolumeOfATornPod(t *testing.T) {
 func TestMounting(t *testing.T) {
 	for _, c := range []struct {
 		version string
-		on, set bool
+		gates   map[string]bool
 		want    Mounting
 		says    string
 	}{
-		{"Kubernetes v1.36.3", false, false, MountsBare, "v1.36.3"},
-		{"Kubernetes v1.37.0", false, false, MountsLabelled, "v1.37.0"},
-		{"Kubernetes v1.100.2", false, false, MountsLabelled, "v1.100.2"},
-		{"Kubernetes v2.0.0", false, false, MountsLabelled, "v2.0.0"},
-		{"Kubernetes v1.36.3", true, true, MountsLabelled, "set to true"},
-		{"Kubernetes v1.37.2", false, true, MountsBare, "set to false"},
-		{"Kubernetes v1.36.3", false, true, MountsBare, "v1.36.3"},
-		{"", false, false, MountsUnknown, "not known"},
-		{"", true, true, MountsLabelled, "set to true"},
-		{"", false, true, MountsBare, "set to false"},
+		{"Kubernetes v1.36.3", nil, MountsBare, "v1.36.3"},
+		{"Kubernetes v1.37.0", nil, MountsLabelled, "v1.37.0"},
+		{"Kubernetes v1.100.2", nil, MountsLabelled, "v1.100.2"},
+		{"Kubernetes v2.0.0", nil, MountsLabelled, "v2.0.0"},
+		{"Kubernetes v1.36.3", map[string]bool{"SELinuxMount": true}, MountsLabelled, "set to true"},
+		{"Kubernetes v1.37.2", map[string]bool{"SELinuxMount": false}, MountsBare, "set to false"},
+		{"Kubernetes v1.36.3", map[string]bool{"SELinuxMount": false}, MountsBare, "v1.36.3"},
+		{"Kubernetes v1.36.3", map[string]bool{"AllBeta": true}, MountsLabelled, "AllBeta is set to true"},
+		{"Kubernetes v1.33.0", map[string]bool{"AllBeta": true}, MountsLabelled, "AllBeta"},
+		{"Kubernetes v1.36.3", map[string]bool{"AllBeta": true, "SELinuxMount": false}, MountsBare, "v1.36.3"},
+		{"Kubernetes v1.36.3", map[string]bool{"AllAlpha": true}, MountsBare, "v1.36.3"},
+		{"Kubernetes v1.32.7", map[string]bool{"AllAlpha": true}, MountsLabelled, "AllAlpha"},
+		{"Kubernetes v1.32.7", map[string]bool{"AllBeta": true}, MountsBare, "v1.32.7"},
+		{"Kubernetes v1.29.1", map[string]bool{"AllAlpha": true, "AllBeta": true}, MountsBare, "v1.29.1"},
+		{"Kubernetes v1.37.2", map[string]bool{"AllBeta": false}, MountsLabelled, "v1.37.2"},
+		{"", map[string]bool{"AllBeta": true}, MountsUnknown, "not known"},
+		{"", nil, MountsUnknown, "not known"},
+		{"", map[string]bool{"SELinuxMount": true}, MountsLabelled, "set to true"},
+		{"", map[string]bool{"SELinuxMount": false}, MountsBare, "set to false"},
 	} {
 		version, known := kubelet.ParseVersion(c.version)
-		if got, why := mounting(version, known, c.on, c.set); got != c.want || !strings.Contains(why, c.says) {
-			t.Errorf("%q, set %v to %v: %q, %q", c.version, c.set, c.on, got, why)
+		gate := func(name string) (on, set bool) { on, set = c.gates[name]; return on, set }
+		if got, why := mounting(version, known, gate); got != c.want || !strings.Contains(why, c.says) {
+			t.Errorf("%q with %v: %q, %q", c.version, c.gates, got, why)
 		}
 	}
 }
