@@ -132,6 +132,7 @@ type orders struct {
 	running *actor // who went on last
 	watcher *actor
 	judged  bool // the watch has come to a verdict
+	gaveUp  bool // the record has said that the trial failed
 	byHand  bool // the mode is a person's
 	other   bool // the trial may have ended for another reason than that the host is sick
 	asked   bool // somebody asked for enforcing when it was given up
@@ -435,6 +436,7 @@ func (o *orders) kernel() bool {
 // always holds at each instant.
 func (o *orders) always() {
 	t := LoadState(o.host.Root).Guard
+	o.gaveUp = o.gaveUp || t != nil && t.Phase == TrialFailed
 	busy := slices.ContainsFunc(o.actors, func(a *actor) bool { return !a.ended && a.name != "watch" })
 	watched := o.watcher != nil && !o.watcher.ended
 	if !busy && o.kernel() && t.underWay(o.host.Boot) && !watched {
@@ -463,7 +465,8 @@ func (o *orders) ended() {
 		phase = t.Phase
 	}
 	unguarded := o.unguarded()
-	may := o.byHand || unguarded && (o.asked || !o.judged) // a person's mode
+	// A person's mode. Who turned the guard off while the watch was about to give up came first.
+	may := o.byHand || unguarded && (o.asked || !o.gaveUp)
 	switch {
 	case phase == TrialFailed && (on && !may || c.Mode != "permissive" || c.Trial || t.Reason == ""):
 		o.fault("given up (%q), and enforcing %v, file %+v", t.Reason, on, c)
