@@ -66,7 +66,8 @@ func (h *Host) etc() (identity string, whole bool) {
 	if err != nil {
 		return "", true
 	}
-	return mergedEtc(table)
+	identity, whole = mergedEtc(table)
+	return fmt.Sprint(identity, " ", mounts.UniqueAt(h.Root.Path("/etc"))), whole
 }
 
 // mergedEtc is etc of a host whose /etc systemd-confext merges.

@@ -54,6 +54,17 @@ func (m *Mount) isAt(fd int, name string) (bool, error) {
 	return st.Mask&uint32(mask) != 0 && st.Mnt_id == want, nil
 }
 
+// UniqueAt gives the kernel's ID of the mount that a path is on, which no other mount gets before the next boot; 0 where there is none (before Linux
+// 6.8). The ID that mountinfo shows, and the number of an overlay's device, belong to the next mount as soon as one is gone.
+func UniqueAt(path string) uint64 {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID_UNIQUE, &st)
+	if err != nil || st.Mask&unix.STATX_MNT_ID_UNIQUE == 0 {
+		return 0
+	}
+	return st.Mnt_id
+}
+
 // OpenTree gives an O_PATH handle of a directory of the mount; "." is its root. No link is followed and no other mount entered: what is in the
 // volume may be an attacker's.
 func (m *Mount) OpenTree(name string) (*os.File, error) {

@@ -272,3 +272,30 @@ func TestOpenRootFollowsNoLinks(t *testing.T) {
 		umount(t, filepath.Join(dir, "c", "b"))
 	})
 }
+
+// The ID that the kernel gives to no other mount tells one from the next at the same place, which has what the table shows of the one before.
+func TestUniqueAt(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		point := filepath.Join(dir, "at")
+		seen := map[uint64]bool{}
+		again := 0 // mounts that look like the one before
+		var before *Mount
+		for range 20 {
+			mount(t, "tmpfs", point, "tmpfs", 0, "")
+			m, unique := mounted(t, point), UniqueAt(point)
+			if unique == 0 {
+				t.Skip("the kernel is older than 6.8")
+			}
+			if before != nil && before.ID == m.ID && before.Device == m.Device {
+				again++
+			}
+			before = m
+			if seen[unique] || unique != UniqueAt(point) {
+				t.Errorf("%d is no ID of one mount", unique)
+			}
+			seen[unique] = true
+			umount(t, point)
+		}
+		t.Logf("%d of 20 look like the one before", again)
+	})
+}
