@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
@@ -27,7 +28,7 @@ type verdict struct {
 // disk that is full, a kernel that does not take the result and somebody else's semodule are no part's fault.
 func refusal(err error) (said string, refused bool) {
 	var failed *command.ExitError
-	if !errors.As(err, &failed) || failed.Code < 0 || otherFault().MatchString(failed.Output.Stderr) {
+	if !errors.As(err, &failed) || failed.Code < 0 || errors.Is(failed, syscall.ENOSPC) || errors.Is(failed, syscall.EDQUOT) || otherFault().MatchString(failed.Output.Stderr) {
 		return "", false
 	}
 	return failed.Output.Stderr, true
@@ -36,10 +37,10 @@ func refusal(err error) (said string, refused bool) {
 // lockedStore is what libsemanage says when another process has the store locked (semanage_get_lock in semanage_store.c).
 const lockedStore = "Could not get direct transaction lock"
 
-// otherFault matches what the tools say of the kernel's refusal to load and of the errors of a file system (libsemanage
+// otherFault matches what the tools say of the kernel's refusal to load and of the other errors of a file system (libsemanage
 // semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
 // libsemanage adds them to anything.
-var otherFault = lazyregexp.New(lockedStore + `|load_policy returned error|Could not load policy|No space left on device|Disk quota exceeded|` +
+var otherFault = lazyregexp.New(lockedStore + `|load_policy returned error|Could not load policy|` +
 	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
 
 // The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).

@@ -63,7 +63,7 @@ var (
 
 // validFinding is what package avc makes of who, what and on what, of 6 to 64 digits.
 //
-// Lengths are looked at apart: a regular expression that counts is long, and every start of the program pays for it.
+// Lengths are looked at apart: a regular expression that counts is long.
 var validFinding = lazyregexp.New(`^[0-9a-f]+$`)
 
 // guardKeys is what one file says about the guard.

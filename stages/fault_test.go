@@ -75,9 +75,7 @@ func TestDiskThatIsFull(t *testing.T) {
 					without(without(before, "/etc/audit"), "/etc/selinux-provision"))
 			}
 			bootable(t, tree)
-			if out, err := exec.Command("mount", "-o", "remount,size=1g,nr_inodes=10000", lib).CombinedOutput(); err != nil {
-				t.Fatalf("remount: %v\n%s", err, out)
-			}
+			remountWith(t, lib, "size=1g,nr_inodes=10000")
 			apply(t, h)
 			apply(t, h, Unchanged)
 		})
@@ -92,9 +90,7 @@ func TestDiskThatIsReadOnly(t *testing.T) {
 	lib := filepath.Join(tree.Dir, "var/lib")
 	mount(t, "tmpfs", "size=64m", lib)
 	tree.Link("../../usr/lib/selinux/policy", "var/lib/selinux")
-	if out, err := exec.Command("mount", "-o", "remount,ro", lib).CombinedOutput(); err != nil {
-		t.Fatalf("remount: %v\n%s", err, out)
-	}
+	remountWith(t, lib, "ro")
 	before := snapshot(t, tree.Dir)
 	if _, err := host(t, tree).Run(context.Background(), names(), false); err == nil || !strings.Contains(err.Error(), "read-only file system") {
 		t.Errorf("the error is %v", err)

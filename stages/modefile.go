@@ -100,7 +100,7 @@ func (r *run) keepMode(content []byte, found seconfig.Config, mode string) plan.
 		}
 		steps[0].Reason += fmt.Sprintf(": somebody else changed it at %s, after %s had been written at %s%s; %s",
 			r.configChanged().Format(time.RFC3339), s.last.Mode, s.last.At.Format(time.RFC3339), mentionedIn(mentions(r.Root)), next)
-		steps = append(steps, r.recordMode(mode, asked, true))
+		steps[len(steps)-1] = r.recordMode(mode, asked, true)
 	}
 	return steps
 }

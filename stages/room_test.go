@@ -29,10 +29,7 @@ func TestRoomThatEndsAnywhere(t *testing.T) {
 		prepare func(*testing.T, *flatcartest.Tree)
 	}{
 		{"first apply", declare},
-		{"change", func(t *testing.T, tree *flatcartest.Tree) {
-			lived(t, tree)
-			tree.Write("etc/selinux-provision/modules/another.cil", "(type another_t)\n(roletype object_r another_t)\n")
-		}},
+		{"change", declaresMore},
 	}
 	const plenty = "size=1g,nr_inodes=100000"
 	for _, h := range histories {

@@ -45,24 +45,26 @@ func (m *Mount) isAt(fd int, name string) (bool, error) {
 	if m.Unique != 0 {
 		mask, want = unix.STATX_MNT_ID_UNIQUE, m.Unique
 	}
+	id, known, err := mountID(fd, name, mask)
+	return known && id == want, err
+}
+
+// mountID gives the ID of the mount that a path, or a handle if the path is "", is on: the kind that mask asks for. known is false where the kernel leaves
+// it out, as it does for a handle of a network file system whose mount is gone.
+func mountID(fd int, name string, mask int) (id uint64, known bool, err error) {
 	var st unix.Statx_t
 	// Nothing is asked for that a server would have to be asked for.
-	if err := unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st); err != nil {
-		return false, err
-	}
-	// A network file system drops a handle whose mount is gone, and the kernel then leaves the ID out.
-	return st.Mask&uint32(mask) != 0 && st.Mnt_id == want, nil
+	err = unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, mask, &st)
+	return st.Mnt_id, err == nil && st.Mask&uint32(mask) != 0, err
 }
 
 // UniqueAt gives the kernel's ID of the mount that a path is on, which no other mount gets before the next boot; 0 where there is none (before Linux
 // 6.8). The ID that mountinfo shows, and the number of an overlay's device, belong to the next mount as soon as one is gone.
 func UniqueAt(path string) uint64 {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID_UNIQUE, &st)
-	if err != nil || st.Mask&unix.STATX_MNT_ID_UNIQUE == 0 {
-		return 0
+	if id, known, _ := mountID(unix.AT_FDCWD, path, unix.STATX_MNT_ID_UNIQUE); known {
+		return id
 	}
-	return st.Mnt_id
+	return 0
 }
 
 // OpenTree gives an O_PATH handle of a directory of the mount; "." is its root. No link is followed and no other mount entered: what is in the
