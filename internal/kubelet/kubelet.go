@@ -19,7 +19,7 @@ import (
 type Process struct {
 	PID       string
 	Program   string   // the path of its program, as it sees it; "" if that cannot be read
-	Arguments []string // the program's name not among them
+	Arguments []string // the kubelet's, the program's name not among them
 	// Host says that it sees the files that PID 1 sees, so that its paths are the host's.
 	Host bool
 }
@@ -47,6 +47,13 @@ func Processes(root *hostfs.Root) (all []Process) {
 		if line, err := root.ReadFile("/proc/" + pid + "/cmdline"); err == nil {
 			if words := strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"); len(words) > 0 {
 				p.Arguments = words[1:]
+			}
+		}
+		if strings.HasPrefix(string(comm), "k3s-") {
+			if !p.Host { // its files are not where it says they are
+				p.Arguments = nil
+			} else {
+				p.Arguments = p.k3sKubelet(root)
 			}
 		}
 		all = append(all, p)

@@ -1,9 +1,11 @@
 package kubelet
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,12 +44,14 @@ func TestProcesses(t *testing.T) {
 		"proc/20/comm": "kubelet\n", "proc/20/cmdline": "/usr/bin/kubelet\x00--root-dir=/data\x00", "proc/20/exe": "-> /usr/bin/kubelet", "proc/20/ns/mnt": "-> mnt:[1]",
 		"proc/21/comm": "kubelet\n", "proc/21/cmdline": "kubelet\x00", "proc/21/exe": "-> /kubelet", "proc/21/ns/mnt": "-> mnt:[9]",
 		"proc/22/comm": "k3s-server\n", "proc/22/cmdline": "/usr/local/bin/k3s server", "proc/22/exe": "-> /var/lib/rancher/k3s/data/x/bin/k3s", "proc/22/ns/mnt": "-> mnt:[1]",
+		"proc/25/comm": "k3s-agent\n", "proc/25/cmdline": "/k3s\x00agent\x00-c\x00/root/secret\x00--kubelet-arg=root-dir=/x\x00", "proc/25/exe": "-> /k3s", "proc/25/ns/mnt": "-> mnt:[9]",
 		"proc/23/comm": "kubelet-proxy\n", "proc/meminfo": "", "proc/24/cmdline": "gone",
 	})
 	want := []Process{
 		{PID: "20", Program: "/usr/bin/kubelet", Arguments: []string{"--root-dir=/data"}, Host: true},
 		{PID: "21", Program: "/kubelet", Arguments: []string{}},
-		{PID: "22", Program: "/var/lib/rancher/k3s/data/x/bin/k3s", Arguments: []string{}, Host: true},
+		{PID: "22", Program: "/var/lib/rancher/k3s/data/x/bin/k3s", Arguments: []string{"--config-dir=/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"}, Host: true},
+		{PID: "25", Program: "/k3s"},
 	}
 	if got := Processes(root); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
@@ -94,6 +98,42 @@ func TestGate(t *testing.T) {
 		p := Process{Arguments: strings.Fields(c.arguments)}
 		if on, set := p.Gate(root, "SELinuxMount"); on != c.on || set != c.set {
 			t.Errorf("%q: %v, set: %v", c.arguments, on, set)
+		}
+	}
+}
+
+// The kubelet in K3s: its flags are in the files of K3s, in its command line and its environment; whatever comes, nothing of K3s's own is taken for the kubelet's.
+func TestK3s(t *testing.T) {
+	const dir = "--config-dir=/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
+	for _, c := range []struct {
+		name, cmdline, environ string
+		files                  map[string]string
+		want                   []string
+	}{
+		{"nothing", "k3s server", "", nil, []string{dir}},
+		{"of another program", "k3s server --feature-gates=SELinuxMount=true --config=/dev/null", "", nil, []string{dir}},
+		{"command line", "k3s agent --kubelet-arg=feature-gates=SELinuxMount=true --kubelet-arg root-dir=/data", "", nil,
+			[]string{dir, "--feature-gates=SELinuxMount=true", "--root-dir=/data"}},
+		{"with dashes", "k3s agent --kubelet-arg --v=2", "", nil, []string{dir, "--v=2"}},
+		{"a list", "k3s server", "", map[string]string{"etc/rancher/k3s/config.yaml": "selinux: true\nkubelet-arg:\n- feature-gates=SELinuxMount=true\n- max-pods=20\n"},
+			[]string{dir, "--feature-gates=SELinuxMount=true", "--max-pods=20"}},
+		{"one", "k3s server", "", map[string]string{"etc/rancher/k3s/config.yaml": "kubelet-arg: max-pods=20"}, []string{dir, "--max-pods=20"}},
+		{"file, then command line", "k3s server --kubelet-arg=v=2", "", map[string]string{"etc/rancher/k3s/config.yaml": "kubelet-arg: v=1"}, []string{dir, "--v=1", "--v=2"}},
+		{"more files", "k3s server", "", map[string]string{
+			"etc/rancher/k3s/config.yaml": "kubelet-arg: [a=1]", "etc/rancher/k3s/config.yaml.d/10.yaml": "kubelet-arg: [b=1]", "etc/rancher/k3s/config.yaml.d/20.yml": "kubelet-arg+: [c=1]",
+			"etc/rancher/k3s/config.yaml.d/30.yaml.bak": "kubelet-arg: [d=1]", "etc/rancher/k3s/config.yaml.d/15.yaml": "kubelet-arg: ["}, []string{dir, "--b=1", "--c=1"}},
+		{"another file", "k3s server -c /srv/k3s.yaml", "", map[string]string{"srv/k3s.yaml": "{data-dir: /srv/k3s, kubelet-arg: [a=1]}", "etc/rancher/k3s/config.yaml": "kubelet-arg: [b=1]"},
+			[]string{"--config-dir=/srv/k3s/agent/etc/kubelet.conf.d", "--a=1"}},
+		{"environment", "k3s server", "PATH=/bin\x00K3S_CONFIG_FILE=/srv/k3s.yaml\x00K3S_DATA_DIR=/data\x00", map[string]string{"srv/k3s.yaml": "{data-dir: /srv/k3s, kubelet-arg: [a=1]}"},
+			[]string{"--config-dir=/data/agent/etc/kubelet.conf.d", "--a=1"}},
+		{"its place", "k3s server --data-dir=/x -d /y", "K3S_DATA_DIR=/data", nil, []string{"--config-dir=/y/agent/etc/kubelet.conf.d"}},
+		{"not a configuration", "k3s server", "", map[string]string{"etc/rancher/k3s/config.yaml": "- kubelet-arg"}, []string{dir}},
+	} {
+		files := map[string]string{"proc/9/comm": "k3s-server\n", "proc/9/cmdline": strings.ReplaceAll(c.cmdline, " ", "\x00") + "\x00", "proc/9/environ": c.environ}
+		maps.Copy(files, c.files)
+		all := Processes(tree(t, files))
+		if len(all) != 1 || !slices.Equal(all[0].Arguments, c.want) {
+			t.Errorf("%s: %+v, want %q", c.name, all, c.want)
 		}
 	}
 }
@@ -170,6 +210,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"driverName":"d","volumeHandle":"h"}`), "v1.2.3.4")
 	f.Fuzz(func(t *testing.T, content []byte, text string) {
 		gates(content)
+		k3sValues(content)
 		(&Volume{}).describe(content)
 		if v, ok := ParseVersion(text); ok && (v.Text == "" || !v.AtLeast(v.Major, v.Minor) || v.AtLeast(v.Major, v.Minor+1)) {
 			t.Errorf("%q: %+v", text, v)
