@@ -3,7 +3,7 @@
 # It needs Debian 12 or later, root or a user with sudo, and Go; everything else it installs itself from Debian's packages.
 
 GO_WANTED    := $(shell sed -n 's/^go //p' go.mod)
-PACKAGES     := policycoreutils attr semodule-utils selinux-utils setools strace gcc libc6-dev procps util-linux systemd xfsprogs squashfs-tools chromium prometheus shellcheck \
+PACKAGES     := policycoreutils attr semodule-utils selinux-utils setools strace gcc libc6-dev procps util-linux systemd xfsprogs squashfs-tools chromium prometheus prometheus-node-exporter shellcheck \
                 $(shell sed 's/\#.*//' vmtests/packages.txt)
 BENCH_POLICY := selinux-policy-default auditd policycoreutils-python-utils
 SUDO         := $(if $(filter 0,$(shell id -u)),,sudo)

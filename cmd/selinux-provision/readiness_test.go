@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -171,6 +175,80 @@ func TestMetrics(t *testing.T) {
 	}
 	if err := a.writeMetrics(filepath.Join(t.TempDir(), "none", "x.prom"), someReadiness(), someStatus()); err == nil || !strings.Contains(err.Error(), "make the directory") {
 		t.Error(err)
+	}
+}
+
+// A real node_exporter serves the metrics as they are, promtool finds nothing against them, and they go when the file does.
+func TestMetricsAreServed(t *testing.T) {
+	for _, program := range []string{"prometheus-node-exporter", "promtool"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("cannot do without %s: make install-prerequisites installs it", program)
+			}
+			t.Skipf("cannot do without %s: make install-prerequisites installs it", program)
+		}
+	}
+	dir := t.TempDir()
+	if err := (&app{}).writeMetrics(filepath.Join(dir, "selinux.prom"), someReadiness(), someStatus()); err != nil {
+		t.Fatal(err)
+	}
+	exporter := exec.CommandContext(t.Context(), "prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile", "--collector.textfile.directory="+dir, "--web.listen-address=127.0.0.1:0")
+	log, err := exporter.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exporter.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = exporter.Process.Kill(); _ = exporter.Wait() })
+	listens := regexp.MustCompile(`Listening on"? address=(\S+)`)
+	var address string
+	lines := bufio.NewScanner(log)
+	for address == "" && lines.Scan() {
+		if m := listens.FindStringSubmatch(lines.Text()); m != nil {
+			address = m[1]
+		}
+	}
+	if address == "" {
+		t.Fatalf("node_exporter does not say where it listens: %v", lines.Err())
+	}
+	serve := func() string {
+		response, err := http.Get("http://" + address + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatal(response.Status, err)
+		}
+		var own strings.Builder
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "selinux_provision_") || strings.Contains(line, "node_textfile_scrape_error") {
+				own.WriteString(line)
+			}
+		}
+		return own.String()
+	}
+	served := serve()
+	for _, want := range []string{
+		"node_textfile_scrape_error 0", `selinux_provision_readiness{verdict="not ready"} 1`, `selinux_provision_volume_relabel_seconds{volume="da\"ta\\n"} 1.75`,
+		"# TYPE selinux_provision_avc_cache_reclaims_total counter", "# HELP selinux_provision_volumes Volumes that are declared, by what became of them.",
+	} {
+		if !strings.Contains(served, want+"\n") {
+			t.Errorf("%q is not in what is served:\n%s", want, served)
+		}
+	}
+	check := exec.CommandContext(t.Context(), "promtool", "check", "metrics")
+	check.Stdin = strings.NewReader(served)
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+	if err := os.Remove(filepath.Join(dir, "selinux.prom")); err != nil {
+		t.Fatal(err)
+	}
+	if served := serve(); strings.Contains(served, "selinux_provision_") {
+		t.Errorf("without the file it still serves\n%s", served)
 	}
 }
 
