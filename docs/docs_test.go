@@ -132,6 +132,68 @@ func TestFleetFiles(t *testing.T) {
 	}
 }
 
+// The page on modules says what works: its commands make a file that check finds right, its Butane files have no faults, and the module is in what they make.
+func TestModulesThroughIgnition(t *testing.T) {
+	const page = "ignition-modules.md"
+	commands := blocks(t, page, "sh")
+	if len(commands) != 1 {
+		t.Fatalf("%d blocks of commands", len(commands))
+	}
+	files := map[string]string{}
+	for _, found := range regexp.MustCompile("(?s)cat > (\\S+) <<'EOF'\n(.*?)EOF\n").FindAllStringSubmatch(commands[0], -1) {
+		files[strings.TrimPrefix(found[1], "site/")] = found[2]
+	}
+	if _, err := provision.Parse("config.yaml", strings.NewReader(files["config.yaml"])); err != nil || len(files) != 2 {
+		t.Errorf("the configuration, of %d files: %v", len(files), err)
+	}
+	whole := t.TempDir()
+	if err := os.WriteFile(filepath.Join(whole, "selinux.ign"), []byte(`{"ignition": {"version": "3.3.0"}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all := blocks(t, page, "yaml")
+	for _, text := range all {
+		_, findings, err := ignition.Check(page, strings.NewReader(text), ignition.Options{FilesDir: whole})
+		findings = slices.DeleteFunc(findings, func(f ignition.Finding) bool { return f.Note })
+		if err != nil || len(findings) > 0 {
+			t.Errorf("check: %v %v\n%s", err, findings, text)
+		}
+	}
+	module := strings.TrimSpace(files["modules/site_chrony.cil"])
+	if indented := strings.ReplaceAll(module, "\n", "\n          "); len(all) != 2 || module == "" || !strings.Contains(all[1], indented) {
+		t.Errorf("the module is not the same in both ways: %s\n%s", indented, all[1])
+	}
+}
+
+// Butane's repository is being merged into Ignition's: no page, message or example sends anybody to the old one, or to its web site. What Go imports
+// is the module's name, whoever serves it.
+func TestNothingRestsOnButanesRepository(t *testing.T) {
+	old := regexp.MustCompile(`coreos\.github\.io/butane|github\.com/coreos/butane`)
+	imports := regexp.MustCompile(`^\s*(\w+ )?"github\.com/coreos/butane/[\w/]+"$|^\s*github\.com/coreos/butane v|licenses/github\.com/coreos/butane/`)
+	looked := 0
+	err := filepath.WalkDir("..", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && slices.Contains([]string{".git", "bin", "dist"}, e.Name()):
+			return filepath.SkipDir
+		}
+		if e.IsDir() || !slices.Contains([]string{".go", ".md", ".bu", ".yaml", ".txt", ".mod", ".8", ".5", ".7"}, filepath.Ext(name)) || e.Name() == "docs_test.go" {
+			return nil
+		}
+		looked++
+		text, err := os.ReadFile(name)
+		for n, line := range strings.Split(string(text), "\n") {
+			if old.MatchString(line) && !imports.MatchString(line) {
+				t.Errorf("%s:%d: %s", name, n+1, strings.TrimSpace(line))
+			}
+		}
+		return err
+	})
+	if err != nil || looked < 100 {
+		t.Errorf("%d files, %v", looked, err)
+	}
+}
+
 // planKeys holds a Plan to the keys that its type has (rancher/system-upgrade-controller, pkg/apis/upgrade.cattle.io/v1/types.go, v0.16),
 // and to labels that are the program's and do not change under its hands.
 func planKeys(t *testing.T, plan map[string]any) {

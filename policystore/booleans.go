@@ -215,7 +215,7 @@ func VendorBooleans(root *hostfs.Root, policyType string, names []string) (map[s
 	if len(names) == 0 {
 		return values, nil
 	}
-	vendors, _, err := policyBooleans(seconfig.OpenPolicy(root, VendorDir, policyType))
+	vendors, _, err := policyBooleans(seconfig.OpenPolicy(root, VendorEtc(root), policyType))
 	for _, name := range names {
 		if value, found := vendors[name]; found {
 			values[name] = value

@@ -134,7 +134,7 @@ func TestOtherPolicies(t *testing.T) {
 		h.write(dir+name, "x")
 	}
 	h.write(dir+"policy.30/x", "a directory")
-	h.write(LowerEtc+"/selinux/mcs/policy/policy.31", "the image ships it")
+	h.write("/usr/share/flatcar/etc/selinux/mcs/policy/policy.31", "the image ships it")
 	if got := strings.Join(h.compiler().otherPolicies("mcs", "policy.33"), " "); got != dir+"policy.34" {
 		t.Errorf("%s", got)
 	}
@@ -554,7 +554,7 @@ func TestRestoreFile(t *testing.T) {
 			continue
 		}
 		h := newHost(t)
-		h.write(LowerEtc+"/selinux/semanage.conf", "expand-check=1\n")
+		h.write("/usr/share/flatcar/etc/selinux/semanage.conf", "expand-check=1\n")
 		file := filepath.Join(h.dir, name)
 		if err := c.change(h, file); err != nil {
 			t.Fatal(err)
@@ -586,7 +586,7 @@ func TestRevertFiles(t *testing.T) {
 		"/mcs/contexts/lxc_contexts": "file = \"u:r:t:s0\"\n", "/mcs/contexts/files/file_contexts": "/etc u:r:etc_t:s0\n", "/mcs/policy/policy.33": "the vendor's",
 		"/config": "SELINUX=permissive\nSELINUXTYPE=mcs\n", "/semanage.conf": "expand-check=1\n",
 	} {
-		h.write(LowerEtc+"/selinux"+name, content)
+		h.write("/usr/share/flatcar/etc/selinux"+name, content)
 	}
 	h.module(active("mcs"), "400/hand", "(type hand_t)")
 	h.module(active("mcs"), "500/site", "(type site_t)")

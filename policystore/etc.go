@@ -33,7 +33,7 @@ func (k *Rebaser) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	info, err := root.Lstat(dir)
 	switch {
 	case hostfs.Missing(err):
-		steps = append(steps, replaceWithCopy(root, vendor.etc(), dir, "it is absent"))
+		steps = append(steps, replaceWithCopy(root, vendor.etc, dir, "it is absent"))
 	case err != nil:
 		return nil, err
 	case info.IsLink():
@@ -45,7 +45,7 @@ func (k *Rebaser) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		if !root.Exists(dir) {
 			kind = "a dangling link to "
 		}
-		steps = append(steps, replaceWithCopy(root, vendor.etc(), dir, "it is "+kind+target))
+		steps = append(steps, replaceWithCopy(root, vendor.etc, dir, "it is "+kind+target))
 	case info.IsDir():
 		files, err := k.planEtcFiles(vendor, rec, dir)
 		if err != nil {
@@ -90,7 +90,7 @@ func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 	case !info.IsRegular():
 		return nil, fmt.Errorf("%s is not a file: move it away", root.Path(name))
 	}
-	vendor, err := root.Stat(VendorDir + "/" + base)
+	vendor, err := root.Stat(VendorEtc(root) + "/" + base)
 	if link, lerr := root.Lstat(name); err != nil || lerr != nil || !link.IsLink() || vendor.Dev != info.Dev || vendor.Ino != info.Ino {
 		return nil, errors.Join(ignoreMissing(err), lerr)
 	}
@@ -103,8 +103,8 @@ func (k *Rebaser) planEtcFiles(vendor *Vendor, rec *Record, dir string) (plan.Pl
 	root := k.Root
 	var steps plan.Plan
 	stale := rec.Vendor != vendor.Fingerprint
-	err := root.Walk(vendor.etc(), func(below string, info hostfs.Entry) error {
-		name, source := path.Join(dir, below), path.Join(vendor.etc(), below)
+	err := root.Walk(vendor.etc, func(below string, info hostfs.Entry) error {
+		name, source := path.Join(dir, below), path.Join(vendor.etc, below)
 		if info.IsDir() {
 			if below != "" && !root.Exists(name) {
 				if _, err := root.Lstat(name); err == nil {

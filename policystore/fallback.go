@@ -21,7 +21,7 @@ func (c *Compiler) FallBack(ctx context.Context, policyType string, rec *Record)
 // fallBack puts the vendor's own policy in force, file by file, when not even that builds together with what is declared: a
 // host must not go on with a policy that was made for another OS image. The next run tries to build again.
 func (c *Compiler) fallBack(ctx context.Context, policyType string) error {
-	source, dest := VendorDir+"/"+policyType, EtcDir+"/"+policyType
+	source, dest := path.Join(VendorEtc(c.Root), policyType), EtcDir+"/"+policyType
 	var policy string
 	changed := false
 	err := c.Root.Walk(source, func(below string, info hostfs.Entry) error {

@@ -179,7 +179,7 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 	if ignoreMissing(err) != nil {
 		return err
 	}
-	vendors, err := root.ReadFile(VendorDir + strings.TrimPrefix(subsFile(vendor.Type), EtcDir))
+	vendors, err := root.ReadFile(VendorEtc(root) + strings.TrimPrefix(subsFile(vendor.Type), EtcDir))
 	if ignoreMissing(err) != nil {
 		return err
 	}

@@ -275,7 +275,7 @@ func (c *Compiler) otherPolicies(policyType, current string) []string {
 	for _, p := range policies {
 		name := c.policyFile(policyType, p.Name)
 		info, err := c.Root.Lstat(name)
-		if err == nil && info.IsRegular() && p.Name != current && !c.Root.Exists(seconfig.PolicyDir(LowerEtc+"/selinux", policyType)+"/"+p.Name) {
+		if err == nil && info.IsRegular() && p.Name != current && !c.Root.Exists(seconfig.PolicyDir(LowerEtc(c.Root)+"/selinux", policyType)+"/"+p.Name) {
 			others = append(others, name)
 		}
 	}

@@ -62,7 +62,7 @@ func (r *Reverter) Plan(policyType string, rec *Record) (plan.Plan, error) {
 func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 	const reason = "it was made by hand"
 	root := r.Root
-	vendor := &Vendor{Type: policyType, Modules: map[string]string{}, Etc: map[string]string{}}
+	vendor := newVendor(root, policyType)
 	if err := vendor.read(root); err != nil {
 		return nil, err
 	}
@@ -142,6 +142,11 @@ func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) 
 	switch {
 	case form.Source != "":
 		return revertFiles(root, form.Source, name, reason)
+	case form.Target == "" && name == StoreDir && VendorEtc(root) != VendorDir: // a sibling's image has a store below /usr alone
+		if missing {
+			return nil, nil
+		}
+		return plan.Plan{removeTree(root, name, reason)}, nil
 	case form.Target == "":
 		return nil, fmt.Errorf("%s ships neither a copy nor a link of %s: this tool needs the layout of Flatcar Container Linux",
 			root.Path("/usr"), name)

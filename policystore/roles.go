@@ -52,7 +52,7 @@ func (d *Declared) add(context FileContext) {
 func (c *Compiler) vendorsPolicy(policyType string) (policy *policydb.Policy, base string, err error) {
 	policy, err = policydb.Read(c.Root.OpenFile(VendorStore + "/" + policyType + "/active/policy.kern"))
 	if errors.Is(err, fs.ErrNotExist) {
-		policy, err = policydb.Read(seconfig.OpenPolicy(c.Root, VendorDir, policyType)) // what PID 1 loads where nothing was changed
+		policy, err = policydb.Read(seconfig.OpenPolicy(c.Root, VendorEtc(c.Root), policyType)) // what PID 1 loads where nothing was changed
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot read the policy of this OS image: %w", err)

@@ -31,7 +31,8 @@ const (
 	// StoreDir is the module store's directory. On a fresh host it is a link to VendorStore.
 	StoreDir = "/var/lib/selinux"
 	// VendorDir holds the vendor's policy. In it, VendorStore is the module store, and TYPE, config and semanage.conf are what
-	// belongs in /etc/selinux: real files up to Flatcar 3732, links into the lower layer of /etc since 3745.
+	// belongs in /etc/selinux: real files up to Flatcar 3732, links into the lower layer of /etc since 3745, and absent in its siblings:
+	// ask VendorEtc for them.
 	VendorDir = "/usr/lib/selinux"
 	// VendorStore is the vendor's module store.
 	VendorStore = VendorDir + "/policy"
@@ -48,9 +49,14 @@ type Vendor struct {
 	Fingerprint string            // SHA-256 in hexadecimal, see Fingerprint in docs/adr
 	Modules     map[string]string // "PRIORITY/NAME" to the hash of the module as the vendor stores it
 	Etc         map[string]string // file below /etc/selinux/TYPE that libsemanage does not generate, to its hash
+
+	etc string // the directory that belongs in /etc/selinux/TYPE
 }
 
-func (v *Vendor) etc() string { return VendorDir + "/" + v.Type }
+// newVendor is a vendor's policy that was not read yet.
+func newVendor(root *hostfs.Root, policyType string) *Vendor {
+	return &Vendor{Type: policyType, Modules: map[string]string{}, Etc: map[string]string{}, etc: path.Join(VendorEtc(root), policyType)}
+}
 
 // FindVendor reads and fingerprints the vendor's policy. ErrNoVendor: there is none.
 func FindVendor(root *hostfs.Root) (*Vendor, error) {
@@ -58,7 +64,7 @@ func FindVendor(root *hostfs.Root) (*Vendor, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vendor{Type: policyType, Modules: map[string]string{}, Etc: map[string]string{}}
+	v := newVendor(root, policyType)
 	return v, v.read(root)
 }
 
@@ -87,7 +93,8 @@ func FindType(root *hostfs.Root) (string, error) {
 // VendorType names the policy type that the OS image comes with. ErrNoVendor: it has no policy. What cannot be read is not "none":
 // whoever takes a failing disk for another kind of host leaves the host alone and says that all is well.
 func VendorType(root *hostfs.Root) (string, error) {
-	policyType, err := typeIn(root, VendorDir+"/config")
+	dir := VendorEtc(root)
+	policyType, err := typeIn(root, dir+"/config")
 	if err != nil {
 		return "", err
 	}
@@ -97,10 +104,14 @@ func VendorType(root *hostfs.Root) (string, error) {
 			return "", err
 		}
 	}
-	if !found {
-		return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux", ErrNoVendor)
+	switch {
+	case found:
+		return policyType, nil
+	case policyType != "":
+		return "", fmt.Errorf("%w for %s: this OS image ships that policy ready-made in %s, without the modules that it was built from, so nothing can be added to it here",
+			ErrNoVendor, printable.Text(policyType), dir)
 	}
-	return policyType, nil
+	return "", fmt.Errorf("%w: this tool needs the layout of Flatcar Container Linux, or of a sibling that ships its modules there", ErrNoVendor)
 }
 
 // ships tells whether the OS image has a policy of this type.
@@ -159,8 +170,8 @@ func (v *Vendor) read(root *hostfs.Root) error {
 		return err
 	})
 	if err == nil {
-		err = root.Walk(v.etc(), func(below string, info hostfs.Entry) error {
-			digest, err := hashEntry(root, sum, v.etc(), below, info, buf)
+		err = root.Walk(v.etc, func(below string, info hostfs.Entry) error {
+			digest, err := hashEntry(root, sum, v.etc, below, info, buf)
 			if digest != "" {
 				v.Etc[below] = digest
 			}

@@ -7,10 +7,31 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
-// LowerEtc is the lower layer of the overlay on /etc, since Flatcar 3535.
-const LowerEtc = "/usr/share/flatcar/etc"
+// LowerEtc gives the lower layer of the overlay on /etc of this OS image: the first of those known that has something of SELinux's.
+func LowerEtc(root *hostfs.Root) string {
+	layers := seconfig.LowerLayers()
+	for _, dir := range layers {
+		if root.Exists(path.Join(dir, "selinux")) {
+			return dir
+		}
+	}
+	return layers[0]
+}
+
+// VendorEtc gives the directory in which the OS image has what belongs in /etc/selinux: VendorDir, or the lower layer of /etc where that
+// has no copy of it and no link to it, as in Azure Container Linux.
+func VendorEtc(root *hostfs.Root) string {
+	if root.Exists(VendorDir + "/config") {
+		return VendorDir
+	}
+	if lower := path.Join(LowerEtc(root), "selinux"); root.Exists(lower + "/config") {
+		return lower
+	}
+	return VendorDir
+}
 
 // Form is what the vendor has at a name: a link, a copy of something below /usr, or nothing.
 type Form struct {
@@ -22,7 +43,7 @@ type Form struct {
 // that a tmpfiles.d(5) "L" line of the image makes, else nothing.
 func VendorForm(root *hostfs.Root, name string) (Form, error) {
 	if below, ok := strings.CutPrefix(name, "/etc/"); ok {
-		source := path.Join(LowerEtc, below)
+		source := path.Join(LowerEtc(root), below)
 		info, err := root.Lstat(source)
 		if err == nil && info.IsLink() {
 			target, err := root.Readlink(source)

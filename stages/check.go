@@ -12,6 +12,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
@@ -72,13 +73,17 @@ func (h *Host) rehearsal(usr, scratch string) error {
 		return err
 	}
 	defer everything.Close()
-	for _, c := range []struct{ from, to string }{
-		{path.Join(usr, "lib/selinux"), policystore.VendorDir},
-		{path.Join(usr, "share/flatcar/etc/selinux"), policystore.LowerEtc + "/selinux"},
+	type copied struct{ from, to string }
+	all := []copied{
 		{h.Root.Path(policystore.EtcDir), policystore.EtcDir},
 		{h.Root.Path(policystore.StoreDir), policystore.StoreDir},
 		{h.Root.Path(StateDir), StateDir},
-	} {
+		{path.Join(usr, "lib/selinux"), policystore.VendorDir},
+	}
+	for _, layer := range seconfig.LowerLayers() {
+		all = append(all, copied{path.Join(usr, strings.TrimPrefix(layer, "/usr"), "selinux"), layer + "/selinux"})
+	}
+	for _, c := range all {
 		if info, err := everything.Stat(c.from); err != nil || !info.IsDir() {
 			continue // absent in this layout, or dangling, which the stages repair
 		}

@@ -14,7 +14,7 @@ import (
 //
 // Proves P3.
 func TestCheckOfTheNextImage(t *testing.T) {
-	for _, layout := range flatcartest.Layouts() {
+	for _, layout := range flatcartest.All() {
 		t.Run(string(layout), func(t *testing.T) {
 			next := flatcartest.New(t, layout)
 			next.Image(2)

@@ -41,7 +41,7 @@ func unstartable(running []attribution.Labelled, has func(typ string) bool) (lin
 
 // vendorsTypes tells which types the vendor's policy has; nil if it cannot be read.
 func (h *Host) vendorsTypes(policyType string) func(typ string) bool {
-	p, err := policydb.Read(seconfig.OpenPolicy(h.Root, policystore.VendorDir, policyType))
+	p, err := policydb.Read(seconfig.OpenPolicy(h.Root, policystore.VendorEtc(h.Root), policyType))
 	if err != nil {
 		return nil
 	}

@@ -111,7 +111,7 @@ func (r *run) unready(ctx context.Context) string {
 func readConfig(root *hostfs.Root) ([]byte, seconfig.Config, error) {
 	content, err := root.ReadFile(seconfig.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		content, err = root.ReadFile(policystore.VendorDir + "/config")
+		content, err = root.ReadFile(policystore.VendorEtc(root) + "/config")
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, seconfig.Config{}, fmt.Errorf("cannot read the SELinux configuration: %w", err)
@@ -236,7 +236,7 @@ func (r *run) highestLoadable(policyType string) (int, error) {
 		}
 		limit = n
 	}
-	vendors, err := seconfig.Policies(r.Root, seconfig.PolicyDir(policystore.VendorDir, policyType))
+	vendors, err := seconfig.Policies(r.Root, seconfig.PolicyDir(policystore.VendorEtc(r.Root), policyType))
 	if err != nil {
 		return 0, fmt.Errorf("cannot find the vendor's policy: %w", err)
 	}

@@ -114,7 +114,7 @@ func (h *Host) handmadeMode() (provision.Mode, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return provision.Unmanaged, err
 	}
-	vendors, err := seconfig.Read(h.Root, policystore.VendorDir+"/config")
+	vendors, err := seconfig.Read(h.Root, policystore.VendorEtc(h.Root)+"/config")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return provision.Unmanaged, err
 	}

@@ -178,7 +178,7 @@ func (h *Host) forget() error {
 
 // vendorMode reads the mode that the OS image comes with.
 func (h *Host) vendorMode() (string, error) {
-	c, err := seconfig.Read(h.Root, policystore.VendorDir+"/config")
+	c, err := seconfig.Read(h.Root, policystore.VendorEtc(h.Root)+"/config")
 	if err != nil {
 		return "", fmt.Errorf("cannot read the vendor's SELinux configuration: %w", err)
 	}

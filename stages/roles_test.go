@@ -12,7 +12,7 @@ import (
 // policy; declared no more it is gone, and the host is as it was.
 func TestRoles(t *testing.T) {
 	t.Parallel()
-	for _, layout := range flatcartest.Layouts() {
+	for _, layout := range flatcartest.All() {
 		t.Run(string(layout), func(t *testing.T) {
 			t.Parallel()
 			tree := flatcartest.New(t, layout)
@@ -28,7 +28,7 @@ func TestRoles(t *testing.T) {
 			if err != nil || !slices.Equal(status.Roles, []string{"cni-installer", "k3s"}) || len(status.Quarantine) != 0 {
 				t.Errorf("status: %+v, %v", status, err)
 			}
-			if lines := holds(t, tree.Dir+"/etc/selinux/mcs/contexts/files", "/opt/cni/bin(/.*)?\tsystem_u:object_r:container_cni_plugin_t:s0"); len(lines) == 0 {
+			if lines := holds(t, tree.Dir+"/etc/selinux/"+layout.Type()+"/contexts/files", "/opt/cni/bin(/.*)?\tsystem_u:object_r:container_cni_plugin_t:s0"); len(lines) == 0 {
 				t.Error("/opt/cni/bin has no label")
 			}
 			for _, r := range apply(t, h) {

@@ -20,12 +20,12 @@ func operatorsWork(t *testing.T, tree *flatcartest.Tree) {
 	t.Helper()
 	tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
 	tree.Semodule(tree.Dir, 100, map[string]string{"by_hand_too": "(type by_hand_too_t)\n"}, "--disable_dontaudit")
-	name := filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/booleans.local")
+	name := filepath.Join(tree.Dir, "var/lib/selinux/"+tree.Layout.Type()+"/active/booleans.local")
 	content, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree.Write("var/lib/selinux/mcs/active/booleans.local", string(content)+"container_connect_any=0\n")
+	tree.Write("var/lib/selinux/"+tree.Layout.Type()+"/active/booleans.local", string(content)+"container_connect_any=0\n")
 	if err := os.Chmod(name, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func operatorsWork(t *testing.T, tree *flatcartest.Tree) {
 
 func modules(t *testing.T, tree *flatcartest.Tree) []string {
 	t.Helper()
-	out, err := (command.Tools{}).Run(context.Background(), "semodule", "--path", tree.Dir, "--store", "mcs", "--list-modules=full")
+	out, err := (command.Tools{}).Run(context.Background(), "semodule", "--path", tree.Dir, "--store", tree.Layout.Type(), "--list-modules=full")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func modules(t *testing.T, tree *flatcartest.Tree) []string {
 //
 // Proves P3.
 func TestUpdateAndRollback(t *testing.T) {
-	for _, layout := range flatcartest.Layouts() {
+	for _, layout := range flatcartest.All() {
 		t.Run(string(layout), func(t *testing.T) {
 			t.Parallel()
 			declare := func(tree *flatcartest.Tree) *Host {
@@ -64,7 +64,7 @@ func TestUpdateAndRollback(t *testing.T) {
 				tree := flatcartest.New(t, layout)
 				tree.Image(generation)
 				h := declare(tree)
-				apply(t, h, Changed)
+				apply(t, h, first(layout)...)
 				operatorsWork(t, tree)
 				apply(t, h, Unchanged)
 				want[generation] = snapshot(t, tree.Dir, StateDir)
@@ -72,7 +72,7 @@ func TestUpdateAndRollback(t *testing.T) {
 
 			tree := flatcartest.New(t, layout)
 			h := declare(tree)
-			apply(t, h, Changed)
+			apply(t, h, first(layout)...)
 			operatorsWork(t, tree)
 			for _, generation := range []int{2, 1, 2, 2, 1} {
 				tree.Image(generation)

@@ -130,7 +130,8 @@ func (h *Host) MountPolicy() mountwatch.Policy { return mountPolicy{h.Kernel} }
 type mountPolicy struct{ *kernel.SELinux }
 
 // MayMount is as mountwatch.Policy says. Host processes have one domain on Flatcar, that of PID 1, and so does what systemd starts to mount
-// a unit. The kernel asks for relabelto when a superblock is made with context= (security/selinux/hooks.c, may_context_mount_sb_relabel).
+// a unit. Where they have domains of their own, as on its sibling, the watcher's tells what it may itself; a mount that systemd's may not make fails, and
+// the volume is mounted as it was. The kernel asks for relabelto when a superblock is made with context= (security/selinux/hooks.c, may_context_mount_sb_relabel).
 func (p mountPolicy) MayMount(context string) (bool, error) {
 	own, err := kernel.OwnContext()
 	if err != nil {

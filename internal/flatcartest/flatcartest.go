@@ -1,4 +1,4 @@
-// Package flatcartest makes small trees that have the shape of a Flatcar host, for tests: the layouts of its release lines, with a
+// Package flatcartest makes small trees that have the shape of a Flatcar host, for tests: the layouts of its release lines and of a sibling, with a
 // real module store that the real semodule built from a policy of one page. A tree is for --root: no kernel looks at it.
 //
 // It is not a substitute for the VM tests: there is no overlay, no PID 1 and no kernel policy here.
@@ -34,10 +34,40 @@ const (
 	LTS2023    Layout = "LTS-2023"    // 3510: links made by tmpfiles on a plain /etc
 	SymlinkEra Layout = "symlink era" // 3535 to 3732: the same links from the overlay's lower layer
 	Today      Layout = "today"       // since 3745: regular files, compatibility links below /usr
+	// Sibling is Azure Container Linux, with a module store in its image: another lower layer of /etc and another type, enforcing, no copy of
+	// the policy and no links below /usr/lib/selinux, nothing in /var/lib/selinux, no audit rules.
+	Sibling Layout = "sibling"
 )
 
-// Layouts lists all layouts.
+// Layouts lists Flatcar's layouts.
 func Layouts() []Layout { return []Layout{LTS2023, SymlinkEra, Today} }
+
+// All lists the layouts on which the stages work.
+func All() []Layout { return append(Layouts(), Sibling) }
+
+// Type is the type of the vendor's policy.
+func (l Layout) Type() string {
+	if l == Sibling {
+		return "targeted"
+	}
+	return "mcs"
+}
+
+// LowerEtc is where the image has the lower layer of /etc, beneath the root.
+func (l Layout) LowerEtc() string {
+	if l == Sibling {
+		return "usr/share/distro/etc"
+	}
+	return "usr/share/flatcar/etc"
+}
+
+// VendorEtc is where the image has what belongs in /etc/selinux, beneath the root.
+func (l Layout) VendorEtc() string {
+	if l == Sibling {
+		return l.LowerEtc() + "/selinux"
+	}
+	return "usr/lib/selinux"
+}
 
 // Rules are the vendor's audit rule files.
 func Rules() map[string]string {
@@ -124,19 +154,23 @@ func (tree *Tree) must(err error) {
 // a module modern; the first has a module legacy.
 func (tree *Tree) Image(generation int) {
 	tree.t.Helper()
-	defer tree.merge(tree.path("usr/share/flatcar/etc"))()
+	typ, mode := tree.Layout.Type(), "permissive"
+	if tree.Layout == Sibling {
+		mode = "enforcing"
+	}
+	defer tree.merge(tree.path(tree.Layout.LowerEtc()))()
 	tree.must(os.RemoveAll(tree.path("usr")))
 	build := tree.t.TempDir()
 	for name, content := range map[string]string{
-		"etc/selinux/config":                          "# The vendor's comment.\nSELINUX=permissive\n\nSELINUXTYPE=mcs\n",
-		"etc/selinux/semanage.conf":                   "module-store = direct\nexpand-check=" + map[bool]string{false: "0", true: "1"}[tree.strict] + "\n",
-		"etc/selinux/mcs/contexts/lxc_contexts":       "process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n",
-		"etc/selinux/mcs/contexts/customizable_types": map[int]string{1: "textrel_shlib_t\n", 2: "textrel_shlib_t\nhome_bin_t\n"}[generation],
+		"etc/selinux/config":                                  "# The vendor's comment.\nSELINUX=" + mode + "\n\nSELINUXTYPE=" + typ + "\n",
+		"etc/selinux/semanage.conf":                           "module-store = direct\nexpand-check=" + map[bool]string{false: "0", true: "1"}[tree.strict] + "\n",
+		"etc/selinux/" + typ + "/contexts/lxc_contexts":       "process = \"system_u:system_r:container_t:s0\"\nfile = \"system_u:object_r:container_file_t:s0\"\n",
+		"etc/selinux/" + typ + "/contexts/customizable_types": map[int]string{1: "textrel_shlib_t\n", 2: "textrel_shlib_t\nhome_bin_t\n"}[generation],
 	} {
 		tree.must(os.MkdirAll(filepath.Dir(filepath.Join(build, name)), 0o755))
 		tree.must(os.WriteFile(filepath.Join(build, name), []byte(content), 0o644))
 	}
-	for _, dir := range []string{"etc/selinux/mcs/policy", "etc/selinux/mcs/contexts/files", "var/lib/selinux"} {
+	for _, dir := range []string{"etc/selinux/" + typ + "/policy", "etc/selinux/" + typ + "/contexts/files", "var/lib/selinux"} {
 		tree.must(os.MkdirAll(filepath.Join(build, dir), 0o755))
 	}
 	modules := map[string]string{"base": base}
@@ -154,6 +188,10 @@ func (tree *Tree) Image(generation int) {
 	store, etc := filepath.Join(build, "var/lib/selinux"), filepath.Join(build, "etc/selinux")
 	tree.must(os.MkdirAll(tree.path("usr/lib/selinux"), 0o755))
 	tree.must(os.CopyFS(tree.path("usr/lib/selinux/policy"), os.DirFS(store)))
+	if tree.Layout == Sibling {
+		tree.must(os.CopyFS(tree.path(tree.Layout.VendorEtc()), os.DirFS(etc)))
+		return
+	}
 	tree.Write("usr/lib/tmpfiles.d/selinux.conf", "L /var/lib/selinux - - - - ../../usr/lib/selinux/policy\n")
 	for name, rules := range Rules() {
 		tree.Write("usr/share/audit/rules.d/"+name, rules)
@@ -262,6 +300,10 @@ func (tree *Tree) mergeable(dir string) bool {
 // fresh makes /etc and /var as they are on a host that just booted for the first time, the overlay merged.
 func (tree *Tree) fresh() {
 	tree.t.Helper()
+	if tree.Layout == Sibling {
+		tree.must(os.MkdirAll(tree.path("var/lib"), 0o755))
+		return
+	}
 	tree.Link("../../usr/lib/selinux/policy", "var/lib/selinux")
 	if tree.Layout != LTS2023 {
 		return // merge made /etc
@@ -278,7 +320,7 @@ func (tree *Tree) fresh() {
 func (tree *Tree) Semodule(dir string, priority int, modules map[string]string, more ...string) {
 	tree.t.Helper()
 	input := tree.t.TempDir()
-	argv := append([]string{"semodule", "--noreload", "--path", dir, "--store", "mcs"}, more...)
+	argv := append([]string{"semodule", "--noreload", "--path", dir, "--store", tree.Layout.Type()}, more...)
 	argv = append(argv, "--priority", strconv.Itoa(priority))
 	for name, content := range modules {
 		file := filepath.Join(input, name+".cil")

@@ -3,6 +3,8 @@ package policytest
 
 import (
 	_ "embed"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -42,9 +44,12 @@ func AddTo(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
 func install(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
 	t.Helper()
 	store := filepath.Join(tree.Dir, "var/lib/selinux")
-	if info, err := os.Lstat(store); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		if err := os.Remove(store); err != nil {
-			t.Fatal(err)
+	info, err := os.Lstat(store)
+	if link := err == nil && info.Mode()&os.ModeSymlink != 0; link || errors.Is(err, fs.ErrNotExist) {
+		if link {
+			if err := os.Remove(store); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := os.CopyFS(store, os.DirFS(filepath.Join(tree.Dir, "usr/lib/selinux/policy"))); err != nil {
 			t.Fatal(err)
@@ -56,7 +61,7 @@ func install(t testing.TB, tree *flatcartest.Tree, modules map[string]string) {
 // File gives the file of the policy that a tree would load.
 func File(t testing.TB, tree *flatcartest.Tree) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(tree.Dir, "etc/selinux/mcs/policy/policy.*"))
+	found, err := filepath.Glob(filepath.Join(tree.Dir, "etc/selinux", tree.Layout.Type(), "policy/policy.*"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("policies: %q, %v", strings.Join(found, " "), err)
 	}

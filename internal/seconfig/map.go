@@ -16,6 +16,9 @@ import (
 // Dir is where libselinux looks for its configuration and for policies.
 const Dir = "/etc/selinux"
 
+// LowerLayers are where OS images have the lower layer of the overlay on /etc: Flatcar since 3535, and its sibling Azure Container Linux.
+func LowerLayers() []string { return []string{"/usr/share/flatcar/etc", "/usr/share/distro/etc"} }
+
 // ErrNoType says that a configuration does not name a policy.
 var ErrNoType = errors.New("it does not name a policy")
 

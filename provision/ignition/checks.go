@@ -362,7 +362,8 @@ func (c *checker) vendorFiles(m *machine, s *situation) {
 		case strings.HasPrefix(name, "/var/lib/selinux/"):
 			once("/var/lib/selinux", f.at, f.inside, "cannot write a copy of the policy store to /var/lib/selinux: "+copied, instead)
 		case strings.HasPrefix(name, "/usr/"):
-			if strings.HasPrefix(name, "/usr/lib/selinux") || strings.HasPrefix(name, "/usr/share/flatcar/etc/selinux") {
+			shipped := func(layer string) bool { return strings.HasPrefix(name, layer+"/selinux") }
+			if shipped("/usr/lib") || slices.ContainsFunc(seconfig.LowerLayers(), shipped) {
 				c.add(f.at, f.inside, "cannot write below /usr: it is read-only", instead)
 			}
 		}

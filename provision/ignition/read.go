@@ -382,10 +382,11 @@ func remedyFor(message string, kind Kind) string {
 			return r.remedy
 		}
 	}
+	const spec = "see https://coreos.github.io/ignition/configuration-v3_3/"
 	if kind == Butane {
-		return "see https://coreos.github.io/butane/config-flatcar-v1_0/"
+		return spec + ", and write its keys as Butane does: should_exist for shouldExist"
 	}
-	return "see https://coreos.github.io/ignition/configuration-v3_3/"
+	return spec
 }
 
 // modeRemedy gives the remedy for a mode that has more bits than nine, if its digits are meant in octal and were read in decimal.
