@@ -223,12 +223,7 @@ func (a *app) commands() *cobra.Command {
 	apply.Flags().BoolVar(&a.retryGuard, "retry-guard", false, "try enforcing again after a trial of it has failed")
 	apply.Flags().BoolVar(&a.overwriteConfig, "overwrite-config", false, "write the mode into /etc/selinux/config although somebody else keeps changing it")
 	apply.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry); err != nil || *applyDry {
-			return err
-		}
-		a.reloadWatcher(cmd.Context())
-		a.firstSample(cmd.Context())
-		return nil
+		return a.runStages(cmd.Context(), strings.Split(stages.Names(), ", "), *applyDry)
 	}
 
 	revert := &cobra.Command{Use: "revert", Short: "Bring back the vendor's machine", Args: noArguments,
@@ -384,35 +379,40 @@ func (a *app) runStages(ctx context.Context, names []string, dry bool) error {
 	if err != nil {
 		return err
 	}
-	a.finish(results)
+	if all := len(names) == len(stages.Order()); !all || dry {
+		a.finish(results, nil)
+		return nil
+	}
+	a.finish(results, a.reloadWatcher(ctx), a.firstSample(ctx)...)
 	return nil
 }
 
 // reloadWatcher has the mount watcher, if it runs, read the configuration that was just applied.
-func (a *app) reloadWatcher(ctx context.Context) {
+func (a *app) reloadWatcher(ctx context.Context) error {
 	if a.root != "/" || !systemd.IsRunning() {
-		return
+		return nil
 	}
 	if err := systemd.ReloadUnit(ctx, stages.MountwatchUnit); err != nil {
-		fmt.Fprintf(a.stderr, "selinux-provision: volumes may not be labelled as declared: %v\n", err)
-		a.code = worse(a.code, exitPartly)
+		return fmt.Errorf("volumes may not be labelled as declared: %w", err)
 	}
+	return nil
 }
 
-// firstSample has the evidence begin with what was just applied, and not when the timer looks next.
-func (a *app) firstSample(ctx context.Context) {
+// firstSample has the evidence begin with what was just applied, and not when the timer looks next. It says why it does not.
+func (a *app) firstSample(ctx context.Context) (notes []string) {
 	if a.root != "/" {
-		return
+		return nil
 	}
 	h, closeHost, err := a.host()
 	if err != nil {
-		return // what was applied said so
+		return nil // what was applied said so
 	}
 	defer closeHost()
 	_, err = h.TakeSample(ctx, false)
 	if err != nil && !errors.Is(err, stages.ErrNotApplicable) {
-		fmt.Fprintf(a.stderr, "selinux-provision: the evidence for readiness begins at the next look: %v\n", err)
+		return []string{"the evidence for readiness begins at the next look: " + err.Error()}
 	}
+	return nil
 }
 
 func (a *app) revert(ctx context.Context, dry bool) error {
@@ -425,7 +425,7 @@ func (a *app) revert(ctx context.Context, dry bool) error {
 	if err != nil {
 		return err
 	}
-	a.finish([]stages.Result{result})
+	a.finish([]stages.Result{result}, nil)
 	return nil
 }
 
@@ -459,8 +459,9 @@ func (a *app) check(ctx context.Context, usr string) error {
 	return nil
 }
 
-// finish sets the exit code of the worst result, and prints the JSON object.
-func (a *app) finish(results []stages.Result) {
+// finish sets the exit code of the worst result, and prints the JSON object. What is left undone behind the stages, and notes on that, stand
+// in it, or in words on standard error.
+func (a *app) finish(results []stages.Result, undone error, notes ...string) {
 	for _, r := range results {
 		if r.Outcome == stages.Skipped {
 			continue // the one that failed says what is wrong
@@ -471,10 +472,24 @@ func (a *app) finish(results []stages.Result) {
 		}
 		a.code = worse(a.code, code)
 	}
-	a.answer(struct {
+	head := a.header()
+	if undone != nil {
+		a.code = worse(a.code, exitPartly)
+		head = header{a.command, a.code, undone.Error()}
+	}
+	if a.answer(struct {
 		header
-		Results []stages.Result `json:"results"` // one for each stage, in their order
-	}{a.header(), results})
+		Results []stages.Result `json:"results"`         // one for each stage, in their order
+		Notes   []string        `json:"notes,omitempty"` // what begins later than it could
+	}{head, results, notes}) {
+		return
+	}
+	if undone != nil {
+		notes = append([]string{undone.Error()}, notes...)
+	}
+	for _, line := range notes {
+		fmt.Fprintf(a.stderr, "selinux-provision: %s\n", oneLine(line))
+	}
 }
 
 // worse picks the exit code that says more: a failure before "in part", a failed undo before everything.
