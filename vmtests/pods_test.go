@@ -16,23 +16,32 @@ const containerdConfig = `version = 2
   [plugins."io.containerd.grpc.v1.cri"]
     enable_selinux = true
     sandbox_image = "localhost/pause:1"
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "/opt/cni/bin"
+      conf_dir = "/etc/cni/net.d"
 `
 
 // startCRI lets containerd make pods: its CRI with SELinux, an image to run and one to hold pods together, and a client.
 func (m *Machine) startCRI(t *testing.T) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "pod")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".")
-	build.Dir = "cmd/pod"
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the client of the CRI: %v\n%s", err, out)
-	}
-	m.send(t, binary, "/root/pod", 0o755)
+	m.send(t, filepath.Join(buildProgram(t, "cmd/pod", "."), "pod"), "/root/pod", 0o755)
 	m.put(t, "/etc/containerd/config.toml", containerdConfig)
 	m.importBusybox(t)
 	m.Must(t, `docker import -c 'ENTRYPOINT ["/bin/sleep", "infinity"]' /tmp/busybox.tar localhost/pause:1 && docker save -o /tmp/images.tar busybox localhost/pause:1 &&
 systemctl restart containerd.service && ctr -n k8s.io images import /tmp/images.tar`)
+}
+
+// buildProgram builds programs of the tests, in the directory of their module, and gives the directory that they are in.
+func buildProgram(t *testing.T, dir, what string) string {
+	t.Helper()
+	out := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out+"/", what)
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build %s in %s: %v\n%s", what, dir, err, text)
+	}
+	return out
 }
 
 // pod runs a container of a pod to its end, and gives what it printed.

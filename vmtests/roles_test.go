@@ -12,7 +12,8 @@ import (
 
 // TestRoles declares roles on an enforcing machine, and has containers of Docker do what each role is for and try more: a log collector reads and follows
 // links and cannot write, an installer of network plugins writes in its two places, twice, and nowhere else, and another container cannot write
-// there. What the page on roles says that each may and may not is asked of the policy that the machine has built.
+// there. Pods have the network that the plugins make which were installed like this. What an agent made of BPF calls is denied in each domain but spc_t.
+// What the page on roles says that each may and may not is asked of the policy that the machine has built.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`avc: +denied`, "the test provokes it"})
@@ -54,6 +55,9 @@ func TestRoles(t *testing.T) {
 	m.Must(t, "! "+in("container_cni_installer_t")+"--network none -v /opt/vmtest:/o busybox touch /o/x")
 	m.Must(t, "! docker run --rm "+places+"busybox touch /bin2/x")
 	m.Must(t, "! docker run --rm "+places+"busybox cat /net.d/10-x.conf")
+
+	m.networkPlugins(t, in("container_cni_installer_t"))
+	m.agentOfBPF(t, in)
 
 	exporter := in("container_node_exporter_t") + "--network none --pid host -v /proc:/host:ro busybox "
 	m.Must(t, exporter+"sh -c 'cat /host/1/mounts /host/sys/vm/swappiness > /dev/null'")

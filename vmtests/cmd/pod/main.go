@@ -3,6 +3,7 @@
 //
 //	pod [flags] run NAMESPACE/POD CONTAINER COMMAND...   start a container, and its pod unless that runs
 //	pod remove NAMESPACE/POD                             stop a pod and remove it
+//	pod address NAMESPACE/POD                            print the address that the network plugins gave it
 package main
 
 import (
@@ -38,6 +39,8 @@ type options struct {
 	uid, image, typ, podType     string
 	mounts                       []string
 	noNewPrivs, privileged, wait bool
+	network                      bool
+	hostPort                     int
 }
 
 func main() {
@@ -50,6 +53,8 @@ func main() {
 	flag.BoolVar(&o.noNewPrivs, "no-new-privs", false, "allowPrivilegeEscalation: false")
 	flag.BoolVar(&o.privileged, "privileged", false, "privileged: true")
 	flag.BoolVar(&o.wait, "wait", false, "wait for the container's end, print its log, and exit as it did")
+	flag.BoolVar(&o.network, "network", false, "a network of its own, from the network plugins; else the host's")
+	flag.IntVar(&o.hostPort, "host-port", 0, "the host's port that leads to the pod's port of the same number")
 	flag.Func("mount", "HOST:CONTAINER, read-only; may be repeated", func(text string) error { o.mounts = append(o.mounts, text); return nil })
 	flag.Parse()
 	code, err := run(context.Background(), *socket, &o, flag.Args())
@@ -74,8 +79,11 @@ func run(ctx context.Context, socket string, o *options, args []string) (int, er
 	case len(args) == 2 && args[0] == "remove":
 		namespace, name, _ := strings.Cut(args[1], "/")
 		return 0, k.remove(ctx, namespace, name)
+	case len(args) == 2 && args[0] == "address":
+		namespace, name, _ := strings.Cut(args[1], "/")
+		return 0, k.address(ctx, namespace, name)
 	}
-	return 0, errors.New("usage: pod [flags] run NAMESPACE/POD CONTAINER COMMAND... | pod remove NAMESPACE/POD")
+	return 0, errors.New("usage: pod [flags] run NAMESPACE/POD CONTAINER COMMAND... | pod remove NAMESPACE/POD | pod address NAMESPACE/POD")
 }
 
 type kubelet struct{ cri.RuntimeServiceClient }
@@ -91,22 +99,31 @@ func (k *kubelet) find(ctx context.Context, namespace, name string) (*cri.PodSan
 	return all.Items[0], nil
 }
 
-// config is the pod's. It has the network of the host.
+// config is the pod's.
 func (o *options) config(namespace, name, uid string) *cri.PodSandboxConfig {
+	var ports []*cri.PortMapping
+	if o.hostPort != 0 {
+		ports = append(ports, &cri.PortMapping{Protocol: cri.Protocol_TCP, ContainerPort: int32(o.hostPort), HostPort: int32(o.hostPort)})
+	}
 	return &cri.PodSandboxConfig{
+		PortMappings: ports,
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: namespace, Uid: uid},
 		LogDirectory: filepath.Join(podLogs, namespace+"_"+name+"_"+uid),
 		Labels:       map[string]string{podName: name, podNamespace: namespace, podUID: uid},
 		DnsConfig:    &cri.DNSConfig{Servers: []string{"127.0.0.1"}},
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    "/kubepods/besteffort/pod" + uid,
-			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: namespaces(), SelinuxOptions: selinux(o.podType), Privileged: o.privileged},
+			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: o.namespaces(), SelinuxOptions: selinux(o.podType), Privileged: o.privileged},
 		},
 	}
 }
 
-func namespaces() *cri.NamespaceOption {
-	return &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER, Ipc: cri.NamespaceMode_POD}
+func (o *options) namespaces() *cri.NamespaceOption {
+	network := cri.NamespaceMode_NODE
+	if o.network {
+		network = cri.NamespaceMode_POD
+	}
+	return &cri.NamespaceOption{Network: network, Pid: cri.NamespaceMode_CONTAINER, Ipc: cri.NamespaceMode_POD}
 }
 
 func selinux(typ string) *cri.SELinuxOption {
@@ -152,7 +169,7 @@ func (k *kubelet) run(ctx context.Context, o *options, namespace, name, containe
 		Metadata: &cri.ContainerMetadata{Name: container, Attempt: attempt(log)}, Image: &cri.ImageSpec{Image: o.image, UserSpecifiedImage: o.image}, Command: command, LogPath: log,
 		Labels: map[string]string{podName: name, podNamespace: namespace, podUID: o.uid, podContainer: container},
 		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
-			NamespaceOptions: namespaces(), SelinuxOptions: selinux(cmp.Or(o.typ, o.podType)), NoNewPrivs: o.noNewPrivs, Privileged: o.privileged,
+			NamespaceOptions: o.namespaces(), SelinuxOptions: selinux(cmp.Or(o.typ, o.podType)), NoNewPrivs: o.noNewPrivs, Privileged: o.privileged,
 		}},
 	}
 	for _, mount := range o.mounts {
@@ -206,6 +223,21 @@ func (k *kubelet) end(ctx context.Context, id, file string) (int, error) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+func (k *kubelet) address(ctx context.Context, namespace, name string) error {
+	pod, err := k.find(ctx, namespace, name)
+	if err != nil {
+		return err
+	}
+	if pod == nil {
+		return fmt.Errorf("there is no pod %s/%s", namespace, name)
+	}
+	status, err := k.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: pod.Id})
+	if err == nil {
+		fmt.Println(status.Status.Network.GetIp())
+	}
+	return err
 }
 
 func (k *kubelet) remove(ctx context.Context, namespace, name string) error {
