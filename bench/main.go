@@ -461,6 +461,9 @@ What systemd spends on the same mounts shows only where it runs. `+"`vmtests.Tes
 machine, each meant by a rule, and logs both. Five runs, emulated, 2 processors: systemd 10.7 to 21.7 s of processor time, the watcher
 4.2 to 9.6 s, which is 0.40 to 0.45 of it; afterwards the unit has 20 to 23 MB of memory (goal: 24 MB), and the process 18 to 21 MB and
 12 MB of its program's file.
+
+What a thousand levels do to the kernel's cache of decisions shows only where SELinux is on: `+"`vmtests.TestCacheOfDecisions`"+` measures it, and the
+[operator guide](operator-guide.md#the-kernels-cache-of-decisions) has the numbers and what they mean.
 `, copyRounds, rebuildRounds, idleRounds, strings.Join(release[:2], "."), runtime.NumCPU(), tools, b.store, b.table())
 	return page.Bytes(), nil
 }
