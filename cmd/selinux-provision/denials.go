@@ -36,7 +36,7 @@ gzip or bzip2.
 The answer is the first of these that holds: the target has the wrong label for its path; it is in a volume that nobody
 labelled; a boolean allows it; another domain may do it already; the categories forbid it, and no rule helps; only then, a rule.
 
-  denials --follow            tells of each denial as it comes, until it is interrupted
+  denials --follow            tells of each denial as it comes: in one line on a terminal, in a line of JSON in a pipe
   denials --module NAME       prints CIL for a new domain NAME_t that has what the container domain has, and what was denied
   denials --may D --on T      what may domain D do to type T, and under which booleans
   denials --may D --beyond E  what domain D may do that domain E may not
@@ -97,7 +97,7 @@ func (a *app) denialsCommand() *cobra.Command {
 		case o.module != "":
 			return a.module(cmd.Context(), &o)
 		case o.follow:
-			return a.follow(cmd.Context(), &o)
+			return a.follow(cmd.Context(), &o, cmd.Flags().Changed("json"))
 		}
 		return a.denials(cmd.Context(), &o)
 	}

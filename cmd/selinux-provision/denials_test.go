@@ -288,15 +288,21 @@ func TestWriteModule(t *testing.T) {
 	}
 }
 
-// A log is read in the forms in which people have it; what is not read is named, with what to do.
-func TestFormsOfLogs(t *testing.T) {
-	record := numbered(nfsDenial, "4")
+func gzipped(t *testing.T, text string) string {
+	t.Helper()
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
-	_, _ = w.Write([]byte(record))
+	_, _ = w.Write([]byte(text))
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return packed.String()
+}
+
+// A log is read in the forms in which people have it; what is not read is named, with what to do.
+func TestFormsOfLogs(t *testing.T) {
+	record := numbered(nfsDenial, "4")
+	packed := gzipped(t, record)
 	for name, c := range map[string]struct {
 		content string
 		code    int
@@ -304,8 +310,8 @@ func TestFormsOfLogs(t *testing.T) {
 	}{
 		"audit.log":    {record, exitDone, "1 denial in "},
 		"marked.log":   {"\xef\xbb\xbf" + record, exitDone, "1 denial in "},
-		"audit.log.gz": {packed.String(), exitDone, "1 denial in "},
-		"short.gz":     {packed.String()[:40], exitFailed, "cannot read records: it is compressed, and damaged: unexpected EOF ["},
+		"audit.log.gz": {packed, exitDone, "1 denial in "},
+		"short.gz":     {packed[:40], exitFailed, "cannot read records: it is compressed, and damaged: unexpected EOF ["},
 		"power.log":    {"\xff\xfet\x00y\x00p\x00", exitUsage, "cannot read records: its characters are UTF-16: save it as UTF-8 ["},
 		"audit.log.xz": {"\xfd7zXZ\x00\x00", exitUsage, "cannot read records: it is compressed with xz: unpack it: xz -dc ["},
 	} {

@@ -18,10 +18,12 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/textform"
 )
 
-// follow tells of denials as they come, until somebody ends it.
-func (a *app) follow(ctx context.Context, o *denialOptions) error {
+// follow tells of denials as they come, until somebody ends it: a person on a terminal in lines, a program at the other end of a pipe in lines of
+// JSON, unless --json was given and says which.
+func (a *app) follow(ctx context.Context, o *denialOptions, asked bool) error {
 	h, closeHost, err := a.host()
 	if err != nil {
 		return err
@@ -32,6 +34,7 @@ func (a *app) follow(ctx context.Context, o *denialOptions) error {
 		return err
 	}
 	defer closeInput()
+	a.json = a.json || !asked && !onTerminal(a.stdout)
 	tell := a.tellText(paintFor(a.stdout))
 	if a.json {
 		tell = a.tellJSON
@@ -46,7 +49,8 @@ func (a *app) follow(ctx context.Context, o *denialOptions) error {
 	return err
 }
 
-// followed opens an input. A file is read like the host's own log: what comes, by its name, also when it is rotated. A pipe is read to its end.
+// followed opens an input. A file is read like the host's own log: what comes, by its name, also when it is rotated. A pipe is read to its end, and
+// so is a file that nobody writes to any more, since it is compressed.
 func followed(ctx context.Context, name string, o *denialOptions) (io.ReadCloser, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -54,6 +58,11 @@ func followed(ctx context.Context, name string, o *denialOptions) (io.ReadCloser
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return f, err
+	}
+	var head [8]byte
+	n, _ := f.ReadAt(head[:], 0) // what cannot be read says so at the first read
+	if _, err := textform.Text(head[:n]); err != nil {
+		return f, nil //nolint:nilerr // its reader unpacks it, or says what it is
 	}
 	f.Close()
 	abs, err := filepath.Abs(name)

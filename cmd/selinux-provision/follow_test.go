@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -50,7 +51,7 @@ func TestFollowJSON(t *testing.T) {
 	go func() {
 		_ = os.WriteFile(fifo, []byte(numbered(logDenial, "3")+numbered(nfsDenial, "4")+numbered(nfsDenial, "5")), 0o600)
 	}()
-	got := call(t, "--root", tree.Dir, "--json", "denials", "--follow", "--input", fifo)
+	got := call(t, "--root", tree.Dir, "denials", "--follow", "--input", fifo) // nobody has to ask for JSON in a pipe
 	var events []string
 	for line := range strings.Lines(got.stdout) {
 		var told struct {
@@ -84,7 +85,7 @@ func TestFollowJSON(t *testing.T) {
 func TestFollowIsInterrupted(t *testing.T) {
 	tree := denialTree(t, numbered(nfsDenial, "3"))
 	file := filepath.Join(tree.Dir, "var/log/audit/audit.log")
-	for _, args := range [][]string{{"--root", tree.Dir, "denials", "-f", "--pod", "web"}, {"--root", tree.Dir, "denials", "-f", "--input", file}} {
+	for _, args := range [][]string{{"--root", tree.Dir, "--json=false", "denials", "-f", "--pod", "web"}, {"--root", tree.Dir, "--json=false", "denials", "-f", "--input", file}} {
 		cmd := program(t, args...)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
@@ -115,5 +116,58 @@ func TestFollowIsInterrupted(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// On a terminal a denial is one line in colours, between what is followed and what there was.
+func TestFollowOnATerminal(t *testing.T) {
+	tree := denialTree(t, "")
+	file := filepath.Join(tree.Dir, "log")
+	tree.Write("log", numbered(nfsDenial, "3"))
+	self := program(t, "--root", tree.Dir, "denials", "-f", "--since", "2000-01-01", "--input", file)
+	cmd := exec.CommandContext(t.Context(), "script", "--quiet", "--return", "--flush", "--command", "exec '"+strings.Join(self.Args, "' '")+"'", "/dev/null")
+	cmd.Env = append(self.Env, "TERM=xterm", "NO_COLOR=")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		got = append(got, strings.TrimSuffix(lines.Text(), "\r"))
+		if strings.Contains(lines.Text(), "reported") {
+			if _, err := keys.Write([]byte("\x03")); err != nil { // Ctrl-C, as the terminal makes an interrupt of it
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %q", err, got)
+	}
+	all := strings.Join(got, "\n")
+	for _, want := range []string{"selinux-provision: following " + file + "; Ctrl-C ends it\n", "\x1b[33mreported\x1b[0m  container_t: file read on nfs_t /logs/3.log", "selinux-provision: 1 denial of 1 kind: 0 stopped something"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("there is no %q in\n%q", want, all)
+		}
+	}
+}
+
+// A compressed log is one that nobody writes to any more: it is unpacked and read to its end, and what is not read is refused by its name.
+func TestFollowWhatIsCompressed(t *testing.T) {
+	tree := denialTree(t, "")
+	tree.Write("log.gz", gzipped(t, numbered(nfsDenial, "3")+numbered(nfsDenial, "4")))
+	tree.Write("log.xz", "\xfd7zXZ\x00\x00\x04")
+	got := call(t, "--root", tree.Dir, "--json=false", "denials", "--follow", "--input", filepath.Join(tree.Dir, "log.gz"))
+	if got.code != exitDone || strings.Count(got.stdout, "\n") != 2 || !strings.Contains(got.stdout, "again 1 time") {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "--root", tree.Dir, "denials", "--follow", "--input", filepath.Join(tree.Dir, "log.xz")); got.code != exitUsage || !strings.Contains(got.stderr, "it is compressed with xz: unpack it: xz -dc") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -211,7 +211,7 @@ Written by "make generated" from the source; do not edit.
 ## JSON
 
 With `+"`--json`"+` each command prints one object on standard output, also when it fails; `+"`denials --follow`"+` prints
-one in each line. A field that is not listed as one may be missing; new fields may come, a field keeps its meaning. Times are RFC 3339, durations nanoseconds unless the field says otherwise.
+one in each line, and does so in a pipe without being asked. A field that is not listed as one may be missing; new fields may come, a field keeps its meaning. Times are RFC 3339, durations nanoseconds unless the field says otherwise.
 
 `)
 	p := &printer{source: s, w: w, done: map[string]bool{}}
