@@ -65,13 +65,19 @@ torture-power: install-prerequisites ## cut the power at every flush of an apply
 FUZZ_EXECUTIONS := 10000000
 
 .PHONY: torture
-torture: torture-power torture-storms torture-fuzz ## the long attacks: every power cut, storms beside the walk, and each fuzz target ten million times: a day
+torture: torture-power torture-storms torture-pressure torture-fuzz ## the long attacks: every power cut, storms beside the walk, hosts that run out of things, and each fuzz target ten million times: a day
 
 .PHONY: torture-storms
 torture-storms: install-prerequisites ## others make, move and link files at full speed while trees are labelled: a quarter of an hour
 	@echo "== storms beside the walk: a quarter of an hour"
 	go test -v -count=20 -timeout 60m $(AS_ROOT) -run '^(TestLiveVolume|TestMovedUnseen)$$' ./relabel
 	go test -v -count=3 -timeout 60m $(AS_ROOT) -run '^TestAttackers$$' ./relabel
+
+.PHONY: torture-pressure
+torture-pressure: install-prerequisites ## memory ends at every call that asks for some; 90,000 mounts; volumes come and go for a day, in half an hour
+	@echo "== hosts that run out of things: half an hour"
+	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 120m $(AS_ROOT) -run '^TestMemoryThatEndsAnywhere$$' ./stages
+	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^(TestMountChurn|TestNearlyAllMounts|TestHundredThousandMounts|TestChurn)$$' ./internal/mounts ./mountwatch
 
 .PHONY: torture-fuzz
 torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=10000000 times; what it finds is kept in the package's testdata/fuzz

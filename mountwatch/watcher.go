@@ -358,7 +358,11 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) 
 		hide(m)
 		touched[m.Device] = true
 		w.relabels.cancel(keyOf(m))
-		declared = declared || w.volumes[keyOf(m)] != nil
+		if w.volumes[keyOf(m)] != nil {
+			declared = true
+			// What has no name of its own is never known again. Kept, it would push out what is known of those that come back.
+			w.record.forget(identity(m, mounts.Names{}), nil)
+		}
 		delete(w.volumes, keyOf(m))
 		delete(w.failed, keyOf(m))
 		delete(w.names, m.Device) // the number may belong to another file system by now

@@ -219,6 +219,8 @@ func (r *run) stages(ctx context.Context, names []string) []Result {
 		var told *policystore.RoomError
 		if full(result.Err) && !errors.As(result.Err, &told) {
 			result.Err = fmt.Errorf("%w: make room on the disk, then run: selinux-provision apply", result.Err)
+		} else if errors.Is(result.Err, syscall.ENOMEM) {
+			result.Err = fmt.Errorf("%w: memory has ended if journalctl -k says so: make some free, then run: selinux-provision apply", result.Err)
 		}
 		if result.Err != nil {
 			result.Error = result.Err.Error()

@@ -95,11 +95,13 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("%s failed with %s", e.Tool, how)
 }
 
-// Is makes a tool's own words for a disk, or a quota of it, without room (strerror(3) in the C locale) the error that a system call of this program
-// would have had. What else the tools say tells nothing: libsemanage adds "No such file or directory" to anything.
+// Is makes a tool's own words for a disk, or a quota of it, without room, and for memory that ended (strerror(3) in the C locale), the error that a
+// system call of this program would have had. So it does with a tool that somebody killed outright: that is what the kernel does when memory
+// ends, and hardly anybody else. What else the tools say tells nothing: libsemanage adds "No such file or directory" to anything.
 func (e *ExitError) Is(target error) bool {
-	return target == syscall.ENOSPC && strings.Contains(e.Output.Stderr, "No space left on device") ||
-		target == syscall.EDQUOT && strings.Contains(e.Output.Stderr, "Disk quota exceeded")
+	says := func(words string) bool { return strings.Contains(e.Output.Stderr, words) }
+	return target == syscall.ENOSPC && says("No space left on device") || target == syscall.EDQUOT && says("Disk quota exceeded") ||
+		target == syscall.ENOMEM && (e.signal == syscall.SIGKILL || says("Cannot allocate memory") || says("Out of memory"))
 }
 
 // Run starts argv[0] with the rest as its arguments and waits for its end. A name without a slash is looked for in

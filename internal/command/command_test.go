@@ -263,19 +263,26 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// A tool that had no room is an error as a system call's, so that whoever is to say what to do about a full disk sees one kind.
+// A tool that had no room, on a disk or in memory, is an error as a system call's, so that whoever is to say what to do about it sees one kind.
 func TestNoRoomForATool(t *testing.T) {
 	for said, want := range map[string]syscall.Errno{
 		"libsemanage.semanage_copy_file: Could not write (No space left on device).": syscall.ENOSPC,
 		"cp: cannot create regular file 'x': Disk quota exceeded":                    syscall.EDQUOT,
+		"semodule: Cannot allocate memory":                                           syscall.ENOMEM,
+		"libsepol.x: Out of memory!":                                                 syscall.ENOMEM,
 		"libsemanage.x: Could not open y. (No such file or directory).":              0,
 		"": 0,
 	} {
 		err := fmt.Errorf("cannot build: %w", &ExitError{Tool: "semodule", Code: 1, Output: Output{Stderr: said}})
-		for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.ENOENT} {
+		for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.ENOENT} {
 			if errors.Is(err, errno) != (errno == want) {
 				t.Errorf("%q: %v", said, errno)
 			}
+		}
+	}
+	for end, want := range map[string]bool{"KILL": true, "TERM": false, "SEGV": false} {
+		if _, err := (Tools{}).Run(t.Context(), script(t, "semodule", "kill -"+end+" $$")); errors.Is(err, syscall.ENOMEM) != want {
+			t.Errorf("%s: %v", end, err)
 		}
 	}
 }
