@@ -304,7 +304,7 @@ func lastLine(tool, stderr string) string {
 		}
 	}
 	const longest = 400
-	return printable.Text(printable.Clip(last, longest))
+	return printable.Clip(printable.Text(last), longest) // an escape is up to ten times as long as what it stands for
 }
 
 // tail is a writer that keeps the last outputLimit bytes.

@@ -229,7 +229,7 @@ func (h holder) String() string {
 	}
 	const longest = 200
 	args := string(bytes.ReplaceAll(bytes.TrimRight(cmdline, "\x00"), []byte{0}, []byte{' '}))
-	return "process " + h.pid + " (" + printable.Text(printable.Clip(args, longest)) + ")"
+	return "process " + h.pid + " (" + printable.Clip(printable.Text(args), longest) + ")"
 }
 
 func anyHolder(all []holder) (string, bool) {
