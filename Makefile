@@ -85,7 +85,7 @@ torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=1000000
 	echo "== $$targets fuzz targets, $(FUZZ_EXECUTIONS) executions each: with 1,000 to 50,000 in a second that is minutes to three hours for each"
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | while IFS=: read -r file _ function; do \
 	  echo "== $${function#func } in $$(dirname $$file)"; \
-	  go test -timeout 0 $(AS_ROOT) -run '^$$' -fuzz "^$${function#func }\$$" -fuzztime $(FUZZ_EXECUTIONS)x -fuzzminimizetime 1000x "$$(dirname $$file)" </dev/null || exit; \
+	  go test -timeout 0 $(AS_ROOT) -run '^$$' -parallel $$((2 * $$(nproc))) -fuzz "^$${function#func }\$$" -fuzztime $(FUZZ_EXECUTIONS)x -fuzzminimizetime 1000x "$$(dirname $$file)" </dev/null || exit; \
 	done
 
 .PHONY: test-vm

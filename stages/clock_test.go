@@ -17,7 +17,7 @@ import (
 // begins long ago, and what it writes then is from the future when the clock is set. Nobody's date decides what is done, what is whole and what is
 // as declared; and a clock that is set between two runs changes nothing.
 //
-// Proves P3: clocks of 1970 and 2100.
+// Proves P6: clocks of 1970 and 2100.
 func TestClocksOfOtherCenturies(t *testing.T) {
 	t.Parallel()
 	for name, clocks := range map[string][2]time.Time{
