@@ -1,10 +1,14 @@
 package packaging_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -87,5 +91,59 @@ func TestShellcheck(t *testing.T) {
 	}
 	if out, err := exec.Command("shellcheck", append([]string{"--severity=style"}, scripts...)...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// What the example of a machine with updates tells systemd-sysupdate is what the bakery writes for the extension but for the server, and fits the
+// image and the link that the machine begins with: the first update moves that link, and to nothing else.
+func TestSysupdate(t *testing.T) {
+	text, err := os.ReadFile("../ignition-examples/sysext-updates.ign")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var machine struct {
+		Storage struct {
+			Files []struct {
+				Path     string
+				Contents struct{ Source string }
+			}
+			Links []struct{ Path, Target string }
+		}
+	}
+	if err := json.Unmarshal(text, &machine); err != nil {
+		t.Fatal(err)
+	}
+	// This is lib/sysupdate.conf.tmpl of the bakery, filled in for selinux-provision.
+	const want = `[Transfer]
+Verify=false
+
+[Source]
+Type=url-file
+Path=https://files.example/
+MatchPattern=selinux-provision-@v-%a.raw
+
+[Target]
+InstancesMax=3
+Type=regular-file
+Path=/opt/extensions/selinux-provision
+CurrentSymlink=/etc/extensions/selinux-provision.raw
+`
+	files := map[string]string{}
+	for _, f := range machine.Storage.Files {
+		_, data, _ := strings.Cut(f.Contents.Source, ",")
+		if data, err = url.PathUnescape(data); err != nil {
+			t.Fatal(err)
+		}
+		files[f.Path] = data
+	}
+	if got := files["/etc/sysupdate.selinux-provision.d/selinux-provision.conf"]; got != want {
+		t.Errorf("the machine has\n%s", got)
+	}
+	links := machine.Storage.Links
+	if len(links) != 1 || links[0].Path != "/etc/extensions/selinux-provision.raw" || path.Dir(links[0].Target) != "/opt/extensions/selinux-provision" {
+		t.Fatalf("the links are %+v", links)
+	}
+	if _, first := files[links[0].Target]; !first || !regexp.MustCompile(`^selinux-provision-v[0-9.]+-x86-64\.raw$`).MatchString(path.Base(links[0].Target)) {
+		t.Errorf("no update knows %s for an older image, or it is not there", links[0].Target)
 	}
 }
