@@ -53,6 +53,7 @@ func (c *Compiler) noDomains(tx *transaction, found *search, file string) (all [
 // Who makes a domain permissive.
 const (
 	ByDeclaration = "declared" // enforce.permissive_domains
+	ByGuard       = "guard"    // a trial of enforcing it that was given up
 	ByModule      = "module"   // a module that is declared
 	ByHand        = "hand"     // a module that was installed by hand, as "semanage permissive" does
 	ByVendor      = "vendor"   // the OS image's policy
@@ -61,14 +62,16 @@ const (
 
 // Cause is a reason for which a domain is permissive.
 type Cause struct {
-	By    string `json:"by"`              // declared, module, hand, vendor or unknown
-	Where string `json:"where,omitempty"` // file, line and key of a declaration; the module
+	By    string `json:"by"`              // declared, guard, module, hand, vendor or unknown
+	Where string `json:"where,omitempty"` // file, line and key of a declaration; the reason of the guard; the module
 }
 
 func (c Cause) String() string {
 	switch c.By {
 	case ByDeclaration:
 		return "declared in " + c.Where
+	case ByGuard:
+		return "made permissive again by the guard, because " + c.Where
 	case ByModule:
 		return "by the declared module " + c.Where
 	case ByHand:
@@ -113,7 +116,11 @@ func (c *Compiler) PermissiveDomains(policyType string, rec *Record, want Declar
 		p := Permissive{Domain: name}
 		is := func(other string) bool { return policy.Name(other) == name }
 		if i := slices.IndexFunc(want.Permissive, func(d PermissiveDomain) bool { return is(d.Type) }); i >= 0 {
-			p.Causes = append(p.Causes, Cause{ByDeclaration, want.Permissive[i].From})
+			cause := Cause{ByDeclaration, want.Permissive[i].From}
+			if again := want.Permissive[i].Again; again != "" {
+				cause = Cause{ByGuard, again}
+			}
+			p.Causes = append(p.Causes, cause)
 		} else if slices.ContainsFunc(rec.Policy.Permissive, is) {
 			p.Causes = append(p.Causes, Cause{ByDeclaration, "what was applied last, and not any more: run selinux-provision apply"})
 		}

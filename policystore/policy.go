@@ -23,9 +23,12 @@ const (
 	domainsModule  = "selinux_provision_permissive_domains"
 )
 
+// Again separates, in a digest, what is declared from the domains that the guard made permissive again.
+const Again = " again "
+
 // Declared is the state that the policy is to have beyond the vendor's.
 type Declared struct {
-	Digest         string // identifies what is built; equal digests mean equal declarations
+	Digest         string // identifies what is built; equal digests mean equal declarations. Behind each Again is a domain of the guard's verdict
 	Modules        []Module
 	FileContexts   []FileContext
 	Equivalences   []Equivalence // not in Digest: no rebuild is needed for them
@@ -45,6 +48,8 @@ type Equivalence struct{ Path, Like string }
 type PermissiveDomain struct {
 	Type string // its name or an alias
 	From string
+	// Again says why the guard of enforcing made it permissive again, "" of one that is declared.
+	Again string
 }
 
 // Module is a declared policy module.
@@ -187,7 +192,12 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 	case p.Vendor != rec.Vendor:
 		return "it was built from another OS image's vendor policy", nil
 	case p.Declared != want.Digest:
-		return "the declared state changed" + permissiveChange(p.Permissive, want.Permissive), nil
+		what := "the declared state changed"
+		before, _, _ := strings.Cut(p.Declared, Again)
+		if now, _, _ := strings.Cut(want.Digest, Again); now == before {
+			what = "the guard's verdict on single domains changed"
+		}
+		return what + permissiveChange(p.Permissive, want.Permissive), nil
 	}
 	if _, refused := beside(rec.VendorModules, want.Modules); slices.ContainsFunc(refused, func(q Quarantined) bool { return p.Modules[q.Name] != "" }) {
 		return "a module of the vendor's was replaced without being asked for", nil // by an earlier release

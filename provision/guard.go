@@ -319,6 +319,16 @@ func (s *State) ModeFingerprint() [sha256.Size]byte {
 	return fingerprint(wish)
 }
 
+// GuardFingerprint identifies what is declared of the guard.
+func (s *State) GuardFingerprint() [sha256.Size]byte {
+	var guard *Guard
+	if s.Guard != nil {
+		guard = new(*s.Guard)
+		guard.Source = Position{}
+	}
+	return fingerprint(guard)
+}
+
 func fingerprint(what any, before ...[]byte) [sha256.Size]byte {
 	text, _ := json.Marshal(what) // no value of ours can fail to be encoded
 	return sha256.Sum256(append(bytes.Join(before, nil), text...))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -17,6 +18,16 @@ import (
 )
 
 func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
+	steps, err := planMode(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	domains, err := r.planDomains(ctx, steps)
+	return append(steps, domains...), err
+}
+
+// planMode gives the steps to the declared mode, of the kernel and of the next boot.
+func planMode(ctx context.Context, r *run) (plan.Plan, error) {
 	want := r.declared.Mode
 	content, configured, err := readConfig(r.Root)
 	if err != nil && want != provision.Unmanaged {
@@ -42,7 +53,7 @@ func planEnforce(ctx context.Context, r *run) (plan.Plan, error) {
 		if err := r.preflight(configured.Type); err != nil {
 			return nil, fmt.Errorf("cannot enforce: %w", err)
 		}
-		if p := &r.state.Store.Policy; !live && !r.dry && (p.Declared != declaredPolicy(r).Digest || p.Vendor != r.state.Store.Vendor) {
+		if !live && !r.dry && !r.inForce() {
 			return nil, errors.New("cannot enforce: the policy in force is not the declared one: run the policy stage first, it says what is wrong")
 		}
 		// What was given up stays so until somebody asks, also where the guard is not declared any more.
@@ -164,7 +175,7 @@ func (r *run) contradiction() *Problem {
 }
 
 func checkEnforce(_ context.Context, r *run) ([]Problem, error) {
-	problems := append(r.checkTrial(), r.checkModeFile()...)
+	problems := slices.Concat(r.checkTrial(), r.checkDomains(), r.checkModeFile())
 	if r.held != nil {
 		for _, c := range r.held.Against() {
 			problems = append(problems, Problem{"enforce.require_readiness holds the mode back: " + string(c.Verdict) + ": " + c.Found, c.Remedy})

@@ -30,6 +30,8 @@ type Evidence struct {
 	// Stopped gives the denials of this boot that enforcing stopped since a time: the newest of them, one line each, and how many
 	// there are.
 	Stopped func(ctx context.Context, since time.Time) (newest []string, count int, err error)
+	// Denied counts the accesses that a domain was denied in this boot since a time, those included that were only reported.
+	Denied func(ctx context.Context, since time.Time, domain string) (int, error)
 	// Containers gives every name of each container that runs.
 	Containers func(ctx context.Context) ([]string, error)
 	// Timeline gives the denials from one time to another, by workload.
@@ -213,6 +215,11 @@ func (o *Observed) take(s Sample) {
 	}
 }
 
+// noAudit says what hides all denials.
+func noAudit() string {
+	return kernel.ErrNoAudit.Error() + ": remove audit=0 from the kernel command line and reboot"
+}
+
 // sampled tells whether evidence is to be collected.
 func sampled(d *provision.State) bool { return d.Readiness != nil || d.RequireReadiness }
 
@@ -243,7 +250,7 @@ func (r *run) look(ctx context.Context) (Sample, error) {
 	if r.Evidence.Audit != nil {
 		status, err := r.Evidence.Audit()
 		if errors.Is(err, kernel.ErrNoAudit) {
-			s.Hides = kernel.ErrNoAudit.Error() + ": remove audit=0 from the kernel command line and reboot"
+			s.Hides = noAudit()
 		} else if err != nil {
 			return s, err
 		}
@@ -297,16 +304,19 @@ func (r *run) hides(ctx context.Context, s *Sample) (string, error) {
 			return fmt.Sprintf("%d dontaudit rules of the policy hide denials: declare audit: {dontaudit: strip} and run selinux-provision apply", p.Dontaudits), nil
 		}
 	}
-	if r.Root.IsHost() {
-		rules, err := r.HidingRules(ctx)
-		if err != nil {
-			return "", err
-		}
-		if len(rules) > 0 {
-			return "an audit rule keeps denials from the log (" + rules[0] + "): declare audit: {log_denials: true} and run selinux-provision apply", nil
-		}
+	return r.unlogged(ctx)
+}
+
+// unlogged says which audit rule keeps denials from the log, "" if none does.
+func (h *Host) unlogged(ctx context.Context) (string, error) {
+	if !h.Root.IsHost() {
+		return "", nil
 	}
-	return "", nil
+	rules, err := h.HidingRules(ctx)
+	if err != nil || len(rules) == 0 {
+		return "", err
+	}
+	return "an audit rule keeps denials from the log (" + rules[0] + "): declare audit: {log_denials: true} and run selinux-provision apply", nil
 }
 
 // running gives those of the declared workloads that run now.

@@ -29,14 +29,8 @@ func (r *run) scene(configured seconfig.Config, live bool) scene {
 	s := scene{trial: r.state.Guard, boot: r.Boot, enforcing: live, config: configured, retry: r.RetryGuard}
 	all := r.declared.Fingerprint()
 	s.fingerprint, s.asks = hex.EncodeToString(all[:])+" "+r.state.Store.Vendor, r.asks()
-	s.policy = r.policyFingerprint()
+	s.policy = r.accessFingerprint()
 	return s
-}
-
-// policyFingerprint identifies the policy: what is declared of it, and the vendor's.
-func (r *run) policyFingerprint() string {
-	digest := r.declared.Digest()
-	return hex.EncodeToString(digest[:]) + " " + r.state.Store.Vendor
 }
 
 // accessFingerprint identifies what the policy allows, whichever domains are permissive: that decides what a denial stops, not what is denied.
@@ -107,8 +101,8 @@ func (r *run) trial(s scene, m move) (*Trial, error) {
 		return old, nil
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	if old != nil && m.to == TrialFailed {
-		return old.ended(TrialFailed, m.reason, s.asks), nil
+	if old != nil && (m.to == TrialFailed || m.to == TrialInterrupted) {
+		return old.ended(m.to, m.reason, s.asks), nil
 	}
 	next := &Trial{Phase: m.to, Boot: s.boot, Began: now, Tries: 1, Fingerprint: s.fingerprint, Policy: s.policy, Asked: s.asks, Reason: m.reason}
 	if old != nil && !s.changed() {
@@ -212,19 +206,22 @@ func (t *Trial) denied() string {
 	return fmt.Sprintf("; %d accesses were denied, the last: %s", t.DenialCount, t.Denials[len(t.Denials)-1])
 }
 
-// underWayProblem says that what is declared is not reached yet, though nothing is wrong.
-func (h *Host) underWayProblem(t *Trial) []Problem {
-	if !t.underWay(h.Boot) || h.Uptime == nil {
+// underWayProblems says that what is declared is not reached yet, though nothing is wrong.
+func (h *Host) underWayProblems(state *State) (problems []Problem) {
+	if h.Uptime == nil {
 		return nil
 	}
 	uptime, err := h.Uptime()
 	if err != nil {
 		return nil
 	}
-	return []Problem{{
-		Problem: fmt.Sprintf("%s, %s left", t.Phase, t.Remaining(uptime)),
-		Remedy:  "wait; to follow it: journalctl -fu " + WatchUnit,
-	}}
+	for _, t := range state.underWay(h.Boot) {
+		problems = append(problems, Problem{
+			Problem: fmt.Sprintf("%s, %s left", t.Says(), t.Remaining(uptime)),
+			Remedy:  "wait; to follow it: journalctl -fu " + WatchUnit,
+		})
+	}
+	return problems
 }
 
 // Watch looks at the host until the trial that is under way is over, and ends it: with the mode kept, or with the kernel permissive
@@ -234,61 +231,98 @@ func (h *Host) Watch(ctx context.Context, told func(status string, news bool)) e
 	if err := h.applicable(); err != nil {
 		return err
 	}
-	w := watcher{Host: h, first: map[string]uint32{}}
-	var journal journalist
+	watchers := map[string]*watcher{} // by domain, "" for the host
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
 		if err := h.Root.MkdirAll(watchDir, 0o755); err != nil {
 			return fmt.Errorf("cannot report that the watch is running: %w", err)
 		}
-		t := LoadState(h.Root).Guard
-		if !t.underWay(h.Boot) {
+		trials := LoadState(h.Root).underWay(h.Boot)
+		if len(trials) == 0 {
 			if err := h.Root.Remove(watchDir); err != nil {
 				return err
 			}
-			if LoadState(h.Root).Guard.underWay(h.Boot) {
+			if len(LoadState(h.Root).underWay(h.Boot)) > 0 {
 				continue // it began before anybody could see that the watch ends
 			}
 			told("no trial is under way", false)
 			return nil
 		}
-		v := w.look(ctx, t)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if phase, reason := t.judge(v); phase != t.Phase {
+		over, sick := false, false
+		for _, t := range trials {
+			w := watchers[t.Domain]
+			if w == nil {
+				w = &watcher{Host: h, first: map[string]uint32{}}
+				watchers[t.Domain] = w
+			}
+			v := w.look(ctx, t)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			phase, reason := t.judge(v)
+			if phase == t.Phase {
+				told(fmt.Sprintf("%s, %s left; %s", t.onTrial(), max(0, t.Window-v.elapsed).Round(time.Second), t.watched())+v.noted(), w.journal.news(t, v))
+				continue
+			}
+			over = true
 			told("the window is over", true)
-			if phase == TrialFailed { // cure first, and then write down what happened
-				if !LoadState(h.Root).Guard.underWay(h.Boot) {
-					continue // somebody ended it while the watch looked
-				}
-				if err := h.Kernel.SetEnforcing(false); err != nil {
-					return err
-				}
-			}
-			limited, cancel := context.WithTimeout(ctx, 10*lookInterval)
-			if err := w.count(limited, &v); err != nil && phase == TrialFailed {
-				reason += fmt.Sprintf("; what was denied is not known: %v", err)
-			}
-			cancel()
-			var locked *hostfs.LockedError
-			err := h.conclude(ctx, t, phase, reason, w.denials, v.denials)
-			for ; errors.As(err, &locked); err = h.conclude(ctx, t, phase, reason, w.denials, v.denials) {
-				told("the window is over; waiting for another run, to write that down", false)
-			}
-			if err != nil {
+			if err := w.end(ctx, t, phase, reason, v, told); err != nil {
 				return err
 			}
+			sick = sick || phase == TrialFailed && t.Domain != ""
+			if phase == TrialFailed && t.Domain == "" {
+				break // the domains are to be looked at on the permissive host
+			}
+		}
+		if sick {
+			if err := h.permissiveAgain(ctx, func() { told("the policy is being built in which a domain is permissive again", false) }); err != nil {
+				return err
+			}
+		}
+		if over {
 			continue // if the declaration changed just now, what is under way is another trial, with a window of its own
 		}
-		told(fmt.Sprintf("enforcing is on trial, %s left; %s", max(0, t.Window-v.elapsed).Round(time.Second), t.watched())+v.noted(), journal.news(t, v))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-ticker.C:
 		}
 	}
+}
+
+// end writes down how a trial ended. A sick host is made permissive first.
+func (w *watcher) end(ctx context.Context, t *Trial, phase Phase, reason string, v view, told func(status string, news bool)) error {
+	if phase == TrialFailed && t.Domain == "" { // cure first, and then write down what happened
+		if !LoadState(w.Root).Guard.underWay(w.Boot) {
+			return nil // somebody ended it while the watch looked
+		}
+		if err := w.Kernel.SetEnforcing(false); err != nil {
+			return err
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, 10*lookInterval)
+	if err := w.count(limited, t, &v); err != nil && phase == TrialFailed {
+		reason += fmt.Sprintf("; what was denied is not known: %v", err)
+	}
+	cancel()
+	if phase == TrialSettled && t.Domain != "" && !w.inhabited {
+		reason = "no process was seen in it"
+	}
+	var locked *hostfs.LockedError
+	err := w.conclude(ctx, t, phase, reason, w.denials, v.denials)
+	for ; errors.As(err, &locked); err = w.conclude(ctx, t, phase, reason, w.denials, v.denials) {
+		told("the window is over; waiting for another run, to write that down", false)
+	}
+	return err
+}
+
+// onTrial says what is on trial.
+func (t *Trial) onTrial() string {
+	if t.Domain == "" {
+		return "enforcing is on trial"
+	}
+	return "enforcing " + t.Domain + " is on trial"
 }
 
 // journalist decides which looks of a window are worth a line in the journal.
@@ -339,6 +373,13 @@ type watcher struct {
 	denials []string
 	counted time.Time // when they were counted last, where that does not end the window
 	denied  int       // how many there were
+	journal journalist
+	// domain is the own name of the domain that is on trial, inhabited says that a process was seen in it, and logged is the number of its denials of any kind that
+	// were judged last; asked is when the log was read last.
+	domain    string
+	inhabited bool
+	logged    int
+	asked     time.Time
 	// window is Trial.Since of the window that is watched, began when that was by the host's clock: the earliest that was seen, as
 	// the clock may be set in the middle of it.
 	window time.Duration
@@ -369,6 +410,9 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 		}
 		v.elapsed = uptime - t.Since
 	}
+	if w.window != t.Since {
+		w.domain, w.inhabited, w.logged, w.denied, w.denials, w.counted, w.asked = "", false, 0, 0, nil, time.Time{}, time.Time{}
+	}
 	if at := time.Now().Add(-v.elapsed); w.began.IsZero() || w.window != t.Since || at.Before(w.began) {
 		w.window, w.began = t.Since, at
 	}
@@ -395,13 +439,13 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 	}
 	switch {
 	case t.MaxDenials != nil:
-		return w.count(ctx, v)
+		return w.count(ctx, t, v)
 	case w.counted.IsZero():
 		w.counted = time.Now()
 	case time.Since(w.counted) >= countInterval:
 		// What is only reported is counted now and then, and does not end the window.
 		w.counted = time.Now()
-		if w.count(ctx, v) == nil {
+		if w.count(ctx, t, v) == nil {
 			w.denied = v.denials
 		}
 	}
@@ -413,7 +457,10 @@ func (w *watcher) see(ctx context.Context, t *Trial, v *view) (err error) {
 const countInterval = 30 * time.Second
 
 // count reads the denials of the window.
-func (w *watcher) count(ctx context.Context, v *view) (err error) {
+func (w *watcher) count(ctx context.Context, t *Trial, v *view) (err error) {
+	if t.Domain != "" {
+		return w.countDomain(ctx, t, v)
+	}
 	if w.Evidence.Stopped != nil {
 		w.denials, v.denials, err = w.Evidence.Stopped(ctx, w.began)
 	}
@@ -424,6 +471,9 @@ func (w *watcher) count(ctx context.Context, v *view) (err error) {
 // meanwhile, or a person, may have switched the kernel back.
 func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason string, denials []string, count int) error {
 	ctx = context.WithoutCancel(ctx) // what was judged is written down, also when the host goes down
+	if t.Domain != "" {
+		return h.concludeDomain(ctx, t, phase, reason, denials, count)
+	}
 	cure := func() error {
 		if phase != TrialFailed {
 			return nil
@@ -482,6 +532,9 @@ func (r *run) endTrial(ctx context.Context, next *Trial) error {
 
 // giveUpUnwatched ends a trial of a host that enforces while nobody watches, as the enforce stage could not see to that: failed is why.
 func (r *run) giveUpUnwatched(ctx context.Context, failed error) error {
+	if err := r.giveUpDomains(failed); err != nil {
+		return err
+	}
 	live, err := r.enforcing()
 	if err != nil || !live || !r.unwatched() {
 		return err
@@ -509,8 +562,8 @@ func (h *Host) EndWatch(ctx context.Context, how string) error {
 	if err := h.applicable(); err != nil {
 		return err
 	}
-	t := LoadState(h.Root).Guard
-	if !t.underWay(h.Boot) || how == "success" && !h.Root.Exists(watchDir) { // it ended by itself, and a run that begins a trial starts another
+	trials := LoadState(h.Root).underWay(h.Boot)
+	if len(trials) == 0 || how == "success" && !h.Root.Exists(watchDir) { // it ended by itself, and a run that begins a trial starts another
 		return nil
 	}
 	phase, reason := TrialFailed, "the watch was stopped by hand"
@@ -522,7 +575,15 @@ func (h *Host) EndWatch(ctx context.Context, how string) error {
 			phase, reason = TrialInterrupted, "the host was shut down within the window"
 		}
 	}
-	err := h.conclude(ctx, t, phase, reason, t.Denials, t.DenialCount)
+	var err error
+	sick := false
+	for _, t := range trials {
+		err = errors.Join(err, h.conclude(ctx, t, phase, reason, t.Denials, t.DenialCount))
+		sick = sick || t.Domain != "" && phase == TrialFailed
+	}
+	if sick {
+		err = errors.Join(err, h.permissiveAgain(ctx, func() {}))
+	}
 	return errors.Join(err, h.Root.Remove(watchDir))
 }
 

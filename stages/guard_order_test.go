@@ -27,7 +27,7 @@ func (c *computer) declaring(config string) {
 		c.t.Fatal(err)
 	}
 	state := LoadState(c.host.Root)
-	state.Store.Policy.Declared = declaredPolicy(&run{declared: declared}).Digest
+	state.Store.Policy.Declared = declaredPolicy(c.host.newRun(declared, state, false)).Digest
 	if err := state.save(c.host.Root); err != nil {
 		c.t.Fatal(err)
 	}

@@ -738,7 +738,7 @@ func guardStep(t *testing.T, dir, step string) {
 	ctx := context.Background()
 	var err error
 	switch step {
-	case "stage":
+	case "stage", "domain stage":
 		h.StartUnit = func(context.Context, string) error { return h.Root.MkdirAll(watchDir, 0o755) }
 		h.Units = func(_ context.Context, names ...string) (states []systemd.UnitState, err error) {
 			for _, name := range names {
@@ -752,7 +752,7 @@ func guardStep(t *testing.T, dir, step string) {
 		}
 	case "mark":
 		_, err = BeginBoot(h.Root)
-	case "end":
+	case "end", "domain end":
 		h.Stopping = func(context.Context) (bool, error) { return true, nil }
 		err = h.EndWatch(ctx, "success")
 	case "judge passed", "judge failed":
@@ -760,6 +760,13 @@ func guardStep(t *testing.T, dir, step string) {
 		v := view{enforcing: step == "judge passed", elapsed: time.Hour}
 		phase, reason := trial.judge(v)
 		err = h.conclude(ctx, trial, phase, reason, nil, 0)
+	case "domain sick", "domain passed":
+		trial, v := LoadState(h.Root).Domains["site_t"], view{enforcing: true, elapsed: time.Hour}
+		if step == "domain sick" {
+			v.denials = 1
+		}
+		phase, reason := trial.judge(v)
+		err = h.conclude(ctx, trial, phase, reason, nil, v.denials)
 	default:
 		err = errors.New("no such step")
 	}

@@ -48,6 +48,7 @@ func (h *Host) Observe() Evidence {
 		Stopped: func(ctx context.Context, since time.Time) ([]string, int, error) {
 			return from.Stopped(ctx, since, newestDenials, denialLine)
 		},
+		Denied:     from.Denied,
 		Timeline:   from.Timeline,
 		Containers: func(context.Context) ([]string, error) { return from.Running(), nil },
 		Unconfined: func(ctx context.Context) ([]Unconfined, error) {

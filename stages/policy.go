@@ -98,6 +98,11 @@ func declaredPolicy(r *run) policystore.Declared {
 	for _, d := range r.declared.PermissiveDomains {
 		want.Permissive = append(want.Permissive, policystore.PermissiveDomain{Type: d.Type, From: d.Source.String() + ": enforce.permissive_domains"})
 	}
+	for _, t := range r.givenUp() {
+		want.Digest += policystore.Again + t.Domain
+		want.Permissive = append(want.Permissive, policystore.PermissiveDomain{Type: t.Domain, Again: t.Reason,
+			From: "the guard's verdict; selinux-provision apply --retry-guard takes it back"})
+	}
 	for _, c := range r.declared.FileContexts {
 		want.FileContexts = append(want.FileContexts, policystore.FileContext{Path: c.Path, Type: c.Type, Context: c.Context, From: c.Source.String()})
 	}

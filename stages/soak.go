@@ -120,6 +120,7 @@ type domainFacts struct {
 	gone     string   // which log does not reach back to the beginning
 	store    []string // what is wrong with it
 	listed   bool     // enforce.permissive_domains has the domain
+	again    *Trial   // the guard made it permissive again; nil if not
 	now      time.Time
 
 	noSample, noPolicy, noDenials string
@@ -150,7 +151,11 @@ func (f *domainFacts) judge() *DomainReadiness {
 	case f.enforces && !r.Permissive:
 		add("domain", false, NotEnough, r.Domain+" is enforced already: what it would ask for after an access that is denied is not known", "declare it in enforce.permissive_domains, and run selinux-provision apply")
 	case f.enforces:
-		add("domain", true, NotReady, r.Domain+" is permissive by itself, and the host enforces", "")
+		found := r.Domain + " is permissive by itself, and the host enforces"
+		if f.again != nil {
+			found += "; the guard made it permissive again at " + f.again.Began.Local().Format(time.DateTime) + ", because " + f.again.Reason
+		}
+		add("domain", true, NotReady, found, "")
 	default:
 		add("domain", true, NotReady, "the host is permissive, and "+r.Domain+" with it", "")
 	}
@@ -202,6 +207,8 @@ func (f *domainFacts) judge() *DomainReadiness {
 		r.Next = r.Against()[0].Remedy
 	case f.listed:
 		r.Next = "take " + f.domain + " out of enforce.permissive_domains, and run selinux-provision apply"
+	case f.again != nil:
+		r.Next = "run selinux-provision apply --retry-guard: it is enforced, on trial"
 	case r.Permissive:
 		r.Next = "it is not declared in enforce.permissive_domains: selinux-provision status says what makes it permissive; take that back"
 	default:
@@ -268,6 +275,9 @@ func (r *run) domainReadiness(ctx context.Context, domain string, store func(con
 		return f.policy.Name(name)
 	}
 	f.listed = slices.ContainsFunc(r.declared.PermissiveDomains, func(d provision.PermissiveDomain) bool { return name(d.Type) == name(domain) })
+	if i := slices.IndexFunc(r.givenUp(), func(t *Trial) bool { return name(t.Domain) == name(domain) }); i >= 0 {
+		f.again = r.givenUp()[i]
+	}
 	if f.declared {
 		if s, err := r.look(ctx); err != nil {
 			f.noSample, f.observed = err.Error(), Observed{}

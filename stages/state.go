@@ -39,6 +39,11 @@ type State struct {
 	Rules map[string]string `json:"rules,omitempty"`
 	// Guard is the trial of enforcing. Written and read by enforce and by the watch, read by status.
 	Guard *Trial `json:"guard,omitempty"`
+	// Domains has the trials of enforcing single domains, by the name in the declaration, as long as they are under way, and those that were given up: these
+	// domains are permissive. Reported are the domains that were declared permissive when enforce ran last. Written by enforce and by the watch, read by
+	// them, policy and status.
+	Domains  map[string]*Trial `json:"domains,omitempty"`
+	Reported []string          `json:"reported_domains,omitempty"`
 	// ModeFile is what was written into /etc/selinux/config. Written by enforce and by the watch, read by enforce.
 	ModeFile *ModeFile `json:"mode_file,omitempty"`
 	// Cache is what was made of the kernel's cache of decisions. Written and read by policy, read by revert.

@@ -36,6 +36,9 @@ type Status struct {
 	InProgress string `json:"in_progress,omitempty"`
 	// Guard is the trial of enforcing, nil if there is none. What is under way is no fault of the host, but not as declared yet.
 	Guard *Trial `json:"guard,omitempty"`
+	// DomainTrials are those of single domains that are under way, wait, or were given up: such a domain was made permissive again by the guard, and stays so. Absent
+	// if there are none.
+	DomainTrials []*Trial `json:"domain_trials,omitempty"`
 	// NextImage is the result of the last check of another OS image. What it found is no problem of this one.
 	NextImage *ImageCheck `json:"next_image,omitempty"`
 	// Unconfined are the containers that run and that the policy does not confine. Only one that readiness.containers names is a problem.
@@ -132,7 +135,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		declared = &provision.State{Mode: unknownMode}
 	}
 	state := LoadState(h.Root)
-	s := &Status{InProgress: state.InProgress, Guard: state.Guard, Mode: ModeStatus{Declared: string(declared.Mode)},
+	s := &Status{InProgress: state.InProgress, Guard: state.Guard, DomainTrials: state.domainTrials(), Mode: ModeStatus{Declared: string(declared.Mode)},
 		Modules: []string{}, Roles: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
 	if err := h.modeStatus(s); err != nil {
 		return nil, err
@@ -167,7 +170,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		s.Quarantine = append(s.Quarantine, h.shelf().LeftOut(vendor.Type, rec)...)
 		s.Stages, s.Volumes = []Result{}, []mountwatch.Volume{}
 		s.Problems = configProblems(wrong)
-		s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
+		s.Problems = append(s.Problems, h.underWayProblems(state)...)
 		return s, wrong
 	}
 	out, err := r.compiler().LeftOut(vendor.Type, rec, declaredPolicy(r))
@@ -192,7 +195,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		s.Stages = append(s.Stages, result)
 	}
 	s.Mode.Foreign = r.foreign
-	s.Problems = append(s.Problems, h.underWayProblem(state.Guard)...)
+	s.Problems = append(s.Problems, h.underWayProblems(state)...)
 	if s.InProgress != "" && s.InProgress != cleaning {
 		s.Problems = append(s.Problems, Problem{"stage " + s.InProgress + " is running or was interrupted", "wait for it, or run: selinux-provision apply"})
 	}

@@ -39,6 +39,8 @@ const maxTries = 3
 // one that is under way. The enforce stage writes it, and the watch (selinux-provision guard); both read it, and status.
 type Trial struct {
 	Phase Phase `json:"phase"`
+	// Domain is the domain that is on trial while all else is enforced, by the name of its declaration; absent if it is the host.
+	Domain string `json:"domain,omitempty"`
 	// Boot is the ID of the boot in which the phase began, Began the time for people, Since the kernel's time since that boot
 	// at which the window began. A failure keeps Boot and Since of what failed.
 	Boot  string        `json:"boot"`
@@ -57,6 +59,7 @@ type Trial struct {
 	Units      []string      `json:"units,omitempty"`
 	Containers []string      `json:"containers,omitempty"`
 	MaxDenials *int          `json:"max_denials,omitempty"`
+	Accept     []string      `json:"accept,omitempty"` // findings that are no sickness of a domain
 
 	// Reason says why the trial failed or was interrupted.
 	Reason string `json:"reason,omitempty"`
@@ -133,11 +136,13 @@ type move struct {
 
 const none Phase = ""
 
+// cutOff is why a trial failed of whose window no end was seen.
+const cutOff = "the boot in which it was tried ended within the window, by a crash, a reset or a power cut"
+
 // moves is the machine: of the moves of the recorded phase, the first that holds is made. Each list ends with one that always does.
 // None stands for no record, or one that counts no more.
 func moves() map[Phase][]move {
 	always := func(scene) bool { return true }
-	const cutOff = "the boot in which it was tried ended within the window, by a crash, a reset or a power cut"
 	return map[Phase][]move{
 		none: {
 			{"the host enforces already, for good", func(s scene) bool { return s.enforcing && s.kept() }, TrialSettled, ""},
@@ -221,7 +226,8 @@ type view struct {
 	restarted  map[string]uint32 // how often systemd restarted a unit since the watch began
 	containers []string          // names of those that run
 	unconfined []Unconfined      // those of them that the policy does not confine; looked at when the window ends
-	denials    int               // that enforcing stopped in the window
+	denials    int               // that enforcing stopped in the window; of a domain, those that the policy does not allow by now and nobody accepted
+	hidden     string            // why denials of a domain may not be in the log
 	unseen     int               // looks in a row, this one included, that failed
 	why        error             // the last of them failed
 }
@@ -245,7 +251,7 @@ const (
 // phase.
 func (t *Trial) judge(v view) (Phase, string) {
 	after := TrialArmed
-	if t.Phase == TrialProving {
+	if t.Phase == TrialProving || t.Domain != "" {
 		after = TrialSettled
 	}
 	if v.unseen >= maxUnseen {
@@ -254,15 +260,26 @@ func (t *Trial) judge(v view) (Phase, string) {
 	if v.unseen > 0 {
 		return t.Phase, ""
 	}
-	if !v.enforcing {
+	switch {
+	case v.enforcing:
+	case t.Domain != "":
+		return TrialInterrupted, hostPermissive
+	default:
 		return TrialFailed, switchedOff
+	}
+	if v.hidden != "" {
+		return TrialFailed, "what is denied to it is not known: " + v.hidden
 	}
 	for _, u := range v.units {
 		if reason := sickness(u, v.restarted[u.Name]); reason != "" {
 			return TrialFailed, reason
 		}
 	}
-	if t.MaxDenials != nil && v.denials > *t.MaxDenials {
+	switch {
+	case t.MaxDenials == nil || v.denials <= *t.MaxDenials:
+	case t.Domain != "":
+		return TrialFailed, fmt.Sprintf("%s denied to it, and at most %d may be", plural(uint64(v.denials), "access was", "accesses were"), *t.MaxDenials)
+	default:
 		return TrialFailed, fmt.Sprintf("%d accesses were denied, and enforce.guard.max_denials is %d", v.denials, *t.MaxDenials)
 	}
 	if v.elapsed < t.Window {
@@ -342,6 +359,19 @@ func (p Phase) String() string {
 		TrialInterrupted: "the host was shut down within the window: the next boot begins the trial again",
 		TrialFailed:      "enforcing was tried and given up",
 	}[p]
+}
+
+// Says says in a few words how far the trial is.
+func (t *Trial) Says() string {
+	if t.Domain == "" {
+		return t.Phase.String()
+	}
+	return "enforcing " + t.Domain + map[Phase]string{
+		TrialWatched:     " is on trial: it is made permissive again if it gets sick, and the host goes on enforcing",
+		TrialSettled:     " passed its window and is kept",
+		TrialInterrupted: " was interrupted in its window, and is tried again",
+		TrialFailed:      " was tried and given up: it is made permissive again, and the host goes on enforcing",
+	}[t.Phase]
 }
 
 // watched lists what a trial looks at, for messages.

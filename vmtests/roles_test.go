@@ -10,6 +10,32 @@ import (
 	"testing"
 )
 
+// canary checks a domain that is permissive on an enforcing host: what it is denied takes place, is logged, and speaks against enforcing it.
+func (m *Machine) canary(t *testing.T, domain, does string) {
+	t.Helper()
+	m.Must(t, does)
+	if found := m.denials(t, "--source "+domain).Findings; len(found) == 0 || found[0].Permissive == 0 || found[0].Enforced > 0 {
+		t.Errorf("the denials of %s: %v", domain, found)
+	}
+	if got := m.fails(t, "getenforce; /opt/bin/selinux-provision readiness --domain "+domain, 3); !contains(got, "Enforcing\n") ||
+		!contains(got, domain+" is permissive by itself, and the host enforces") || !contains(got, "enforcing would stop ") {
+		t.Errorf("readiness of the domain says\n%s", got)
+	}
+}
+
+// permissiveAgain checks a host whose guard has made a domain permissive again: it goes on enforcing all else, and says what happened.
+func (m *Machine) permissiveAgain(t *testing.T, domain string) {
+	t.Helper()
+	m.Must(t, "for i in $(seq 180); do systemctl -q is-active selinux-provision-guard.service || exit 0; sleep 1; done; systemctl status selinux-provision-guard; exit 1")
+	m.mode(t, "the host of a domain that got sick", "Enforcing", "enforcing", 0)
+	if got := m.status(t, 3).problems(); !contains(got, "the domain "+domain+" was made permissive again by the guard at ") || !contains(got, " denied to it, and at most 10 may be") ||
+		!contains(got, "--retry-guard") || contains(got, "\n") {
+		t.Errorf("status says\n%s", got)
+	}
+	m.expect(t, "the line of the domain", "/opt/bin/selinux-provision status | grep -c '"+domain+" is permissive: made permissive again by the guard, because '", "1")
+	m.expect(t, "the journal", "journalctl -b -o cat MESSAGE_ID=8bf2377979d441829b255c3cc2f44bc8 | grep -c 'enforcing "+domain+" was tried and given up: it is made permissive again'", "1")
+}
+
 // TestRoles declares roles on an enforcing machine, and has containers of Docker do what each role is for and try more: a log collector reads and follows
 // links and cannot write, an installer of network plugins writes in its two places, twice, and nowhere else, and another container cannot write
 // there. Pods have the network that the plugins make which were installed like this. What an agent made of BPF calls is denied in each domain but spc_t.
@@ -28,20 +54,37 @@ func TestRoles(t *testing.T) {
 	if fix := found[0].Fix; fix.Kind != "role" || !contains(fix.Config, "roles: [log-reader]") {
 		t.Errorf("the fix is %+v", fix)
 	}
-	m.put(t, "/etc/selinux-provision/config.d/10-site.yaml", "version: 1\npolicy: {roles: [cni-installer, csi-node, k3s, log-reader, node-exporter, rke2]}\n")
-	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
+	const file = "/etc/selinux-provision/config.d/10-site.yaml"
+	const site = `version: 1
+policy: {roles: [cni-installer, csi-node, k3s, log-reader, node-exporter, rke2]}
+audit: {log_denials: true, dontaudit: strip}
+readiness: {window: 1s}
+enforce:
+  guard: {window: 1h, max_denials: 10, units: [docker.service]}
+`
+	m.put(t, file, site+"  permissive_domains: [container_log_reader_t]\n")
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply && systemctl start selinux-provision-evidence.service"))
 	m.status(t, 0)
 
 	in := func(domain string) string {
 		return "docker run --rm --security-opt no-new-privileges --security-opt label=type:" + domain + " "
 	}
 	reader := in("container_log_reader_t") + read
+	m.canary(t, "container_log_reader_t", reader+"sh -c 'echo x >> /var/log/pods/web/0.log'")
+	m.put(t, file, site)
+	t.Log(m.Must(t, "/opt/bin/selinux-provision apply"))
+	if got := m.status(t, 3).problems(); !contains(got, "enforcing container_log_reader_t is on trial") || contains(got, "\n") {
+		t.Errorf("status says\n%s", got)
+	}
 	if got := m.Must(t, reader+"sh -c 'cat /var/log/web.log /proc/self/attr/current'"); !contains(got, "hello") || !contains(got, "system_u:system_r:container_log_reader_t:s0:c") {
 		t.Errorf("the log reader reads:\n%s", got)
 	}
 	for _, more := range []string{"echo x >> /var/log/pods/web/0.log", "ln -s x /var/log/mine", "rm /var/log/web.log", "chmod 0 /var/log/pods/web/0.log"} {
 		m.Must(t, "! "+reader+"sh -c '"+more+"'")
 	}
+
+	m.Must(t, reader+"sh -c 'until echo x >> /var/log/pods/web/0.log; do sleep 1; done'") // denied, until it is sick
+	m.permissiveAgain(t, "container_log_reader_t")
 
 	const places = "--network none -v /opt/cni/bin:/bin2 -v /etc/cni/net.d:/net.d -v /etc:/host:ro "
 	installer := in("container_cni_installer_t") + places + "busybox "
@@ -95,7 +138,7 @@ func TestRoles(t *testing.T) {
 		}
 	}
 
-	m.Must(t, "rm /etc/selinux-provision/config.d/10-site.yaml && /opt/bin/selinux-provision apply")
+	m.Must(t, "rm "+file+" && /opt/bin/selinux-provision apply")
 	m.expect(t, "declared no more", "semodule -l | grep -c selinux_provision_role || true; test $(stat -c %C /opt/cni/bin/plugin | cut -d: -f3) = $(matchpathcon -n /opt/cni/bin/plugin | cut -d: -f3) && echo same", "0\nsame")
 	m.status(t, 0)
 }

@@ -243,6 +243,16 @@ func (h *Host) Stopped(ctx context.Context, since time.Time, newest int, line fu
 	return last.lines[max(0, len(last.lines)-newest):], last.count, err
 }
 
+// Denied counts the accesses that a domain was denied in the boot that runs since a time, those included that were only reported.
+func (h *Host) Denied(ctx context.Context, since time.Time, domain string) (count int, err error) {
+	_, _, err = h.Denials(ctx, collect.Query{Since: since, Boot: true, Booted: attribution.New(h.Root).Booted(), BootID: h.Boot}, func(d *avc.Denial) {
+		if d.Kind == avc.Denied && d.Source.Type() == domain {
+			count++
+		}
+	})
+	return count, err
+}
+
 // stopped keeps the newest of the denials that stopped something.
 type stopped struct {
 	newest int

@@ -96,19 +96,26 @@ func (a *app) guardBoot(context.Context) error {
 
 // trialLevel is how loud a phase is in the journal: a failure is an error, the ends of windows are worth a notice.
 func trialMessage(t stages.Trial) (id, text string) {
-	text = "guard: " + t.Phase.String()
+	text = "guard: " + t.Says()
+	begun, passed, interrupted, failed := messages.TrialBegun, messages.TrialPassed, messages.TrialInterrupted, messages.TrialFailed
+	if t.Domain != "" {
+		begun, passed, interrupted, failed = messages.DomainBegun, messages.DomainPassed, messages.DomainInterrupted, messages.DomainFailed
+		if t.Reason != "" && t.Phase != stages.TrialFailed {
+			text += ": " + t.Reason
+		}
+	}
 	switch t.Phase {
 	case stages.TrialWatched, stages.TrialProving:
-		return messages.TrialBegun.ID(), fmt.Sprintf("%s (%s)", text, t.Window)
+		return begun.ID(), fmt.Sprintf("%s (%s)", text, t.Window)
 	case stages.TrialArmed, stages.TrialSettled:
 		if t.DenialCount > 0 {
 			text += fmt.Sprintf("; %d accesses were denied meanwhile, see: selinux-provision denials --boot", t.DenialCount)
 		}
-		return messages.TrialPassed.ID(), text
+		return passed.ID(), text
 	case stages.TrialInterrupted:
-		return messages.TrialInterrupted.ID(), text
+		return interrupted.ID(), text
 	}
-	return messages.TrialFailed.ID(), text + ": " + t.Reason
+	return failed.ID(), text + ": " + t.Reason
 }
 
 // ended tells whether a phase is the end of a window that was watched: its denials are then named, whatever the end.
@@ -130,7 +137,7 @@ func (j journalReporter) Trial(trial stages.Trial) {
 	if trial.Phase == stages.TrialFailed {
 		log = j.log.Error
 	}
-	log(text, "message_id", id, "phase", string(trial.Phase), "reason", trial.Reason, "denials", trial.DenialCount, "tries", trial.Tries)
+	log(text, "message_id", id, "phase", string(trial.Phase), "domain", trial.Domain, "reason", trial.Reason, "denials", trial.DenialCount, "tries", trial.Tries)
 	if ended(trial.Phase) {
 		for _, d := range trial.Denials {
 			j.log.Warn("guard: denied: "+d, "message_id", messages.TrialDenial.ID())

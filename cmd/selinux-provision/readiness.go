@@ -376,6 +376,11 @@ func metricsText(w io.Writer, r *stages.Readiness, s *stages.Status, now time.Ti
 	metric("as_declared", "1 if status finds nothing wrong.", value(number(s.AsDeclared)))
 	metric("problems", "What status finds wrong.", value(len(s.Problems)))
 	metric("mode_file_foreign", "1 if somebody else keeps changing the mode in /etc/selinux/config, and it is left alone.", value(number(s.Mode.Foreign != nil)))
+	var again []string
+	for _, t := range s.DomainTrials {
+		again = append(again, fmt.Sprintf("{domain=%s} %d", metricValue(t.Domain), number(t.Phase == stages.TrialFailed)))
+	}
+	metric("domain_permissive_again", "1 for a domain that the guard made permissive again, 0 for one that is on trial.", again...)
 	if c := s.Cache; c != nil {
 		metric("avc_cache_threshold", "Entries above which the kernel's cache of decisions gives up some for each that is new.", value(c.Threshold))
 		if c.Stats != nil {

@@ -62,6 +62,9 @@ func printStatus(w io.Writer, s *stages.Status, p paint) {
 	if s.Guard != nil {
 		rows = append(rows, guardRow(s.Guard))
 	}
+	for _, t := range s.DomainTrials {
+		rows = append(rows, guardRow(t))
+	}
 	rows = append(rows, storeRows(s)...)
 	for _, v := range volumesToShow(s.Volumes) {
 		rows = append(rows, volumeRow(v))
@@ -145,7 +148,7 @@ func modeRow(s *stages.Status) row {
 }
 
 func guardRow(g *stages.Trial) row {
-	r := row{"guard", "on trial", busy, g.Phase.String()}
+	r := row{"guard", "on trial", busy, g.Says()}
 	switch g.Phase {
 	case stages.TrialSettled:
 		r.state, r.colour = "proven", good

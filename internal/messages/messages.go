@@ -20,8 +20,14 @@ const (
 	TrialFailed      Kind = "trial-failed"
 	TrialInterrupted Kind = "trial-interrupted"
 	TrialDenial      Kind = "trial-denial"
-	Relabelling      Kind = "relabelling"
-	Relabelled       Kind = "relabelled"
+
+	DomainBegun       Kind = "domain-trial-begun"
+	DomainPassed      Kind = "domain-trial-passed"
+	DomainFailed      Kind = "domain-trial-failed"
+	DomainInterrupted Kind = "domain-trial-interrupted"
+
+	Relabelling Kind = "relabelling"
+	Relabelled  Kind = "relabelled"
 
 	Volume  Kind = "volume-"
 	Refused Kind = "refused-"
@@ -65,6 +71,10 @@ func All() []Message {
 		{TrialFailed, "07df4a63f14b426ba14cbb0bdff88a5b", "the trial failed: the host is permissive, and stays permissive", "the reason is in the message and in `status`; correct it, then `selinux-provision apply --retry-guard`"},
 		{TrialInterrupted, "48456faab27f46c798b8a444c8cd117e", "the host is being shut down in the middle of the trial", "nothing, if you did that: the trial goes on at the next boot"},
 		{TrialDenial, "a520c1622bf04baf9c88aa97bffecf30", "one of the denials of a trial that failed", "`selinux-provision denials` says what helps"},
+		{DomainBegun, "97fa9d7659a94500933468f5519fd2ae", "enforcing a single domain is on trial: it was declared permissive before", "wait for the window to end"},
+		{DomainPassed, "f4cb0ef91a054744b9dd20e4494b9107", "the window of a single domain ended well: it is enforced", "nothing"},
+		{DomainFailed, "8bf2377979d441829b255c3cc2f44bc8", "a single domain got sick: it is made permissive again, and stays so; the host goes on enforcing", "the reason is in the message and in `status`; correct it, then `selinux-provision apply --retry-guard`"},
+		{DomainInterrupted, "6e1a3232d48342108e6d3323b5b5a22e", "the trial of a single domain was interrupted: the host is being shut down, or does not enforce any more", "nothing: it goes on when the host enforces again"},
 		{Relabelling, "60496911bed246ac8e849a7213d49db3", "a tree is being relabelled; the message has the progress", "nothing"},
 		{Relabelled, "7d259d841a6f425da911f741e4201f2f", "a tree was relabelled", "nothing; failures follow, one message each"},
 		{Volume + "labelled", "b282326e111b4614ac3a1927459f419e", "a volume has its label, read back from the kernel", "nothing"},
