@@ -43,7 +43,7 @@ printf "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.0.1/24\nFLANNEL_MTU
 	m.Must(t, "/root/pod -network -host-port 8080 run default/web main sh -c 'echo hello from web > /tmp.html && busybox httpd -f -p 8080 -h /'")
 	m.expect(t, "the pod's address", "/root/pod address default/web | cut -d. -f1-3", "10.244.0")
 	if got := m.Must(t, `ip=$(/root/pod address default/web); /root/pod -wait -network run default/client main sh -c "`+
-		`for n in \$(busybox seq 50); do busybox wget -qO- http://$ip:8080/tmp.html && exit 0; busybox sleep 0.2; done; exit 1"`); !contains(got, "hello from web") {
+		`for n in \$(busybox seq 300); do busybox wget -T 5 -qO- http://$ip:8080/tmp.html && exit 0; busybox sleep 0.2; done; exit 1"`); !contains(got, "hello from web") {
 		t.Errorf("a pod gets from another:\n%s", got)
 	}
 	m.expect(t, "the host's port", "busybox wget -qO- http://10.244.0.1:8080/tmp.html", "hello from web")
