@@ -65,7 +65,7 @@ torture-power: install-prerequisites ## cut the power at every flush of an apply
 FUZZ_EXECUTIONS := 10000000
 
 .PHONY: torture
-torture: torture-power torture-storms torture-pressure torture-fuzz ## the long attacks: every power cut, storms beside the walk, hosts that run out of things, and each fuzz target ten million times: a day
+torture: torture-power torture-storms torture-pressure torture-fuzz ## the long attacks: every power cut, storms beside the walk, hosts that run out of things, and each fuzz target ten million times: days
 
 .PHONY: torture-storms
 torture-storms: install-prerequisites ## others make, move and link files at full speed while trees are labelled: a quarter of an hour
@@ -82,7 +82,7 @@ torture-pressure: install-prerequisites ## memory ends at every call that asks f
 .PHONY: torture-fuzz
 torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=10000000 times; what it finds is kept in the package's testdata/fuzz
 	@targets=$$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | wc -l); \
-	echo "== $$targets fuzz targets, $(FUZZ_EXECUTIONS) executions each: with 1,000 to 50,000 in a second that is minutes to three hours for each"
+	echo "== $$targets fuzz targets, $(FUZZ_EXECUTIONS) executions each: with 100 to 50,000 in a second, as measured on two busy processors, that is minutes to a day for each, and days for all"
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | while IFS=: read -r file _ function; do \
 	  echo "== $${function#func } in $$(dirname $$file)"; \
 	  go test -timeout 0 $(AS_ROOT) -run '^$$' -parallel $$((2 * $$(nproc))) -fuzz "^$${function#func }\$$" -fuzztime $(FUZZ_EXECUTIONS)x -fuzzminimizetime 1000x "$$(dirname $$file)" </dev/null || exit; \
