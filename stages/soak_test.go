@@ -123,6 +123,10 @@ func TestDomainVerdict(t *testing.T) {
 		{"ready", func(*domainFacts) {}, Ready, "", "", takeOut},
 		{"by an alias", func(f *domainFacts) { f.domain = "alias_t" }, Ready, "", "", "take alias_t out"},
 		{"permissive by hand", func(f *domainFacts) { f.listed = false }, Ready, "", "", "it is not declared in enforce.permissive_domains: selinux-provision status says what makes it permissive"},
+		{"permissive again", func(f *domainFacts) {
+			f.listed, f.again = false, &Trial{Domain: domain, Phase: TrialFailed, Reason: "it was denied something"}
+		}, Ready, "", "",
+			"run selinux-provision apply --retry-guard"},
 		{"on a permissive host", func(f *domainFacts) {
 			k := f.observed.Domains[domain]
 			f.enforces, f.listed, f.policy.PermissiveDomains, f.observed.Domains, f.observed.Reported = false, false, nil, nil, &k

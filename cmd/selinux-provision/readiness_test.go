@@ -39,11 +39,12 @@ func someReadiness() *stages.Readiness {
 func someStatus() *stages.Status {
 	const name = "da\"ta\n"
 	cache := &stages.CacheStatus{Threshold: 4096, Declared: 4096, Stats: &kernel.CacheStats{Lookups: 10_000, Misses: 300, Reclaims: 200, Entries: 509}}
-	return &stages.Status{Mode: stages.ModeStatus{Foreign: &stages.ForeignMode{}}, Cache: cache, Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
-		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 12, Set: 10, Already: 2, Millis: 1500}},
-		{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 3, Set: 2, Failed: 1, Millis: 250}},
-		{Rule: "other", State: mountwatch.Refused, Code: "btrfs"},
-	}}
+	return &stages.Status{Mode: stages.ModeStatus{Foreign: &stages.ForeignMode{}}, Cache: cache,
+		DomainTrials: []*stages.Trial{{Domain: "other_t", Phase: stages.TrialWatched}, {Domain: "site_t", Phase: stages.TrialFailed}}, Problems: []stages.Problem{{Problem: "a volume is refused"}}, Volumes: []mountwatch.Volume{
+			{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 12, Set: 10, Already: 2, Millis: 1500}},
+			{Rule: name, State: mountwatch.Labelled, Files: &mountwatch.Files{Seen: 3, Set: 2, Failed: 1, Millis: 250}},
+			{Rule: "other", State: mountwatch.Refused, Code: "btrfs"},
+		}}
 }
 
 func TestReadinessInWords(t *testing.T) {
@@ -163,7 +164,7 @@ func TestMetrics(t *testing.T) {
 		`selinux_provision_readiness_check{check="window"} 0`, "selinux_provision_evidence_seconds 5400", "selinux_provision_evidence_window_seconds 86400",
 		"selinux_provision_evidence_boots 1", "selinux_provision_evidence_lost_records 2", "selinux_provision_denied_accesses 3", "selinux_provision_denied_findings 1",
 		"selinux_provision_enforcing 0", "selinux_provision_as_declared 0", "selinux_provision_problems 1",
-		"selinux_provision_mode_file_foreign 1", "selinux_provision_avc_cache_threshold 4096", "selinux_provision_avc_cache_entries 509", "selinux_provision_avc_cache_lookups_total 10000",
+		"selinux_provision_mode_file_foreign 1", `selinux_provision_domain_permissive_again{domain="site_t"} 1`, `selinux_provision_domain_permissive_again{domain="other_t"} 0`, "selinux_provision_avc_cache_threshold 4096", "selinux_provision_avc_cache_entries 509", "selinux_provision_avc_cache_lookups_total 10000",
 		"selinux_provision_avc_cache_misses_total 300", "selinux_provision_avc_cache_reclaims_total 200", "# TYPE selinux_provision_avc_cache_reclaims_total counter",
 		`selinux_provision_volumes{state="labelled"} 2`, `selinux_provision_volumes{state="refused"} 1`, `selinux_provision_volumes{state="left alone"} 0`,
 		`selinux_provision_volumes_refused{code="btrfs"} 1`, `selinux_provision_volume_relabel_seconds{volume="da\"ta\\n"} 1.75`,
