@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -24,6 +25,7 @@ const (
 
 // looker judges mounts. It changes nothing.
 type looker struct {
+	root    *hostfs.Root
 	host    judge.Host
 	rules   *judge.Rules
 	running func() map[string]string
@@ -68,7 +70,7 @@ func (l looker) containerAt(level string) string {
 }
 
 func (w *Watcher) look() looker {
-	return looker{w.Host, w.rules, w.config.Running, w.table, w.record, w.names, &w.asking}
+	return looker{w.Root, w.Host, w.rules, w.config.Running, w.table, w.record, w.names, &w.asking}
 }
 
 // judge finds out what the rules need to know about a mount, and no more, and gives the verdict.
@@ -82,7 +84,10 @@ func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, moun
 	if l.rules.NeedNames(m) {
 		names()
 	}
-	rules := l.rules.Matching(m, facts.Names)
+	if csi, ok := kubelet.CSIMount(m.Mountpoint); ok && l.rules.NeedDriver(m) {
+		facts.Driver = csi.Driver(l.root)
+	}
+	rules := l.rules.Matching(m, facts)
 	// Whether another mount of the same file system is declared, and with another label, may be told by its names alone.
 	if len(rules) == 1 && slices.ContainsFunc(l.table.Superblock(m.Device), l.rules.NeedNames) {
 		names()
@@ -148,7 +153,7 @@ func (l looker) labelled(ctx context.Context, rule *judge.Rule, m *mounts.Mount,
 		return
 	}
 	facts.Container = l.containerAt(secontext.Context(a.taken).Level())
-	if done || rule.Private || facts.Container != "" {
+	if done || rule.Private || facts.Container != "" || l.rules.InPlace(m, []*judge.Rule{rule}) && l.host.ForPod(a.taken, want) {
 		facts.Taken = a.taken
 	}
 }
@@ -178,6 +183,7 @@ func describe(v judge.Verdict) Volume {
 	switch v.Outcome {
 	case judge.Right:
 		out.State, out.How = Labelled, byFiles
+		out.Shared = out.Shared && v.Found == "" // a pod's own, whatever was asked for
 		if m.Context() != "" {
 			out.How = byOption
 		}
@@ -214,7 +220,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	if err != nil {
 		return nil, err
 	}
-	l := looker{host, rules, config.Running, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
+	l := looker{root, host, rules, config.Running, table, LoadRecord(root), map[mounts.Device]mounts.Names{}, new(asking)}
 	l.asking.begin()
 	var volumes []Volume
 	met := map[string]bool{}
@@ -236,7 +242,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 		if known := l.record.volume(m); known != nil && known.Rule == now.Rule && known.Context == now.Context {
 			switch {
 			case known.State == now.State:
-				now.When, now.Files = known.When, known.Files
+				now.When, now.Files, now.Late = known.When, known.Files, known.Late
 			case now.State == Remounting || now.State == Relabelling:
 				now = *known // tried, with what came of it; or at work
 			}
@@ -247,7 +253,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	}
 	// What is unmounted at this moment, to be mounted again, is not "not mounted".
 	for _, m := range unmountedNow(root) {
-		if rules := rules.Matching(m, mounts.Names{}); len(rules) == 1 && !met[rules[0].Name] {
+		if rules := rules.Matching(m, judge.Facts{}); len(rules) == 1 && !met[rules[0].Name] {
 			want, _ := rules[0].Want(host.DefaultContext)
 			v := describe(judge.Verdict{Outcome: judge.WantsContext, Mount: m, Rule: rules[0], Want: want})
 			if i := slices.IndexFunc(l.record.Volumes, func(known Volume) bool { return known.Mountpoint == m.Mountpoint && known.Code == CodeLost }); i >= 0 {

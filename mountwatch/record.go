@@ -80,6 +80,8 @@ type Volume struct {
 	Code   judge.Code `json:"code,omitempty"`
 	Reason string     `json:"reason,omitempty"`
 	Remedy string     `json:"remedy,omitempty"`
+	// Late says that a pod had the volume before its files had their labels, and may have met them without.
+	Late bool `json:"late,omitempty"`
 	// Files are the counts of the last relabelling.
 	Files *Files `json:"files,omitempty"`
 }
@@ -246,7 +248,7 @@ func (v *Volume) device() (d mounts.Device) {
 // sameFate tells whether two looks at a volume found the same, whenever that was.
 func (v *Volume) sameFate(other *Volume) bool {
 	a, b := *v, *other
-	a.When, b.When, a.Files, b.Files = time.Time{}, time.Time{}, nil, nil
+	a.When, b.When, a.Files, b.Files, a.Late, b.Late = time.Time{}, time.Time{}, nil, nil, false, false
 	return reflect.DeepEqual(a, b)
 }
 

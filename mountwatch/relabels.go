@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
@@ -36,6 +37,9 @@ type relabels struct {
 type relabelJob struct {
 	*volume
 	want       string
+	labels     relabel.Labeler
+	inPlace    bool     // it is a volume of the kubelet's
+	hadByPod   bool     // a pod had it when the labelling began
 	paths      []string // those of the rule
 	fileSystem string   // see identity
 	disks      []string
@@ -88,14 +92,40 @@ func (w *Watcher) relabel(ctx context.Context, v *volume, verdict judge.Verdict)
 	if w.relabels.jobs[k] != nil {
 		return
 	}
-	job := &relabelJob{volume: v, want: verdict.Want, paths: verdict.Rule.Paths, fileSystem: identity(v.mount, v.names),
+	job := &relabelJob{volume: v, want: verdict.Want, labels: relabel.Fixed(verdict.Want), paths: verdict.Rule.Paths, fileSystem: identity(v.mount, v.names),
 		disks: disksOf(v.mount.Device), limits: w.config.Limits, workers: w.config.Workers}
 	job.limits.Background = !verdict.Rule.Required
+	if job.inPlace = w.rules.InPlace(v.mount, []*judge.Rule{verdict.Rule}); job.inPlace {
+		job.labels, job.limits.Background = exceptForPods{job.labels, w.Host}, false // a pod waits for it, or is about to
+	}
 	job.lock = func(ctx context.Context, t *relabel.Target) (func(), error) { return t.Lock(ctx, w.Root, forever, nil) }
 	job.state = func(path string) relabel.State { return progressOf(w.Root, job.fileSystem, job.want, path) }
 	w.relabels.jobs[k] = job
 	w.relabels.line(job)
 	w.startRelabels(ctx)
+}
+
+// exceptForPods leaves a file alone that the runtime has labelled for a pod, also while the others are being labelled.
+type exceptForPods struct {
+	relabel.Labeler
+	host judge.Host
+}
+
+// Want gives the label, or the one that the entry has and keeps.
+func (l exceptForPods) Want(path string, kind relabel.Kind, current string) (string, relabel.Reason) {
+	want, leave := l.Labeler.Want(path, kind, current)
+	if leave == "" && l.host.ForPod(current, want) {
+		return current, ""
+	}
+	return want, leave
+}
+
+// hadByPod tells whether a pod has the file system of a mount.
+func hadByPod(table *mounts.Table, m *mounts.Mount) bool {
+	return slices.ContainsFunc(table.Superblock(m.Device), func(other *mounts.Mount) bool {
+		csi, ok := kubelet.CSIMount(other.Mountpoint)
+		return ok && csi.Published
+	})
 }
 
 // awaited tells whether somebody waits for the volume.
@@ -146,6 +176,7 @@ func (w *Watcher) startRelabels(ctx context.Context) {
 		each, job.stop = context.WithCancel(ctx)
 		// From the first label on, what is known of these files is not true any more.
 		w.record.forget(job.fileSystem, job.paths)
+		job.hadByPod = job.inPlace && hadByPod(w.table, job.mount)
 		w.Report(Event{Kind: RelabelStarted, Volume: job.Volume})
 		r.group.Go(func() {
 			files, err := patience.Ask(each, &w.asking.Room, job.Device, cmp.Or(r.patience, jobPatience), job.run)
@@ -217,7 +248,7 @@ func (j *relabelJob) tree(ctx context.Context, path string, alive func()) (relab
 	defer unlock()
 	for attempt := 1; ; attempt++ {
 		result, err := target.Run(ctx, relabel.Options{
-			Labels: relabel.Fixed(j.want),
+			Labels: j.labels,
 			Verify: true,
 			Limits: j.limits, Workers: j.workers,
 			State: j.state(path),
@@ -276,6 +307,7 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 	if !job.cancelled {
 		delete(w.relabels.jobs, k)
 		v := w.volumes[k]
+		late := r.files.Set > 0 && (job.hadByPod || job.inPlace && hadByPod(w.table, job.mount))
 		switch {
 		case v == nil || ctx.Err() != nil:
 		case errors.Is(r.err, patience.ErrNoAnswer):
@@ -287,13 +319,17 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 				w.consider(ctx, job.mount)
 			}
 		case r.err != nil:
-			v.Files = &r.files
+			v.Files, v.Late = &r.files, late
 			v.refuse(Failed, CodeRelabelFailed, r.err.Error(), "see the journal; when the cause is gone: systemctl reload selinux-provision-mountwatch")
 			w.failed[k] = &v.Volume
-			w.settle(v)
+			if job.inPlace { // the runtime may have labelled it for its pod meanwhile
+				w.consider(ctx, job.mount)
+			} else {
+				w.settle(v)
+			}
 		default:
 			w.record.finish(Done{FileSystem: job.fileSystem, Context: job.want, Paths: job.paths, When: time.Now().UTC().Truncate(time.Second), Files: r.files})
-			v.Files = &r.files
+			v.Files, v.Late = &r.files, late
 			w.Report(Event{Kind: RelabelDone, Volume: v.Volume})
 			// This is what is said of it if the roots do not have the label when they are read back; it is not done again then.
 			again := &volume{Volume: v.Volume}
@@ -302,7 +338,10 @@ func (w *Watcher) relabelled(ctx context.Context, r relabelResult) {
 			w.failed[k] = &again.Volume
 			w.consider(ctx, job.mount)
 			if now := w.volumes[k]; now != nil {
-				now.Files = &r.files
+				now.Files, now.Late = &r.files, late
+				if now.told != nil {
+					now.told.Files, now.told.Late = now.Files, late
+				}
 			}
 		}
 	}

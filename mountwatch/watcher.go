@@ -543,7 +543,7 @@ func (w *Watcher) settle(v *volume) {
 	if v.told != nil && v.told.sameFate(&v.Volume) {
 		v.When = v.told.When
 		if v.Files == nil {
-			v.Files = v.told.Files
+			v.Files, v.Late = v.told.Files, v.told.Late
 		}
 		return
 	}

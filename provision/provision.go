@@ -22,6 +22,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/roles"
 )
 
@@ -153,6 +155,14 @@ type Volume struct {
 // all that are given must fit.
 type VolumeMatch struct {
 	Mountpoint, Source, FSType, Label, UUID string
+	// CSIDriver is the name of a CSI driver, and no pattern: the volumes that it mounts for the kubelet. Strategy is not ContextOption.
+	CSIDriver string
+}
+
+// KubeletsVolumes reports whether it asks for the CSI volumes of the kubelet, which are only ever labelled file by file.
+func (m *VolumeMatch) KubeletsVolumes() bool {
+	p, err := glob.Compile(m.Mountpoint)
+	return m.CSIDriver != "" || err == nil && kubelet.MeansCSI(p.Prefix())
 }
 
 // Strategy is a way to a label.
@@ -305,6 +315,9 @@ func (s *State) VolumesDigest() [sha256.Size]byte {
 		d.text(v.Name, v.Match.Mountpoint, v.Match.Source, v.Match.FSType, v.Match.Label, v.Match.UUID, v.Context, v.Level, string(v.Strategy),
 			strconv.FormatBool(v.Required), strconv.FormatBool(v.Private), strconv.Itoa(len(v.Paths)))
 		d.text(v.Paths...)
+		if v.Match.CSIDriver != "" {
+			d.text("csi_driver", v.Match.CSIDriver)
+		}
 	}
 	return d.sum()
 }

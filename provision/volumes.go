@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
@@ -19,10 +20,14 @@ import (
 var (
 	validVolume = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	validType   = lazyregexp.New(`^[a-z0-9_.*?\[\]!-]+$`)
+	validDriver = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 	validUUID   = lazyregexp.New(`^[0-9A-Fa-f*?\[\]!-]+$`)
 )
 
-const maxVolume = 63 // bytes of a volume's name
+const (
+	maxVolume = 63 // bytes of a volume's name
+	maxDriver = 63 // bytes of a driver's, as Kubernetes has it
+)
 
 // relabelLimits are RelabelLimits as one file gives them.
 type relabelLimits struct{ workers, entriesPerSecond, cpuPercent *int }
@@ -115,6 +120,10 @@ func (p *parser) volumes(key string, n *yaml.Node) {
 			p.complain(strategyLine, join(key, "strategy"), `cannot use "context" for a private volume: with the mount option no runtime can give the files its container's level`,
 				`write "relabel", or remove the key private`)
 		}
+		if v.Strategy == ContextOption && v.Match.KubeletsVolumes() {
+			p.complain(strategyLine, join(key, "strategy"), `cannot use "context" for volumes of the kubelet: what it has mounted is never unmounted to be mounted again`,
+				`remove the key, or have the driver mount them with the option: mountOptions in the StorageClass`)
+		}
 		if len(p.problems) == before {
 			p.doc.volumes = append(p.doc.volumes, v)
 		}
@@ -145,6 +154,7 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 			}
 		}
 	}
+	driverLine := 0
 	seen, ok := p.mapping(key, n, keys{
 		"mountpoint": pattern(&m.Mountpoint, "a mountpoint", checkMountpoint),
 		"source":     pattern(&m.Source, "what is mounted", func(string, bool) (string, string) { return "", "" }),
@@ -156,9 +166,21 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 			}
 			return "", ""
 		}),
+		"csi_driver": func(key string, n *yaml.Node) {
+			driverLine = n.Line
+			m.CSIDriver, _ = p.text(key, n, "the name of a CSI driver")
+			if len(p.problems) == before && (len(m.CSIDriver) > maxDriver || !validDriver().MatchString(m.CSIDriver)) {
+				p.complain(n.Line, key, "cannot use "+quote(m.CSIDriver)+" as the name of a CSI driver",
+					`write the whole name of one, as "kubectl get csidrivers" shows it; for several drivers write several volumes`)
+			}
+		},
 	})
+	if m.CSIDriver != "" && m.Mountpoint != "" && len(p.problems) == before && !meetsKubelet(m.Mountpoint) {
+		p.complain(driverLine, join(key, "csi_driver"), "cannot match a CSI driver's volumes at "+quote(m.Mountpoint)+": the kubelet has them mounted below "+kubelet.DefaultDir,
+			"remove the mountpoint")
+	}
 	if ok && len(seen) == 0 && len(p.problems) == before {
-		p.complain(n.Line, key, "cannot match without a key", "write at least one of mountpoint, source, fstype, label and uuid")
+		p.complain(n.Line, key, "cannot match without a key", "write at least one of mountpoint, source, fstype, label, uuid and csi_driver")
 	}
 }
 
@@ -171,10 +193,21 @@ func checkMountpoint(value string, exact bool) (problem, remedy string) {
 		return "", "write " + clip(path.Clean(value))
 	case exact && protected.Path(value):
 		return ": it is a directory of the operating system", "mount the volume elsewhere"
+	case exact && kubelet.MeansCSI(value):
+		if _, volume := kubelet.CSIMount(value); !volume {
+			return ": no CSI volume is mounted there", "write where one is: " + kubelet.DefaultDir + "/plugins/kubernetes.io/csi/DRIVER/HASH/globalmount, or a pattern such as " +
+				kubelet.DefaultDir + "/plugins/kubernetes.io/csi/DRIVER/**"
+		}
 	case exact && protected.Owner(value) != "":
 		return ": what is mounted there is " + protected.Owner(value) + "'s, which labels it by itself", "remove this volume"
 	}
 	return "", ""
+}
+
+// meetsKubelet tells whether a pattern for mountpoints can fit one below the kubelet's directory.
+func meetsKubelet(mountpoint string) bool {
+	p, err := glob.Compile(mountpoint)
+	return err != nil || strings.HasPrefix(p.Prefix(), kubelet.DefaultDir+"/") || !p.Exact() && strings.HasPrefix(kubelet.DefaultDir+"/", p.Prefix())
 }
 
 func checkType(value string, _ bool) (problem, remedy string) {

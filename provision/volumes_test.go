@@ -62,9 +62,9 @@ func TestParseVolumeMessages(t *testing.T) {
 			`volumes[1].name: cannot use the name "data" twice, it is in line 2 already: rename one of the two`},
 		{"typo", "[" + data + "contxt: x}]", `volumes[0].contxt: cannot use an unknown key: did you mean "context"?`},
 		{"typo in match", "[" + match("mount: /x") + "]", `volumes[0].match.mount: cannot use an unknown key: did you mean "mountpoint"?`},
-		{"empty match", "[" + match("") + "]", "volumes[0].match: cannot match without a key: write at least one of mountpoint, source, fstype, label and uuid"},
+		{"empty match", "[" + match("") + "]", "volumes[0].match: cannot match without a key: write at least one of mountpoint, source, fstype, label, uuid and csi_driver"},
 		{"match as text", "[{name: data, match: /data}]",
-			`volumes[0].match: cannot use "/data" here: write keys with values: fstype, label, mountpoint, source and uuid`},
+			`volumes[0].match: cannot use "/data" here: write keys with values: csi_driver, fstype, label, mountpoint, source and uuid`},
 		{"relative mountpoint", "[" + match("mountpoint: data") + "]", `volumes[0].match.mountpoint: cannot use "data" as a mountpoint: begin it with /`},
 		{"unclean mountpoint", "[" + match("mountpoint: /data/../etc/") + "]",
 			`volumes[0].match.mountpoint: cannot use "/data/../etc/" as a mountpoint: write /etc`},
@@ -81,6 +81,22 @@ func TestParseVolumeMessages(t *testing.T) {
 			"write it as /proc/filesystems has it, such as ext4, xfs, nfs4 or fuse.sshfs"},
 		{"strange UUID", "[" + match("uuid: UUID=x") + "]", `volumes[0].match.uuid: cannot use "UUID=x" as the UUID of a file system: ` +
 			"write it as blkid shows it, such as 8e55d011-9c83-473e-99c9-c716b1e508e6"},
+		{"typo in driver's key", "[" + match("csi_drivr: x") + "]", `volumes[0].match.csi_drivr: cannot use an unknown key: did you mean "csi_driver"?`},
+		{"no driver", "[" + match(`csi_driver: ""`) + "]", `volumes[0].match.csi_driver: cannot use "" as the name of a CSI driver: ` + driverRemedy},
+		{"pattern for a driver", "[" + match("csi_driver: '*.example.com'") + "]", `volumes[0].match.csi_driver: cannot use "*.example.com" as the name of a CSI driver: ` + driverRemedy},
+		{"path for a driver", "[" + match("csi_driver: a/b") + "]", `volumes[0].match.csi_driver: cannot use "a/b" as the name of a CSI driver: ` + driverRemedy},
+		{"long driver", "[" + match("csi_driver: "+strings.Repeat("d", 64)) + "]",
+			`volumes[0].match.csi_driver: cannot use "` + strings.Repeat("d", 64) + `" as the name of a CSI driver: ` + driverRemedy},
+		{"list of drivers", "[" + match("csi_driver: [a, b]") + "]", `volumes[0].match.csi_driver: cannot use a list as the name of a CSI driver: write it as text, in quotes if need be`},
+		{"driver outside the kubelet", "[" + match("csi_driver: a, mountpoint: '/srv/**'") + "]",
+			`volumes[0].match.csi_driver: cannot match a CSI driver's volumes at "/srv/**": the kubelet has them mounted below /var/lib/kubelet: remove the mountpoint`},
+		{"strategy of a driver's", "[{name: data, strategy: context, match: {csi_driver: a}}]", `volumes[0].strategy: ` + inPlaceOnly},
+		{"strategy of the kubelet's", "[{name: data, strategy: context, match: {mountpoint: '/var/lib/kubelet/pods/**'}}]", `volumes[0].strategy: ` + inPlaceOnly},
+		{"no volume of the kubelet's", "[" + match("mountpoint: /var/lib/kubelet/pods/u1/etc-hosts") + "]",
+			`volumes[0].match.mountpoint: cannot use "/var/lib/kubelet/pods/u1/etc-hosts" as a mountpoint: no CSI volume is mounted there: write where one is: ` +
+				"/var/lib/kubelet/plugins/kubernetes.io/csi/DRIVER/HASH/globalmount, or a pattern such as /var/lib/kubelet/plugins/kubernetes.io/csi/DRIVER/**"},
+		{"the kubelet's own", "[" + match("mountpoint: /var/lib/kubelet/x") + "]", `volumes[0].match.mountpoint: cannot use "/var/lib/kubelet/x" as a mountpoint: ` +
+			"what is mounted there is kubelet's, which labels it by itself: remove this volume"},
 		{"context", "[" + data + "context: container_file_t}]", `volumes[0].context: cannot use "container_file_t" as a context: ` +
 			"write user:role:type:level, such as system_u:object_r:container_file_t:s0:c10,c20, or only a level with the key level"},
 		{"no context", "[" + data + "context: <<none>>}]", `volumes[0].context: cannot use "<<none>>" as a context: ` +
@@ -118,6 +134,32 @@ func TestParseVolumeMessages(t *testing.T) {
 	} {
 		if _, err := Parse("c.yaml", strings.NewReader("version: 1\nrelabel: "+text)); err == nil || err.Error() != "c.yaml:2: "+want {
 			t.Errorf("\ngot  %v\nwant c.yaml:2: %s", err, want)
+		}
+	}
+}
+
+const (
+	driverRemedy = `write the whole name of one, as "kubectl get csidrivers" shows it; for several drivers write several volumes`
+	inPlaceOnly  = `cannot use "context" for volumes of the kubelet: what it has mounted is never unmounted to be mounted again: ` +
+		"remove the key, or have the driver mount them with the option: mountOptions in the StorageClass"
+)
+
+// How a volume asks for those of the kubelet, and what does not.
+func TestKubeletsVolumes(t *testing.T) {
+	for match, want := range map[string]bool{
+		"csi_driver: shares.example.com":                                            true,
+		"csi_driver: a, fstype: ext4, mountpoint: '/var/lib/kubelet/plugins/**'":    true,
+		"csi_driver: a, mountpoint: '/**'":                                          true,
+		"mountpoint: '/var/lib/kubelet/plugins/kubernetes.io/csi/a/**'":             true,
+		"mountpoint: /var/lib/kubelet/plugins/kubernetes.io/csi/a/0a1b/globalmount": true,
+		"mountpoint: '/var/lib/kubelet/pods/*/volumes/kubernetes.io~csi/**'":        true,
+		"mountpoint: '/var/lib/kubelet/**'":                                         false,
+		"mountpoint: '/var/lib/**'":                                                 false,
+		"fstype: ext4":                                                              false,
+	} {
+		doc, err := Parse("c.yaml", strings.NewReader("version: 1\nvolumes: [{name: a, match: {"+match+"}}]"))
+		if err != nil || doc.volumes[0].Match.KubeletsVolumes() != want {
+			t.Errorf("%s: %v, want %v", match, err, want)
 		}
 	}
 }
@@ -171,6 +213,7 @@ func TestVolumesDigest(t *testing.T) {
 		"mountpoint": func(s *State) { s.Volumes[0].Match.Mountpoint = "x" },
 		"source":     func(s *State) { s.Volumes[0].Match.Source = "x" },
 		"fstype":     func(s *State) { s.Volumes[0].Match.FSType = "x" },
+		"driver":     func(s *State) { s.Volumes[0].Match.CSIDriver = "x" },
 		"other key":  func(s *State) { s.Volumes[0].Match = VolumeMatch{UUID: "x"} },
 		"context":    func(s *State) { s.Volumes[0].Context = "x" },
 		"level":      func(s *State) { s.Volumes[0].Level = "x" },

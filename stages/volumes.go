@@ -32,7 +32,7 @@ func (h *Host) WatchConfig(declared *provision.State) (mountwatch.Config, error)
 		}
 		c.Rules = append(c.Rules, judge.Rule{
 			Name: v.Name, Source: v.Source.String(),
-			Match:   judge.Match{Mountpoint: v.Match.Mountpoint, Source: v.Match.Source, FSType: v.Match.FSType, Label: v.Match.Label, UUID: v.Match.UUID},
+			Match:   judge.Match{Mountpoint: v.Match.Mountpoint, Source: v.Match.Source, FSType: v.Match.FSType, Label: v.Match.Label, UUID: v.Match.UUID, CSIDriver: v.Match.CSIDriver},
 			Context: context, Level: level, Strategy: judge.Strategy(v.Strategy), Paths: v.Paths, Required: v.Required, Private: v.Private,
 		})
 	}

@@ -241,7 +241,7 @@ func volumeRow(v mountwatch.Volume) row {
 	switch v.State {
 	case mountwatch.Labelled:
 		r.colour = good
-		r.more += fmt.Sprintf(": %s (%s, %s)", cmp.Or(v.Found, v.Context), v.How, v.When.Local().Format(time.DateTime))
+		r.more += fmt.Sprintf(": %s (%s, %s)", cmp.Or(v.Found, v.Context), howText(v), v.When.Local().Format(time.DateTime))
 	case mountwatch.NotMounted:
 		r.colour = dim
 	case mountwatch.LeftAlone:
@@ -257,6 +257,14 @@ func volumeRow(v mountwatch.Volume) row {
 		}
 	}
 	return r
+}
+
+// howText says by what means a volume has its label, and whether in time.
+func howText(v mountwatch.Volume) string {
+	if v.Late {
+		return v.How + " after its pod had it"
+	}
+	return v.How
 }
 
 func stageRow(r stages.Result) row {

@@ -225,6 +225,9 @@ func logVolume(logger *slog.Logger, e mountwatch.Event) {
 			attrs = append(attrs, field.name, field.value)
 		}
 	}
+	if v.Late {
+		attrs = append(attrs, "late", true)
+	}
 	if f := v.Files; f != nil {
 		attrs = append(attrs, "files_seen", f.Seen, "files_set", f.Set, "files_already", f.Already, "files_failed", f.Failed, "ms", f.Millis)
 	}
@@ -266,7 +269,11 @@ func eventText(e mountwatch.Event) (slog.Level, string) {
 		return slog.LevelInfo, fmt.Sprintf("%s: its files are being labelled %s", volume, v.Context)
 	case mountwatch.RelabelDone:
 		f := v.Files
-		return slog.LevelInfo, fmt.Sprintf("%s: %d files, %d got the label, %d had it [%.1f s]", volume, f.Seen, f.Set, f.Already+f.Resumed, float64(f.Millis)/1000)
+		text := fmt.Sprintf("%s: %d files, %d got the label, %d had it [%.1f s]", volume, f.Seen, f.Set, f.Already+f.Resumed, float64(f.Millis)/1000)
+		if v.Late {
+			return slog.LevelWarn, text + ": labelled after its pod had it, which may have met files without the label: restart the pod if it was denied them"
+		}
+		return slog.LevelInfo, text
 	case mountwatch.NotShared:
 		return slog.LevelWarn, fmt.Sprintf("%s is for all containers, but a file that one of them makes will be its own: "+
 			"set policy.shared_volumes: true, or strategy: context for this rule", volume)

@@ -212,9 +212,7 @@ func Volumes(root *hostfs.Root, dir string) (all []Volume) {
 				v := Volume{UID: uid, Plugin: plugin, Name: name}
 				// The file is beside the mount, which is not touched: its server may be dead.
 				if plugin == "csi" {
-					if content, err := root.ReadFile(path.Join(of, name, "vol_data.json")); err == nil {
-						v.describe(content)
-					}
+					v.describe(volumeData(root, path.Join(of, name)))
 				}
 				if !v.Ephemeral {
 					all = append(all, v)
@@ -237,6 +235,61 @@ func (v *Volume) describe(content []byte) {
 		return
 	}
 	v.Driver, v.Handle, v.Context, v.Ephemeral = data.Driver, data.Handle, data.Context, data.Mode == "Ephemeral"
+}
+
+// maxVolumeData is how long a vol_data.json may be. The kubelet's have some hundred bytes.
+const maxVolumeData = 64 << 10
+
+// volumeData reads the vol_data.json of a volume's directory. A link, what is no file and what is too long has nothing in it.
+func volumeData(root *hostfs.Root, dir string) []byte {
+	name := path.Join(dir, "vol_data.json")
+	if info, err := root.Lstat(name); err != nil || !info.IsRegular() || info.Size > maxVolumeData {
+		return nil
+	}
+	content, err := root.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	return content
+}
+
+// CSI is a mount that the kubelet has a CSI driver make.
+type CSI struct {
+	// Dir is the directory of the volume, in which the mountpoint is.
+	Dir string
+	// Published says that it is a pod's own mount. Otherwise it is the volume's for all pods, where it is staged before they get it.
+	Published bool
+}
+
+// The directories in which CSI volumes are mounted.
+const (
+	stagedDir = DefaultDir + "/plugins/kubernetes.io/csi/"
+	podsDir   = DefaultDir + "/pods/"
+)
+
+// CSIMount tells by its mountpoint whether a mount is one of a CSI volume (pkg/volume/csi/csi_attacher.go, csi_mounter.go), and which.
+func CSIMount(mountpoint string) (c CSI, ok bool) {
+	if below, found := strings.CutPrefix(mountpoint, stagedDir); found { // DRIVER/HASH/globalmount
+		parts := strings.Split(below, "/")
+		return CSI{Dir: path.Dir(mountpoint)}, len(parts) == 3 && parts[2] == "globalmount"
+	}
+	if below, found := strings.CutPrefix(mountpoint, podsDir); found { // UID/volumes/kubernetes.io~csi/NAME/mount
+		parts := strings.Split(below, "/")
+		return CSI{path.Dir(mountpoint), true}, len(parts) == 5 && parts[1] == "volumes" && parts[2] == "kubernetes.io~csi" && parts[4] == "mount"
+	}
+	return CSI{}, false
+}
+
+// Driver gives the name of the volume's driver, "" if its vol_data.json does not say it. The file is beside the mount, which is not touched.
+func (c *CSI) Driver(root *hostfs.Root) string {
+	var v Volume
+	v.describe(volumeData(root, c.Dir))
+	return v.Driver
+}
+
+// MeansCSI tells whether a pattern for mountpoints that begins with this text, before its first wildcard, can only be meant for CSI volumes.
+func MeansCSI(prefix string) bool {
+	return strings.HasPrefix(prefix, stagedDir) || strings.HasPrefix(prefix, podsDir)
 }
 
 // Used finds the volume that a directory in a pod's container is, of a pod with this UID: the plugin's own directory, or a sub-path of it

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 )
 
@@ -187,6 +189,54 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
+// What is a mount of a CSI volume, by its mountpoint.
+func TestCSIMount(t *testing.T) {
+	const csi, pod = "/var/lib/kubelet/plugins/kubernetes.io/csi/", "/var/lib/kubelet/pods/u1/volumes/"
+	for point, want := range map[string]CSI{
+		csi + "d.example.com/0a1b/globalmount":      {Dir: csi + "d.example.com/0a1b"},
+		csi + "pv/pvc-1/globalmount":                {Dir: csi + "pv/pvc-1"}, // before 1.24
+		pod + "kubernetes.io~csi/pvc-1/mount":       {pod + "kubernetes.io~csi/pvc-1", true},
+		csi + "d.example.com/0a1b/globalmount/x":    {},
+		csi + "d.example.com/globalmount":           {},
+		csi + "d.example.com/0a1b/vol_data.json":    {},
+		pod + "kubernetes.io~csi/pvc-1/mount/x":     {},
+		pod + "kubernetes.io~csi/pvc-1":             {},
+		pod + "kubernetes.io~empty-dir/pvc/mount":   {},
+		"/data" + pod + "kubernetes.io~csi/p/mount": {}, "/var/lib/kubelet": {}, "/": {}, "": {},
+	} {
+		if got, ok := CSIMount(point); ok != (want != CSI{}) || ok && got != want {
+			t.Errorf("%s: %+v, %v", point, got, ok)
+		}
+	}
+	for prefix, want := range map[string]bool{csi: true, csi + "d": true, "/var/lib/kubelet/pods/": true, "/var/lib/kubelet/": false, "/var/lib/kubelet/pods": false, "/": false, "": false} {
+		if MeansCSI(prefix) != want {
+			t.Errorf("%s: %v", prefix, !want)
+		}
+	}
+}
+
+// Whatever is in the place of vol_data.json, reading it ends, and only a file that says it names a driver.
+func TestDriver(t *testing.T) {
+	root := tree(t, map[string]string{
+		"good/vol_data.json": `{"driverName":"d.example.com","volumeHandle":"h"}`, "torn/vol_data.json": `{"driverName":"d`, "list/vol_data.json": `["d"]`,
+		"number/vol_data.json": `{"driverName":7}`, "other/vol_data.json": `{}`, "empty/vol_data.json": "", "none/file": "",
+		"long/vol_data.json": `{"driverName":"d"}` + strings.Repeat(" ", maxVolumeData), "link/vol_data.json": "-> /good/vol_data.json",
+		"out/vol_data.json": "-> ../../../../../etc/passwd", "directory/vol_data.json/x": "", "fifo/x": "",
+	})
+	if err := unix.Mkfifo(root.Path("/fifo/vol_data.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"good", "torn", "list", "number", "other", "empty", "none", "long", "link", "out", "directory", "fifo", "nowhere"} {
+		want := ""
+		if dir == "good" {
+			want = "d.example.com"
+		}
+		if got := (&CSI{Dir: "/" + dir}).Driver(root); got != want {
+			t.Errorf("%s: %q", dir, got)
+		}
+	}
+}
+
 func TestUsed(t *testing.T) {
 	for _, c := range []struct{ source, uid, want string }{
 		{"/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pv/mount", "u1", "pv"},
@@ -208,12 +258,16 @@ func TestUsed(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte("featureGates: {SELinuxMount: true}"), "Kubernetes v1.37.2")
 	f.Add([]byte(`{"driverName":"d","volumeHandle":"h"}`), "v1.2.3.4")
+	f.Add([]byte(`{"driverName":["d"],"driverName":null}`), "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pv/mount")
 	f.Fuzz(func(t *testing.T, content []byte, text string) {
 		gates(content)
 		k3sValues(content)
 		(&Volume{}).describe(content)
 		if v, ok := ParseVersion(text); ok && (v.Text == "" || !v.AtLeast(v.Major, v.Minor) || v.AtLeast(v.Major, v.Minor+1)) {
 			t.Errorf("%q: %+v", text, v)
+		}
+		if csi, ok := CSIMount(text); ok && !MeansCSI(csi.Dir) {
+			t.Errorf("%q: %+v", text, csi)
 		}
 		(&Process{Arguments: strings.Fields(text)}).Flag("config")
 	})

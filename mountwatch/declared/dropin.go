@@ -236,7 +236,7 @@ func cannotTake(fsType string, strategy judge.Strategy) string {
 }
 
 // asMounted gives what the rules are matched with: as much of the line in mountinfo as can be told before.
-func (m *Mount) asMounted() (*mounts.Mount, mounts.Names) {
+func (m *Mount) asMounted() (*mounts.Mount, judge.Facts) {
 	what := m.What
 	mounted := &mounts.Mount{Root: "/", Mountpoint: m.Where, FSType: m.Type, Source: what, Options: "rw", SuperOptions: "rw"}
 	var names mounts.Names
@@ -260,7 +260,7 @@ func (m *Mount) asMounted() (*mounts.Mount, mounts.Names) {
 	case "UUID":
 		names.UUIDs = []string{value}
 	}
-	return mounted, names
+	return mounted, judge.Facts{Names: names}
 }
 
 // device gives one name for the ways to write the same device.

@@ -32,12 +32,18 @@ type Rule struct {
 // Of several rules that fit, one wins: the one with more exact keys among Mountpoint, Source, Label and UUID, exact being without a
 // wildcard; of those with as many, the one with more keys in all; of these, if both have a Mountpoint with wildcards, the one with more
 // text before the first of them. If that does not tell two rules apart, neither wins.
+//
+// Below the kubelet's directory only a rule counts that asks for its CSI volumes: by CSIDriver, or by a Mountpoint that begins with a directory in
+// which they are.
 type Match struct {
 	Mountpoint string // the whole path
 	Source     string // what was mounted: as in mountinfo, or any name of the device, such as /dev/disk/by-id/...
 	FSType     string // the type; "fuse" stands for all that begin with "fuse." as well
 	Label      string
 	UUID       string // upper and lower case are one
+	// CSIDriver is the name of a CSI driver, and no pattern. With it the rule is for the volumes that the driver mounts for the kubelet, and for
+	// nothing else.
+	CSIDriver string
 }
 
 // Strategy is the way to a label that the operator allows.
@@ -69,6 +75,8 @@ type Facts struct {
 	// Taken is the label that a container's runtime gave to what the rule covers, after it had been labelled or for a container that runs
 	// now; "" if none did. Container names the one that runs with its level, as in "container web", "" if none does.
 	Taken, Container string
+	// Driver is the CSI driver of a mount of the kubelet's, "" if it is none or unknown.
+	Driver string
 	// NoAnswer tells that the file system did not answer when it was asked for these.
 	NoAnswer bool
 }

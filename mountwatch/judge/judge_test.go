@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -223,6 +224,112 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+const (
+	staged    = "/var/lib/kubelet/plugins/kubernetes.io/csi/shares.example.com/0a1b/globalmount"
+	published = "/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pvc-1/mount"
+)
+
+// The kubelet's volumes: never unless a rule asks for them, only in place, and no other of its mounts.
+func TestJudgeKubeletsVolumes(t *testing.T) {
+	host := Host{SELinux: true, DefaultContext: files}
+	rule := func(m Match) Rule { return Rule{Name: "shares", Source: "c.yaml:3", Match: m, Strategy: Auto} }
+	byDriver := rule(Match{CSIDriver: "shares.example.com"})
+	byPath := rule(at("/var/lib/kubelet/plugins/kubernetes.io/csi/shares.example.com/**"))
+	byDriver.Name = "by-driver"
+	with := func(r Rule, change func(*Rule)) []Rule { change(&r); return []Rule{r} }
+	general := []Rule{{Name: "1", Match: at("/var/lib/**")}, {Name: "2", Match: Match{FSType: "ext4"}}, {Name: "3", Match: at("/var/lib/kubelet/**")}}
+	second := Rule{Name: "second", Source: "c.yaml:9", Match: at("/srv/data"), Context: other, Strategy: Auto}
+	type table = []*mounts.Mount // the first one is judged
+	for _, c := range []struct {
+		name   string
+		rules  []Rule
+		table  table
+		driver string
+		facts  Facts
+		want   Outcome
+		code   Code
+		says   string // part of the reason
+		rule   string
+	}{
+		{name: "no rule asks", rules: general, table: table{disk(staged)}, driver: "shares.example.com", want: LeftAlone, code: CodeKubelet},
+		{name: "no rule asks, the pod's", rules: general, table: table{disk(published)}, driver: "shares.example.com", want: LeftAlone, code: CodeKubelet},
+		{name: "no rules", table: table{disk(staged)}, want: LeftAlone, code: CodeKubelet},
+		{name: "by driver", rules: []Rule{byDriver}, table: table{disk(staged)}, driver: "shares.example.com", want: WantsRelabel},
+		{name: "by driver, the pod's alone", rules: []Rule{byDriver}, table: table{disk(published)}, driver: "shares.example.com", want: WantsRelabel},
+		{name: "another driver", rules: []Rule{byDriver}, table: table{disk(staged)}, driver: "shares.example.co", want: LeftAlone, code: CodeKubelet},
+		{name: "unknown driver", rules: []Rule{byDriver}, table: table{disk(staged)}, want: LeftAlone, code: CodeKubelet},
+		{name: "by driver, and outside", rules: []Rule{byDriver}, table: table{disk("/srv/data")}, driver: "shares.example.com", want: Undeclared},
+		{name: "by driver, and by type of another", rules: with(byDriver, func(r *Rule) { r.Match.FSType = "xfs" }), table: table{disk(staged)}, driver: "shares.example.com",
+			want: LeftAlone, code: CodeKubelet},
+		{name: "by path", rules: []Rule{byPath}, table: table{disk(staged)}, want: WantsRelabel},
+		{name: "by whole path", rules: []Rule{rule(at(staged))}, table: table{disk(staged)}, want: WantsRelabel},
+		{name: "by the pods' path", rules: []Rule{rule(at("/var/lib/kubelet/pods/*/volumes/kubernetes.io~csi/**"))}, table: table{disk(published)}, want: WantsRelabel},
+		{name: "by a path that begins too early", rules: []Rule{rule(at("/var/lib/kubelet/plugins/**"))}, table: table{disk(staged)}, want: LeftAlone, code: CodeKubelet},
+		{name: "by path, no CSI volume", rules: []Rule{rule(at("/var/lib/kubelet/pods/**"))}, table: table{disk("/var/lib/kubelet/pods/u1/volumes/kubernetes.io~projected/token")},
+			want: LeftAlone, code: CodeKubelet},
+		{name: "by path, below a volume", rules: []Rule{byPath}, table: table{disk(staged + "/sub")}, want: LeftAlone, code: CodeKubelet},
+		{name: "beside rules for whatever is mounted", rules: append([]Rule{byDriver}, general...), table: table{disk(staged)}, driver: "shares.example.com",
+			want: WantsRelabel, rule: "by-driver"},
+		{name: "by path and by driver", rules: []Rule{byPath, byDriver}, table: table{disk(staged)}, driver: "shares.example.com", want: Refused, code: CodeTie},
+		{name: "strategy context, which the configuration refuses", rules: with(byDriver, func(r *Rule) { r.Strategy = Context }), table: table{disk(staged)}, driver: "shares.example.com",
+			want: WantsRelabel},
+
+		{name: "mounted with a label", rules: []Rule{byPath}, table: table{disk(staged, on("ext4", "rw,context="+other))}, want: LeftAlone, code: CodeKubelet, says: other},
+		{name: "mounted with the label", rules: []Rule{byPath}, table: table{disk(staged, on("nfs4", "rw,context="+files))}, want: Right},
+		{name: "no labels on files", rules: []Rule{byPath}, table: table{disk(staged, on("nfs4", "rw"))}, want: Refused, code: CodeNoRelabel, says: "not mounted again"},
+		{name: "read-only", rules: []Rule{byPath}, table: table{disk(staged, readOnly)}, want: Refused, code: CodeReadOnly},
+		{name: "Btrfs", rules: []Rule{byPath}, table: table{disk(staged, on("btrfs", "rw,seclabel"))}, want: Refused, code: CodeBtrfs},
+		{name: "no answer", rules: []Rule{byPath}, table: table{disk(staged)}, facts: Facts{NoAnswer: true}, want: Refused, code: CodeNoAnswer},
+		{name: "labelled before", rules: []Rule{byPath}, table: table{disk(staged)}, facts: Facts{RootLabel: files, Labelled: files}, want: Right},
+		{name: "labelled before, made anew", rules: []Rule{byPath}, table: table{disk(staged)}, facts: Facts{RootLabel: other, Labelled: files}, want: WantsRelabel},
+		{name: "a pod's", rules: []Rule{byPath}, table: table{disk(staged)}, facts: Facts{Taken: files + ":c1,c2"}, want: Right},
+
+		{name: "staged, and a pod has it", rules: []Rule{byDriver}, table: table{disk(staged), disk(published, id(101))}, driver: "shares.example.com", want: WantsRelabel},
+		{name: "the pod's of it", rules: []Rule{byDriver}, table: table{disk(published, id(101)), disk(staged)}, driver: "shares.example.com", want: LeftAlone, code: CodeKubelet,
+			says: staged},
+		{name: "the pod's read-only one", rules: []Rule{byDriver}, table: table{disk(published, id(101), readOnly), disk(staged)}, driver: "shares.example.com", want: LeftAlone,
+			code: CodeKubelet},
+		{name: "a directory of the host", rules: []Rule{byDriver}, table: table{disk(published, id(101), root("/csi/v1")), disk("/")}, driver: "shares.example.com",
+			want: Refused, code: CodeBind, says: "/csi/v1"},
+		{name: "the whole of what the host has", rules: []Rule{byDriver}, table: table{disk(published, id(101)), disk("/mnt/x")}, driver: "shares.example.com",
+			want: Refused, code: CodeBind, says: "/mnt/x"},
+		{name: "the whole of the driver's own mount", rules: []Rule{byDriver, general[0]}, driver: "shares.example.com",
+			table: table{disk(published, id(101)), disk("/var/lib/kubelet/plugins/shares.example.com/x")}, want: Refused, code: CodeBind},
+		{name: "of a declared volume", rules: []Rule{byDriver, {Name: "srv", Match: at("/srv/data")}}, table: table{disk(published, id(101)), disk("/srv/data")},
+			driver: "shares.example.com", want: LeftAlone, code: CodeKubelet, says: "/srv/data"},
+		{name: "of a volume with another label", rules: []Rule{byDriver, second}, table: table{disk(published, id(101)), disk("/srv/data")},
+			driver: "shares.example.com", want: Refused, code: CodeTwoLabels},
+		{name: "two labels for one volume", rules: []Rule{byPath, {Name: "pods", Match: at("/var/lib/kubelet/pods/**"), Context: other}},
+			table: table{disk(staged), disk(published, id(101))}, want: Refused, code: CodeTwoLabels},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rules, err := NewRules(c.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			byAge := slices.Clone(c.table)
+			slices.Reverse(byAge)
+			if byAge[0].ID > byAge[len(byAge)-1].ID {
+				slices.Reverse(byAge)
+			}
+			c.facts.Driver = c.driver
+			v := rules.Judge(host, mounts.NewTable(byAge), c.table[0], c.facts)
+			if v.Outcome != c.want || v.Code != c.code || !strings.Contains(v.Reason, c.says) || c.rule != "" && v.Rule.Name != c.rule {
+				t.Errorf("got  %s %s %q\nwant %s %s %q", v.Outcome, v.Code, v.Reason, c.want, c.code, c.says)
+			}
+			if v.Outcome == Refused && (v.Reason == "" || v.Remedy == "") {
+				t.Error("refused without reason and remedy")
+			}
+			if v.Outcome == WantsContext || v.OrRelabel {
+				t.Error("it would be unmounted")
+			}
+			if v.Code == CodeNoRelabel && !strings.Contains(v.Remedy, `mountOptions: ['context="`+files+`"']`) {
+				t.Error(v.Remedy)
+			}
+		})
+	}
+}
+
 // Only auto may fall back to labelling the files.
 func TestOrRelabel(t *testing.T) {
 	for _, c := range []struct {
@@ -303,7 +410,7 @@ func TestMatching(t *testing.T) {
 				its = mounts.Names{}
 			}
 			var won []string
-			for _, r := range rules.Matching(c.mount, its) {
+			for _, r := range rules.Matching(c.mount, Facts{Names: its}) {
 				won = append(won, r.Name)
 			}
 			if got := strings.Join(won, " "); got != c.want {

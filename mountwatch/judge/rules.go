@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
@@ -21,7 +22,8 @@ type rule struct {
 	Rule
 	mountpoint, source, fstype, label, uuid *glob.Pattern
 
-	exact, keys int // how specific it is
+	exact, keys int  // how specific it is
+	csi         bool // it asks for CSI volumes of the kubelet
 }
 
 // NewRules makes rules ready. A pattern that cannot be read, and a rule that would match everything, is an error; whoever has read
@@ -51,6 +53,11 @@ func NewRules(list []Rule) (*Rules, error) {
 				made.exact++
 			}
 		}
+		made.csi = made.mountpoint != nil && kubelet.MeansCSI(made.mountpoint.Prefix())
+		if each.Match.CSIDriver != "" {
+			made.csi = true
+			made.keys++
+		}
 		if made.keys == 0 {
 			return nil, fmt.Errorf("cannot use rule %s (%s): it matches everything", each.Name, each.Source)
 		}
@@ -70,14 +77,28 @@ func (r *Rules) NeedNames(m *mounts.Mount) bool {
 	return false
 }
 
-// Matching gives the rules that match the mount better than all others: none, one, or those of a tie. Of Facts, it needs the names only;
-// the others are worth reading if it gives something.
-func (r *Rules) Matching(m *mounts.Mount, names mounts.Names) []*Rule {
+// NeedDriver tells whether Facts.Driver is needed to tell which rule is for this mount.
+func (r *Rules) NeedDriver(m *mounts.Mount) bool {
+	for i := range r.list {
+		if one := &r.list[i]; one.Match.CSIDriver != "" && one.fitsLine(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// Matching gives the rules that match the mount better than all others: none, one, or those of a tie. Of Facts, it needs the names and the
+// driver only; the others are worth reading if it gives something.
+func (r *Rules) Matching(m *mounts.Mount, facts Facts) []*Rule {
 	var fitting []*rule
 	for i := range r.list {
-		if one := &r.list[i]; one.fitsLine(m) && one.fitsNames(m, names) {
+		if one := &r.list[i]; one.fitsLine(m) && one.fitsNames(m, facts.Names) && (one.Match.CSIDriver == "" || one.Match.CSIDriver == facts.Driver) {
 			fitting = append(fitting, one)
 		}
+	}
+	// One that is meant for whatever is mounted somewhere does not count beside one that asks for the kubelet's volumes.
+	if _, csi := kubelet.CSIMount(m.Mountpoint); csi && slices.ContainsFunc(fitting, func(one *rule) bool { return one.csi }) {
+		fitting = slices.DeleteFunc(fitting, func(one *rule) bool { return !one.csi })
 	}
 	var best []*Rule
 	for _, one := range fitting {
@@ -92,6 +113,11 @@ func (r *Rules) Matching(m *mounts.Mount, names mounts.Names) []*Rule {
 func (r *rule) fitsLine(m *mounts.Mount) bool {
 	if r.mountpoint != nil && !r.mountpoint.Match(m.Mountpoint) {
 		return false
+	}
+	if r.Match.CSIDriver != "" {
+		if _, csi := kubelet.CSIMount(m.Mountpoint); !csi {
+			return false
+		}
 	}
 	family, _, _ := strings.Cut(m.FSType, ".")
 	return r.fstype == nil || r.fstype.Match(m.FSType) || r.fstype.Match(family)
@@ -130,6 +156,20 @@ func (r *Rules) names(one *Rule) bool {
 	for i := range r.list {
 		if &r.list[i].Rule == one {
 			return r.list[i].exact > 0
+		}
+	}
+	return false
+}
+
+// InPlace tells whether a mount is a CSI volume of the kubelet's that these rules, which match it, ask for. It may get labels on its files, and is
+// never unmounted.
+func (r *Rules) InPlace(m *mounts.Mount, matching []*Rule) bool {
+	if _, csi := kubelet.CSIMount(m.Mountpoint); !csi {
+		return false
+	}
+	for i := range r.list {
+		if r.list[i].csi && slices.Contains(matching, &r.list[i].Rule) {
+			return true
 		}
 	}
 	return false

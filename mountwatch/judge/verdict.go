@@ -15,11 +15,12 @@ import (
 // mounts that show "seclabel".
 func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) Verdict {
 	v := Verdict{Outcome: LeftAlone, Mount: m}
-	matching := r.Matching(m, facts.Names)
+	matching := r.Matching(m, facts)
 	if len(matching) == 1 {
 		v.Rule = matching[0]
 	}
-	if owner := protected.Owner(m.Mountpoint); owner != "" {
+	inPlace := r.InPlace(m, matching)
+	if owner := protected.Owner(m.Mountpoint); owner != "" && !inPlace {
 		return v.because(Code(owner), "it is "+ownerName(owner)+", which labels its own mounts", "")
 	}
 	if len(matching) == 0 {
@@ -64,10 +65,13 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 	if now := m.Context(); now != "" && secontext.Same(now, v.Want) && len(rule.Paths) == 0 {
 		return v.right() // wherever and however it is mounted
 	}
+	if inPlace {
+		return v.inPlace(r, table, facts)
+	}
 	if !m.Whole() {
 		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
 	}
-	if all := table.Superblock(m.Device); len(all) > 0 && all[0] != m && len(r.Matching(all[0], facts.Names)) == 0 {
+	if all := table.Superblock(m.Device); len(all) > 0 && all[0] != m && len(r.Matching(all[0], facts)) == 0 {
 		first := all[0]
 		return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", "declare that mount")
 	}
@@ -134,6 +138,48 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	return v
 }
 
+// inPlace decides about a CSI volume of the kubelet's. It is not unmounted at any price: the kubelet could give the pod the empty directory meanwhile.
+func (v Verdict) inPlace(r *Rules, table *mounts.Table, facts Facts) Verdict {
+	m := v.Mount
+	byOption := `have it mounted with its label: mountOptions: ['context="` + v.Want + `"'] in its StorageClass or PersistentVolume, or a driver with seLinuxMount: true`
+	if now := m.Context(); now != "" {
+		v.Outcome = LeftAlone
+		return v.because(CodeKubelet, "the kubelet or the volume's driver has mounted it with context="+now, "")
+	}
+	if !m.Whole() {
+		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which the volume's driver uses otherwise", byOption)
+	}
+	if all := table.Superblock(m.Device); len(all) > 0 && all[0].ID != m.ID {
+		first := all[0]
+		its := r.Matching(first, facts)
+		if len(its) == 0 || protected.Owner(first.Mountpoint) != "" && !r.InPlace(first, its) {
+			return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", byOption)
+		}
+		v.Outcome = LeftAlone
+		return v.because(CodeKubelet, "it is the file system that is mounted at "+first.Mountpoint+", and has the label that it gets there", "")
+	}
+	switch {
+	case facts.NoAnswer:
+		return v.because(CodeNoAnswer, NoAnswer, NoAnswerRemedy)
+	case !m.Seclabel():
+		return v.because(CodeNoRelabel, "the files of a "+m.FSType+" take no labels here, and what the kubelet has mounted is not mounted again", byOption)
+	case m.ReadOnly():
+		return v.because(CodeReadOnly, "it is read-only, its files would have to be labelled, and what the kubelet has mounted is not mounted again", byOption)
+	case facts.Labelled != "" && secontext.Same(facts.Labelled, v.Want) && (len(v.Rule.Paths) > 0 || secontext.Same(facts.RootLabel, v.Want)):
+		return v.right()
+	case facts.Taken != "": // the runtime labels it for the pod, as it should
+		v.Found = facts.Taken
+		return v.right()
+	}
+	v.Outcome = WantsRelabel
+	return v
+}
+
+// ForPod tells whether a label is one that a container's runtime gives to the files of a pod's volume, and no other container may use: it is left.
+func (h Host) ForPod(label, want string) bool {
+	return h.ByRuntime(label, want) && !secontext.Context(label).Shared()
+}
+
 // takenOver is the verdict on files that have a container's own label. The remedy takes them back by hand: only the operator knows whether
 // the container still needs them.
 func (v Verdict) takenOver(rule *Rule, facts Facts) Verdict {
@@ -174,13 +220,10 @@ func (v Verdict) several(table *mounts.Table) bool { return len(table.Superblock
 
 // contradiction finds another mount of the same superblock for which another rule wants another label.
 func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) (*mounts.Mount, *Rule) {
-	mine, _ := host.wanted(r.Matching(m, facts.Names)[0])
+	mine, _ := host.wanted(r.Matching(m, facts)[0])
 	for _, other := range table.Superblock(m.Device) {
-		if other == m || protected.Owner(other.Mountpoint) != "" || protected.Path(other.Mountpoint) {
-			continue
-		}
-		matching := r.Matching(other, facts.Names)
-		if len(matching) != 1 {
+		matching := r.Matching(other, facts)
+		if other == m || len(matching) != 1 || protected.Path(other.Mountpoint) || protected.Owner(other.Mountpoint) != "" && !r.InPlace(other, matching) {
 			continue
 		}
 		if its, ok := host.wanted(matching[0]); ok && !secontext.Same(its, mine) {

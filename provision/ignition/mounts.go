@@ -355,7 +355,7 @@ func (s *situation) rule(m mount) *provision.Volume {
 	label, uuid := cmp.Or(from("by-label"), disk.label), cmp.Or(from("by-uuid"), disk.uuid)
 	var best *provision.Volume
 	for i, v := range s.declared.Volumes {
-		if fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
+		if v.Match.CSIDriver == "" && fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
 			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), uuid) && (best == nil || moreSpecific(v.Match, best.Match)) {
 			best = &s.declared.Volumes[i]
 		}
