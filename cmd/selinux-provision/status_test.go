@@ -131,4 +131,8 @@ func TestVolumesToShow(t *testing.T) {
 	if want := []string{"a /2:  (, 0001-01-01 00:00:00)", "b /3: it is Docker's"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
+	late := mountwatch.Volume{Rule: "c", Mountpoint: "/5", State: mountwatch.Labelled, Context: "u:r:t:s0", How: "labelled files", Late: true}
+	if got, want := volumeRow(late).more, "c /5: u:r:t:s0 (labelled files after its pod had it, 0001-01-01 00:00:00)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -53,6 +53,8 @@ func TestVolumeMessages(t *testing.T) {
 func TestVolumeTexts(t *testing.T) {
 	v := mountwatch.Volume{Rule: "data", Mountpoint: "/srv/data", Context: "u:r:t:s0", How: "labelled files",
 		Files: &mountwatch.Files{Seen: 10, Set: 7, Already: 2, Resumed: 1, Millis: 1500}}
+	late := v
+	late.Late = true
 	refused := v
 	refused.State, refused.Code, refused.Reason, refused.Remedy = mountwatch.Refused, judge.CodeBtrfs, "it is on Btrfs", "use ext4 or xfs"
 	lost := refused
@@ -68,6 +70,8 @@ func TestVolumeTexts(t *testing.T) {
 		{mountwatch.Event{Kind: mountwatch.Remounted, Volume: v, Took: 12 * time.Millisecond}, slog.LevelInfo,
 			"volume data at /srv/data was mounted again with the option context= [0.012 s]"},
 		{mountwatch.Event{Kind: mountwatch.RelabelDone, Volume: v}, slog.LevelInfo, "volume data at /srv/data: 10 files, 7 got the label, 3 had it [1.5 s]"},
+		{mountwatch.Event{Kind: mountwatch.RelabelDone, Volume: late}, slog.LevelWarn, "volume data at /srv/data: 10 files, 7 got the label, 3 had it [1.5 s]: " +
+			"labelled after its pod had it, which may have met files without the label: restart the pod if it was denied them"},
 		{mountwatch.Event{Kind: mountwatch.NotDeclared, Volume: v, Text: "no"}, slog.LevelInfo, "volume data at /srv/data: no"},
 		{mountwatch.Event{Kind: mountwatch.NotDeclared, Text: "no", Err: errors.New("why")}, slog.LevelWarn, "no: why"},
 		{mountwatch.Event{Kind: mountwatch.ConfigBad, Err: errors.New("a.yaml:3: x")}, slog.LevelError,
