@@ -3,8 +3,12 @@ package vmtests
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v4"
 )
 
 // worker is a unit that runs.
@@ -52,6 +56,45 @@ func observe(window, extra string) string {
 	return "version: 1\nmode: permissive\n" + extra + "readiness: {window: " + window + ", units: [docker.service, vmtest-work.service], containers: [web]}\n"
 }
 
+// fromPage gives the block of the page about a fleet that has a line.
+func fromPage(t *testing.T, line string) string {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join(RepositoryRoot(), "docs", "fleet.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, block := range strings.Split(string(page), "```") {
+		if text, is := strings.CutPrefix(block, "yaml\n"); is && i%2 == 1 && contains("\n"+text, "\n"+line+"\n") {
+			return text
+		}
+	}
+	t.Fatalf("docs/fleet.md has no block with %q", line)
+	return ""
+}
+
+// writeForFleet has the evidence's unit write what docs/fleet.md has it write, with the drop-in of that page.
+func (m *Machine) writeForFleet(t *testing.T) {
+	t.Helper()
+	var butane struct {
+		Storage struct{ Directories []struct{ Path string } }
+		Systemd struct {
+			Units []struct {
+				Name    string
+				Dropins []struct{ Name, Contents string }
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(fromPage(t, "variant: flatcar")), &butane); err != nil || len(butane.Systemd.Units) != 1 || len(butane.Storage.Directories) != 2 {
+		t.Fatalf("%v: %+v", err, butane)
+	}
+	for _, d := range butane.Storage.Directories {
+		m.Must(t, "mkdir -p "+d.Path)
+	}
+	unit := butane.Systemd.Units[0]
+	m.put(t, "/etc/systemd/system/"+unit.Name+".d/"+unit.Dropins[0].Name, unit.Dropins[0].Contents)
+	m.Must(t, "systemctl daemon-reload")
+}
+
 // TestReadiness flips the verdict for each reason, on a host that collects evidence from its first boot on, and ends with a mode that was held back until
 // the host was ready.
 //
@@ -70,6 +113,7 @@ func TestReadiness(t *testing.T) {
 		{`avc: +denied .*comm="sh" .*scontext=system_u:system_r:container_t:s0:c1,c`, "the same, as far as a permissive kernel lets it come"},
 		{`selinux-provision-stage-enforce\.service|Failed to start selinux-provision-…`, "the mode is held back"},
 	}})
+	m.writeForFleet(t)
 	sample := func() {
 		t.Helper()
 		m.Must(t, "systemctl start selinux-provision-evidence.service")
@@ -89,8 +133,10 @@ docker run -d --name web --restart unless-stopped --network none sleep /usr/bin/
 	if v := m.readiness(t, "after a reboot", "ready"); v.Boots != 2 || v.Lost != 0 {
 		t.Errorf("%+v", v)
 	}
-	t.Log(m.Must(t, "/opt/bin/selinux-provision readiness --metrics /var/tmp/s.prom; cat /var/tmp/s.prom; stat -c %a /var/tmp/s.prom"))
-	m.expect(t, "metrics", `grep -c 'selinux_provision_readiness{verdict="ready"} 1\|selinux_provision_readiness_check{check="lost"} 1\|selinux_provision_evidence_boots 2' /var/tmp/s.prom`, "3")
+	// The unit, which may do less than the command line, has come to the same answer.
+	const metrics, features = "/var/lib/node_exporter/textfile_collector/selinux_provision.prom", "/etc/kubernetes/node-feature-discovery/features.d/selinux-provision"
+	m.expect(t, "what the unit wrote for node_exporter", `grep -xc 'selinux_provision_readiness{verdict="ready"} 1\|selinux_provision_readiness_check{check="store"} 1\|selinux_provision_evidence_boots 2\|selinux_provision_as_declared 1\|selinux_provision_problems 0' `+metrics+"; stat -c %a "+metrics, "5\n644")
+	m.expect(t, "what the unit wrote for node-feature-discovery", "grep -o '[.]as-declared=.*\\|[.]may-enforce=.*\\|[.]mode=.*\\|[.]readiness=.*' "+features+" | sort | tr '\\n' ' '", ".as-declared=true .may-enforce=true .mode=permissive .readiness=ready")
 	if err := m.Snapshot("ready"); err != nil {
 		t.Fatal(err)
 	}
