@@ -98,6 +98,11 @@ test-vm-more: build install-prerequisites ## the same on older kernels, and on a
 	@echo "== tests on older kernels and on a whole disk"
 	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage)$$' ./vmtests
 
+.PHONY: test-cluster
+test-cluster: build install-prerequisites ## a real kubelet, and a cluster beside it; building two releases of Kubernetes takes 25 minutes once, the tests 20
+	@echo "== a kubelet and a cluster: 20 minutes, and 25 more where the cache does not have Kubernetes"
+	go test -v -count=1 -p 1 -timeout 300m -tags cluster $(AS_ROOT) -run '^(TestStaticPods|TestKubeadm|TestCluster|TestFleet)$$' ./vmtests
+
 # The linter is built from source, once for each version: 2.5.0 panics when it is built with this Go.
 LINTER := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -107,7 +112,7 @@ lint: go ## gofmt, go vet, and golangci-lint with the list in .golangci.yml
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
 	  { echo "make: these files are not formatted: run gofmt -w on them:" >&2; echo "$$unformatted" >&2; exit 1; }
 	@go vet ./...
-	@go vet -tags more ./vmtests
+	@go vet -tags more,cluster ./vmtests
 	@echo "== golangci-lint (built at the first run, which takes some minutes)"
 	@go run $(LINTER) run ./...
 

@@ -247,7 +247,7 @@ func (v *sharedVolume) conflict() (c VolumeConflict, conflicts bool) {
 		c.Remedy = "give them one level (securityContext.seLinuxOptions.level): for options without a level the kubelet draws one for each pod; or all of them securityContext.seLinuxChangePolicy: Recursive"
 	}
 	if v.driver != "" && !v.proved {
-		c.Unless = append(c.Unless, fmt.Sprintf("the CSIDriver %s has not seLinuxMount: true (kubectl get csidriver %s -o jsonpath={.spec.seLinuxMount})", printable.Text(v.driver), printable.Text(v.driver)))
+		c.Unless = append(c.Unless, fmt.Sprintf("the CSIDriver %s does not have seLinuxMount: true (kubectl get csidriver %s -o jsonpath={.spec.seLinuxMount})", printable.Text(v.driver), printable.Text(v.driver)))
 	}
 	if c.Labels == LabelsMay {
 		c.Unless = append(c.Unless, "the pods' specs ask for no level, or for one and the same: the runtime keeps no record of that here")

@@ -32,6 +32,7 @@ type Options struct {
 	CPUs       int      // default 1: two machines run at a time, and two processors of an emulated one are slower than one
 	MemoryMB   int      // default 1536
 	Disks      []Disk   // empty disks beside the machine's own
+	Network    bool     // QEMU's own: the guest, once it has the address 10.0.2.15/24, reaches the host's loopback interface as 10.0.2.2
 	Allowed    []Allowed
 
 	// Progress gets one line for each step of building and booting.
@@ -406,8 +407,8 @@ func initrdWith(initrd, name string, content []byte, to string) error {
 // devices are QEMU's arguments for everything but the processor and the kernel. Files are relative to the machine's directory.
 func (m *Machine) devices(image *Image) []string {
 	nic := "none"
-	if image.ready() {
-		nic = "user,model=virtio-net-pci" // its Ignition may have to fetch
+	if image.ready() || m.options.Network { // a ready image's Ignition may have to fetch
+		nic = "user,model=virtio-net-pci"
 	}
 	args := []string{
 		"-machine", "q35,sata=off,smbus=off", "-nodefaults", "-display", "none", "-no-reboot", "-nic", nic,

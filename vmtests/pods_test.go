@@ -21,11 +21,17 @@ const containerdConfig = `version = 2
       conf_dir = "/etc/cni/net.d"
 `
 
-// startCRI lets containerd make pods: its CRI with SELinux, an image to run and one to hold pods together, and a client.
+// startCRI lets containerd make pods: its CRI with SELinux, an image to run and one to hold pods together; and gives the machine a client of the CRI.
 func (m *Machine) startCRI(t *testing.T) {
 	t.Helper()
 	m.send(t, filepath.Join(buildProgram(t, "cmd/pod", "."), "pod"), "/root/pod", 0o755)
-	m.put(t, "/etc/containerd/config.toml", containerdConfig)
+	m.startContainerd(t, containerdConfig)
+}
+
+// startContainerd lets containerd make pods, and gives it the images for them.
+func (m *Machine) startContainerd(t *testing.T, config string) {
+	t.Helper()
+	m.put(t, "/etc/containerd/config.toml", config)
 	m.importBusybox(t)
 	m.Must(t, `docker import -c 'ENTRYPOINT ["/bin/sleep", "infinity"]' /tmp/busybox.tar localhost/pause:1 && docker save -o /tmp/images.tar busybox localhost/pause:1 &&
 systemctl restart containerd.service && ctr -n k8s.io images import /tmp/images.tar`)
