@@ -309,7 +309,7 @@ func sharing() []sharers {
 // Proves V19: which pods Kubernetes 1.37 refuses, beside what was said with 1.36.
 func TestCluster(t *testing.T) {
 	before, since := kubernetes(t, mountsBare), kubernetes(t, mountsLabelled)
-	m := startNode(t, podDenied())
+	m := startNode(t, podDenied(), Allowed{`csi-(storage|plain)\.vmtest\.service`, "a driver that the kubelet does not take yet tries again"})
 	c := startCluster(t, since, m)
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(c.address, "https://"))
 	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig("https://10.0.2.2:"+port))
@@ -340,10 +340,10 @@ policy:
 			}
 			return c.get(t, "/api/v1/nodes/"+nodeName, &node) && strings.HasPrefix(node.Status.NodeInfo.KubeletVersion, "v"+release+".")
 		})
-		// The drivers announce themselves to each new kubelet by their sockets.
+		// The drivers announce themselves to each new kubelet by their sockets, and end if it does not take them yet.
 		m.Must(t, "ln -sf kubelet /opt/kubernetes/"+release+"/csi-driver")
 		for _, name := range []string{storage, plain} {
-			m.Must(t, "systemctl stop csi-"+name+" 2>/dev/null; systemd-run --quiet --unit=csi-"+name+" /opt/kubernetes/"+release+"/csi-driver "+name+" "+nodeName+" /var/lib/volumes")
+			m.Must(t, "systemctl stop csi-"+name+" 2>/dev/null; systemd-run --quiet --property=Restart=on-failure --property=RestartSec=1 --unit=csi-"+name+" /opt/kubernetes/"+release+"/csi-driver "+name+" "+nodeName+" /var/lib/volumes")
 		}
 		c.wait(t, "the drivers with "+release, func() bool {
 			var node struct {

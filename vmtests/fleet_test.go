@@ -21,7 +21,7 @@ type plan struct {
 			MatchExpressions []struct {
 				Key, Operator string
 				Values        []string
-			}
+			} `yaml:"matchExpressions"`
 		} `yaml:"nodeSelector"`
 		ServiceAccountName string `yaml:"serviceAccountName"`
 		Upgrade            struct{ Command, Args []string }
@@ -136,7 +136,7 @@ func TestFleet(t *testing.T) {
 
 	m.writeForFleet(t)
 	var p plan
-	if err := yaml.Unmarshal([]byte(fromPage(t, "kind: Plan")), &p); err != nil || len(p.Spec.Upgrade.Args) != 1 {
+	if err := yaml.Unmarshal([]byte(fromPage(t, "kind: Plan")), &p); err != nil || len(p.Spec.Upgrade.Args) != 1 || len(p.Spec.NodeSelector.MatchExpressions) == 0 {
 		t.Fatalf("%v: %+v", err, p)
 	}
 	c.create(t, "/api/v1/namespaces", "{apiVersion: v1, kind: Namespace, metadata: {name: "+p.Metadata.Namespace+"}}")
