@@ -55,7 +55,7 @@ func startCluster(t *testing.T, program string, node *Machine) *cluster {
 	c.write(t, "kubeconfig", kubeconfig(c.address))
 	store := "http://127.0.0.1:" + ports[0]
 	c.start(t, "etcd", c.path("etcd"), store, "http://127.0.0.1:"+ports[1])
-	c.start(t, "kube-apiserver", "--etcd-servers="+store, "--bind-address=127.0.0.1", "--secure-port="+ports[2], "--cert-dir="+c.path("certificates"),
+	c.start(t, "kube-apiserver", "--etcd-servers="+store, "--bind-address=127.0.0.1", "--allow-privileged=true", "--secure-port="+ports[2], "--cert-dir="+c.path("certificates"),
 		"--advertise-address=10.0.2.2", "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/24", "--authorization-mode=AlwaysAllow", "--token-auth-file="+c.path("tokens"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.key"), "--service-account-signing-key-file="+c.path("sa.key"))
 	c.wait(t, "the API server", func() bool {
