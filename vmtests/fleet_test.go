@@ -92,7 +92,7 @@ func (c *cluster) carryOut(t *testing.T, p *plan, name string, evicted ...string
 				"tolerations":  []any{map[string]string{"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}},
 				"volumes":      []any{map[string]any{"name": "host-root", "hostPath": map[string]string{"path": "/", "type": "Directory"}}},
 				"containers": []any{map[string]any{
-					"name": "upgrade", "image": "docker.io/library/busybox:latest", "imagePullPolicy": "Never", "command": p.Spec.Upgrade.Command, "args": p.Spec.Upgrade.Args,
+					"name": "upgrade", "image": "docker.io/library/busybox:latest", "imagePullPolicy": "Never", "command": append([]string{"busybox"}, p.Spec.Upgrade.Command...), "args": p.Spec.Upgrade.Args,
 					"securityContext": map[string]any{"privileged": true, "capabilities": map[string]any{"add": []string{"CAP_SYS_BOOT"}}},
 					"volumeMounts":    []any{map[string]string{"name": "host-root", "mountPath": "/host"}},
 				}},
