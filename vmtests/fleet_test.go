@@ -126,7 +126,7 @@ func TestFleet(t *testing.T) {
 	c := startCluster(t, program, m)
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(c.address, "https://"))
 	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig("https://10.0.2.2:"+port))
-	const file = "/etc/selinux-provision/config.d/90-fleet.yaml"
+	const file = "/etc/selinux-provision/config.d/10-fleet.yaml"
 	m.put(t, file, "version: 1\nmode: permissive\nreadiness: {window: 20s, units: [containerd.service, kubelet.service], containers: [default/web]}\n")
 	m.put(t, "/etc/systemd/system/network-of-vmtest.service", "[Unit]\nBefore=kubelet.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c \""+
 		strings.NewReplacer("%", "%%", "$", "$$").Replace(network)+"\"\n[Install]\nWantedBy=multi-user.target\n")
