@@ -13,21 +13,11 @@ import (
 // k3sKubelet gives the kubelet's flags where it is a part of K3s: what K3s gives it of its own accord, as far as somebody asks for it here, then the
 // kubelet-arg of K3s's configuration, then those of its command line (pkg/configfilearg/parser.go, pkg/daemons/agent/agent_linux.go).
 func (p *Process) k3sKubelet(root *hostfs.Root) []string {
-	own := func(flag, short, variable string) (value string) {
-		for i, argument := range p.Arguments {
-			name, text, has := strings.Cut(argument, "=")
-			if name != "--"+flag && name != "-"+short {
-				continue
-			}
-			if !has && i+1 < len(p.Arguments) {
-				text = p.Arguments[i+1]
-			}
-			value = text
+	own := func(flag, short, variable string) string {
+		if values := p.given("--"+flag, "-"+short); len(values) > 0 && values[len(values)-1] != "" {
+			return values[len(values)-1]
 		}
-		if value == "" {
-			value = p.environment(root, variable)
-		}
-		return value
+		return p.environment(root, variable)
 	}
 	settings := k3sSettings(root, orDefault(own("config", "c", "K3S_CONFIG_FILE"), "/etc/rancher/k3s/config.yaml"))
 	data := own("data-dir", "d", "K3S_DATA_DIR")
@@ -68,14 +58,7 @@ func (p *Process) environment(root *hostfs.Root, name string) string {
 // and is added to it where the key ends in a plus sign.
 func k3sSettings(root *hostfs.Root, file string) map[string][]string {
 	all := map[string][]string{}
-	files := []string{file}
-	if entries, err := root.ReadDir(file + ".d"); err == nil {
-		for _, e := range entries {
-			if strings.HasSuffix(e.Name(), ".yaml") || strings.HasSuffix(e.Name(), ".yml") {
-				files = append(files, path.Join(file+".d", e.Name()))
-			}
-		}
-	}
+	files := append([]string{file}, filesIn(root, file+".d", ".yaml", ".yml")...)
 	for _, file := range files {
 		content, err := root.ReadFile(file)
 		if err != nil {

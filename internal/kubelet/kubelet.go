@@ -62,13 +62,13 @@ func Processes(root *hostfs.Root) (all []Process) {
 }
 
 // Flag gives every value of a flag, in the order in which they were given.
-func (p *Process) Flag(name string) (values []string) {
+func (p *Process) Flag(name string) []string { return p.given("--" + name) }
+
+// given gives every value of a flag that may be written in several ways, dashes included.
+func (p *Process) given(names ...string) (values []string) {
 	for i, argument := range p.Arguments {
-		if !strings.HasPrefix(argument, "--") {
-			continue
-		}
-		given, value, has := strings.Cut(argument[2:], "=")
-		if given != name {
+		name, value, has := strings.Cut(argument, "=")
+		if !slices.Contains(names, name) {
 			continue
 		}
 		if !has && i+1 < len(p.Arguments) {
@@ -122,13 +122,17 @@ func (p *Process) files(root *hostfs.Root) (files []string) {
 	if len(values) == 0 {
 		return files
 	}
-	dir := values[len(values)-1]
+	return append(files, filesIn(root, values[len(values)-1], ".conf")...)
+}
+
+// filesIn gives the files of a directory that end in one of these, in the order of their names.
+func filesIn(root *hostfs.Root, dir string, ends ...string) (files []string) {
 	entries, err := root.ReadDir(dir)
 	if err != nil {
-		return files
+		return nil
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".conf") {
+		if slices.Contains(ends, path.Ext(e.Name())) {
 			files = append(files, path.Join(dir, e.Name()))
 		}
 	}
