@@ -38,6 +38,9 @@ func kubernetes(t *testing.T, release string) string {
 		}
 		from = append(from, string(content))
 	}
+	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	lock, err := lockFile(filepath.Join(CacheDir(), "lock-kubernetes"), syscall.LOCK_EX)
 	if err != nil {
 		t.Fatal(err)
