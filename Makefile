@@ -101,7 +101,7 @@ test-vm-more: build install-prerequisites ## the same on older kernels, on a who
 .PHONY: test-cluster
 test-cluster: build install-prerequisites ## a real kubelet, and a cluster beside it; building two releases of Kubernetes takes 25 minutes once, the tests 20
 	@echo "== a kubelet and a cluster: 20 minutes, and 25 more where the cache does not have Kubernetes"
-	go test -v -count=1 -p 1 -timeout 300m -tags cluster $(AS_ROOT) -run '^(TestStaticPods|TestKubeadm|TestCluster|TestFleet)$$' ./vmtests
+	go test -v -count=1 -p 1 -timeout 300m -tags cluster $(AS_ROOT) -run '^(TestStaticPods|TestKubeadm|TestCluster|TestDriverVolumes|TestFleet)$$' ./vmtests
 
 # The linter is built from source, once for each version: 2.5.0 panics when it is built with this Go.
 LINTER := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -258,6 +258,48 @@ func (c *cluster) volume(t *testing.T, name, source string) {
 	})
 }
 
+// ofNode is the address of the API server, as the machine reaches it.
+func (c *cluster) ofNode() string {
+	_, port, _ := strings.Cut(strings.TrimPrefix(c.address, "https://"), ":")
+	return "https://10.0.2.2:" + port
+}
+
+// kubelet starts a release of the kubelet, in the place of another one that may run, then drivers, and waits until the API server knows them.
+func (c *cluster) kubelet(t *testing.T, program, release string, drivers ...string) {
+	t.Helper()
+	c.node.startKubelet(t, program, release, "--kubeconfig=/etc/kubernetes/kubeconfig")
+	c.wait(t, "the node with "+release, func() bool {
+		var node struct {
+			Status struct {
+				NodeInfo struct{ KubeletVersion string }
+			}
+		}
+		return c.get(t, "/api/v1/nodes/"+nodeName, &node) && strings.HasPrefix(node.Status.NodeInfo.KubeletVersion, "v"+release+".")
+	})
+	// The drivers announce themselves to each new kubelet by their sockets, and end if it does not take them yet.
+	c.node.Must(t, "ln -sf kubelet /opt/kubernetes/"+release+"/csi-driver")
+	for _, name := range drivers {
+		c.node.Must(t, "systemctl stop csi-"+name+" 2>/dev/null; systemd-run --quiet --property=Restart=on-failure --property=RestartSec=1 --unit=csi-"+name+" /opt/kubernetes/"+release+"/csi-driver "+name+" "+nodeName+" /var/lib/volumes")
+	}
+	c.wait(t, "the drivers with "+release, func() bool {
+		var node struct {
+			Spec struct{ Drivers []struct{ Name string } }
+		}
+		return c.get(t, "/apis/storage.k8s.io/v1/csinodes/"+nodeName, &node) && len(node.Spec.Drivers) == len(drivers)
+	})
+}
+
+// tryAgain allows what a driver of the tests does until the kubelet is ready for it.
+func tryAgain() Allowed {
+	return Allowed{`csi-(storage|plain)\.vmtest\.service`, "a driver that the kubelet does not take yet tries again"}
+}
+
+// knows tells the API server whether volumes of a driver can be mounted with a label.
+func (c *cluster) knows(t *testing.T, driver string, aware bool) {
+	t.Helper()
+	c.create(t, "/apis/storage.k8s.io/v1/csidrivers", fmt.Sprintf("{apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: %s}, spec: {attachRequired: false, podInfoOnMount: false, seLinuxMount: %v}}", driver, aware))
+}
+
 // Drivers of the tests; the second one does not know of SELinux. Volumes are called by what is tried with them.
 const (
 	storage = "storage.vmtest"
@@ -309,10 +351,9 @@ func sharing() []sharers {
 // Proves V19: which pods Kubernetes 1.37 refuses, beside what was said with 1.36.
 func TestCluster(t *testing.T) {
 	before, since := kubernetes(t, mountsBare), kubernetes(t, mountsLabelled)
-	m := startNode(t, podDenied(), Allowed{`csi-(storage|plain)\.vmtest\.service`, "a driver that the kubelet does not take yet tries again"})
+	m := startNode(t, podDenied(), tryAgain())
 	c := startCluster(t, since, m)
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(c.address, "https://"))
-	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig("https://10.0.2.2:"+port))
+	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig(c.ofNode()))
 
 	// The logs' directories are declared and made before the kubelet comes.
 	const logLabel = "system_u:object_r:container_log_t:s0"
@@ -330,36 +371,13 @@ policy:
 	if v := m.settle(t)["local"]; v.Context != shared {
 		t.Errorf("the volume for a local one: %+v", v)
 	}
-	kubelet := func(program, release string) {
-		m.startKubelet(t, program, release, "--kubeconfig=/etc/kubernetes/kubeconfig")
-		c.wait(t, "the node with "+release, func() bool {
-			var node struct {
-				Status struct {
-					NodeInfo struct{ KubeletVersion string }
-				}
-			}
-			return c.get(t, "/api/v1/nodes/"+nodeName, &node) && strings.HasPrefix(node.Status.NodeInfo.KubeletVersion, "v"+release+".")
-		})
-		// The drivers announce themselves to each new kubelet by their sockets, and end if it does not take them yet.
-		m.Must(t, "ln -sf kubelet /opt/kubernetes/"+release+"/csi-driver")
-		for _, name := range []string{storage, plain} {
-			m.Must(t, "systemctl stop csi-"+name+" 2>/dev/null; systemd-run --quiet --property=Restart=on-failure --property=RestartSec=1 --unit=csi-"+name+" /opt/kubernetes/"+release+"/csi-driver "+name+" "+nodeName+" /var/lib/volumes")
-		}
-		c.wait(t, "the drivers with "+release, func() bool {
-			var node struct {
-				Spec struct{ Drivers []struct{ Name string } }
-			}
-			return c.get(t, "/apis/storage.k8s.io/v1/csinodes/"+nodeName, &node) && len(node.Spec.Drivers) == 2
-		})
-	}
-	kubelet(before, mountsBare)
+	c.kubelet(t, before, mountsBare, storage, plain)
 	m.expect(t, "the logs' directories", "stat -c %C /var/log/pods /var/log/containers | sort -u", logLabel)
 
 	t.Run("volumes", func(t *testing.T) { m.clusterVolumes(t, c) })
 
-	for name, aware := range map[string]bool{storage: true, plain: false} {
-		c.create(t, "/apis/storage.k8s.io/v1/csidrivers", fmt.Sprintf("{apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: %s}, spec: {attachRequired: false, podInfoOnMount: false, seLinuxMount: %v}}", name, aware))
-	}
+	c.knows(t, storage, true)
+	c.knows(t, plain, false)
 	var all []pod
 	for _, s := range sharing() {
 		m.Must(t, "truncate -s 8M /var/lib/volumes/"+s.volume+".img && mkfs.ext4 -q /var/lib/volumes/"+s.volume+".img")
@@ -407,7 +425,7 @@ policy:
 		m.Must(t, "while grep -q /kubernetes.io/csi/ /proc/mounts; do sleep 1; done") // what the next kubelet finds mounted it keeps
 	})
 
-	kubelet(since, mountsLabelled)
+	c.kubelet(t, since, mountsLabelled, storage, plain)
 	t.Run(mountsLabelled, func(t *testing.T) {
 		for _, s := range sharing() {
 			for i, p := range s.pods {
@@ -467,4 +485,51 @@ func (m *Machine) clusterVolumes(t *testing.T, c *cluster) {
 		t.Errorf("the pod says\n%s", said)
 	}
 	c.remove(t, "default/volumes")
+}
+
+// TestDriverVolumes gives the volumes of a driver that does not know of SELinux their label where the kubelet stages them, because a rule asks for it by the
+// driver's name. The runtime labels what a pod writes, and nothing for a pod that only reads: that one is denied without the rule. What the runtime has labelled for
+// one pod is left to it.
+func TestDriverVolumes(t *testing.T) {
+	program := kubernetes(t, mountsLabelled)
+	m := startNode(t, podDenied(), tryAgain())
+	c := startCluster(t, program, m)
+	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig(c.ofNode()))
+	m.Must(t, "mkdir -p /var/lib/volumes")
+	c.kubelet(t, program, mountsLabelled, plain)
+	c.knows(t, plain, false)
+	// Files as another system leaves them: without labels.
+	for _, name := range []string{"model", "notes"} {
+		m.Must(t, "cd /var/lib/volumes && truncate -s 8M "+name+".img && mkfs.ext4 -q "+name+".img && debugfs -w -R 'write /etc/os-release file' "+name+".img")
+		c.volume(t, name, "csi: {driver: "+plain+", volumeHandle: "+name+"}")
+	}
+	using := func(name, volume, how, command string) pod {
+		return pod{name: "default/" + name, security: "seLinuxOptions: {level: 's0:c10,c20'}", volumes: "{name: data, persistentVolumeClaim: {claimName: " + volume + how + "}}",
+			containers: []container{{name: "main", mounts: "{name: data, mountPath: /data}", command: command + "; sleep 36000"}}}
+	}
+	const reads = "cat /data/file > /dev/null && echo can || echo cannot"
+	c.run(t, using("before", "model", ", readOnly: true", reads))
+	if said := m.says(t, "default_before", "main", "can"); !strings.HasSuffix(said, "cannot") {
+		t.Errorf("without a rule the pod says %q", said)
+	}
+	c.remove(t, "default/before")
+	c.run(t, using("writer", "notes", "", "echo x > /data/new && echo written"))
+	m.says(t, "default_writer", "main", "written")
+	m.Must(t, "while grep -q /model/ /proc/mounts; do sleep 1; done")
+
+	m.put(t, "/etc/selinux-provision/config.d/30-driver.yaml", "version: 1\nvolumes:\n  - {name: plain, match: {csi_driver: "+plain+"}}\n")
+	m.Must(t, "/opt/bin/selinux-provision apply")
+	m.settle(t)
+	const labels = `for d in $(findmnt -rno TARGET | grep /globalmount); do find $d ! -name lost+found -printf '%P %Z\n' | sort; done`
+	m.expect(t, "what the runtime has labelled", labels, " "+private+"\nfile "+private+"\nnew "+private)
+
+	c.run(t, using("after", "model", ", readOnly: true", "until cat /data/file > /dev/null; do sleep 1; done; echo can"))
+	m.says(t, "default_after", "main", "can")
+	m.settle(t)
+	m.expect(t, "both volumes", labels+" | sort", " "+shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
+	m.Must(t, "systemctl reload "+watchUnit)
+	m.settle(t)
+	m.expect(t, "both volumes after a reload", labels+" | sort", " "+shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
+	m.expect(t, "mounts with a label", "findmnt -rno OPTIONS -t ext4 | grep -c context= || true", "0")
+	t.Log(m.fails(t, "/opt/bin/selinux-provision status", 0), m.watchLog(t))
 }
