@@ -280,7 +280,7 @@ func TestTries(t *testing.T) {
 		if c.from != none {
 			s.trial = &Trial{Phase: c.from, Boot: "a", Tries: 2, Fingerprint: map[bool]string{true: "other", false: "f"}[c.changed]}
 		}
-		if next, err := r.trial(s, move{to: c.to}); err != nil || next.Tries != c.want || next.Phase != c.to {
+		if next, err := r.trial(t.Context(), s, move{to: c.to}); err != nil || next.Tries != c.want || next.Phase != c.to {
 			t.Errorf("%+v: %+v, %v", c, next, err)
 		}
 	}

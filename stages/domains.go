@@ -146,7 +146,7 @@ func (r *run) planDomains(ctx context.Context, before plan.Plan) (plan.Plan, err
 		if m.to == none {
 			continue
 		}
-		t, err := r.domainTrial(s, name, m)
+		t, err := r.domainTrial(ctx, s, name, m)
 		if err != nil {
 			return nil, err
 		}
@@ -190,8 +190,8 @@ func (r *run) stopsNothing(ctx context.Context) func(name string) bool {
 }
 
 // domainTrial gives the record that follows from a move: the old one if the phase goes on.
-func (r *run) domainTrial(s domainScene, name string, m domainMove) (*Trial, error) {
-	t, err := r.trial(s.scene, move{to: m.to, reason: m.reason})
+func (r *run) domainTrial(ctx context.Context, s domainScene, name string, m domainMove) (*Trial, error) {
+	t, err := r.trial(ctx, s.scene, move{to: m.to, reason: m.reason})
 	if err != nil || t == s.trial {
 		return t, err
 	}

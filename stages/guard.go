@@ -49,7 +49,7 @@ func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Pl
 	if move.to.wants().watch && (r.StartUnit == nil || r.Units == nil) {
 		return nil, errors.New("cannot put enforcing on trial: systemd does not run here, so nobody could watch: declare guard: off")
 	}
-	next, err := r.trial(s, move)
+	next, err := r.trial(ctx, s, move)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (r *run) planGuarded(ctx context.Context, content []byte, s scene) (plan.Pl
 }
 
 // trial gives the record that follows from a move: the old one if the phase goes on.
-func (r *run) trial(s scene, m move) (*Trial, error) {
+func (r *run) trial(ctx context.Context, s scene, m move) (*Trial, error) {
 	old := s.trial
 	if old != nil && old.Phase == m.to && (!old.underWay(s.boot) || !s.changed()) {
 		return old, nil
@@ -123,8 +123,36 @@ func (r *run) trial(s scene, m move) (*Trial, error) {
 				return nil, err
 			}
 		}
+		if old != nil && !s.changed() {
+			next.Gone = old.Gone
+		}
+		var err error
+		if next.Gone, err = r.gone(ctx, next); err != nil {
+			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
+		}
+		next.Containers = slices.DeleteFunc(slices.Clone(next.Containers), func(name string) bool { return slices.Contains(next.Gone, name) })
 	}
 	return next, nil
+}
+
+// gone gives those of a trial's containers that do not run, though they ran before in this boot, and those that were gone when it was first tried.
+func (r *run) gone(ctx context.Context, t *Trial) (names []string, err error) {
+	if len(t.Containers) == 0 || r.Evidence.Containers == nil {
+		return nil, nil
+	}
+	running, err := r.Evidence.Containers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen, booted := loadObserved(r.Root), time.Now().Add(-t.Since)
+	for _, name := range t.Containers {
+		switch {
+		case slices.Contains(running, name):
+		case slices.Contains(t.Gone, name), seen.Boot == r.Boot && seen.Seen["container "+name].After(booted):
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // ended gives the record of a trial that came to an end; asked is what is declared of the mode by then.

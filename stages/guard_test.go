@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -784,5 +785,66 @@ func TestGuardInATree(t *testing.T) {
 	config, err := os.ReadFile(filepath.Join(tree.Dir, "etc/selinux/config"))
 	if err != nil || !strings.Contains(string(config), "SELINUX=permissive") {
 		t.Errorf("config is %q, %v", config, err)
+	}
+}
+
+// TestGuardOfADrainedNode: a container that ended before the switch is not waited for, at the boot that is to prove itself either. One that nobody saw in this
+// boot is: where the boot itself begins the window, no container runs yet.
+//
+// Proves P4.
+func TestGuardOfADrainedNode(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		boot    string // in which the evidence saw it
+		seen    time.Duration
+		running []string
+		gone    string
+		phase   Phase
+	}{
+		{"drained", "boot1", 5 * time.Minute, nil, "web", TrialArmed},
+		{"in the boot before", "boot0", -5 * time.Minute, nil, "", TrialFailed},
+		{"before this boot", "boot1", -5 * time.Minute, nil, "", TrialFailed},
+		{"never seen", "boot1", 0, nil, "", TrialFailed},
+		{"it runs", "boot1", 5 * time.Minute, []string{"web"}, "", TrialArmed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newComputer(t, guarded+"readiness: {window: 1h, containers: [web]}\n")
+			synctest.Test(t, func(t *testing.T) {
+				on := func() {
+					c.on()
+					c.host.Evidence.Containers = func(context.Context) ([]string, error) { return test.running, nil }
+					if _, err := BeginBoot(c.host.Root); err != nil {
+						t.Fatal(err)
+					}
+				}
+				on()
+				seen := Observed{Version: 1, Boot: test.boot}
+				if test.seen != 0 {
+					seen.Seen = map[string]time.Time{"container web": time.Now().Add(test.seen)}
+				}
+				content, err := json.Marshal(seen)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.tree.Write(evidenceFile, string(content))
+				time.Sleep(10 * time.Minute)
+				c.enforce()
+				trial := LoadState(c.host.Root).Guard
+				if got := strings.Join(trial.Gone, " "); got != test.gone || strings.Contains(trial.watched(), "had ended before: web") != (test.gone != "") {
+					t.Errorf("gone: %q; %s", got, trial.watched())
+				}
+				c.watch(t.Context())
+				if got := LoadState(c.host.Root).Guard; got.Phase != test.phase || test.phase == TrialFailed && !strings.Contains(got.Reason, "container web is not running") {
+					t.Errorf("%+v", got)
+				}
+				if test.gone == "" {
+					return
+				}
+				on()
+				c.enforce()
+				c.watch(t.Context())
+				c.is("the boot that proves itself", TrialSettled, true, "enforcing")
+			})
+		})
 	}
 }

@@ -58,8 +58,11 @@ type Trial struct {
 	Window     time.Duration `json:"window_ns"`
 	Units      []string      `json:"units,omitempty"`
 	Containers []string      `json:"containers,omitempty"`
-	MaxDenials *int          `json:"max_denials,omitempty"`
-	Accept     []string      `json:"accept,omitempty"` // findings that are no sickness of a domain
+	// Gone are declared containers that are not watched: they ran in the boot in which the trial began, and had ended before it, as on a node that was
+	// drained. Whatever ended them, it was not enforcing.
+	Gone       []string `json:"gone,omitempty"`
+	MaxDenials *int     `json:"max_denials,omitempty"`
+	Accept     []string `json:"accept,omitempty"` // findings that are no sickness of a domain
 
 	// Reason says why the trial failed or was interrupted.
 	Reason string `json:"reason,omitempty"`
@@ -380,8 +383,12 @@ func (t *Trial) watched() string {
 	for _, c := range t.Containers {
 		all = append(all, "container "+c)
 	}
+	watched := "watched: " + strings.Join(all, ", ")
 	if len(all) == 0 {
-		return "no units are declared: only whether the host keeps running is watched"
+		watched = "no units are declared: only whether the host keeps running is watched"
 	}
-	return "watched: " + strings.Join(all, ", ")
+	if len(t.Gone) > 0 {
+		watched += "; not watched, because they had ended before: " + strings.Join(t.Gone, ", ")
+	}
+	return watched
 }
