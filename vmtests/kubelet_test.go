@@ -41,7 +41,7 @@ func kubernetes(t *testing.T, release string) string {
 	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := lockFile(filepath.Join(CacheDir(), "lock-kubernetes"), syscall.LOCK_EX)
+	lock, err := lockFile(filepath.Join(CacheDir(), "lock-kubernetes-"+release), syscall.LOCK_EX)
 	if err != nil {
 		t.Fatal(err)
 	}
