@@ -101,7 +101,7 @@ func TestKubeletsVolume(t *testing.T) {
 			t.Errorf("%s: %q", point, got)
 		}
 	}
-	if got := n.kinds(); got != "relabel-started relabel-done labelled not-shared" {
+	if got := n.kinds(); got != "relabel-started relabel-done labelled" {
 		t.Error(got)
 	}
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
@@ -232,8 +233,12 @@ func (v *Volume) is(m *mounts.Mount) bool {
 }
 
 // NotShared tells whether the volume is for all containers, but a file that one of them makes will be its own: in a volume whose files
-// have labels of their own, a new one gets the level of the process that makes it, unless the policy says otherwise.
+// have labels of their own, a new one gets the level of the process that makes it, unless the policy says otherwise. A CSI volume of the kubelet's is given
+// to each pod that may write to it by the runtime, at the pod's start.
 func (v *Volume) NotShared(c Config) bool {
+	if _, csi := kubelet.CSIMount(v.Mountpoint); csi {
+		return false
+	}
 	return v.State == Labelled && v.Shared && v.How == byFiles && !c.SharedVolumes
 }
 

@@ -521,15 +521,15 @@ func TestDriverVolumes(t *testing.T) {
 	m.Must(t, "/opt/bin/selinux-provision apply")
 	m.settle(t)
 	const labels = `for d in $(findmnt -rno TARGET | grep /globalmount); do find $d ! -name lost+found -printf '%P %Z\n' | sort; done`
-	m.expect(t, "what the runtime has labelled", labels, " "+private+"\nfile "+private+"\nnew "+private)
+	m.expect(t, "what the runtime has labelled", labels, private+"\nfile "+private+"\nnew "+private)
 
 	c.run(t, using("after", "model", ", readOnly: true", "until cat /data/file > /dev/null; do sleep 1; done; echo can"))
 	m.says(t, "default_after", "main", "can")
 	m.settle(t)
-	m.expect(t, "both volumes", labels+" | sort", " "+shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
+	m.expect(t, "both volumes", labels+" | sort", shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
 	m.Must(t, "systemctl reload "+watchUnit)
 	m.settle(t)
-	m.expect(t, "both volumes after a reload", labels+" | sort", " "+shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
+	m.expect(t, "both volumes after a reload", labels+" | sort", shared+"\n "+private+"\nfile "+shared+"\nfile "+private+"\nnew "+private)
 	m.expect(t, "mounts with a label", "findmnt -rno OPTIONS -t ext4 | grep -c context= || true", "0")
 	t.Log(m.fails(t, "/opt/bin/selinux-provision status", 0), m.watchLog(t))
 }
