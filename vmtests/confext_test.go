@@ -18,8 +18,9 @@ func confextOf(upper string) string {
 // refresh merges /etc anew, though nothing changed.
 const refresh = "systemd-confext refresh --always-refresh=yes"
 
-// TestConfext takes a machine whose /etc comes from systemd-confext through its life: the first boot, after which it is enforcing; /etc merged anew
-// while somebody has a file open, while status looks and while the policy is built; an extension of /usr; the next boot; and back.
+// TestConfext takes a machine whose /etc comes from systemd-confext, and Docker and containerd from system extension images, through its life: the first boot,
+// after which it is enforcing; /etc merged anew while somebody has a file open, while status looks and while the policy is built; an extension of /usr more
+// while a container runs; the next boot; and back.
 //
 // Proves P2: /etc is merged anew while the policy is built.
 // Proves V7: a confext, and no opaque directory is left.
@@ -31,6 +32,10 @@ func TestConfext(t *testing.T) {
 	m.expect(t, "/etc", etcMount, confextOf("/sysroot/etc"))
 	m.goodState(t)
 	m.containersLast(t)
+	m.expect(t, "where the runtimes come from", "findmnt -rno SOURCE,FSTYPE /usr | tail -1; cd /usr/lib/extension-release.d && ls", "sysext overlay\nextension-release.containerd-flatcar\nextension-release.docker-flatcar")
+	if got := m.status(t, 0).ForeignLabels; len(got) > 0 {
+		t.Errorf("status says that the images of the vendor's have other labels: %v", got)
+	}
 	m.put(t, "/etc/program", "#!/bin/sh\n")
 	m.Must(t, "chmod 0755 /etc/program")
 	if said := m.fails(t, "/etc/program", 126); !contains(said, "Permission denied") {
@@ -56,7 +61,11 @@ func TestConfext(t *testing.T) {
 	const tool = "/var/lib/extensions/tool/usr"
 	m.put(t, tool+"/lib/extension-release.d/extension-release.tool", "ID=_any\n")
 	m.put(t, tool+"/bin/tool", "#!/bin/sh\necho tool\n")
+	m.importBusybox(t)
+	m.Must(t, "docker run -d --name stays --network none busybox sleep 36000")
 	m.Must(t, "chmod 0755 "+tool+"/bin/tool && systemd-sysext refresh")
+	m.expect(t, "a container that ran while /usr was merged anew", "{ docker exec stays cat /proc/self/attr/current; echo; docker run --rm --network none busybox cat /proc/self/attr/current; echo; } | cut -d: -f3", "container_t\ncontainer_t")
+	m.Must(t, "docker rm -f stays")
 	extended := func(when string) {
 		t.Helper()
 		m.expect(t, when, "tool && findmnt -rno SOURCE,FSTYPE /usr | tail -1 && systemctl is-active docker.service "+stages.MountwatchUnit, "tool\nsysext overlay\nactive\nactive")

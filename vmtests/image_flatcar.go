@@ -308,8 +308,14 @@ func (b *builder) shapeLayout(root string, layout Layout) error {
 				return err
 			}
 		}
+		if err := b.makeSysexts(root); err != nil {
+			return err
+		}
 		return b.makeConfext(root)
 	case Today:
+		if err := b.withoutSysexts(root); err != nil {
+			return err
+		}
 		return os.RemoveAll(filepath.Join(root, confexts))
 	case SymlinkEra:
 		for _, name := range selinuxPaths() {
@@ -344,6 +350,73 @@ func (b *builder) shapeLayout(root string, layout Layout) error {
 		return writeFile(filepath.Join(root, "usr/lib/tmpfiles.d/selinux.conf"), []byte(rules.String()), 0o644)
 	}
 	return nil
+}
+
+// shippedSysexts are the system extension images that the operating system ships, with what of the tree is in each.
+func shippedSysexts() map[string][]string {
+	return map[string][]string{
+		"containerd-flatcar": {"bin/containerd*", "bin/ctr", "bin/runc", "sbin/runc", "lib/systemd/system/containerd.service"},
+		"docker-flatcar":     {"bin/docker*", "sbin/docker*", "lib/systemd/system/docker.service", "lib/systemd/system/docker.socket"},
+	}
+}
+
+// extensionTree is where what is in a system extension image stays, beside the tree, for the older layouts.
+func extensionTree(root, name string) string { return root + "-" + name }
+
+// makeSysexts moves the container runtimes out of the tree into system extension images, which links in /etc have merged into /usr again: so
+// Flatcar ships them.
+func (b *builder) makeSysexts(root string) error {
+	for name, patterns := range shippedSysexts() {
+		tree := extensionTree(root, name)
+		for _, pattern := range patterns {
+			found, err := filepath.Glob(filepath.Join(root, "usr", pattern))
+			if err != nil {
+				return err
+			}
+			for _, from := range found {
+				to := tree + strings.TrimPrefix(from, root)
+				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+					return err
+				}
+				if err := os.Rename(from, to); err != nil {
+					return err
+				}
+			}
+		}
+		if err := writeFile(filepath.Join(tree, "usr/lib/extension-release.d/extension-release."+name), []byte("ID=_any\n"), 0o644); err != nil {
+			return err
+		}
+		image, link := "usr/share/flatcar/"+name+".raw", filepath.Join(root, shippedEtc, "extensions", name+".raw")
+		if err := b.run("mksquashfs", tree, filepath.Join(root, image), "-quiet", "-no-progress", "-noappend", "-comp", "lz4"); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink("/"+image, link); err != nil {
+			return err
+		}
+	}
+	return b.inRoot(root, "setfiles", "-F", "-r", "/"+filepath.Dir(shippedEtc), "/"+filepath.Join(shippedEtc, "selinux", policyType, "contexts/files/file_contexts"), "/"+filepath.Join(shippedEtc, "extensions"))
+}
+
+// withoutSysexts undoes makeSysexts: the runtimes are part of /usr.
+func (b *builder) withoutSysexts(root string) error {
+	for name := range shippedSysexts() {
+		tree := extensionTree(root, name)
+		if err := os.RemoveAll(filepath.Join(tree, "usr/lib/extension-release.d")); err != nil {
+			return err
+		}
+		if err := b.run("cp", "-a", filepath.Join(tree, "usr"), root); err != nil {
+			return err
+		}
+		for _, path := range []string{tree, filepath.Join(root, "usr/share/flatcar", name+".raw")} {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(filepath.Join(root, shippedEtc, "extensions"))
 }
 
 // makeConfext makes the image that /etc comes from. The tree of the shipped /etc stays beside it, as on Flatcar: older links lead there, and
