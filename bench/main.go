@@ -132,6 +132,7 @@ type bench struct {
 	store           string // what the store holds
 	rows            []row
 	labelling       []relabelRow
+	newer           string // the version of the later setfiles
 	scaling         [][2]string
 	missedScale     bool
 }
