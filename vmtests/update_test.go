@@ -36,7 +36,7 @@ func TestUpdateAndRollback(t *testing.T) {
 	}
 	check(Trixie, "vmtest_good\nvmtest_hand\nvmtest_old", 0, 1, "")
 	m.reboot(t, func(o *Options) { o.Suite, o.Layout = Forky, Confext })
-	m.expect(t, "/etc after the update", etcMount, confextOf("/sysroot/etc"))
+	m.expect(t, "/etc after the update", etcMount, confextMount)
 	check(Forky, "vmtest_good\nvmtest_hand", 3, 2, "vmtest_old:1")
 	m.containersLast(t)
 	m.reboot(t, func(o *Options) { o.Suite, o.Layout = Trixie, Today })
