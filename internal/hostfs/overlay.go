@@ -25,7 +25,7 @@ func (r *Root) ClearOpaque(name string) ([]string, error) {
 	if err != nil || len(dirs) == 0 {
 		return nil, err
 	}
-	upper, prefix, err := r.upper(name)
+	upper, prefix, err := r.upper(name, true)
 	if err != nil || upper == nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (r *Root) ClearOpaque(name string) ([]string, error) {
 
 // OpaqueDirectories names the directories at and below name that hide the lower layer of the overlay that name lies on.
 func (r *Root) OpaqueDirectories(name string) ([]string, error) {
-	upper, prefix, err := r.upper(name)
+	upper, prefix, err := r.upper(name, false)
 	if err != nil || upper == nil {
 		return nil, err
 	}
@@ -77,8 +77,9 @@ func (r *Root) OpaqueDirectories(name string) ([]string, error) {
 	return opaque, err
 }
 
-// upper opens the upper layer of the overlay that holds name, and gives the overlay's mount point. No overlay: nil.
-func (r *Root) upper(name string) (*Root, string, error) {
+// upper opens the upper layer of what is mounted from an overlay and holds name, and gives that mount's mount point. No overlay, or nothing in the
+// upper layer: nil.
+func (r *Root) upper(name string, write bool) (*Root, string, error) {
 	if !r.IsHost() {
 		return nil, "", nil
 	}
@@ -86,42 +87,59 @@ func (r *Root) upper(name string) (*Root, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	point, upperdir := overlayOf(table, clean(name))
-	if upperdir == "" {
+	overlay, upperdir := overlayOf(table, clean(name))
+	if overlay == nil {
 		return nil, "", nil
 	}
 	// The initrd mounted it, when the root file system was still at /sysroot.
 	dir := strings.TrimPrefix(upperdir, "/sysroot")
-	holder := holderOf(table, point, dir)
+	holder := holderOf(table, overlay, dir)
 	tree, err := unix.OpenTree(unix.AT_FDCWD, holder, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, "", r.fail("open_tree", holder, err)
 	}
 	defer unix.Close(tree)
+	if write {
+		// ProtectSystem= makes the mounts of a unit's namespace read-only, and a clone of one is what it is a clone of. Where this cannot be done
+		// (before Linux 5.12) the write says so.
+		_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
+	}
 	base := &Root{fd: tree, path: holder}
 	fd, err := base.open("/"+strings.TrimPrefix(dir, holder), unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
+	switch {
+	case Missing(err) && overlay.Root != "/":
+		return nil, "", nil // all of what is mounted here comes from the lower layer
+	case err != nil:
 		return nil, "", err
 	}
-	return &Root{fd: fd, path: dir}, point, nil
+	return &Root{fd: fd, path: dir}, overlay.Mountpoint, nil
 }
 
-// overlayOf gives the mount point and the upper layer of the overlay that holds name; "" if the innermost mount that holds it is something
-// else or has no upper layer.
-func overlayOf(table []*mounts.Mount, name string) (point, upperdir string) {
-	m := mounts.At(table, name)
+// overlayOf gives the innermost mount that holds name, and the directory of its upper layer that is seen there: of a unit's ReadWritePaths=, which
+// systemd mounts over itself, a part of it. Nil if it is no overlay, or has no upper layer.
+func overlayOf(table []*mounts.Mount, name string) (m *mounts.Mount, upperdir string) {
+	m = mounts.At(table, name)
 	if m == nil || m.FSType != "overlay" {
-		return "", ""
+		return nil, ""
 	}
-	upperdir, _ = m.SuperOption("upperdir")
-	return m.Mountpoint, mounts.Unescape(upperdir)
+	upperdir, ok := m.SuperOption("upperdir")
+	if !ok {
+		return nil, ""
+	}
+	return m, path.Join(mounts.Unescape(upperdir), m.Root)
 }
 
-// holderOf gives the mount point of the file system that the upper layer of the overlay at point is on: that of the root, or of /var where
-// that is one by itself and systemd-confext keeps the layer there. What is mounted at the overlay or below is not beneath it.
-func holderOf(table []*mounts.Mount, point, upperdir string) string {
+// holderOf gives the mount point of the file system that the upper layer of an overlay is on: that of the root, or of /var where that is one by
+// itself and systemd-confext keeps the layer there. What is mounted at the overlay or below is not beneath it, wherever the overlay is seen.
+func holderOf(table []*mounts.Mount, overlay *mounts.Mount, upperdir string) string {
+	var points []string
+	for _, m := range table {
+		if m.Device == overlay.Device {
+			points = append(points, m.Mountpoint)
+		}
+	}
 	beneath := slices.DeleteFunc(slices.Clone(table), func(m *mounts.Mount) bool {
-		return m.Mountpoint == point || strings.HasPrefix(m.Mountpoint, point+"/")
+		return slices.ContainsFunc(points, func(point string) bool { return m.Mountpoint == point || strings.HasPrefix(m.Mountpoint, point+"/") })
 	})
 	if m := mounts.At(beneath, upperdir); m != nil {
 		return m.Mountpoint

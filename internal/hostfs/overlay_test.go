@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,12 +14,10 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
-// The overlay is made as an initrd makes Flatcar's: the root file system is at /sysroot, its /etc is the upper layer, and is
-// covered by the overlay itself.
-func TestClearOpaque(t *testing.T) {
-	if !mounttest.Alone(t) {
-		return
-	}
+// asInitrd makes the overlay as an initrd makes Flatcar's: the root file system is at /sysroot, its /etc is the upper layer, and is covered by the
+// overlay itself. Then it is the root.
+func asInitrd(t *testing.T) (mountOverlay func(at string)) {
+	t.Helper()
 	initrd := t.TempDir()
 	must(t, unix.Mount("tmpfs", initrd, "tmpfs", 0, ""))
 	for _, dir := range []string{"sysroot", "proc"} {
@@ -46,7 +45,7 @@ func TestClearOpaque(t *testing.T) {
 		must(t, os.Mkdir("/sysroot/"+dir, 0o755))
 	}
 	must(t, unix.Mount("proc", "/sysroot/proc", "proc", 0, ""))
-	mountOverlay := func(at string) {
+	mountOverlay = func(at string) {
 		t.Helper()
 		err := unix.Mount("overlay", at+"/etc", "overlay", 0, "lowerdir="+at+"/usr/share/flatcar/etc,upperdir="+at+"/etc,workdir="+at+"/work")
 		if err != nil && os.Getenv("CI") != "true" {
@@ -57,7 +56,15 @@ func TestClearOpaque(t *testing.T) {
 	mountOverlay("/sysroot")
 	must(t, unix.Chroot("/sysroot"))
 	must(t, os.Chdir("/"))
+	return mountOverlay
+}
 
+// What was replaced shines through again below the directory that is asked for, at the next boot and after an update, and nowhere else.
+func TestClearOpaque(t *testing.T) {
+	if !mounttest.Alone(t) {
+		return
+	}
+	mountOverlay := asInitrd(t)
 	r := openRoot(t, "/")
 	opaque := func(want ...string) {
 		t.Helper()
@@ -127,6 +134,40 @@ func TestClearOpaque(t *testing.T) {
 	}
 }
 
+// A unit with ProtectSystem=strict and ReadWritePaths= has mounts of its own: the root is read-only in it, and the part of the overlay that it
+// may write is mounted over itself.
+func TestClearOpaqueInAUnit(t *testing.T) {
+	if !mounttest.Alone(t) {
+		return
+	}
+	asInitrd(t)
+	r := openRoot(t, "/")
+	must(t, unix.Mount("/", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	must(t, unix.Mount("/etc/selinux", "/etc/selinux", "", unix.MS_BIND, ""))
+	if dirs, err := r.ClearOpaque("/etc/selinux"); err != nil || dirs != nil {
+		t.Errorf("with an upper layer that has nothing at all: %q, %v", dirs, err)
+	}
+	must(t, r.RemoveTree("/etc/selinux/mcs"))
+	must(t, r.MkdirAll("/etc/selinux/mcs", 0o755))
+	must(t, r.RemoveTree("/etc/other"))
+	must(t, r.MkdirAll("/etc/other", 0o755))
+	if err := r.MkdirAll("/proof", 0o755); !errors.Is(err, unix.EROFS) {
+		t.Errorf("the root can be written, so there is nothing to test: %v", err)
+	}
+	if cleared, err := r.ClearOpaque("/etc/selinux"); err != nil || !slices.Equal(cleared, []string{"/etc/selinux/mcs"}) {
+		t.Errorf("cleared %q, %v", cleared, err)
+	}
+	if left, err := r.OpaqueDirectories("/etc/selinux"); err != nil || len(left) != 0 {
+		t.Errorf("opaque are %q, %v", left, err)
+	}
+	if others, err := r.OpaqueDirectories("/etc/other"); err != nil || !slices.Equal(others, []string{"/etc/other"}) {
+		t.Errorf("others are %q, %v", others, err)
+	}
+	if err := r.MkdirAll("/proof", 0o755); !errors.Is(err, unix.EROFS) {
+		t.Errorf("the root can be written now: %v", err)
+	}
+}
+
 // The upper layer may be on another file system than the root: where /var is one by itself and systemd-confext keeps the layer there.
 func TestClearOpaqueOnAnotherFileSystem(t *testing.T) {
 	if !mounttest.Alone(t) {
@@ -160,19 +201,20 @@ func TestClearOpaqueOnAnotherFileSystem(t *testing.T) {
 
 func TestHolderOf(t *testing.T) {
 	const varLine, confextLine = "32 22 8:10 / /var rw - ext4 /dev/sda10 rw\n", "33 22 0:27 / /etc rw - overlay confext rw,upperdir=/etc\n34 33 0:27 /.systemd-confext /etc/.systemd-confext ro - overlay confext rw\n"
-	for _, c := range []struct{ what, table, point, upper, want string }{
-		{"the root", rootLine + etcLine, "/etc", "/etc", "/"},
-		{"merged again", rootLine + etcLine + confextLine, "/etc", "/etc", "/"},
-		{"a file system of its own", rootLine + varLine + confextLine, "/etc", "/var/lib/extensions.mutable/etc", "/var"},
-		{"not that one", rootLine + varLine + confextLine, "/etc", "/variety/etc", "/"},
-		{"below the overlay", rootLine + confextLine + "35 33 0:28 / /etc/upper rw - tmpfs tmpfs rw\n", "/etc", "/etc/upper", "/"},
-		{"an empty table", "", "/etc", "/etc", "/"},
+	for _, c := range []struct{ what, table, upper, want string }{
+		{"the root", rootLine + etcLine, "/etc", "/"},
+		{"merged again", rootLine + etcLine + confextLine, "/etc", "/"},
+		{"a file system of its own", rootLine + varLine + confextLine, "/var/lib/extensions.mutable/etc", "/var"},
+		{"not that one", rootLine + varLine + confextLine, "/variety/etc", "/"},
+		{"below the overlay", rootLine + confextLine + "35 33 0:28 / /etc/upper rw - tmpfs tmpfs rw\n", "/etc/upper", "/"},
+		{"a part of it over itself", rootLine + etcLine + selinuxLine, "/etc/selinux", "/"},
 	} {
 		table, err := mounts.Parse(strings.NewReader(c.table))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := holderOf(table, c.point, c.upper); got != c.want {
+		overlay, _ := overlayOf(table, "/etc/selinux")
+		if got := holderOf(table, overlay, c.upper); got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}
 	}
@@ -189,6 +231,8 @@ func TestTreesHaveNoOverlay(t *testing.T) {
 const (
 	rootLine = "22 1 8:9 / / rw,relatime shared:1 - ext4 /dev/sda9 rw,seclabel\n"
 	etcLine  = "30 22 0:26 / /etc rw,relatime shared:2 - overlay overlay rw,seclabel,lowerdir=/sysroot/usr/share/flatcar/etc,upperdir=/sysroot/etc,workdir=/sysroot/.etc-work\n"
+	// selinuxLine is what ReadWritePaths=/etc/selinux makes of it in a unit.
+	selinuxLine = "31 30 0:26 /selinux /etc/selinux rw,relatime shared:3 - overlay overlay rw,seclabel,lowerdir=/sysroot/usr/share/flatcar/etc,upperdir=/sysroot/etc,workdir=/sysroot/.etc-work\n"
 )
 
 func TestOverlayOf(t *testing.T) {
@@ -202,7 +246,8 @@ func TestOverlayOf(t *testing.T) {
 		{"a mount below", rootLine + etcLine + "31 30 0:27 / /etc/selinux rw - tmpfs tmpfs rw\n", "/etc/selinux/mcs", "", ""},
 		{"a mount over it", rootLine + etcLine + "31 22 0:27 / /etc rw - tmpfs tmpfs rw\n", "/etc/selinux", "", ""},
 		{"a confext over it", rootLine + etcLine + "31 22 0:27 / /etc rw - overlay confext rw,lowerdir=/run/x,upperdir=/var/lib/extensions.mutable/etc\n", "/etc/selinux", "/etc", "/var/lib/extensions.mutable/etc"},
-		{"read-only", rootLine + "30 22 0:26 / /etc ro - overlay overlay ro,lowerdir=/a:/b\n", "/etc/selinux", "/etc", ""},
+		{"read-only", rootLine + "30 22 0:26 / /etc ro - overlay overlay ro,lowerdir=/a:/b\n", "/etc/selinux", "", ""},
+		{"a part of it over itself", rootLine + etcLine + selinuxLine, "/etc/selinux/mcs", "/etc/selinux", "/sysroot/etc/selinux"},
 		{"the whole root", "22 1 0:9 / / rw - overlay overlay rw,lowerdir=/a,upperdir=/b\n", "/etc", "/", "/b"},
 		{"a space in the path", rootLine + `30 22 0:26 / /a\040b rw - overlay overlay rw,upperdir=/c\040d\054e` + "\n", "/a b/x", "/a b", "/c d,e"},
 		{"a backslash in the path", rootLine + `30 22 0:26 / /a\134b rw - overlay overlay rw,upperdir=/c\134` + "\n", `/a\b`, `/a\b`, `/c\`},
@@ -221,7 +266,12 @@ func TestOverlayOf(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if point, upper := overlayOf(table, c.name); point != c.point || upper != c.upper {
+			point := ""
+			m, upper := overlayOf(table, c.name)
+			if m != nil {
+				point = m.Mountpoint
+			}
+			if point != c.point || upper != c.upper {
 				t.Errorf("%q, %q; want %q, %q", point, upper, c.point, c.upper)
 			}
 		})
