@@ -202,8 +202,14 @@ func describe(v judge.Verdict) Volume {
 }
 
 // Look gives every mount that a rule fits, those that are left alone included, and every rule that no mount matches, as they are now. It
-// changes nothing.
+// changes nothing. A process in a mount namespace of its own, such as that of a sandboxed unit, cannot see what is mounted on the host and has no
+// devices to ask for names: it gives what the watcher wrote down of the host's mounts.
 func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config) ([]Volume, error) {
+	if errors.Is(CheckNamespace(), ErrOtherNamespace) {
+		if all, err := mounts.ReadHost(); err == nil {
+			return recorded(host, config, mounts.NewTable(all), LoadRecord(root))
+		}
+	}
 	source, err := mounts.Open(false)
 	if err != nil {
 		return nil, err
@@ -213,6 +219,53 @@ func Look(ctx context.Context, root *hostfs.Root, host judge.Host, config Config
 		return nil, err
 	}
 	return lookAt(ctx, root, host, config, source.Table())
+}
+
+// recorded is Look with the watcher's eyes: a record counts where the host has that mount and the rule is as it was, and a mount without one is pending.
+func recorded(host judge.Host, config Config, table *mounts.Table, record *Record) ([]Volume, error) {
+	rules, err := judge.NewRules(config.Rules)
+	if err != nil {
+		return nil, err
+	}
+	wants := map[string]string{}
+	for _, r := range config.Rules {
+		wants[r.Name], _ = r.Want(host.DefaultContext)
+	}
+	var volumes []Volume
+	met := map[string]bool{}
+	for _, m := range table.All() {
+		verdict := rules.Judge(host, table, m, judge.Facts{})
+		now := describe(verdict)
+		i := slices.IndexFunc(record.Volumes, func(v Volume) bool {
+			want, declared := wants[v.Rule]
+			return v.isAt(m) && (declared && want == v.Context || v.Rule == now.Rule && v.Context == now.Context)
+		})
+		switch {
+		case i >= 0:
+			now = record.Volumes[i]
+		case verdict.Outcome == judge.Undeclared || verdict.Rule == nil && verdict.Rules == nil:
+			continue
+		case now.State == Remounting || now.State == Relabelling:
+			now.State, now.Reason, now.Remedy = Pending, unseen, unseenRemedy
+		}
+		for _, name := range strings.Split(now.Rule, ", ") {
+			met[name] = met[name] || now.State != LeftAlone || now.Code != judge.CodeSystem
+		}
+		volumes = append(volumes, now)
+	}
+	for _, r := range config.Rules {
+		if !met[r.Name] {
+			volumes = append(volumes, notMounted(&r, host))
+		}
+	}
+	return volumes, nil
+}
+
+const unseen, unseenRemedy = "the watcher has not seen to it", "look at: systemctl status selinux-provision-mountwatch"
+
+func notMounted(r *judge.Rule, host judge.Host) Volume {
+	want, _ := r.Want(host.DefaultContext)
+	return Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
 }
 
 func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Config, table *mounts.Table) ([]Volume, error) {
@@ -247,7 +300,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 				now = *known // tried, with what came of it; or at work
 			}
 		} else if now.State == Remounting || now.State == Relabelling {
-			now.State, now.Reason, now.Remedy = Pending, "the watcher has not seen to it", "look at: systemctl status selinux-provision-mountwatch"
+			now.State, now.Reason, now.Remedy = Pending, unseen, unseenRemedy
 		}
 		volumes = append(volumes, now)
 	}
@@ -265,8 +318,7 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 	}
 	for _, r := range config.Rules {
 		if !met[r.Name] {
-			want, _ := r.Want(host.DefaultContext)
-			v := Volume{Rule: r.Name, Mountpoint: r.Match.Mountpoint, Source: r.Match.Source, Context: want, Shared: secontext.Context(want).Shared(), State: NotMounted}
+			v := notMounted(&r, host)
 			target, _ := patience.AskWithin(ctx, &l.asking.Budget, r.Match.Mountpoint, func() (string, error) {
 				return throughLink(root, &r), nil // some other volume may be on the way
 			})

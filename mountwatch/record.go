@@ -226,7 +226,12 @@ func (r *Record) volume(m *mounts.Mount) *Volume {
 }
 
 func (v *Volume) is(m *mounts.Mount) bool {
-	if v.MountID != mountID(m) || v.Device != m.Device.String() {
+	return v.MountID == mountID(m) && v.isAt(m)
+}
+
+// isAt is what is, where the mount's unique ID cannot be known: in another mount namespace.
+func (v *Volume) isAt(m *mounts.Mount) bool {
+	if v.Device != m.Device.String() {
 		return false
 	}
 	return v.Mountpoint == m.Mountpoint || v.Mountpoint == string([]rune(m.Mountpoint)) // as JSON has what is not UTF-8

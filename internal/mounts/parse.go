@@ -40,6 +40,16 @@ func Read() ([]*Mount, error) {
 	return Parse(f)
 }
 
+// ReadHost gives the mount table of the host, which is that of PID 1, to a process that is in another mount namespace. It needs CAP_SYS_PTRACE.
+func ReadHost() ([]*Mount, error) {
+	f, err := os.Open("/proc/1/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the host's mount table: %w", err)
+	}
+	defer f.Close()
+	return Parse(f)
+}
+
 // Parse reads a table in the format of /proc/PID/mountinfo. Lines may be of any length. A line that is not in this format is an
 // error, which names it: the kernel writes no such line, so whatever r is, it is not what the caller thinks.
 func Parse(r io.Reader) ([]*Mount, error) {
