@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,8 +30,11 @@ func TestCrashChild(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	// All changes of the host are made by this goroutine: on one thread, the tracer's count of its system calls is the same every time.
+	// All changes of the host are made by this goroutine: on one thread, the count of its system calls is the same every time.
 	runtime.LockOSThread()
+	if os.Getenv(interruptAt) != "" {
+		beInterrupted(t)
+	}
 	root, err := hostfs.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -66,44 +68,23 @@ func TestCrashChild(t *testing.T) {
 // the stage came that far. mayFail: by itself, because it needs another stage first.
 func killAt(t *testing.T, dir, stage, call string, n int, mayFail bool) bool {
 	t.Helper()
-	// Not -f into children: strace counts for each thread by itself, and the children of a stage are the tools.
-	cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call,
-		"-e", fmt.Sprintf("inject=%s:error=EIO:signal=SIGKILL:when=%d", call, n), os.Args[0], "-test.run=^TestCrashChild$")
-	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStage+"="+stage)
-	out, err := cmd.CombinedOutput()
-	if err == nil {
-		return false
+	killed, _, said := interrupted(t, interruption{call: call, n: n}, "TestCrashChild", crashDir+"="+dir, crashStage+"="+stage)
+	if !killed && said != "" && !mayFail {
+		t.Fatalf("%s, %s %d: %s", stage, call, n, said)
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && (status.Signaled() && status.Signal() == syscall.SIGKILL || status.ExitStatus() == 137) {
-			return true
-		}
-	}
-	if !mayFail {
-		t.Fatalf("%s, %s %d: %v\n%s", stage, call, n, err, out)
-	}
-	return false
+	return killed
 }
 
-// failAt runs a stage on the tree and lets the n-th call of a system call fail. It tells what the stage said; "" if it succeeded, and
-// whether the call was made at all.
+// failAt runs a stage on the tree and lets the n-th call of a system call fail, or has whoever makes it killed if errno is "". It tells what the
+// stage said; "" if it succeeded, and whether the call was made at all.
 func failAt(t *testing.T, dir, stage, call, errno string, n int) (said string, reached bool) {
 	t.Helper()
-	log := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.Command("strace", "-f", "-qq", "-o", log, "-e", "trace="+call,
-		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", call, errno, n), os.Args[0], "-test.run=^TestCrashChild$")
-	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStage+"="+stage)
-	out, err := cmd.CombinedOutput()
-	trace, rerr := os.ReadFile(log)
-	if rerr != nil {
-		t.Fatal(rerr)
+	at := interruption{call: call, n: n}
+	if errno != "" {
+		at.errno = errnoOf(t, errno)
 	}
-	reached = strings.Contains(string(trace), "(INJECTED)")
-	if err == nil {
-		return "", reached
-	}
-	return string(out), reached
+	_, reached, said = interrupted(t, at, "TestCrashChild", crashDir+"="+dir, crashStage+"="+stage)
+	return said, reached
 }
 
 // TestErrorMatrix lets each stage fail at each of its calls that change something: the host is as it was at once, not after the next
