@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -90,7 +91,7 @@ type Tree struct {
 // New makes a fresh host of a layout, of the first OS generation.
 func New(t testing.TB, layout Layout) *Tree {
 	t.Helper()
-	return newTree(t, t.TempDir(), layout, command.Tools{}, false)
+	return newTree(t, directory(t), layout, command.Tools{}, false)
 }
 
 // NewAt is New in a directory that is there, with the tools of another OS image.
@@ -103,7 +104,7 @@ func NewAt(t testing.TB, dir string, layout Layout, tools command.Tools) *Tree {
 // what is no domain.
 func NewStrict(t testing.TB, layout Layout) *Tree {
 	t.Helper()
-	return newTree(t, t.TempDir(), layout, command.Tools{}, true)
+	return newTree(t, directory(t), layout, command.Tools{}, true)
 }
 
 func newTree(t testing.TB, dir string, layout Layout, tools command.Tools, strict bool) *Tree {
@@ -123,7 +124,31 @@ func newTree(t testing.TB, dir string, layout Layout, tools command.Tools, stric
 // Empty makes a tree with nothing in it, for a copy of another one.
 func Empty(t testing.TB) *Tree {
 	t.Helper()
-	return &Tree{t: t, Dir: t.TempDir()}
+	return &Tree{t: t, Dir: directory(t)}
+}
+
+// directory makes the directory of a tree, in memory where there is room: a tree is small, and whatever the stages flush would wait for the disk.
+func directory(t testing.TB) string {
+	t.Helper()
+	const memory, tmpfs, room = "/dev/shm", 0x01021994, 1 << 30
+	var there syscall.Statfs_t
+	if syscall.Statfs(memory, &there) != nil || there.Type != tmpfs || there.Bavail*uint64(there.Bsize) < room {
+		return t.TempDir()
+	}
+	made, err := os.MkdirTemp(memory, "flatcartest-") //nolint:usetesting // t.TempDir is on a disk
+	if err != nil {
+		return t.TempDir() // somebody else's
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(made); err != nil {
+			t.Errorf("cannot remove a tree: %v", err)
+		}
+	})
+	dir := filepath.Join(made, "tree")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func (tree *Tree) path(name string) string { return filepath.Join(tree.Dir, name) }
