@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -106,7 +107,7 @@ func Build(ctx context.Context, suite Suite, progress func(string)) (map[Layout]
 		return map[Layout]*Image{Today: {Suite: suite, Layout: Today, Root: path}}, nil
 	}
 	b := &builder{ctx: ctx, suite: suite, progress: progress}
-	guest, err := guestProgram(ctx)
+	guest, err := guestProgram()
 	if err != nil {
 		return nil, err
 	}
@@ -325,21 +326,21 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// guestProgram compiles the harness's end in the guest.
-func guestProgram(ctx context.Context) ([]byte, error) {
+// guestProgram compiles the harness's end in the guest, once in a process: each boot asks for it, and the linker takes a second.
+var guestProgram = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "vmtest-guest-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot build the guest's shell: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "guest"),
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "guest"),
 		"github.com/selinux-provision/selinux-provision/vmtests/cmd/vmtest-guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cannot build the guest's shell: %w\n%s", err, out)
 	}
 	return os.ReadFile(filepath.Join(dir, "guest"))
-}
+})
 
 // makeBase unpacks and configures the Debian packages.
 func (b *builder) makeBase(root string) error {

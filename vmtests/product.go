@@ -9,27 +9,40 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	examples "github.com/selinux-provision/selinux-provision/ignition-examples"
 )
 
-// RepositoryRoot is the directory of go.mod.
+// RepositoryRoot is the directory of go.mod: the working directory or one above it. The compiler does not tell, with -trimpath.
 func RepositoryRoot() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(file))
+	here, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	for dir := here; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			return here
+		}
+	}
 }
 
 // Product builds the static binary as it ships, into bin/ of the repository, and gives its path.
-func Product(ctx context.Context) (string, error) {
+func Product() (string, error) { return product() }
+
+// product does it once in a process.
+var product = sync.OnceValues(func() (string, error) {
 	root := RepositoryRoot()
-	binary := filepath.Join(root, "bin", "selinux-provision")
-	build := exec.CommandContext(ctx, "make", "--no-print-directory", "--silent", "build")
+	build := exec.Command("make", "--no-print-directory", "--silent", "build")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cannot build selinux-provision: %w\n%s", err, out)
 	}
-	return binary, nil
-}
+	return filepath.Join(root, "bin", "selinux-provision"), nil
+})
 
 // Example gives the Ignition configuration of a file in ignition-examples, with what it would fetch from a server in it.
 func Example(ctx context.Context, name string) ([]byte, error) {
@@ -47,7 +60,7 @@ func Example(ctx context.Context, name string) ([]byte, error) {
 			return nil, err
 		}
 	} else {
-		program, err := Product(ctx)
+		program, err := Product()
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +73,7 @@ func Example(ctx context.Context, name string) ([]byte, error) {
 
 // Sysext builds the system extension image as it ships, into bin/ of the repository, and gives its path.
 func Sysext(ctx context.Context) (string, error) {
-	program, err := Product(ctx)
+	program, err := Product()
 	if err != nil {
 		return "", err
 	}

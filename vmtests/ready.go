@@ -102,7 +102,7 @@ func serveConfig(config []byte) (pointer []byte, server *http.Server, err error)
 
 // withShell adds the harness's end in the guest to a config, or makes one of it alone: a ready image does not contain it.
 func withShell(ctx context.Context, config []byte) ([]byte, error) {
-	guest, err := guestProgram(ctx)
+	guest, err := guestProgram()
 	if err != nil {
 		return nil, err
 	}

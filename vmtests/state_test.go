@@ -71,7 +71,7 @@ func (m *Machine) put(t *testing.T, path, content string) {
 // install does by hand what the example has Ignition do, and nothing runs yet.
 func (m *Machine) install(t *testing.T) {
 	t.Helper()
-	binary, err := Product(t.Context())
+	binary, err := Product()
 	if err != nil {
 		t.Fatal(err)
 	}
