@@ -77,7 +77,7 @@ func (m *Machine) contextsAsLibselinux(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tests := exec.Command("go", "test", "-v", "-count=1", "-run", "RealPolicies", "github.com/selinux-provision/selinux-provision/internal/filecontexts")
+	tests := exec.Command("go", "test", "-v", "-vet=off", "-count=1", "-run", "RealPolicies", "github.com/selinux-provision/selinux-provision/internal/filecontexts")
 	tests.Env = append(os.Environ(), "FILE_CONTEXTS="+filepath.Join(dir, "file_contexts"))
 	if out, err := tests.CombinedOutput(); err != nil || strings.Contains(string(out), "SKIP") {
 		t.Errorf("%v\n%s", err, out)

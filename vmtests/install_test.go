@@ -40,9 +40,8 @@ func nextProduct(t *testing.T) string {
 	if err := os.WriteFile(overlay, []byte(`{"Replace": {"`+root+`/cmd/selinux-provision/VERSION": "`+version+`"}}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-overlay", overlay, "-ldflags", "-s -w", "-o", program, "./cmd/selinux-provision")
+	build := exec.Command(filepath.Join(root, "packaging/build"), program, "-buildvcs=false", "-overlay", overlay)
 	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build the next release: %v\n%s", err, out)
 	}
