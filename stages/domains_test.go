@@ -484,7 +484,6 @@ func TestDomainWatchEnds(t *testing.T) {
 // Proves P4: each step killed at each call that changes something.
 func TestDomainKilled(t *testing.T) {
 	t.Parallel()
-	needStrace(t)
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}

@@ -670,7 +670,6 @@ func TestGuardHistories(t *testing.T) {
 //
 // Proves P4: each step killed at each call that changes something.
 func TestGuardKilled(t *testing.T) {
-	needStrace(t)
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}

@@ -81,7 +81,6 @@ func (w *world) setBoolean(t *testing.T, tree *flatcartest.Tree) {
 //
 // Proves P2.
 func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
-	needStrace(t)
 	histories := 24
 	if testing.Short() {
 		histories = 4

@@ -299,7 +299,6 @@ func TestRevertKeepsTheOperatorsWork(t *testing.T) {
 //
 // Proves P2: killed at every call while an operator's module is set aside
 func TestQuarantineCrashMatrix(t *testing.T) {
-	needStrace(t)
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}
