@@ -470,9 +470,9 @@ func (m *Machine) watcherHangs(t *testing.T) {
 	const dropIn = "/run/systemd/system/" + watchUnit + ".d/50-soon.conf"
 	m.Must(t, "mkdir -p $(dirname "+dropIn+"); printf '[Service]\nWatchdogSec=6s\n' > "+dropIn+"; systemctl daemon-reload; systemctl restart "+watchUnit)
 	const pid = "systemctl show -P MainPID " + watchUnit
-	// SYS_ADMIN, DAC_READ_SEARCH, DAC_OVERRIDE, FOWNER, SYS_PTRACE and MAC_ADMIN; seccomp with a filter; the mounts of the host.
+	// SYS_ADMIN, DAC_READ_SEARCH, DAC_OVERRIDE, FOWNER and SYS_PTRACE; seccomp with a filter; the mounts of the host.
 	m.expect(t, "what it may", `p=$(`+pid+`); awk '/^(CapEff|NoNewPrivs|Seccomp):/ {print $2}' /proc/$p/status; test $(readlink /proc/$p/ns/mnt) = $(readlink /proc/1/ns/mnt)`,
-		"000000020028000e\n1\n2")
+		"000000000028000e\n1\n2")
 	before, first := m.settle(t), m.Must(t, pid)
 	m.Must(t, "kill -STOP "+first)
 	m.Must(t, `for i in $(seq 300); do p=$(`+pid+`); test $p != 0 -a $p != `+first+` && systemctl -q is-active `+watchUnit+` && exit; sleep 0.2; done; systemctl status `+watchUnit+`; exit 1`)
