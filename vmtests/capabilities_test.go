@@ -56,16 +56,17 @@ stat -c %C /srv/users /srv/users/theirs /srv/users/theirs/file; findmnt -no OPTI
 		},
 		{
 			unit:    "selinux-provision-volume@data.service",
-			with:    "has its label",
+			with:    `(?s)started: 0.*has its label`,
 			prepare: `systemctl start ` + watchUnit,
-			run:     "timeout 60 systemctl start selinux-provision-volume@data.service; " + fmt.Sprintf(said, "selinux-provision-volume@data.service"),
+			// Who is done is forgotten by systemd, and with it the ID of the run.
+			run: "timeout 60 systemctl start selinux-provision-volume@data.service; echo started: $?; journalctl --sync; journalctl -b -o cat -u selinux-provision-volume@data.service | grep 'has its label'",
 		},
 		{
 			unit: "selinux-provision-evidence.service",
 			with: `check="store"} 1`,
 			prepare: `echo 'readiness: {window: 10s}' >> ` + site + ` && /opt/bin/selinux-provision apply && install -d -o 1000 /var/lib/collector
 mkdir -p /etc/systemd/system/selinux-provision-evidence.service.d && printf '[Service]\nExecStart=\nExecStart=/opt/bin/selinux-provision readiness --sample --metrics /var/lib/collector/x.prom\n' > /etc/systemd/system/selinux-provision-evidence.service.d/10-fleet.conf
-for i in $(seq 100); do test $(/opt/bin/selinux-provision status | grep -c 'volume *labelled\|labelled *data') -ge 1 && break; sleep 0.2; done; sleep 3`,
+systemctl daemon-reload; for i in $(seq 100); do test $(/opt/bin/selinux-provision status | grep -c 'volume *labelled\|labelled *data') -ge 1 && break; sleep 0.2; done; sleep 3`,
 			run: `rm -f /var/lib/collector/x.prom; systemctl start selinux-provision-evidence; grep 'relabel_seconds{\|check="store"} ' /var/lib/collector/x.prom | sed 's/} [0-9.]*[.].*/}/'; ` + fmt.Sprintf(said, "selinux-provision-evidence.service"),
 			without: map[string]string{"CAP_AUDIT_CONTROL": "audit system: " + refused, "CAP_SYS_PTRACE": `^selinux_provision_readiness_check{check="store"} 1`,
 				"CAP_SYS_ADMIN": `check="store"} 0`, "CAP_DAC_OVERRIDE": "cannot write metrics: .*" + denied},
@@ -74,8 +75,7 @@ for i in $(seq 100); do test $(/opt/bin/selinux-provision status | grep -c 'volu
 			unit: "selinux-provision-guard.service",
 			with: `"phase": "armed"`,
 			prepare: `rm ` + site + ` && umount /srv/users /srv/data; sed -i 's/^mode: .*/mode: permissive/' ` + configFile + ` && /opt/bin/selinux-provision apply &&
-sed -i 's/^mode: .*/mode: enforcing/' ` + configFile + ` && printf 'version: 1\nenforce:\n  guard: {window: 1h}\n' > ` + guardFile + ` && /opt/bin/selinux-provision apply &&
-printf 'version: 1\nenforce:\n  guard: {window: 3s}\n' > ` + guardFile + ` && chown -R 1000 /var/lib/selinux-provision /etc/selinux/config`,
+sed -i 's/^mode: .*/mode: enforcing/' ` + configFile + ` && printf 'version: 1\nenforce:\n  guard: {window: 3s}\n' > ` + guardFile + ` && chown -R 1000 /var/lib/selinux-provision /etc/selinux/config`,
 			run: `/opt/bin/selinux-provision apply >/dev/null; for i in $(seq 120); do systemctl is-active -q selinux-provision-guard || break; sleep 0.5; done
 grep -o '"phase": "[a-z]*"' /var/lib/selinux-provision/state.json; stat -c %u /etc/selinux/config; grep '^SELINUX=' /etc/selinux/config; ` + fmt.Sprintf(said, "selinux-provision-guard.service"),
 			without:   map[string]string{"CAP_CHOWN": "the watch itself ended", "CAP_FOWNER": "the watch itself ended", "CAP_DAC_OVERRIDE": "cannot save the record .*" + denied},
@@ -87,7 +87,7 @@ grep -o '"phase": "[a-z]*"' /var/lib/selinux-provision/state.json; stat -c %u /e
 			// As it is at the boot after the window: its record is of another boot.
 			prepare: `chown -R 0 /var/lib/selinux-provision && /opt/bin/selinux-provision apply; for i in $(seq 120); do grep -q '"phase": "armed"' /var/lib/selinux-provision/state.json && break; sleep 0.5; done
 sed -i 's/"boot": "[^"]*"/"boot": "00000000-0000-0000-0000-000000000000"/' /var/lib/selinux-provision/state.json && chown 1000 /etc/selinux /etc/selinux/config
-systemctl stop selinux-provision-trial && mkdir -p /run/systemd/system/selinux-provision-trial.service.d && printf '[Unit]\nRefuseManualStart=no\n' > /run/systemd/system/selinux-provision-trial.service.d/by-hand.conf`,
+systemctl stop selinux-provision-trial && mkdir -p /run/systemd/system/selinux-provision-trial.service.d && printf '[Unit]\nRefuseManualStart=no\n' > /run/systemd/system/selinux-provision-trial.service.d/by-hand.conf && systemctl daemon-reload`,
 			run:     `systemctl start selinux-provision-trial; grep '^SELINUX=' /etc/selinux/config; stat -c %u /etc/selinux/config; ` + fmt.Sprintf(said, "selinux-provision-trial.service"),
 			without: map[string]string{"CAP_CHOWN": refused, "CAP_FOWNER": refused, "CAP_DAC_OVERRIDE": denied},
 		},
@@ -97,7 +97,7 @@ systemctl stop selinux-provision-trial && mkdir -p /run/systemd/system/selinux-p
 			prepare: `chown -R 0 /etc/selinux/config /etc/selinux && chown -R 1000 /var/lib/selinux/mcs && udevadm settle && mkdir -p /dev/disk/by-partlabel &&
 ln -s "$(findmnt -no SOURCE /usr)" /dev/disk/by-partlabel/USR-A && ln -s ../by-id/virtio-other-usr /dev/disk/by-partlabel/USR-B`,
 			run:     `systemctl start selinux-provision-check; ` + fmt.Sprintf(said, "selinux-provision-check.service"),
-			without: map[string]string{"CAP_SYS_ADMIN": refused, "CAP_CHOWN": refused, "CAP_FOWNER": refused, "CAP_DAC_OVERRIDE": denied},
+			without: map[string]string{"CAP_SYS_ADMIN": "cannot mount the other /usr partition", "CAP_CHOWN": refused, "CAP_FOWNER": refused, "CAP_DAC_OVERRIDE": denied},
 		},
 	}
 	if err := m.AttachUsr(t.Context(), Forky); err != nil {
