@@ -401,7 +401,12 @@ func TestRelabelBrokenOff(t *testing.T) {
 	h.fill(point, 6000)
 	h.start()
 	h.eventually(point, Relabelling)
-	time.Sleep(1500 * time.Millisecond)
+	for range 1000 {
+		if len(h.labels(point)) == 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	h.halt()
 	if got := h.labels(point); len(got) != 2 {
 		t.Fatalf("it was not in the middle: %q", got)
