@@ -69,7 +69,15 @@ torture-power: install-prerequisites ## cut the power at every flush of an apply
 FUZZ_EXECUTIONS := 10000000
 
 .PHONY: torture
-torture: torture-power torture-storms torture-pressure torture-fuzz ## the long attacks: every power cut, storms beside the walk, hosts that run out of things, and each fuzz target ten million times: days
+torture: torture-power torture-vm torture-storms torture-pressure torture-fuzz ## the long attacks: every power cut, machines whose power goes at random, storms beside the walk, hosts that run out of things, and each fuzz target ten million times: days
+
+# How many power cuts of whole machines. VMTEST_SEED=N does the same again: the test names it.
+VMTEST_CUTS := 50
+
+.PHONY: torture-vm
+torture-vm: build install-prerequisites ## cut the power of a virtual machine at VMTEST_CUTS=50 random instants of a first boot, an update's and one that enforces on trial: an hour
+	@echo "== $(VMTEST_CUTS) power cuts of a machine: a minute each, and some five before the first"
+	VMTEST_CUTS=$(VMTEST_CUTS) go test -v -count=1 -timeout 240m -tags more $(AS_ROOT) -run '^TestPowerCutsAtRandom$$' ./vmtests
 
 .PHONY: torture-storms
 torture-storms: install-prerequisites ## others make, move and link files at full speed while trees are labelled: a quarter of an hour
