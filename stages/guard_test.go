@@ -802,6 +802,7 @@ func TestGuardOfADrainedNode(t *testing.T) {
 	}{
 		{"drained", "boot1", 5 * time.Minute, nil, "web", TrialArmed},
 		{"in the boot before", "boot0", -5 * time.Minute, nil, "", TrialFailed},
+		{"in the boot before, by a clock that was ahead", "boot0", 5 * time.Minute, nil, "", TrialFailed},
 		{"before this boot", "boot1", -5 * time.Minute, nil, "", TrialFailed},
 		{"never seen", "boot1", 0, nil, "", TrialFailed},
 		{"it runs", "boot1", 5 * time.Minute, []string{"web"}, "", TrialArmed},
