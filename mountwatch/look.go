@@ -245,12 +245,10 @@ func recorded(host judge.Host, config Config, table *mounts.Table, record *Recor
 			now = record.Volumes[i]
 		case verdict.Outcome == judge.Undeclared || verdict.Rule == nil && verdict.Rules == nil:
 			continue
-		case now.State == Remounting || now.State == Relabelling:
-			now.State, now.Reason, now.Remedy = Pending, unseen, unseenRemedy
+		default:
+			now.unlessSeen()
 		}
-		for _, name := range strings.Split(now.Rule, ", ") {
-			met[name] = met[name] || now.State != LeftAlone || now.Code != judge.CodeSystem
-		}
+		meet(met, &now)
 		volumes = append(volumes, now)
 	}
 	for _, r := range config.Rules {
@@ -261,7 +259,19 @@ func recorded(host judge.Host, config Config, table *mounts.Table, record *Recor
 	return volumes, nil
 }
 
-const unseen, unseenRemedy = "the watcher has not seen to it", "look at: systemctl status selinux-provision-mountwatch"
+// meet notes the rules that a volume is of. One that fits the system's own by its pattern alone still waits for what it is meant for.
+func meet(met map[string]bool, v *Volume) {
+	for _, name := range strings.Split(v.Rule, ", ") {
+		met[name] = met[name] || v.State != LeftAlone || v.Code != judge.CodeSystem
+	}
+}
+
+// unlessSeen is for a volume of which the watcher has no record: what it would do it has not begun.
+func (v *Volume) unlessSeen() {
+	if v.State == Remounting || v.State == Relabelling {
+		v.State, v.Reason, v.Remedy = Pending, "the watcher has not seen to it", "look at: systemctl status selinux-provision-mountwatch"
+	}
+}
 
 func notMounted(r *judge.Rule, host judge.Host) Volume {
 	want, _ := r.Want(host.DefaultContext)
@@ -283,14 +293,10 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 			continue
 		}
 		now := describe(verdict)
+		meet(met, &now)
 		if now.State == LeftAlone {
-			// A rule that fits the system's own by its pattern alone still waits for what it is meant for.
-			met[now.Rule] = met[now.Rule] || now.Code != judge.CodeSystem
 			volumes = append(volumes, now)
 			continue
-		}
-		for _, name := range strings.Split(now.Rule, ", ") {
-			met[name] = true
 		}
 		if known := l.record.volume(m); known != nil && known.Rule == now.Rule && known.Context == now.Context {
 			switch {
@@ -299,8 +305,8 @@ func lookAt(ctx context.Context, root *hostfs.Root, host judge.Host, config Conf
 			case now.State == Remounting || now.State == Relabelling:
 				now = *known // tried, with what came of it; or at work
 			}
-		} else if now.State == Remounting || now.State == Relabelling {
-			now.State, now.Reason, now.Remedy = Pending, unseen, unseenRemedy
+		} else {
+			now.unlessSeen()
 		}
 		volumes = append(volumes, now)
 	}

@@ -340,7 +340,7 @@ func (r *run) running(ctx context.Context) (all []string, err error) {
 		}
 		for _, c := range want.Containers {
 			if slices.Contains(names, c) {
-				all = append(all, "container "+c)
+				all = append(all, containerWorkload(c))
 			}
 		}
 	}

@@ -117,8 +117,8 @@ func (r *run) trial(ctx context.Context, s scene, m move) (*Trial, error) {
 			next.Units = slices.Compact(slices.Sorted(slices.Values(slices.Concat(g.Units, ready.Units))))
 			next.Containers = ready.Containers
 		}
+		var err error
 		if r.Uptime != nil {
-			var err error
 			if next.Since, err = r.Uptime(); err != nil {
 				return nil, err
 			}
@@ -126,7 +126,6 @@ func (r *run) trial(ctx context.Context, s scene, m move) (*Trial, error) {
 		if old != nil && !s.changed() {
 			next.Gone = old.Gone
 		}
-		var err error
 		if next.Gone, err = r.gone(ctx, next); err != nil {
 			return nil, fmt.Errorf("cannot put enforcing on trial: %w", err)
 		}
@@ -148,7 +147,7 @@ func (r *run) gone(ctx context.Context, t *Trial) (names []string, err error) {
 	for _, name := range t.Containers {
 		switch {
 		case slices.Contains(running, name):
-		case slices.Contains(t.Gone, name), seen.Boot == r.Boot && seen.Seen["container "+name].After(booted):
+		case slices.Contains(t.Gone, name), seen.Boot == r.Boot && seen.Seen[containerWorkload(name)].After(booted):
 			names = append(names, name)
 		}
 	}

@@ -240,10 +240,13 @@ func workloads(want provision.Readiness) (all []string) {
 		all = append(all, "unit "+u)
 	}
 	for _, c := range want.Containers {
-		all = append(all, "container "+c)
+		all = append(all, containerWorkload(c))
 	}
 	return all
 }
+
+// containerWorkload names a container among the workloads of the evidence.
+func containerWorkload(name string) string { return "container " + name }
 
 // sort tells the findings that enforcing would stop from the others.
 func (f *facts) sort(r *Readiness) {

@@ -32,19 +32,17 @@ const (
 // Read gives the mount table of the calling thread's mount namespace, oldest first as far as the kernel tells it.
 func Read() ([]*Mount, error) {
 	// Not /proc/self: that is the thread which the process began with, and it may have left the namespace, or be gone.
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the mount table: %w", err)
-	}
-	defer f.Close()
-	return Parse(f)
+	return read("thread-self", "the mount table")
 }
 
 // ReadHost gives the mount table of the host, which is that of PID 1, to a process that is in another mount namespace. It needs CAP_SYS_PTRACE.
-func ReadHost() ([]*Mount, error) {
-	f, err := os.Open("/proc/1/mountinfo")
+func ReadHost() ([]*Mount, error) { return read("1", "the host's mount table") }
+
+// read gives the mount table that a process or thread sees, by its name in /proc.
+func read(process, what string) ([]*Mount, error) {
+	f, err := os.Open("/proc/" + process + "/mountinfo")
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the host's mount table: %w", err)
+		return nil, fmt.Errorf("cannot read %s: %w", what, err)
 	}
 	defer f.Close()
 	return Parse(f)
