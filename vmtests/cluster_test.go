@@ -69,6 +69,7 @@ func startCluster(t *testing.T, program string, node *Machine) *cluster {
 		status, _, err := c.request(t, http.MethodGet, "/api/v1/namespaces/default/serviceaccounts/default", "")
 		return err == nil && status == http.StatusOK
 	})
+	node.put(t, "/etc/kubernetes/kubeconfig", kubeconfig("https://10.0.2.2:"+ports[2])) // as the machine reaches it
 	return c
 }
 
@@ -258,12 +259,6 @@ func (c *cluster) volume(t *testing.T, name, source string) {
 	})
 }
 
-// ofNode is the address of the API server, as the machine reaches it.
-func (c *cluster) ofNode() string {
-	_, port, _ := strings.Cut(strings.TrimPrefix(c.address, "https://"), ":")
-	return "https://10.0.2.2:" + port
-}
-
 // kubelet starts a release of the kubelet, in the place of another one that may run, then drivers, and waits until the API server knows them.
 func (c *cluster) kubelet(t *testing.T, program, release string, drivers ...string) {
 	t.Helper()
@@ -353,7 +348,6 @@ func TestCluster(t *testing.T) {
 	before, since := kubernetes(t, mountsBare), kubernetes(t, mountsLabelled)
 	m := startNode(t, podDenied(), tryAgain())
 	c := startCluster(t, since, m)
-	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig(c.ofNode()))
 
 	// The logs' directories are declared and made before the kubelet comes.
 	const logLabel = "system_u:object_r:container_log_t:s0"
@@ -494,7 +488,6 @@ func TestDriverVolumes(t *testing.T) {
 	program := kubernetes(t, mountsLabelled)
 	m := startNode(t, podDenied(), tryAgain())
 	c := startCluster(t, program, m)
-	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig(c.ofNode()))
 	m.Must(t, "mkdir -p /var/lib/volumes")
 	c.kubelet(t, program, mountsLabelled, plain)
 	c.knows(t, plain, false)

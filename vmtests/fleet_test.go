@@ -123,7 +123,6 @@ func TestFleet(t *testing.T) {
 	program := kubernetes(t, mountsLabelled)
 	m := startNode(t, Allowed{`(vmtest-sick|selinux-provision-trial)\.service|selinux-provision-…`, "a unit gets sick, and the host is given back"})
 	c := startCluster(t, program, m)
-	m.put(t, "/etc/kubernetes/kubeconfig", kubeconfig(c.ofNode()))
 	const file = "/etc/selinux-provision/config.d/10-fleet.yaml"
 	m.put(t, file, "version: 1\nmode: permissive\nreadiness: {window: 20s, units: [containerd.service, kubelet.service], containers: [default/web]}\n")
 	m.put(t, "/etc/systemd/system/network-of-vmtest.service", "[Unit]\nBefore=kubelet.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c \""+

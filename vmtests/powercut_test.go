@@ -18,16 +18,7 @@ func TestPowerCutWhileBuilding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := start(t, Options{Ignition: config, Allowed: []Allowed{policyPartly()}}, func(ctx context.Context, o Options) (*Machine, error) {
-		m, err := newMachine(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		if err := m.start(ctx); err != nil {
-			return m, err
-		}
-		return m, m.waitShell(ctx)
-	})
+	m := startBooting(t, Options{Ignition: config, Allowed: []Allowed{policyPartly()}})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	// The transaction's directory exists from its beginning until it takes the place of the active one.
@@ -46,4 +37,19 @@ func TestPowerCutWhileBuilding(t *testing.T) {
 		t.Errorf("%q is in quarantine", got)
 	}
 	m.containersLast(t)
+}
+
+// startBooting gives a machine in the middle of its first boot, as soon as it takes commands.
+func startBooting(t *testing.T, options Options) *Machine {
+	t.Helper()
+	return start(t, options, func(ctx context.Context, o Options) (*Machine, error) {
+		m, err := newMachine(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.start(ctx); err != nil {
+			return m, err
+		}
+		return m, m.waitShell(ctx)
+	})
 }

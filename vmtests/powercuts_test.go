@@ -3,7 +3,6 @@
 package vmtests
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -76,16 +75,7 @@ func TestPowerCutsAtRandom(t *testing.T) {
 		{`selinux-provision-(guard|stage-enforce)\.service|Failed to start selinux-provision-…`, "a trial that was cut is not as declared"},
 		{`avc: +denied +{ mac_admin } .*comm="systemd-tmpfile"`, "between the boot into the new image and the stages file_contexts names types that are gone"},
 	}}
-	m := start(t, options, func(ctx context.Context, o Options) (*Machine, error) {
-		m, err := newMachine(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		if err := m.start(ctx); err != nil {
-			return m, err
-		}
-		return m, m.waitShell(ctx)
-	})
+	m := startBooting(t, options)
 	var results []string
 	asDeclared := func(also string) func(*testing.T, *Machine, string) string {
 		return func(t *testing.T, m *Machine, _ string) string {

@@ -117,8 +117,7 @@ func TestRelabel(t *testing.T) {
 	// NFS 4.2 with labels, from this machine to itself: each label is a write that the server waits for, so the tree is small.
 	m.Must(t, "mkdir -p /mnt/ext4/export /mnt/nfs")
 	n := tree("/mnt/ext4/export", 10)
-	m.Must(t, "ip link set lo up; modprobe nfsd; mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd; "+
-		"exportfs -o rw,no_root_squash,insecure,fsid=0,security_label localhost:/mnt/ext4/export; rpc.mountd -N 3 || true; rpc.nfsd -N 3 -H 127.0.0.1 1")
+	m.Must(t, serveNFS("/mnt/ext4/export", "security_label"))
 	m.Must(t, "timeout 60 mount -t nfs4 -o vers=4.2 localhost:/ /mnt/nfs")
 	if r := relabel(0, "/mnt/nfs --context "+label); r.Seen != n || r.Set != n || count("/mnt/nfs", label) != n || count("/mnt/ext4/export", label) != n {
 		t.Errorf("NFS: %d entries, %d labelled, %d on the server's side, and the program says %+v", n, count("/mnt/nfs", label), count("/mnt/ext4/export", label), r)

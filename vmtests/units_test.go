@@ -41,8 +41,7 @@ ExecStart=/opt/bin/selinux-provision readiness --sample --metrics /var/lib/vmtes
 		"1\n"+m.Must(t, "/opt/bin/selinux-provision readiness --metrics -"+volumes))
 
 	// A server that answers no more.
-	m.Must(t, `mkdir -p /srv/export/sub /srv/nas && ip link set lo up && modprobe nfsd && { mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd; } &&
-exportfs -o rw,no_root_squash,insecure,fsid=0 localhost:/srv/export && { rpc.mountd -N 3 || true; } && rpc.nfsd -N 3 -H 127.0.0.1 1 &&
+	m.Must(t, `mkdir -p /srv/export/sub /srv/nas && `+serveNFS("/srv/export")+` &&
 timeout 60 mount -t nfs4 -o vers=4.2,actimeo=1 localhost:/ /srv/nas && mount -t tmpfs on-it /srv/nas/sub && ip link set lo down && sleep 3 && ! timeout -s KILL 5 stat /srv/nas`)
 	m.Must(t, "timeout 300 systemctl restart "+unitsThatRun)
 	m.Must(t, "! timeout -s KILL 10 systemd-run --quiet --wait --property=ProtectSystem=strict --property=ReadWritePaths=/var/lib true; ip link set lo up; umount -l /srv/nas; exportfs -ua; rpc.nfsd 0; umount /srv/done /var/lib/data")

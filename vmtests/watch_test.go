@@ -317,7 +317,7 @@ mkdir -p /v/fstab/dir; echo x > /v/fstab/dir/file`)
 	m.status(t, 0)
 
 	t.Run("servers", func(t *testing.T) {
-		m.Must(t, servers)
+		m.Must(t, servers())
 		m.Must(t, "mkdir -p /v/nfs /v/smb; systemctl start v-nfs.mount v-smb.mount")
 		got := m.settle(t)
 		if got["nfs"].fate() != option || got["smb"].fate() != option {
@@ -568,11 +568,18 @@ func byHand() []scenario {
 }
 
 // servers serve a directory of the machine to itself, over NFS 4 and SMB.
-const servers = `set -e; ip link set lo up; mkdir -p /srv/share; echo x > /srv/file; chmod 777 /srv/share
-modprobe nfsd; mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
-exportfs -o rw,no_root_squash,insecure,fsid=0 localhost:/srv; rpc.mountd -N 3 2>/dev/null || true; rpc.nfsd -N 3 -H 127.0.0.1 1
+func servers() string {
+	return `set -e; mkdir -p /srv/share; echo x > /srv/file; chmod 777 /srv/share
+` + serveNFS("/srv") + `
 mkdir -p /etc/ksmbd; printf '[global]\nmap to guest = bad user\n[share]\npath = /srv/share\nguest ok = yes\nwriteable = yes\n' > /etc/ksmbd/ksmbd.conf
 modprobe ksmbd; ksmbd.mountd`
+}
+
+// serveNFS is the command by which a machine serves a directory to itself, over NFS 4, with more options of exports(5).
+func serveNFS(dir string, options ...string) string {
+	return "ip link set lo up && modprobe nfsd && { mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd; } && exportfs -o " +
+		strings.Join(append([]string{"rw,no_root_squash,insecure,fsid=0"}, options...), ",") + " localhost:" + dir + " && { rpc.mountd -N 3 2>/dev/null || true; } && rpc.nfsd -N 3 -H 127.0.0.1 1"
+}
 
 // shareVolumes proves that two containers with different labels share a volume, written by one, appended to by the other, read by the
 // first; and that neither they nor the owner of another private volume see into a private one.
@@ -659,7 +666,7 @@ systemctl -q enable held.service`)
 	t.Log(m.Must(t, "journalctl -b -t selinux-provision-generator -o cat --no-pager; journalctl -b -o short-monotonic --no-hostname --no-pager | grep -i 'mount-first\\|selinux-provision-mount@\\|SELinux: ' || true"), "\n", m.watchLog(t))
 	m.expect(t, "the boot", "systemctl is-active local-fs.target multi-user.target; systemctl is-failed 'v-*.mount' 'selinux-provision-mount@*' | grep failed || true", "active\nactive")
 	m.settle(t)
-	m.Must(t, "ls /v/auto; "+servers+"; systemctl start v-smb.mount")
+	m.Must(t, "ls /v/auto; "+servers()+"; systemctl start v-smb.mount")
 	got := m.settle(t)
 	for name, want := range map[string]string{"plain": option, "def": files, "root": "refused other-context", "fs": option, "link": option, "auto": option, "smb": option} {
 		if got[name].fate() != want {
