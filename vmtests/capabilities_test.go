@@ -24,21 +24,64 @@ type capabilityJob struct {
 	elsewhere map[string]string
 }
 
-// TestCapabilitiesOfUnits runs each unit that is no stage with what it may do, and with each capability taken away: something it is for fails then, or is
-// not there. A unit has no capability that nobody misses. The stages have a test of their own, in trees.
+// TestCapabilitiesOfUnits runs each unit with what it may do, and with each capability taken away: something it is for fails then, or is not there. A unit
+// has no capability that nobody misses. What of a stage a tree can show has a test of its own there.
 func TestCapabilitiesOfUnits(t *testing.T) {
 	t.Parallel()
-	m := startProvisioned(t, Allowed{`selinux-provision-`, "units lack what they need"})
+	m := startProvisioned(t, Allowed{`selinux-provision-`, "units lack what they need"},
+		Allowed{`avc: +denied +{ mac_admin } .*comm="(setfattr|selinux-provisi|cp|find|stat)"`, "a label that the policy does not know"})
 	const (
 		refused, denied = "operation not permitted", "permission denied"
 		said            = `journalctl --sync; journalctl -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID %[1]s) | grep -v -e 'Main process' -e 'Consumed' -e '\[[0-9.]* s\]'; systemctl show -P ExecMainStatus %[1]s`
 	)
 	const site = "/etc/selinux-provision/config.d/10-site.yaml"
+	inTrees := map[string]string{"CAP_CHOWN": "main.TestCapabilities", "CAP_DAC_OVERRIDE": "main.TestCapabilities"}
+	ofTheCopy := maps.Clone(inTrees)
+	ofTheCopy["CAP_FOWNER"], ofTheCopy["CAP_FSETID"] = "main.TestCapabilities", "main.TestCapabilities"
+	// A label as an OS update leaves it: of a type that the policy in force does not have.
+	const gone = `setfattr -n security.selinux -v system_u:object_r:vmtest_gone_t:s0 `
 	jobs := []capabilityJob{
+		{
+			unit:    "selinux-provision-stage-policystore.service",
+			with:    `label .*:vmtest_gone_t:s0`,
+			prepare: `setenforce 0 && cp -a /usr/lib/selinux /root/vendor && ` + gone + `/root/vendor/policy/mcs/active/seusers.linked && mount --bind /root/vendor /usr/lib/selinux`,
+			run: `rm -rf /var/lib/selinux/mcs; systemctl restart selinux-provision-stage-policystore.service; stat -c 'label %C' /var/lib/selinux/mcs/active/seusers.linked; ` +
+				fmt.Sprintf(said, "selinux-provision-stage-policystore.service"),
+			without:   map[string]string{"CAP_MAC_ADMIN": "label .*:(semanage_store|selinux_config|var_lib)_t:", "CAP_SYS_ADMIN": refused},
+			elsewhere: ofTheCopy,
+		},
+		{
+			unit: "selinux-provision-stage-policy.service",
+			with: `(?s)declared/file 1000 .*:vmtest_good_t:s0.*vmtest_good\n`,
+			prepare: `umount /usr/lib/selinux; rm -rf /root/vendor; /opt/bin/selinux-provision apply && setenforce 0; printf '%s' '` + goodModule + `' > ` + modulesDir + `vmtest_good.cil
+mkdir -p /srv/declared && touch /srv/declared/file && chown -R 1000 /srv/declared && ` + gone + `/srv/declared/file && mkdir /srv/declared/over && touch /srv/declared/over/hidden && mount -t tmpfs none /srv/declared/over
+printf 'version: 1\npolicy: {file_contexts: [{path: /srv/declared(/.*)?, context: "system_u:object_r:vmtest_good_t:s0"}]}\n' > ` + guardFile,
+			run: `systemctl restart selinux-provision-stage-policy.service; mount --bind /srv/declared /mnt; find /mnt -printf 'declared/%P %U %Z\n'; umount /mnt; semodule -l | grep vmtest; ` +
+				fmt.Sprintf(said, "selinux-provision-stage-policy.service"),
+			without:   map[string]string{"CAP_SYS_ADMIN": `hidden .*:var_t:s0`, "CAP_FOWNER": "or this program lacks CAP_FOWNER"},
+			elsewhere: inTrees,
+		},
+		{
+			unit:      "selinux-provision-stage-audit.service",
+			with:      `(?m)^# Neutralised`,
+			prepare:   `rm -rf ` + modulesDir + `vmtest_good.cil ` + guardFile + `; /opt/bin/selinux-provision apply; echo '-a never,exclude -F msgtype=AVC' > /etc/audit/rules.d/80-selinux.rules && chown 1000 /etc/audit/rules.d/80-selinux.rules`,
+			run:       `systemctl restart selinux-provision-stage-audit.service; cat /etc/audit/rules.d/80-selinux.rules; ` + fmt.Sprintf(said, "selinux-provision-stage-audit.service"),
+			without:   map[string]string{"CAP_AUDIT_CONTROL": "cannot ask the kernel for its audit rules", "CAP_FOWNER": refused},
+			elsewhere: inTrees,
+		},
+		{
+			unit:    "selinux-provision-stage-enforce.service",
+			with:    `(?s)observed for .*SELINUX=permissive`,
+			prepare: `/opt/bin/selinux-provision apply; setenforce 0; printf 'version: 1\nenforce: {require_readiness: true}\n' > ` + guardFile + ` && chown 1000 /etc/selinux/config`,
+			run: `systemctl restart selinux-provision-stage-enforce.service; ` + fmt.Sprintf(said, "selinux-provision-stage-enforce.service") + `; printf 'version: 1\nmode: permissive\n' > ` + guardFile + `
+systemctl restart selinux-provision-stage-enforce.service; grep ^SELINUX= /etc/selinux/config; ` + fmt.Sprintf(said, "selinux-provision-stage-enforce.service"),
+			without:   map[string]string{"CAP_AUDIT_CONTROL": "audit system: " + refused, "CAP_FOWNER": refused},
+			elsewhere: inTrees,
+		},
 		{
 			unit: "selinux-provision-mountwatch.service",
 			with: `data at /srv/data has its label .* \(context option\)`,
-			prepare: `mkdir -p $(dirname ` + site + `) /srv/users /srv/data /root/disks && cat > ` + site + ` <<'X'
+			prepare: `umount /srv/declared/over && rm -r /srv/declared ` + guardFile + ` && chown 0 /etc/selinux/config && /opt/bin/selinux-provision apply; mkdir -p /srv/users /srv/data /root/disks && cat > ` + site + ` <<'X'
 version: 1
 volumes:
   - {name: users, match: {mountpoint: /srv/users}, strategy: relabel}
@@ -103,6 +146,7 @@ ln -s "$(findmnt -no SOURCE /usr)" /dev/disk/by-partlabel/USR-A && ln -s ../by-i
 	if err := m.AttachUsr(t.Context(), Forky); err != nil {
 		t.Fatal(err)
 	}
+	m.Must(t, "mkdir -p $(dirname "+site+") "+modulesDir)
 	for _, j := range jobs {
 		m.Must(t, j.prepare)
 		if only := os.Getenv("VMTEST_UNIT"); only != "" && !strings.Contains(j.unit, only) {

@@ -47,10 +47,11 @@ func with(t *testing.T, capabilities []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// onlyOnAHost says of the capabilities that no tree can need what needs them: there is no SELinux, no audit system and no overlay beneath it.
+// onlyOnAHost says of the capabilities that no tree can need what needs them: there is no SELinux, no audit system and no overlay beneath it. They are
+// taken away in vmtests.TestCapabilitiesOfUnits.
 var onlyOnAHost = map[string]string{
 	"cap_mac_admin":     "labels that the policy in force does not know are read and written as they are",
-	"cap_sys_admin":     "trusted.overlay.opaque, and the private clone of the root file system",
+	"cap_sys_admin":     "trusted.overlay.opaque, and private clones of mounts",
 	"cap_audit_control": "auditctl lists the rules of the kernel and counts what was lost",
 }
 
@@ -70,12 +71,11 @@ func TestCapabilities(t *testing.T) {
 	for _, stage := range []struct {
 		name    string
 		without map[string]string
-		// unproven are those that make no difference here. They are kept for what a tree cannot show: SELinux asks for CAP_FOWNER where somebody
-		// who is not the owner of a file sets its label.
+		// unproven are those that make no difference here: SELinux asks for CAP_FOWNER where somebody who is not the owner of a file sets its label.
 		unproven []string
 	}{
 		{"policystore", map[string]string{"cap_chown": refused, "cap_dac_override": denied, "cap_fowner": refused, "cap_fsetid": otherwise}, nil},
-		{"policy", map[string]string{"cap_chown": refused, "cap_dac_override": denied}, []string{"cap_fowner", "cap_fsetid"}},
+		{"policy", map[string]string{"cap_chown": refused, "cap_dac_override": denied}, []string{"cap_fowner"}},
 		{"audit", map[string]string{"cap_chown": refused, "cap_dac_override": denied}, []string{"cap_fowner"}},
 		{"enforce", map[string]string{"cap_chown": refused, "cap_dac_override": denied}, []string{"cap_fowner"}},
 	} {
