@@ -75,8 +75,8 @@ torture: torture-power torture-vm torture-storms torture-pressure torture-fuzz #
 VMTEST_CUTS := 50
 
 .PHONY: torture-vm
-torture-vm: build install-prerequisites ## cut the power of a virtual machine at VMTEST_CUTS=50 random instants of a first boot, an update's and one that enforces on trial: an hour
-	@echo "== $(VMTEST_CUTS) power cuts of a machine: a minute each, and some five before the first"
+torture-vm: build install-prerequisites ## cut the power of a virtual machine at VMTEST_CUTS=50 random instants of a first boot, an update's and one that enforces on trial: an hour and a half
+	@echo "== $(VMTEST_CUTS) power cuts of a machine: a minute and a half each, and some five before the first"
 	VMTEST_CUTS=$(VMTEST_CUTS) go test -v -count=1 -timeout 240m -tags more $(AS_ROOT) -run '^TestPowerCutsAtRandom$$' ./vmtests
 
 .PHONY: torture-storms
@@ -106,7 +106,7 @@ test-vm: build ## the tests in virtual machines, one machine at a time
 	$(GO_TEST) --format standard-verbose --packages ./vmtests/... -- -vet=off -count=1 -p 1 -timeout 120m $(AS_ROOT)
 
 .PHONY: test-vm-more
-test-vm-more: build install-prerequisites ## the same on older kernels, on a whole disk with GRUB and dm-verity, with a thousand levels, and with units that lack a capability: twenty minutes, not part of make test
+test-vm-more: build install-prerequisites ## the same on older kernels, on a whole disk with GRUB and dm-verity, with a thousand levels, and with units that lack a capability or starve: half an hour, not part of make test
 	@echo "== tests on older kernels, on a whole disk, and with a thousand levels"
 	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage|TestCacheOfDecisions|TestCapabilitiesOfUnits|TestStarved)$$' ./vmtests
 

@@ -381,7 +381,7 @@ func (t *Trial) Says() string {
 func (t *Trial) watched() string {
 	all := slices.Clone(t.Units)
 	for _, c := range t.Containers {
-		all = append(all, "container "+c)
+		all = append(all, containerWorkload(c))
 	}
 	watched := "watched: " + strings.Join(all, ", ")
 	if len(all) == 0 {
