@@ -224,8 +224,7 @@ func (s *search) ask(ctx context.Context, in []int, forGood bool) (v verdict, re
 	if v, refused = s.known[key]; refused {
 		return v, true, nil
 	}
-	err = s.build(ctx, in, forGood)
-	said, refused := refusal(err)
+	said, refused, err := refusal(s.build(ctx, in, forGood))
 	if !refused {
 		return verdict{part: -1}, false, err
 	}

@@ -222,7 +222,7 @@ func TestSearchGivesUp(t *testing.T) {
 	parts := append(declaredParts(Declared{Modules: []Module{{Name: "a", Lang: "cil"}, {Name: "b", Lang: "cil"}}}), operatorsParts(map[string]string{"400/hand": "x"}, &Record{}, nil, nil)...)
 	s := &site{parts: parts, breaks: func(func(string) bool) string { return silent }}
 	found := &search{parts: parts, build: s.build, in: []int{0, 1, 2}}
-	if _, refused := refusal(found.run(t.Context())); !refused || len(s.real) > 0 {
+	if _, refused, _ := refusal(found.run(t.Context())); !refused || len(s.real) > 0 {
 		t.Errorf("built %v", s.real)
 	}
 	full := &command.ExitError{Code: 1, Output: command.Output{Stderr: "No space left on device"}}

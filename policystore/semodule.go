@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -51,11 +52,25 @@ func (tx *transaction) build(ctx context.Context, in []int, forGood bool) error 
 	if err := tx.prepareTrial(in); err != nil {
 		return fmt.Errorf("cannot make a copy of the policy store to try in: %w", err)
 	}
-	err := tx.semodule(ctx, tx.trialDir(), in)
-	if _, refused := refusal(err); err != nil && !refused {
-		return fmt.Errorf("cannot find out what keeps the policy from building: %s", err) //nolint:errorlint // a tool that is killed there leaves the store alone
+	_, refused, err := refusal(tx.semodule(ctx, tx.trialDir(), in))
+	if err != nil && !refused {
+		return trialError{err}
 	}
 	return err
+}
+
+// trialError is a fault of the host's in a copy of the store. What there was no room or memory for can be asked; it is not the tool's own error, because a
+// tool that is killed there leaves the store alone.
+type trialError struct{ err error }
+
+func (e trialError) Error() string {
+	return "cannot find out what keeps the policy from building: " + e.err.Error()
+}
+
+// Is tells of a system call's error.
+func (e trialError) Is(target error) bool {
+	errno, ok := target.(syscall.Errno)
+	return ok && errors.Is(e.err, errno)
 }
 
 // commit builds in the host's store. What is the operator's and goes is safe before.

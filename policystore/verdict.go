@@ -3,6 +3,7 @@ package policystore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,14 +26,23 @@ type verdict struct {
 }
 
 // refusal tells whether semodule failed because of what it was given to build, and what it said. A tool that was killed, a
-// disk that is full, a kernel that does not take the result and somebody else's semodule are no part's fault.
-func refusal(err error) (said string, refused bool) {
+// disk that is full, memory that ended, a kernel that does not take the result and somebody else's semodule are no part's fault: what it gives then is
+// the error that the build ends with.
+func refusal(err error) (said string, refused bool, _ error) {
 	var failed *command.ExitError
-	if !errors.As(err, &failed) || failed.Code < 0 || errors.Is(failed, syscall.ENOSPC) || errors.Is(failed, syscall.EDQUOT) || otherFault().MatchString(failed.Output.Stderr) {
-		return "", false
+	switch {
+	case !errors.As(err, &failed), failed.Code < 0, errors.Is(failed, syscall.ENOSPC), errors.Is(failed, syscall.EDQUOT), errors.Is(failed, syscall.ENOMEM),
+		otherFault().MatchString(failed.Output.Stderr):
+		return "", false, err
+	case unreadInput().MatchString(failed.Output.Stderr):
+		return "", false, fmt.Errorf("%w (%w)", err, syscall.ENOMEM)
 	}
-	return failed.Output.Stderr, true
+	return failed.Output.Stderr, true, err
 }
+
+// unreadInput matches what libsemanage says, without a reason, of a file that it did not get into its memory (semanage_direct_install_file). Each that is not
+// packed was written a moment ago and is not empty.
+var unreadInput = lazyregexp.New(`(?m)Unable to read file \S*/in/\d+/[^/\s]+\.(cil|pp)\.?(\s|$)`)
 
 // lockedStore is what libsemanage says when another process has the store locked (semanage_get_lock in semanage_store.c).
 const lockedStore = "Could not get direct transaction lock"
@@ -41,7 +51,7 @@ const lockedStore = "Could not get direct transaction lock"
 // semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
 // libsemanage adds them to anything.
 var otherFault = lazyregexp.New(lockedStore + `|load_policy returned error|Could not load policy|` +
-	`Read-only file system|Input/output error|Cannot allocate memory|Out of memory|Too many open files|Permission denied|Operation not permitted`)
+	`Read-only file system|Input/output error|Too many open files|Permission denied|Operation not permitted`)
 
 // The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).
 var (

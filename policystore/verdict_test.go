@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/command"
@@ -88,11 +89,26 @@ func TestRefusal(t *testing.T) {
 		{&command.ExitError{Code: -1, Output: command.Output{Stderr: "Failed to resolve AST"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "x (No space left on device)."}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "load_policy returned error code 2."}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "Failed to allocate memory\n"}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/500/good.cil\n\nsemodule:  Failed on /x!"}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/500/my.pp.pp. (No such file or directory).\n"}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/400/hand.cil.bz2\n"}}, true},
 		{fmt.Errorf("held for an hour: %w", &command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_get_lock: Could not get direct transaction lock at /x."}}), false},
 	} {
-		if _, got := refusal(c.err); got != c.want {
-			t.Errorf("%v: %t", c.err, got)
+		_, got, err := refusal(c.err)
+		if got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%v: %t, %v", c.err, got, err)
 		}
+	}
+}
+
+// TestTrialFails: what to do about it is known by the cause, and the host's own store is as it was.
+func TestTrialFails(t *testing.T) {
+	killed := &command.ExitError{Tool: "semodule", Code: -1, Output: command.Output{Stderr: "Out of memory!"}}
+	var err error = trialError{fmt.Errorf("cannot build: %w", killed)}
+	var tool *command.ExitError
+	if !errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOSPC) || errors.As(err, &tool) || !strings.HasPrefix(err.Error(), "cannot find out what") {
+		t.Error(err)
 	}
 }
 

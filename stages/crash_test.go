@@ -22,6 +22,7 @@ const (
 	crashDir   = "SELINUX_PROVISION_CRASH_DIR"
 	crashStage = "SELINUX_PROVISION_CRASH_STAGE"
 	crashLimit = "SELINUX_PROVISION_CRASH_LIMIT" // on each tool's run
+	crashUsr   = "SELINUX_PROVISION_CRASH_USR"   // command.Tools.Usr
 )
 
 // TestCrashChild is the process that the crash matrix kills. Run by itself it has nothing to do.
@@ -40,6 +41,7 @@ func TestCrashChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Host{Root: root, Declared: func() (*provision.State, error) { return provision.Load(root, "") }}
+	h.Tools.Usr = os.Getenv(crashUsr)
 	if limit, err := time.ParseDuration(os.Getenv(crashLimit)); err == nil {
 		h.Tools.Limit = limit
 	}

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/powertest"
 )
 
 // TestMemoryThatEndsAnywhere lets memory end in each stage, a little later each time: the kernel kills who asks for more, as it does in a unit
@@ -24,20 +26,35 @@ func TestMemoryThatEndsAnywhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a minute: not in -short mode")
 	}
-	for _, history := range []struct {
+	type history struct {
 		name    string
 		prepare func(*testing.T, *flatcartest.Tree)
 		stages  []string // the work is in the last one
-	}{
-		{"first apply", declare, []string{"policystore"}},
-		{"first apply", declare, []string{"policystore", "policy"}},
-		{"change", declaresMore, []string{"policy"}},
-		{"first apply", declare, []string{"policystore", "policy", "audit"}},
-		{"first apply", declare, []string{"policystore", "policy", "audit", "enforce"}},
-	} {
-		start := flatcartest.New(t, flatcartest.Today)
+		tools   command.Tools
+	}
+	histories := []history{
+		{name: "first apply", prepare: declare, stages: []string{"policystore"}},
+		{name: "first apply", prepare: declare, stages: []string{"policystore", "policy"}},
+		{name: "change", prepare: declaresMore, stages: []string{"policy"}},
+		{name: "first apply", prepare: declare, stages: []string{"policystore", "policy", "audit"}},
+		{name: "first apply", prepare: declare, stages: []string{"policystore", "policy", "audit", "enforce"}},
+	}
+	every := os.Getenv("SELINUX_PROVISION_TORTURE") != ""
+	if every { // the tools of each release have words of their own for it
+		for _, release := range []string{"bullseye", "trixie", "forky"} {
+			histories = append(histories, history{"change, tools of " + release, declaresMore, []string{"policy"}, powertest.Tools(t, release)})
+		}
+	}
+	for _, history := range histories {
+		start := flatcartest.NewAt(t, t.TempDir(), flatcartest.Today, history.tools)
 		history.prepare(t, start)
-		good := copyTree(t, start.Dir)
+		copied := func(t *testing.T) *flatcartest.Tree {
+			t.Helper()
+			tree := copyTree(t, start.Dir)
+			tree.Tools = history.tools
+			return tree
+		}
+		good := copied(t)
 		apply(t, hostOf(t, good))
 		want := notable(t, good)
 		last := len(history.stages) - 1
@@ -57,14 +74,13 @@ func TestMemoryThatEndsAnywhere(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s/%s/%s at %s", history.name, stage, end.name, end.calls), func(t *testing.T) {
 				t.Parallel()
-				every := os.Getenv("SELINUX_PROVISION_TORTURE") != ""
 				times, step := 0, 1
 				for n := 1; ; n += step {
 					if !every {
 						step = 1 + n
 					}
-					tree := copyTree(t, start.Dir)
-					said, ended := withoutMemory(t, tree.Dir, stage, end.calls, fmt.Sprintf(end.inject, n))
+					tree := copied(t)
+					said, ended := withoutMemory(t, tree, stage, end.calls, fmt.Sprintf(end.inject, n))
 					if !ended {
 						t.Logf("memory ended %d times, at call %d at last", times, n)
 						if times == 0 {
@@ -90,11 +106,11 @@ func TestMemoryThatEndsAnywhere(t *testing.T) {
 }
 
 // withoutMemory runs a stage on the tree and lets calls that ask for memory end as strace(1) is told. It tells whether one did.
-func withoutMemory(t *testing.T, dir, stage, calls, inject string) (said string, ended bool) {
+func withoutMemory(t *testing.T, tree *flatcartest.Tree, stage, calls, inject string) (said string, ended bool) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "strace")
 	cmd := exec.Command("strace", "-f", "-qq", "-o", log, "-e", "trace="+calls, "-e", "inject="+inject, os.Args[0], "-test.run=^TestCrashChild$")
-	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStage+"="+stage)
+	cmd.Env = append(os.Environ(), crashDir+"="+tree.Dir, crashStage+"="+stage, crashUsr+"="+tree.Tools.Usr)
 	out, _ := cmd.CombinedOutput()
 	trace, err := os.ReadFile(log)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
@@ -101,8 +102,13 @@ func (e *ExitError) Error() string {
 func (e *ExitError) Is(target error) bool {
 	says := func(words string) bool { return strings.Contains(e.Output.Stderr, words) }
 	return target == syscall.ENOSPC && says("No space left on device") || target == syscall.EDQUOT && says("Disk quota exceeded") ||
-		target == syscall.ENOMEM && (e.signal == syscall.SIGKILL || says("Cannot allocate memory") || says("Out of memory"))
+		target == syscall.ENOMEM && (e.signal == syscall.SIGKILL || memoryEnded().MatchString(e.Output.Stderr))
 }
+
+// memoryEnded matches strerror(3) of ENOMEM, and what libsepol, libsemanage, libselinux and PCRE say in its place (the texts in releases 3.1, 3.8 and
+// 3.11, some of which have no errno at all).
+var memoryEnded = lazyregexp.New(`(?i)cannot allocate memory|out of (dynamic )?memory|memory exhausted|insufficient memory|no (more )?memory( available|$)|unable to map memory|` +
+	`\bmemory error|allocation failure|(failed|failure|unable|error|could not)( to)? (re|m)?alloc(at(e|ing))?\b`)
 
 // Run starts argv[0] with the rest as its arguments and waits for its end. A name without a slash is looked for in
 // /usr/sbin, /usr/bin, /sbin and /bin only, whatever the environment says.
