@@ -70,9 +70,14 @@ type computer struct {
 // newComputer gives a machine whose stages before enforce have run. It has not booted.
 func newComputer(t *testing.T, config string) *computer {
 	t.Helper()
-	tree := flatcartest.New(t, flatcartest.Today)
+	return computerOn(t, flatcartest.New(t, flatcartest.Today), config)
+}
+
+// computerOn is newComputer on a fresh tree.
+func computerOn(t *testing.T, tree *flatcartest.Tree, config string) *computer {
+	t.Helper()
 	tree.Write("etc/selinux-provision/config.yaml", config)
-	if _, err := host(t, tree).Run(context.Background(), []string{"policystore", "policy", "audit"}, false); err != nil {
+	if _, err := hostOf(t, tree).Run(context.Background(), []string{"policystore", "policy", "audit"}, false); err != nil {
 		t.Fatal(err)
 	}
 	return &computer{t: t, tree: tree}
@@ -665,8 +670,54 @@ func TestGuardHistories(t *testing.T) {
 	}
 }
 
-// TestGuardKilled kills each step of a trial at each call that changes something, boots, and checks that the host is where the guard
-// wants it: enforcing for good only if that was what the step was to reach.
+// trialStep is a step of a trial that ends well, or one aside.
+type trialStep struct {
+	name    string
+	prepare func(*computer)
+	aside   bool // the way goes on without it
+	// phases that the boot may come to that comes after the step was broken off, and the one after it was carried out
+	broken []Phase
+	done   Phase
+}
+
+// trialSteps are those from a host that is on to one that enforces for good.
+func trialSteps() []trialStep {
+	nothing := func(*computer) {}
+	return []trialStep{
+		{"stage", nothing, false, []Phase{TrialWatched, TrialFailed}, TrialFailed},
+		{"judge failed", nothing, true, []Phase{TrialFailed}, TrialFailed},
+		{"end", nothing, true, []Phase{TrialFailed, TrialWatched}, TrialWatched},
+		{"judge passed", nothing, false, []Phase{TrialFailed, TrialProving}, TrialProving},
+		{"mark", (*computer).on, false, []Phase{TrialProving, TrialFailed}, TrialFailed}, // failed: a boot was marked, and the next one came
+		{"stage", func(c *computer) {
+			c.t.Helper()
+			if _, err := BeginBoot(c.host.Root); err != nil {
+				c.t.Fatal(err)
+			}
+		}, false, []Phase{TrialFailed}, TrialFailed},
+		{"judge failed", nothing, true, []Phase{TrialFailed}, TrialFailed},
+		{"judge passed", nothing, false, []Phase{TrialFailed, TrialSettled}, TrialSettled},
+	}
+}
+
+// after boots a tree on which the step was broken off, and checks that the host is where the guard wants it: enforcing for good only if that was what
+// the step was to reach. boots is how often it has booted.
+func (s trialStep) after(t *testing.T, tree *flatcartest.Tree, boots int) {
+	t.Helper()
+	bootable(t, tree)
+	next := &computer{t: t, tree: tree, boots: boots}
+	next.boot()
+	trial := LoadState(next.host.Root).Guard
+	if trial == nil || !slices.Contains(s.broken, trial.Phase) {
+		t.Fatalf("the next boot comes to %+v", trial)
+	}
+	if trial.Phase != TrialSettled && next.config().Mode != "permissive" {
+		t.Error("the boot after the next one enforces")
+	}
+	noLeftovers(t, tree)
+}
+
+// TestGuardKilled kills each step of a trial at each call that changes something, boots, and checks where the host is.
 //
 // Proves P4: each step killed at each call that changes something.
 func TestGuardKilled(t *testing.T) {
@@ -675,46 +726,15 @@ func TestGuardKilled(t *testing.T) {
 	}
 	c := newComputer(t, guarded)
 	c.on()
-	for _, step := range []struct {
-		name string
-		do   func()
-		// phases that the boot after the kill may come to, and the one after the step was carried out
-		after []Phase
-		done  Phase
-	}{
-		{"stage", nil, []Phase{TrialWatched, TrialFailed}, TrialFailed},
-		{"judge failed", nil, []Phase{TrialFailed}, TrialFailed},
-		{"end", nil, []Phase{TrialFailed, TrialWatched}, TrialWatched},
-		{"judge passed", nil, []Phase{TrialFailed, TrialProving}, TrialProving},
-		{"mark", func() { c.on() }, []Phase{TrialProving, TrialFailed}, TrialFailed}, // failed: a boot was marked, and the next one came
-		{"stage", func() {
-			if _, err := BeginBoot(c.host.Root); err != nil {
-				t.Fatal(err)
-			}
-		}, []Phase{TrialFailed}, TrialFailed},
-		{"judge failed", nil, []Phase{TrialFailed}, TrialFailed},
-		{"judge passed", nil, []Phase{TrialFailed, TrialSettled}, TrialSettled},
-	} {
-		if step.do != nil {
-			step.do()
-		}
+	for _, step := range trialSteps() {
+		step.prepare(c)
 		for _, call := range []string{"renameat", "renameat2", "fsync", "unlinkat", "linkat"} {
 			for n := 1; ; n++ {
 				tree := copyTree(t, c.tree.Dir)
 				if !killAt(t, tree.Dir, "guard "+step.name, call, n, false) {
 					break
 				}
-				bootable(t, tree)
-				next := &computer{t: t, tree: tree, boots: c.boots}
-				next.boot()
-				trial := LoadState(next.host.Root).Guard
-				if trial == nil || !slices.Contains(step.after, trial.Phase) {
-					t.Fatalf("%s killed at %s %d: the next boot comes to %+v", step.name, call, n, trial)
-				}
-				if trial.Phase != TrialSettled && next.config().Mode != "permissive" {
-					t.Errorf("%s killed at %s %d: the boot after the next one enforces", step.name, call, n)
-				}
-				noLeftovers(t, tree)
+				t.Run(fmt.Sprintf("%s, %s %d", step.name, call, n), func(t *testing.T) { step.after(t, tree, c.boots) })
 			}
 		}
 		done := copyTree(t, c.tree.Dir)
@@ -724,10 +744,9 @@ func TestGuardKilled(t *testing.T) {
 		if got := LoadState(next.host.Root).Guard; got.Phase != step.done {
 			t.Errorf("%s carried out: the next boot comes to %+v, want %s", step.name, got, string(step.done))
 		}
-		if strings.HasPrefix(step.name, "judge failed") || step.name == "end" {
-			continue // the way goes on without it
+		if !step.aside {
+			guardStep(t, c.tree.Dir, step.name)
 		}
-		guardStep(t, c.tree.Dir, step.name)
 	}
 }
 

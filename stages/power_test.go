@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,58 +24,106 @@ import (
 )
 
 const (
-	// powerAll in the environment cuts at every flush, also with parts of what came later, and not at a sample of them.
-	powerAll = "SELINUX_PROVISION_POWER_ALL"
+	// powerCutsEach in the environment is how many cuts to make in each history, on each file system and with each libsemanage, for each way to lose what was
+	// not flushed, or "every" for all that there are. Without it there is a sample.
+	powerCutsEach = "SELINUX_PROVISION_POWER_CUTS"
 	// powerRecord is a file with a recording to use instead of a new one. A test that fails names it.
 	powerRecord = "SELINUX_PROVISION_POWER_RECORD"
 )
 
-// TestPowerCuts cuts the power at the flushes of an apply, be it the first one, after a change, after an update or a rollback of the OS, and at those
-// of a revert. At each of them PID 1 finds a policy that it can load, nothing is called as
+// TestPowerCuts cuts the power at the flushes of an apply, be it the first one, after a change, after an update or a rollback of the OS, at those
+// of a revert, and at those of each step of a trial. At each of them PID 1 finds a policy that it can load, nothing is called as
 // declared that is not, and the next apply ends where an undisturbed one does, with all that the operator made by hand.
+//
+// Proves P1: the power is cut at a flush, on four kinds of file system, with four releases of libsemanage.
+// Proves P2: the power is cut at a flush.
+// Proves P4: the power is cut at a flush of each step of a trial.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}
-	bench := powertest.Start(t)
-	histories := []struct {
-		name    string
-		prepare func(*testing.T, *flatcartest.Tree)
-		work    powerWork
-		rare    bool // make test takes less of it
-	}{
+	histories := []powerHistory{
 		{"first apply", declare, anApply, false},
 		{"change", declaresMore, anApply, false},
 		{"update", func(t *testing.T, tree *flatcartest.Tree) {
 			lived(t, tree)
 			tree.Image(2)
-		}, anApply, true},
+		}, anApply, false},
 		{"rollback", func(t *testing.T, tree *flatcartest.Tree) {
 			lived(t, tree)
 			tree.Image(2)
 			apply(t, hostOf(t, tree))
 			tree.Image(1)
-		}, anApply, true},
-		{"revert", lived, aRevert, true},
+		}, anApply, false},
+		{"revert", lived, aRevert, false},
 	}
-	versions := map[string]command.Tools{"host's tools": {}, "libsemanage 3.1": powertest.OldTools(t)}
-	for _, fstype := range []string{"ext4", "xfs"} {
+	for n := range trialSteps() {
+		histories = append(histories, stepOfTrial(n))
+	}
+	bench := powertest.Start(t)
+	versions := map[string]command.Tools{"host's tools": {}}
+	for version, release := range map[string]string{"libsemanage 3.1": "bullseye", "libsemanage 3.8": "trixie", "libsemanage 3.11": "forky"} {
+		versions[version] = powertest.Tools(t, release)
+	}
+	each := everyFlush
+	switch asked := os.Getenv(powerCutsEach); {
+	case asked == "" && os.Getenv(powerRecord) == "":
+		each = 0
+	case asked != "" && asked != "every":
+		var err error
+		if each, err = strconv.Atoi(asked); err != nil {
+			t.Fatalf("%s: %v", powerCutsEach, err)
+		}
+	}
+	for _, on := range powertest.FileSystems() {
 		for _, version := range slices.Sorted(maps.Keys(versions)) {
 			for _, history := range histories {
+				if history.noSemodule && version != "host's tools" {
+					continue
+				}
 				for _, others := range []string{"alone", "among others"} {
-					if history.rare && (fstype != "ext4" || version != "host's tools" || others != "alone") && os.Getenv(powerAll) == "" {
-						continue
+					p := powerCuts{powerHistory: history, bench: bench, on: on, tools: versions[version], others: others != "alone",
+						cuts: each, losses: []powertest.Loss{{}, {Kept: 50}, {Kept: 90}, {Kept: 50, Torn: true}}}
+					if each == 0 {
+						p.cuts, p.losses = sampleOf(on.Name, version, history.name, p.others), p.losses[:1]
 					}
-					t.Run(strings.Join([]string{fstype, version, history.name, others}, "/"), func(t *testing.T) {
-						p := powerCuts{bench: bench, fstype: fstype, tools: versions[version], prepare: history.prepare, work: history.work,
-							others: others != "alone", sample: history.rare}
-						p.run(t)
-					})
+					if p.cuts > 0 {
+						t.Run(strings.Join([]string{on.Name, version, history.name, others}, "/"), p.run)
+					}
 				}
 			}
 		}
 	}
+}
+
+// everyFlush is how often a cut is made where none is left out.
+const everyFlush = math.MaxInt
+
+// sampleOf says how many cuts make test makes, of how many flushes there are; 0: it leaves that to make torture.
+func sampleOf(on, version, history string, others bool) int {
+	often := history == "first apply" || history == "change"
+	tried := version == "host's tools" || version == "libsemanage 3.1"
+	switch {
+	case others && !(often && tried):
+		return 0
+	case on == "ext4" && often && tried && !others:
+		return 16
+	case (on == "ext4" || on == "xfs") && often && tried, on == "ext4" && version == "host's tools":
+		return 8
+	case often && tried, often && on == "ext4": // another file system; another libsemanage
+		return 4
+	default:
+		return 0
+	}
+}
+
+// powerHistory is what the power is cut in, and how the host came there.
+type powerHistory struct {
+	name       string
+	prepare    func(*testing.T, *flatcartest.Tree)
+	work       powerWork
+	noSemodule bool // the work does not run it
 }
 
 func declare(_ *testing.T, tree *flatcartest.Tree) {
@@ -148,36 +198,62 @@ func hostOf(t *testing.T, tree *flatcartest.Tree) *Host {
 	return h
 }
 
+// stepOfTrial is a step of the way to enforcing under guard. After the cut the next boot is where the guard wants it.
+func stepOfTrial(n int) powerHistory {
+	steps := trialSteps()
+	name := fmt.Sprintf("trial, %d %s", n, steps[n].name)
+	boots := 0
+	return powerHistory{name, func(t *testing.T, tree *flatcartest.Tree) {
+		t.Helper()
+		c := computerOn(t, tree, guarded)
+		c.on()
+		for _, before := range steps[:n] {
+			before.prepare(c)
+			if !before.aside {
+				guardStep(t, tree.Dir, before.name)
+			}
+		}
+		steps[n].prepare(c)
+		boots = c.boots
+	}, powerWork{
+		do: func(t *testing.T, h *Host) {
+			t.Helper()
+			guardStep(t, h.Root.Path("/"), steps[n].name)
+		},
+		back: func(t *testing.T, tree *flatcartest.Tree, _ map[string]string) {
+			t.Helper()
+			if err := os.RemoveAll(filepath.Join(tree.Dir, "run")); err != nil {
+				t.Fatal(err)
+			}
+			steps[n].after(t, tree, boots)
+		},
+	}, true}
+}
+
 // powerCuts is one piece of work on one kind of disk.
 type powerCuts struct {
-	bench   *powertest.Bench
-	fstype  string
-	tools   command.Tools
-	prepare func(*testing.T, *flatcartest.Tree)
-	work    powerWork
-	sample  bool
+	powerHistory
+
+	bench  *powertest.Bench
+	on     powertest.FileSystem
+	tools  command.Tools
+	cuts   int // about, for each loss
+	losses []powertest.Loss
 	// others flush files of their own all the time, as a database does, and with them whatever the file system has in its journal.
 	others bool
 }
 
 func (p powerCuts) run(t *testing.T) {
-	t.Helper()
 	recording := p.recording(t)
 	last := recording.Flushes()
-	step, parts := 1+last/24, []int{0}
-	switch {
-	case os.Getenv(powerAll) != "" || os.Getenv(powerRecord) != "":
-		step, parts = 1, []int{0, 50, 90}
-	case p.others || p.sample || p.fstype != "ext4":
-		step = 1 + last/12
-	}
+	step := 1 + last/p.cuts
 	var want map[string]string
-	p.cut(t, recording, last, 0, func(t *testing.T, tree *flatcartest.Tree) { want = notable(t, tree) })
+	p.cut(t, recording, last, powertest.Loss{}, func(t *testing.T, tree *flatcartest.Tree) { want = notable(t, tree) })
 	cuts, failed := 0, 0
-	for _, kept := range parts {
+	for _, loss := range p.losses {
 		for n := 0; n < last; n += step {
 			cuts++
-			if !p.cut(t, recording, n, kept, func(t *testing.T, tree *flatcartest.Tree) { p.work.back(t, tree, want) }) {
+			if !p.cut(t, recording, n, loss, func(t *testing.T, tree *flatcartest.Tree) { p.work.back(t, tree, want) }) {
 				failed++
 			}
 		}
@@ -193,11 +269,11 @@ func (p powerCuts) run(t *testing.T) {
 }
 
 // cut looks at the disk as a power cut leaves it.
-func (p powerCuts) cut(t *testing.T, r *powertest.Recording, n, kept int, look func(*testing.T, *flatcartest.Tree)) bool {
+func (p powerCuts) cut(t *testing.T, r *powertest.Recording, n int, loss powertest.Loss, look func(*testing.T, *flatcartest.Tree)) bool {
 	t.Helper()
-	return t.Run(fmt.Sprintf("cut=%d,kept=%d", n, kept), func(t *testing.T) {
+	return t.Run(fmt.Sprintf("cut=%d,%s", n, loss), func(t *testing.T) {
 		tree := flatcartest.Empty(t)
-		tree.Dir, tree.Tools = r.Cut(n, kept).Mount(t, p.fstype), p.tools
+		tree.Dir, tree.Tools = r.Cut(p.on, n, loss).Mount(t, p.on), p.tools
 		look(t, tree)
 	})
 }
@@ -212,9 +288,9 @@ func (p powerCuts) recording(t *testing.T) (r *powertest.Recording) {
 		}
 		return r
 	}
-	disk := p.bench.New(t, p.fstype, 512<<20)
+	disk := p.bench.New(t, p.on, 512<<20)
 	if !t.Run("record", func(t *testing.T) {
-		tree := flatcartest.NewAt(t, disk.Mount(t, p.fstype), flatcartest.Today, p.tools)
+		tree := flatcartest.NewAt(t, disk.Mount(t, p.on), flatcartest.Today, p.tools)
 		p.prepare(t, tree)
 		h := hostOf(t, tree)
 		if err := h.Root.Sync("/"); err != nil {

@@ -5,8 +5,7 @@
 // its cache that reaches it is recorded. From the record comes the disk as it would be found after a power cut at any of the
 // flushes: what was written before is there, what came later is not, or in part.
 //
-// It needs root, /dev/fuse and loop devices. It does not show what a disk does that lies about its flushes, nor a write that is
-// torn within a block.
+// It needs root, /dev/fuse and loop devices. It does not show what a disk does that lies about its flushes.
 package powertest
 
 import (
@@ -16,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,8 +30,32 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/command"
 )
 
-// block is the unit in which a disk is kept, and in which writes are lost or not.
-const block = 4096
+const (
+	block  = 4096 // the unit in which a disk is kept
+	sector = 512  // the unit in which it is written: a disk writes one whole or not at all
+)
+
+// FileSystem is what a disk can have on it.
+type FileSystem struct {
+	Name    string
+	kind    string
+	make    []string
+	options string // of the mount
+	// atomic says that it takes blocks of 4 KiB for whole ones: its only superblock that is read at a mount has that size, and no journal.
+	atomic bool
+}
+
+// FileSystems are those that a Flatcar host may have its root on, ext4 in two ways.
+func FileSystems() []FileSystem {
+	// A journal that is being zeroed in the background would write at every instant.
+	ext4 := []string{"mkfs.ext4", "-q", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"}
+	return []FileSystem{
+		{Name: "ext4", kind: "ext4", make: ext4},
+		{Name: "ext4 writeback", kind: "ext4", make: ext4, options: "data=writeback"},
+		{Name: "xfs", kind: "xfs", make: []string{"mkfs.xfs", "-q", "-K"}},
+		{Name: "btrfs", kind: "btrfs", make: []string{"mkfs.btrfs", "-q", "-K"}, atomic: true},
+	}
+}
 
 // Bench is where disks are attached.
 type Bench struct {
@@ -51,11 +75,37 @@ type Disk struct {
 	events    []event
 }
 
-// event is one write of a block, or a flush.
+// event is one write to a block, or a flush.
 type event struct {
 	Flush   bool
-	At      int64  // number of the block
-	Content []byte // nil: zero
+	At      int64   // number of the block
+	Content []byte  // of the whole block; nil: zero
+	Sectors sectors // that were written
+}
+
+// sectors is a set of the sectors of a block, a bit for each.
+type sectors uint8
+
+const whole = ^sectors(0)
+
+// replaced gives a block in which some of its sectors are those of another one. Both may be nil.
+func (s sectors) replaced(old, new []byte) []byte {
+	if s == whole {
+		return new
+	}
+	mixed := make([]byte, block)
+	copy(mixed, old)
+	for n := range block / sector {
+		if at := n * sector; s&(1<<n) != 0 && new != nil {
+			copy(mixed[at:at+sector], new[at:])
+		} else if s&(1<<n) != 0 {
+			clear(mixed[at : at+sector])
+		}
+	}
+	if zero(mixed) {
+		return nil
+	}
+	return mixed
 }
 
 // Start makes a bench for the time of the test. Where there can be none the test is skipped, or fails if CI is true.
@@ -105,19 +155,14 @@ func skip(t testing.TB, missing string) {
 	t.Skip("the power cannot be cut here: " + missing)
 }
 
-// New makes a disk of size bytes with an empty file system on it, ext4 or xfs.
-func (b *Bench) New(t testing.TB, fstype string, size int64) *Disk {
+// New makes a disk of size bytes with an empty file system on it.
+func (b *Bench) New(t testing.TB, on FileSystem, size int64) *Disk {
 	t.Helper()
 	d := &Disk{bench: b, size: size, blocks: map[int64][]byte{}}
-	argv := map[string][]string{
-		// A journal that is being zeroed in the background would write at every instant.
-		"ext4": {"mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"},
-		"xfs":  {"mkfs.xfs", "-q", "-K"},
-	}[fstype]
 	device, detach := d.attach(t)
 	defer detach()
-	if _, err := (command.Tools{}).Run(t.Context(), append(argv, device)...); errors.Is(err, command.ErrMissing) {
-		skip(t, argv[0]+" is missing")
+	if _, err := (command.Tools{}).Run(t.Context(), append(slices.Clone(on.make), device)...); errors.Is(err, command.ErrMissing) {
+		skip(t, on.make[0]+" is missing")
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -126,11 +171,11 @@ func (b *Bench) New(t testing.TB, fstype string, size int64) *Disk {
 
 // Mount mounts the disk at a new directory until the end of the test. The file system mends itself when it is mounted, as after a
 // power cut.
-func (d *Disk) Mount(t testing.TB, fstype string) (dir string) {
+func (d *Disk) Mount(t testing.TB, on FileSystem) (dir string) {
 	t.Helper()
 	device, detach := d.attach(t)
 	dir = t.TempDir()
-	if err := unix.Mount(device, dir, fstype, unix.MS_NOATIME, ""); err != nil {
+	if err := unix.Mount(device, dir, on.kind, unix.MS_NOATIME, on.options); err != nil {
 		detach()
 		t.Fatalf("cannot mount the disk: %v", err)
 	}
@@ -194,7 +239,7 @@ func attachLoop(name string) (*os.File, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Size: block, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_DIRECT_IO}}
+		config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Size: sector, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_DIRECT_IO}}
 		if err = unix.IoctlLoopConfigure(int(loop.Fd()), config); err == nil {
 			return loop, device, nil
 		}
@@ -206,14 +251,14 @@ func attachLoop(name string) (*os.File, string, error) {
 	return nil, "", unix.EBUSY
 }
 
-func (d *Disk) put(at int64, content []byte) {
-	if content == nil {
-		delete(d.blocks, at)
+func (d *Disk) put(e event) {
+	if content := e.Sectors.replaced(d.blocks[e.At], e.Content); content == nil {
+		delete(d.blocks, e.At)
 	} else {
-		d.blocks[at] = content
+		d.blocks[e.At] = content
 	}
 	if d.recording {
-		d.events = append(d.events, event{At: at, Content: content})
+		d.events = append(d.events, e)
 	}
 }
 
@@ -233,7 +278,8 @@ func (d *Disk) write(data []byte, n, offset int64) {
 		if zero(content) {
 			content = nil
 		}
-		d.put(at, content)
+		first, last := within/sector, (within+size-1)/sector
+		d.put(event{At: at, Content: content, Sectors: whole << first & (whole >> (block/sector - 1 - last))})
 		done += size
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"encoding/gob"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -57,11 +58,26 @@ func flushes(events []event) int {
 	return n
 }
 
-// Cut gives the disk as it is found after a power cut between two flushes: what was written before the first is there. Of what was
-// written between the two each block is there by chance, of the odds kept in a hundred; the same cut and odds give the same disk.
-func (r *Recording) Cut(cut, kept int) *Disk {
+// Loss is what becomes of the writes between the last flush that the disk got to see and the power cut.
+type Loss struct {
+	Kept int  // of a hundred, by chance; 0: none is there
+	Torn bool // what is kept is kept sector by sector, too: a block of 4 KiB may be half written
+}
+
+// String names the loss in the name of a test.
+func (l Loss) String() string {
+	if l.Torn {
+		return fmt.Sprintf("kept=%d,torn", l.Kept)
+	}
+	return fmt.Sprintf("kept=%d", l.Kept)
+}
+
+// Cut gives the disk as it is found after a power cut between two flushes: what was written before the first is there. What was
+// written between the two is there by chance; the same cut and loss give the same disk. A file system that takes blocks for whole ones gets
+// no torn ones.
+func (r *Recording) Cut(on FileSystem, cut int, loss Loss) *Disk {
 	d := &Disk{bench: r.disk.bench, size: r.tape.Size, blocks: maps.Clone(r.tape.Base)}
-	chance := rand.New(rand.NewPCG(uint64(cut), uint64(kept))) //nolint:gosec // it is to be the same every time
+	chance := rand.New(rand.NewPCG(uint64(cut), uint64(loss.Kept))) //nolint:gosec // it is to be the same every time
 	seen := 0
 	for _, e := range r.tape.Events {
 		switch {
@@ -69,9 +85,14 @@ func (r *Recording) Cut(cut, kept int) *Disk {
 			if seen++; seen > cut {
 				return d
 			}
-		case seen < cut || chance.IntN(100) < kept:
-			d.put(e.At, e.Content)
+			continue
+		case seen < cut:
+		case chance.IntN(100) >= loss.Kept:
+			continue
+		case loss.Torn && !on.atomic:
+			e.Sectors &= sectors(chance.Uint32())
 		}
+		d.put(e)
 	}
 	return d
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/command"
 )
 
-// OldTools gives a /usr tree with the SELinux tools of Debian 11, whose libsemanage 3.1 is that of Flatcar's LTS-2023: it does not
-// flush what it writes. The tree is made once, from Debian's packages, and kept beside the images of the virtual machines; one that was
-// made from other inputs is not used. Without Debian's packages the test is skipped, or fails if CI is true.
-func OldTools(t testing.TB) command.Tools {
+// Tools gives a /usr tree with the SELinux tools of a release of Debian. The libsemanage 3.1 of bullseye is that of Flatcar's LTS-2023, which does not
+// flush what it writes; trixie has the 3.8 of Flatcar's stable release, forky a later one. A tree is made once, from Debian's packages, and kept
+// beside the images of the virtual machines; one that was made from other inputs is not used. Without Debian's packages the test is skipped, or fails
+// if CI is true.
+func Tools(t testing.TB, release string) command.Tools {
 	t.Helper()
 	argv := []string{"mmdebstrap", "--variant=extract", "--include=policycoreutils", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--skip=check/empty"}
 	cache := os.Getenv("VMTEST_CACHE")
@@ -35,7 +36,7 @@ func OldTools(t testing.TB) command.Tools {
 		t.Fatal(err)
 	}
 	inputs := sha256.Sum256([]byte(strings.Join(argv, "\x00")))
-	dir := filepath.Join(cache, fmt.Sprintf("tools-bullseye-%x", inputs[:8]))
+	dir := filepath.Join(cache, fmt.Sprintf("tools-%s-%x", release, inputs[:8]))
 	if _, err := os.Stat(dir); err == nil {
 		return command.Tools{Usr: filepath.Join(dir, "usr")}
 	}
@@ -50,14 +51,14 @@ func OldTools(t testing.TB) command.Tools {
 	}
 	unfinished := dir + ".unfinished"
 	if err = os.RemoveAll(unfinished); err == nil {
-		_, err = (command.Tools{}).Run(t.Context(), append(argv, "bullseye", unfinished)...)
+		_, err = (command.Tools{}).Run(t.Context(), append(argv, release, unfinished)...)
 	}
 	var failed *command.ExitError
 	if errors.As(err, &failed) {
 		t.Log(failed.Output.Stderr)
 	}
 	if err != nil {
-		skip(t, "the tools of Debian 11 cannot be unpacked: "+err.Error())
+		skip(t, "the tools of Debian "+release+" cannot be unpacked: "+err.Error())
 	}
 	if err := os.Rename(unfinished, dir); err != nil {
 		t.Fatal(err)
