@@ -317,7 +317,7 @@ func Describe(d *judge.Finding) string {
 	} else if d.Name != "" {
 		on += " " + printable.Text(d.Name)
 	}
-	return fmt.Sprintf("%s: %s, %s on %s of type %s, %s", d.ID, who, printable.Text(strings.Join(d.PermissionList(), " and ")), on, printable.Text(d.Target), plural(d.Count, "time", "times"))
+	return fmt.Sprintf("%s: %s, %s on %s of type %s, %s", printable.Text(d.ID), who, printable.Text(strings.Join(d.PermissionList(), " and ")), on, printable.Text(d.Target), plural(d.Count, "time", "times"))
 }
 
 // Readiness looks at the host and changes nothing.

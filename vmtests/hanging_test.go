@@ -1,9 +1,6 @@
 package vmtests
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,19 +13,7 @@ func TestVolumesThatHang(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t, Allowed{`mountwatch\.service: (State 'stop-sigterm' timed out|State 'final-sigterm' timed out|Killing process|Processes still around|Failed with result|Unit process|Found left-over process|This usually indicates)`,
 		"its threads ask servers that do not answer"})
-	binary := filepath.Join(t.TempDir(), "hangs")
-	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/hangs")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the server: %v\n%s", err, out)
-	}
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Put(t.Context(), "/opt/bin/hangs", content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	m.sendCommand(t, "hangs", "/opt/bin/hangs")
 	m.put(t, modulesDir+"vmtest_fuse.cil", "(fsuse xattr fuse (system_u object_r fusefs_t ((s0) (s0))))\n")
 	rules := "version: 1\nvolumes:\n  - {name: data, match: {mountpoint: /v/data}, strategy: relabel}\n"
 	var dirs []string

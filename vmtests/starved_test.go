@@ -11,7 +11,8 @@ import (
 // TestStarved has a machine whose units get a fifth of a processor, and whose clock says 1970, do all that they do: a rebuild, a volume, a look at
 // the host, a trial. What is slow is not taken for sick, and what was recorded in other years is not lost.
 //
-// It proves no promise yet: it has not run.
+// Proves P1: with a fifth of a processor, and a clock that says 1970 and comes back.
+// Proves P4: a trial with a fifth of a processor.
 func TestStarved(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -489,13 +486,7 @@ func (m *Machine) watcherHangs(t *testing.T) {
 // systemd, is in the log.
 func (m *Machine) storm(t *testing.T) {
 	const count = 5000
-	binary := filepath.Join(t.TempDir(), "storm")
-	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/storm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the storm: %v\n%s", err, out)
-	}
-	m.send(t, binary, "/root/storm", 0o755)
+	m.sendCommand(t, "storm", "/root/storm")
 	spent := func() (systemd, watcher int) {
 		t.Helper()
 		const usage = "awk '/^usage_usec/ {print int($2 / 1000)}' /sys/fs/cgroup/init.scope/cpu.stat /sys/fs/cgroup/system.slice/" + watchUnit + "/cpu.stat"

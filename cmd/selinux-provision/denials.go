@@ -236,14 +236,15 @@ func (a *app) denials(ctx context.Context, o *denialOptions) error {
 }
 
 func printDenials(w io.Writer, r *findings.Report, verbose bool) {
+	sources := printable.Text(strings.Join(r.Sources, " and "))
 	if len(r.Findings) == 0 {
-		fmt.Fprintf(w, "No denials in %s%s%s.\n", strings.Join(r.Sources, " and "), period(r), others(r))
+		fmt.Fprintf(w, "No denials in %s%s%s.\n", sources, period(r), others(r))
 	} else {
 		var count, enforced, permissive uint64
 		for _, f := range r.Findings {
 			count, enforced, permissive = count+f.Count, enforced+f.Enforced, permissive+f.Permissive
 		}
-		fmt.Fprintf(w, "%s in %s: %d stopped something, %d only reported%s.\n\n", plural(count, "denial"), strings.Join(r.Sources, " and "), enforced, permissive, unknown(count-enforced-permissive))
+		fmt.Fprintf(w, "%s in %s: %d stopped something, %d only reported%s.\n\n", plural(count, "denial"), sources, enforced, permissive, unknown(count-enforced-permissive))
 		printFindings(w, r.Findings, verbose)
 	}
 	for _, note := range append(hidden(r), r.Notes...) {
@@ -299,7 +300,7 @@ func hidden(r *findings.Report) (notes []string) {
 func printFindings(w io.Writer, findings []*judge.Finding, verbose bool) {
 	rows := [][]string{{"ID", "COUNT", "WHO", "DENIED", "ON", "ENFORCED", "FIRST", "LAST"}}
 	for _, f := range findings {
-		rows = append(rows, []string{f.ID, strconv.FormatUint(f.Count, 10), who(f), what(f), onWhat(f), enforcedWord(f), clock(f.First), clock(f.Last)})
+		rows = append(rows, []string{printable.Text(f.ID), strconv.FormatUint(f.Count, 10), who(f), what(f), onWhat(f), enforcedWord(f), clock(f.First), clock(f.Last)})
 	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
@@ -325,7 +326,7 @@ func printFindings(w io.Writer, findings []*judge.Finding, verbose bool) {
 
 func printFix(w io.Writer, f *judge.Finding, verbose bool) {
 	indent := strings.Repeat(" ", 8)
-	fmt.Fprintf(w, "%s%s: %s\n", indent, f.Fix.Kind, printable.Text(f.Fix.Text))
+	fmt.Fprintf(w, "%s%s: %s\n", indent, printable.Text(string(f.Fix.Kind)), printable.Text(f.Fix.Text))
 	if f.Fix.Command != "" {
 		fmt.Fprintf(w, "%s  %s\n", indent, printable.Text(f.Fix.Command))
 	}

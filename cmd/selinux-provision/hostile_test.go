@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 
+	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -97,6 +99,34 @@ func TestHostileTextEverywhere(t *testing.T) {
 			fill(reflect.ValueOf(&s).Elem(), text, 6)
 			s.Volumes[0].State = state
 			printStatus(&b, &s, paintFor(&b))
+			return b.String()
+		}
+	}
+	for _, verdict := range []stages.Verdict{stages.Ready, stages.NotReady, stages.NotEnough} {
+		outputs["a terminal, readiness that is "+string(verdict)] = func(text string) string {
+			var b strings.Builder
+			var r stages.Readiness
+			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			r.Verdict, r.Checks[0].Verdict = verdict, verdict
+			printReadiness(&b, &r)
+			return b.String()
+		}
+		outputs["a terminal, readiness of a domain that is "+string(verdict)] = func(text string) string {
+			var b strings.Builder
+			var r stages.DomainReadiness
+			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			r.Verdict, r.Checks[0].Verdict = verdict, verdict
+			printDomainReadiness(&b, &r)
+			return b.String()
+		}
+	}
+	for _, verbose := range []bool{false, true} {
+		outputs["a terminal, denials, verbose: "+strconv.FormatBool(verbose)] = func(text string) string {
+			var b strings.Builder
+			var r findings.Report
+			fill(reflect.ValueOf(&r).Elem(), text, 8)
+			r.Findings[0].Fix.Config = "one:\n  two: three\n" // of this program's own making
+			printDenials(&b, &r, verbose)
 			return b.String()
 		}
 	}

@@ -172,12 +172,13 @@ func (a *app) domainReadiness(ctx context.Context, domain string) error {
 }
 
 func printDomainReadiness(w io.Writer, r *stages.DomainReadiness) {
+	domain := printable.Text(r.Domain)
 	fmt.Fprintln(w, map[stages.Verdict]string{
-		stages.Ready: r.Domain + " is ready to be enforced.", stages.NotReady: r.Domain + " is NOT ready to be enforced.", stages.NotEnough: "Not enough evidence to enforce " + r.Domain + ".",
+		stages.Ready: domain + " is ready to be enforced.", stages.NotReady: domain + " is NOT ready to be enforced.", stages.NotEnough: "Not enough evidence to enforce " + domain + ".",
 	}[r.Verdict])
 	printChecks(w, r.Against(), r.Checks, r.Apart)
 	if r.Verdict == stages.Ready {
-		fmt.Fprintf(w, "%-12s %s\n", "next", r.Next)
+		fmt.Fprintf(w, "%-12s %s\n", "next", printable.Text(r.Next))
 	}
 }
 
@@ -249,23 +250,23 @@ func printReadiness(w io.Writer, r *stages.Readiness) {
 // printChecks says what speaks against enforcing, and then what does not.
 func printChecks(w io.Writer, against, checks []stages.Check, apart []stages.SetApart) {
 	for _, c := range against {
-		fmt.Fprintf(w, "  - %s: %s\n    %s\n", c.Verdict, c.Found, c.Remedy)
+		fmt.Fprintf(w, "  - %s: %s\n    %s\n", c.Verdict, oneLine(c.Found), oneLine(c.Remedy))
 	}
 	for _, c := range checks {
 		if c.Verdict == stages.Ready {
-			fmt.Fprintf(w, "%-12s %s\n", c.Name, c.Found)
+			fmt.Fprintf(w, "%-12s %s\n", printable.Text(c.Name), oneLine(c.Found))
 		}
 	}
 	for _, s := range apart {
-		fmt.Fprintf(w, "%-12s %s [%s]\n", "set apart", stages.Describe(s.Finding), s.Why)
+		fmt.Fprintf(w, "%-12s %s [%s]\n", "set apart", stages.Describe(s.Finding), printable.Text(s.Why))
 	}
 }
 
 // printSELinuxMount says it apart from the checks, which are about enforcing.
 func printSELinuxMount(w io.Writer, s *stages.SELinuxMount) {
-	fmt.Fprintf(w, "\nKubernetes 1.37, which is no part of the verdict: %s\n", s.Headline())
+	fmt.Fprintf(w, "\nKubernetes 1.37, which is no part of the verdict: %s\n", oneLine(s.Headline()))
 	for _, c := range s.Conflicts {
-		fmt.Fprintf(w, "  - %s\n    %s\n", c, c.Remedy)
+		fmt.Fprintf(w, "  - %s\n    %s\n", oneLine(c.String()), oneLine(c.Remedy))
 	}
 }
 
