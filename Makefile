@@ -111,7 +111,7 @@ test-vm: build ## the tests in virtual machines, one machine at a time
 .PHONY: test-vm-more
 test-vm-more: build install-prerequisites ## the same on older kernels, on a whole disk with GRUB and dm-verity, with a thousand levels, and with units that lack a capability or starve: half an hour, not part of make test
 	@echo "== tests on older kernels, on a whole disk, and with a thousand levels"
-	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage|TestCacheOfDecisions|TestCapabilitiesOfUnits|TestStarved)$$' ./vmtests
+	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage|TestCacheOfDecisions|TestCapabilitiesOfUnits|TestStarved|TestBootDelay)$$' ./vmtests
 
 .PHONY: test-cluster
 test-cluster: build install-prerequisites ## a real kubelet, and a cluster beside it; building two releases of Kubernetes takes 25 minutes once, the tests 20

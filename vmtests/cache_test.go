@@ -5,7 +5,6 @@ package vmtests
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"testing"
 )
 
@@ -15,7 +14,7 @@ import (
 func TestCacheOfDecisions(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
-	m.send(t, filepath.Join(buildProgram(t, ".", "./cmd/categories"), "categories"), "/root/categories", 0o755)
+	m.sendCommand(t, "categories", "/root/categories")
 	m.Must(t, "mkdir /run/files && for n in $(seq 20); do echo x > /run/files/$n; done")
 	type cost struct{ Reads, Nanoseconds, Lookups, Misses, Reclaims float64 }
 	measure := func(threshold, levels int) (c cost) {

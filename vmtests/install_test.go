@@ -63,13 +63,7 @@ func (m *Machine) send(t *testing.T, from, to string, mode os.FileMode) {
 // sendCommand compiles a program of vmtests/cmd and puts it into the guest.
 func (m *Machine) sendCommand(t *testing.T, name, to string) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), name)
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "./cmd/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build %s: %v\n%s", name, err, out)
-	}
-	m.send(t, binary, to, 0o755)
+	m.send(t, filepath.Join(buildProgram(t, ".", "./cmd/"+name), name), to, 0o755)
 }
 
 // vendorsMachine checks that nothing of selinux-provision is left but what the operator may want to keep, and that SELinux is the vendor's.

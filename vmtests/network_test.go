@@ -54,7 +54,7 @@ printf "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.0.1/24\nFLANNEL_MTU
 // capabilities they are given, and the denial is found; the domain of privileged containers may do all of it.
 func (m *Machine) agentOfBPF(t *testing.T, in func(domain string) string) {
 	t.Helper()
-	m.send(t, filepath.Join(buildProgram(t, ".", "./cmd/bpf"), "bpf"), "/tmp/image/bin/bpf", 0o755)
+	m.sendCommand(t, "bpf", "/tmp/image/bin/bpf")
 	m.Must(t, "tar -C /tmp/image -cf /tmp/agent.tar . && docker import /tmp/agent.tar agent && mountpoint -q /sys/fs/bpf && mkdir /sys/fs/bpf/vmtest")
 	const agent = "--network none --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add BPF --cap-add PERFMON -v /sys/fs/bpf:/sys/fs/bpf agent bpf /sys/fs/bpf/vmtest"
 	if got := m.fails(t, "docker run --name agent "+agent, 1); !contains(got, "cannot make a map: permission denied") {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -50,8 +51,12 @@ func makeTemplate(ctx context.Context, name string, options Options) (*os.File, 
 	if image.ready() {
 		name += ".ready" // it does not take the lookalike's place in the cache
 	}
+	version, err := qemuVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
 	// Not the reasons for what is allowed: they do not change the machine.
-	inputs, err := json.Marshal([]any{formatVersion, image.dir, image.Root, accel, options.Ignition, options.Kernel, m.kernelArgs(true), m.devices(image)})
+	inputs, err := json.Marshal([]any{formatVersion, version, image.dir, image.Root, accel, options.Ignition, options.Kernel, m.kernelArgs(true), m.devices(image)})
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +73,15 @@ func makeTemplate(ctx context.Context, name string, options Options) (*os.File, 
 		removeSuperseded(dir)
 	}
 	return lockDir(dir, syscall.LOCK_SH)
+}
+
+// qemuVersion is what QEMU says of itself: another release does not read the memory that one has written.
+func qemuVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the version of QEMU: %w", err)
+	}
+	return string(out), nil
 }
 
 // keepBooted boots a machine and moves it into dir: its disks, its console, and its memory.
