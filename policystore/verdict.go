@@ -47,11 +47,12 @@ var unreadInput = lazyregexp.New(`(?m)Unable to read file \S*/in/\d+/[^/\s]+\.(c
 // lockedStore is what libsemanage says when another process has the store locked (semanage_get_lock in semanage_store.c).
 const lockedStore = "Could not get direct transaction lock"
 
-// otherFault matches what the tools say of the kernel's refusal to load and of the other errors of a file system (libsemanage
-// semanage_reload_policy, strerror(3) in the C locale). "No such file or directory" and "Invalid argument" are not among them:
+// otherFault matches what the tools say of the kernel's refusal to load and of the other errors of a file system or of a host that runs out of something (libsemanage
+// semanage_reload_policy, strerror(3) in the C locale), and what is said of a tool that does not start. "No such file or directory" and "Invalid argument" are not among them:
 // libsemanage adds them to anything.
 var otherFault = lazyregexp.New(lockedStore + `|load_policy returned error|Could not load policy|` +
-	`Read-only file system|Input/output error|Too many open files|Permission denied|Operation not permitted`)
+	`error while loading shared libraries|Read-only file system|Input/output error|Structure needs cleaning|Bad message|Stale file handle|Too many open files|` +
+	`Resource temporarily unavailable|Permission denied|Operation not permitted`)
 
 // The forms in which the tools name a culprit, and what they add to anything (libsepol and libsemanage 3.1 to 3.11).
 var (

@@ -93,6 +93,8 @@ func TestRefusal(t *testing.T) {
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/500/good.cil\n\nsemodule:  Failed on /x!"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/500/my.pp.pp. (No such file or directory).\n"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/400/hand.cil.bz2\n"}}, true},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "packed: /usr/libexec/selinux/hll/pp: error while loading shared libraries: libsepol.so.2: cannot open shared object file"}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_pipe_data: Unable to fork: Resource temporarily unavailable"}}, false},
 		{fmt.Errorf("held for an hour: %w", &command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_get_lock: Could not get direct transaction lock at /x."}}), false},
 	} {
 		_, got, err := refusal(c.err)

@@ -106,9 +106,9 @@ func (e *ExitError) Is(target error) bool {
 }
 
 // memoryEnded matches strerror(3) of ENOMEM, and what libsepol, libsemanage, libselinux and PCRE say in its place (the texts in releases 3.1, 3.8 and
-// 3.11, some of which have no errno at all).
+// 3.11, some of which have no errno at all), or the loader of a tool (glibc, elf/dl-load.c).
 var memoryEnded = lazyregexp.New(`(?i)cannot allocate memory|out of (dynamic )?memory|memory exhausted|insufficient memory|no (more )?memory( available|$)|unable to map memory|` +
-	`\bmemory error|allocation failure|(failed|failure|unable|error|could not)( to)? (re|m)?alloc(at(e|ing))?\b`)
+	`failed to map segment from shared object|cannot map zero-fill pages|\bmemory error|allocation failure|(failed|failure|unable|error|could not)( to)? (re|m)?alloc(at(e|ing))?\b`)
 
 // Run starts argv[0] with the rest as its arguments and waits for its end. A name without a slash is looked for in
 // /usr/sbin, /usr/bin, /sbin and /bin only, whatever the environment says.
