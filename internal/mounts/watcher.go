@@ -298,13 +298,10 @@ func (w *Watcher) heed() (Change, bool) {
 	if change.Empty() {
 		return change, true
 	}
-	all := make([]*Mount, 0, len(w.lines))
-	for _, m := range w.table.Load().All() {
-		if w.lines[m.ID].mount == m {
-			all = append(all, m)
-		}
+	all := slices.Concat(w.table.Load().All(), change.Appeared)
+	if len(change.Vanished) > 0 {
+		all = slices.DeleteFunc(all, func(m *Mount) bool { return w.lines[m.ID].mount != m })
 	}
-	all = append(all, change.Appeared...)
 	slices.SortFunc(all, byAge)
 	slices.SortFunc(change.Appeared, byAge)
 	w.table.Store(NewTable(all))
