@@ -153,15 +153,20 @@ func (p *Policy) index() error {
 			t.within = append(t.within, uint16(i+1))
 		}
 	}
-	slices.SortStableFunc(p.rules, func(a, b rule) int { return cmp.Compare(a.source, b.source) })
+	// By their sources, in the order of the file: so many are before those of a source as have a lesser one.
 	p.first = make([]int32, len(p.types)+2)
-	at := 0
-	for value := range p.first {
-		for at < len(p.rules) && int(p.rules[at].source) < value {
-			at++
-		}
-		p.first[value] = int32(at)
+	for _, r := range p.rules {
+		p.first[r.source+1]++
 	}
+	for value := range len(p.first) - 1 {
+		p.first[value+1] += p.first[value]
+	}
+	sorted, next := make([]rule, len(p.rules)), slices.Clone(p.first)
+	for _, r := range p.rules {
+		sorted[next[r.source]] = r
+		next[r.source]++
+	}
+	p.rules = sorted
 	for _, r := range p.rules {
 		if r.kind == ruleAuditDeny && r.data != ^uint32(0) {
 			p.dontaudits++
