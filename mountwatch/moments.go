@@ -57,10 +57,12 @@ func (l *lull) saw(mounts int) bool {
 	return l.many >= restAfter
 }
 
-// rests reports whether this is the moment, at the end of the delay. Before READY it is not: what the last run left is still asked for.
-func (l *lull) rests(ready bool) bool {
-	if ready {
+// rests reports whether this is the moment, at the end of the delay. Before READY it is not: what the last run left is still asked for. Nor is it while
+// the record is still to be written, which takes memory once more.
+func (l *lull) rests(ready, writes bool) bool {
+	now := ready && !writes
+	if now {
 		l.many = 0
 	}
-	return ready
+	return now
 }

@@ -53,22 +53,24 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestLull rests once after many events, and not before READY.
+// TestLull rests once after many events, not before READY, and not while something is to be written.
 func TestLull(t *testing.T) {
 	var l lull
 	for n, c := range []struct {
 		mounts int
 		begins bool
 		ready  bool
+		writes bool
 		rests  bool
 	}{
-		{mounts: restAfter - 1}, {mounts: 1, begins: true}, {mounts: 1, begins: true}, {begins: true, rests: true, ready: true}, {mounts: restAfter - 1},
+		{mounts: restAfter - 1}, {mounts: 1, begins: true}, {mounts: 1, begins: true}, {begins: true, ready: true, writes: true}, {begins: true, writes: true},
+		{begins: true, rests: true, ready: true}, {mounts: restAfter - 1},
 	} {
 		if got := l.saw(c.mounts); got != c.begins {
 			t.Errorf("step %d: the delay begins: %v", n, got)
 		}
 		if l.many >= restAfter {
-			if got := l.rests(c.ready); got != c.rests {
+			if got := l.rests(c.ready, c.writes); got != c.rests {
 				t.Errorf("step %d: rests: %v", n, got)
 			}
 		}

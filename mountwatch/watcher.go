@@ -200,7 +200,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan struct{}) error {
 			later = nil
 		case <-quiet.C:
 			news = false
-			if !lull.rests(start.ready) {
+			if !lull.rests(start.ready, later != nil) {
 				quiet.Reset(restDelay)
 				continue
 			}
