@@ -105,7 +105,7 @@ func sampleOf(on, version, history string, others bool) int {
 	often := history == "first apply" || history == "change"
 	tried := version == "host's tools" || version == "libsemanage 3.1"
 	switch {
-	case others && !(often && tried):
+	case others && (!often || !tried):
 		return 0
 	case on == "ext4" && often && tried && !others:
 		return 16

@@ -43,7 +43,10 @@ type cutBoot struct {
 // each from the moment on at which anything of ours runs. The next boot ends as the one that was cut would have, with all that the operator made by
 // hand; a trial that was cut is given up, or, if nothing had begun, made by the next boot. VMTEST_CUTS says how many, VMTEST_SEED which.
 //
-// It proves no promise yet: no run of all its cuts in one go was seen. What was is in docs/adr/0032-flushed-before-recorded.md.
+// What was seen is in docs/torture.md.
+//
+// Proves P1: the power of a machine is cut at random instants of three kinds of boot.
+// Proves P4: also while a boot is on trial.
 func TestPowerCutsAtRandom(t *testing.T) {
 	t.Parallel()
 	number := func(variable string, otherwise uint64) uint64 {

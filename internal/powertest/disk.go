@@ -89,15 +89,15 @@ type sectors uint8
 const whole = ^sectors(0)
 
 // replaced gives a block in which some of its sectors are those of another one. Both may be nil.
-func (s sectors) replaced(old, new []byte) []byte {
+func (s sectors) replaced(before, written []byte) []byte {
 	if s == whole {
-		return new
+		return written
 	}
 	mixed := make([]byte, block)
-	copy(mixed, old)
+	copy(mixed, before)
 	for n := range block / sector {
-		if at := n * sector; s&(1<<n) != 0 && new != nil {
-			copy(mixed[at:at+sector], new[at:])
+		if at := n * sector; s&(1<<n) != 0 && written != nil {
+			copy(mixed[at:at+sector], written[at:])
 		} else if s&(1<<n) != 0 {
 			clear(mixed[at : at+sector])
 		}
