@@ -109,7 +109,7 @@ test-vm: build ## the tests in virtual machines, one machine at a time
 	$(GO_TEST) --format standard-verbose --packages ./vmtests/... -- -vet=off -count=1 -p 1 -timeout 120m $(AS_ROOT)
 
 .PHONY: test-vm-more
-test-vm-more: build install-prerequisites ## the same on older kernels, on a whole disk with GRUB and dm-verity, with a thousand levels, and with units that lack a capability or starve: half an hour, not part of make test
+test-vm-more: build install-prerequisites ## the same on older kernels, on a whole disk with GRUB and dm-verity, with a thousand levels, with units that lack a capability or starve, and what the units delay a boot: three quarters of an hour, not part of make test
 	@echo "== tests on older kernels, on a whole disk, and with a thousand levels"
 	go test -v -count=1 -p 1 -timeout 120m -tags more $(AS_ROOT) -run '^(TestOlderKernels|TestReadyImage|TestCacheOfDecisions|TestCapabilitiesOfUnits|TestStarved|TestBootDelay)$$' ./vmtests
 
