@@ -44,19 +44,19 @@ func TestPowerCuts(t *testing.T) {
 		t.Skip("it takes minutes: not in -short mode")
 	}
 	histories := []powerHistory{
-		{"first apply", declare, anApply, false},
-		{"change", declaresMore, anApply, false},
+		{"first apply", declare, anApply},
+		{"change", declaresMore, anApply},
 		{"update", func(t *testing.T, tree *flatcartest.Tree) {
 			lived(t, tree)
 			tree.Image(2)
-		}, anApply, false},
+		}, anApply},
 		{"rollback", func(t *testing.T, tree *flatcartest.Tree) {
 			lived(t, tree)
 			tree.Image(2)
 			apply(t, hostOf(t, tree))
 			tree.Image(1)
-		}, anApply, false},
-		{"revert", lived, aRevert, false},
+		}, anApply},
+		{"revert", lived, aRevert},
 	}
 	for n := range trialSteps() {
 		histories = append(histories, stepOfTrial(n))
@@ -79,7 +79,7 @@ func TestPowerCuts(t *testing.T) {
 	for _, on := range powertest.FileSystems() {
 		for _, version := range slices.Sorted(maps.Keys(versions)) {
 			for _, history := range histories {
-				if history.noSemodule && version != "host's tools" {
+				if history.work.noSemodule && version != "host's tools" {
 					continue
 				}
 				for _, others := range []string{"alone", "among others"} {
@@ -97,7 +97,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
-// everyFlush is how often a cut is made where none is left out.
+// everyFlush is more cuts than there are flushes: none is left out.
 const everyFlush = math.MaxInt
 
 // sampleOf says how many cuts make test makes, of how many flushes there are; 0: it leaves that to make torture.
@@ -120,10 +120,9 @@ func sampleOf(on, version, history string, others bool) int {
 
 // powerHistory is what the power is cut in, and how the host came there.
 type powerHistory struct {
-	name       string
-	prepare    func(*testing.T, *flatcartest.Tree)
-	work       powerWork
-	noSemodule bool // the work does not run it
+	name    string
+	prepare func(*testing.T, *flatcartest.Tree)
+	work    powerWork
 }
 
 func declare(_ *testing.T, tree *flatcartest.Tree) {
@@ -151,6 +150,8 @@ func declaresMore(t *testing.T, tree *flatcartest.Tree) {
 type powerWork struct {
 	do   func(*testing.T, *Host)
 	back func(t *testing.T, tree *flatcartest.Tree, want map[string]string)
+
+	noSemodule bool // it runs none, whatever its release
 }
 
 // anApply is an apply, and the next one.
@@ -227,7 +228,8 @@ func stepOfTrial(n int) powerHistory {
 			}
 			steps[n].after(t, tree, boots)
 		},
-	}, true}
+		noSemodule: true,
+	}}
 }
 
 // powerCuts is one piece of work on one kind of disk.

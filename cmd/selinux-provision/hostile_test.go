@@ -50,6 +50,13 @@ func fill(v reflect.Value, text string, depth int) {
 	}
 }
 
+// filled gives a value that has the text wherever it can have one, so many pointers, lists and maps deep.
+func filled[T any](text string, depth int) *T {
+	v := new(T)
+	fill(reflect.ValueOf(v).Elem(), text, depth)
+	return v
+}
+
 // Whatever text of others is in any field, in each form in which this program gives answers it makes no line of its own, and nothing that a
 // terminal obeys.
 func TestHostileTextEverywhere(t *testing.T) {
@@ -57,28 +64,19 @@ func TestHostileTextEverywhere(t *testing.T) {
 	var now time.Time
 	outputs := map[string]func(text string) string{
 		"the features": func(text string) string {
-			var s stages.Status
-			var r stages.Readiness
-			fill(reflect.ValueOf(&s).Elem(), text, 6)
-			fill(reflect.ValueOf(&r).Elem(), text, 6)
-			return features(&s, &r, now)
+			return features(filled[stages.Status](text, 6), filled[stages.Readiness](text, 6), now)
 		},
 		"the metrics": func(text string) string {
 			var b strings.Builder
-			var r stages.Readiness
-			var s stages.Status
-			fill(reflect.ValueOf(&r).Elem(), text, 6)
-			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			s := filled[stages.Status](text, 6)
 			s.Volumes[0].State = mountwatch.Refused
-			metricsText(&b, &r, &s, now)
+			metricsText(&b, filled[stages.Readiness](text, 6), s, now)
 			return b.String()
 		},
 		"the JSON of status": func(text string) string {
 			var b strings.Builder
-			var s stages.Status
-			fill(reflect.ValueOf(&s).Elem(), text, 6)
 			a := &app{json: true, stdout: &b, stderr: &b}
-			a.answer(&s)
+			a.answer(filled[stages.Status](text, 6))
 			if !json.Valid([]byte(b.String())) {
 				t.Errorf("no JSON: %s", b.String())
 			}
@@ -86,55 +84,47 @@ func TestHostileTextEverywhere(t *testing.T) {
 		},
 		"a terminal": func(text string) string {
 			var b strings.Builder
-			var s stages.Status
-			fill(reflect.ValueOf(&s).Elem(), text, 6)
-			printStatus(&b, &s, paintFor(&b))
+			printStatus(&b, filled[stages.Status](text, 6), paintFor(&b))
 			return b.String()
 		},
 	}
 	for _, state := range []mountwatch.State{mountwatch.Labelled, mountwatch.LeftAlone, mountwatch.Refused, mountwatch.Failed, mountwatch.NotMounted} {
 		outputs["a terminal, a volume that is "+string(state)] = func(text string) string {
 			var b strings.Builder
-			var s stages.Status
-			fill(reflect.ValueOf(&s).Elem(), text, 6)
+			s := filled[stages.Status](text, 6)
 			s.Volumes[0].State = state
-			printStatus(&b, &s, paintFor(&b))
+			printStatus(&b, s, paintFor(&b))
 			return b.String()
 		}
 	}
 	for _, verdict := range []stages.Verdict{stages.Ready, stages.NotReady, stages.NotEnough} {
 		outputs["a terminal, readiness that is "+string(verdict)] = func(text string) string {
 			var b strings.Builder
-			var r stages.Readiness
-			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			r := filled[stages.Readiness](text, 6)
 			r.Verdict, r.Checks[0].Verdict = verdict, verdict
-			printReadiness(&b, &r)
+			printReadiness(&b, r)
 			return b.String()
 		}
 		outputs["a terminal, readiness of a domain that is "+string(verdict)] = func(text string) string {
 			var b strings.Builder
-			var r stages.DomainReadiness
-			fill(reflect.ValueOf(&r).Elem(), text, 6)
+			r := filled[stages.DomainReadiness](text, 6)
 			r.Verdict, r.Checks[0].Verdict = verdict, verdict
-			printDomainReadiness(&b, &r)
+			printDomainReadiness(&b, r)
 			return b.String()
 		}
 	}
 	for _, verbose := range []bool{false, true} {
 		outputs["a terminal, denials, verbose: "+strconv.FormatBool(verbose)] = func(text string) string {
 			var b strings.Builder
-			var r findings.Report
-			fill(reflect.ValueOf(&r).Elem(), text, 8)
+			r := filled[findings.Report](text, 8)
 			r.Findings[0].Fix.Config = "one:\n  two: three\n" // of this program's own making
-			printDenials(&b, &r, verbose)
+			printDenials(&b, r, verbose)
 			return b.String()
 		}
 	}
 	for _, kind := range []mountwatch.Kind{mountwatch.VolumeLabelled, mountwatch.VolumeRefused, mountwatch.RelabelStarted, mountwatch.RelabelDone} {
 		outputs["the journal, "+fmt.Sprint(kind)] = func(text string) string {
-			e := mountwatch.Event{Kind: kind}
-			fill(reflect.ValueOf(&e.Volume).Elem(), text, 6)
-			_, line := eventText(e)
+			_, line := eventText(mountwatch.Event{Kind: kind, Volume: *filled[mountwatch.Volume](text, 6)})
 			return oneLine(line)
 		}
 	}
