@@ -109,16 +109,15 @@ func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) 
 // policyBooleans gives the booleans of a binary policy that was just opened, with their values at boot. known is false for a policy of a
 // version that this program cannot read: libsemanage and the kernel can, and what they do is not to fail for that.
 func policyBooleans(policy io.ReadCloser, err error) (values map[string]bool, known bool, _ error) {
-	if err != nil {
+	symbols, err := policydb.ReadSymbols(policy, err)
+	var version *policydb.VersionError
+	switch {
+	case errors.As(err, &version):
+		return nil, false, nil
+	case err != nil:
 		return nil, false, err
 	}
-	defer func() { _ = policy.Close() }() // it was only read
-	values, err = policydb.ReadBooleans(policy)
-	var version *policydb.VersionError
-	if errors.As(err, &version) {
-		return nil, false, nil
-	}
-	return values, err == nil, err
+	return symbols.Booleans(), true, nil
 }
 
 // checkBooleans reads the built policy and tells which declared booleans it does not have. One that it has with the wrong value

@@ -40,10 +40,10 @@ func (c *Compiler) labels(rec *Record) (*labels, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy := c.readPolicy(rec.Type, rec.Policy.File)
+	symbols := c.readSymbols(rec.Type, rec.Policy.File)
 	l := &labels{root: c.Root, contexts: contexts, declared: map[string]bool{}}
 	l.canonical = func(context string) string {
-		if own, known := policy.Canonical(context); known {
+		if own, known := symbols.Canonical(context); known {
 			return own
 		}
 		return context // setting it says what is wrong with it

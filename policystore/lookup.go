@@ -56,10 +56,10 @@ func (c *Compiler) inForceOf(policyType string, p *PolicyRecord, declared []File
 	if err != nil {
 		return nil, nil, err
 	}
-	policy := sync.OnceValue(func() *policydb.Policy { return c.readPolicy(policyType, p.File) }) // it is large, and seldom needed
+	symbols := sync.OnceValue(func() *policydb.Symbols { return c.readSymbols(policyType, p.File) }) // seldom needed
 	l := &lookup{contexts: contexts, declared: declared, store: c.Root.Path(active(policyType)),
 		canonical: func(context string) string { // libsepol writes a type's own name, a declaration may have an alias
-			own, _ := policy().Canonical(context)
+			own, _ := symbols().Canonical(context)
 			return own
 		}}
 	for _, fc := range declared {

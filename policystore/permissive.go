@@ -34,16 +34,16 @@ func permissiveChange(before []string, want []PermissiveDomain) (said string) {
 
 // noDomains finds those of the permissive domains in the built policy that are none. They do no harm there, and nothing else.
 func (c *Compiler) noDomains(tx *transaction, found *search, file string) (all []Quarantined) {
-	var policy *policydb.Policy
+	var symbols *policydb.Symbols
 	for _, i := range found.in {
 		p := tx.parts[i]
 		if p.kind != permissiveDomain {
 			continue
 		}
-		if policy == nil {
-			policy = c.readPolicy(tx.policyType, file)
+		if symbols == nil {
+			symbols = c.readSymbols(tx.policyType, file)
 		}
-		if reason := policy.NoDomain(p.name); reason != "" && policy.Version != 0 {
+		if reason := symbols.NoDomain(p.name); reason != "" && symbols.Version != 0 {
 			all = append(all, Quarantined{Kind: permissiveDomain, Name: p.name, Reason: reason, From: p.from})
 		}
 	}
@@ -98,8 +98,8 @@ func (p Permissive) String() string {
 }
 
 // PermissiveDomains gives the domains that are permissive in a policy, the one in force, with what makes them so.
-func (c *Compiler) PermissiveDomains(policyType string, rec *Record, want Declared, policy *policydb.Policy) ([]Permissive, error) {
-	names := policy.Permissive()
+func (c *Compiler) PermissiveDomains(policyType string, rec *Record, want Declared, symbols *policydb.Symbols) ([]Permissive, error) {
+	names := symbols.Permissive()
 	if len(names) == 0 {
 		return nil, nil
 	}
@@ -114,7 +114,7 @@ func (c *Compiler) PermissiveDomains(policyType string, rec *Record, want Declar
 	var all []Permissive
 	for _, name := range names {
 		p := Permissive{Domain: name}
-		is := func(other string) bool { return policy.Name(other) == name }
+		is := func(other string) bool { return symbols.Name(other) == name }
 		if i := slices.IndexFunc(want.Permissive, func(d PermissiveDomain) bool { return is(d.Type) }); i >= 0 {
 			cause := Cause{ByDeclaration, want.Permissive[i].From}
 			if again := want.Permissive[i].Again; again != "" {

@@ -234,15 +234,15 @@ func installed(parts []part, in []int, have map[string]string) (modules map[stri
 // leftOut says what the search left out, and where it is if it was not declared.
 func (c *Compiler) leftOut(policyType, file string, found *search) []Quarantined {
 	var all []Quarantined
-	policy := sync.OnceValue(func() *policydb.Policy { return c.readPolicy(policyType, file) })
+	symbols := sync.OnceValue(func() *policydb.Symbols { return c.readSymbols(policyType, file) })
 	for _, o := range found.out {
 		p := found.parts[o.part]
 		q := Quarantined{Kind: p.kind, Name: p.name, Line: o.line, Reason: o.reason, From: p.from}
-		if p.kind == permissiveDomain && policy().Version != 0 && !strings.HasPrefix(o.reason, "it needs ") {
-			q.Reason = cmp.Or(policy().NoDomain(p.name), q.Reason)
+		if p.kind == permissiveDomain && symbols().Version != 0 && !strings.HasPrefix(o.reason, "it needs ") {
+			q.Reason = cmp.Or(symbols().NoDomain(p.name), q.Reason)
 		}
 		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable().MatchString(o.reason) {
-			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return policy().Has(name) || slices.Contains(p.declared, name) })
+			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return symbols().Has(name) || slices.Contains(p.declared, name) })
 		}
 		key := p.key()
 		if p.kind == policyModule {

@@ -148,12 +148,12 @@ func fileconParts(statement string) (name, context string) {
 	return name, strings.TrimSuffix(context, ")")
 }
 
-// readPolicy gives the built policy, and one that knows nothing if it cannot be read: one that is newer than this program is in force all
+// readSymbols gives the names of the built policy, and none if it cannot be read: one that is newer than this program is in force all
 // the same.
-func (c *Compiler) readPolicy(policyType, file string) *policydb.Policy {
-	policy, err := policydb.Read(c.Root.OpenFile(c.policyFile(policyType, file)))
+func (c *Compiler) readSymbols(policyType, file string) *policydb.Symbols {
+	symbols, err := policydb.ReadSymbols(c.Root.OpenFile(c.policyFile(policyType, file)))
 	if err != nil {
-		return &policydb.Policy{}
+		return &policydb.Symbols{}
 	}
-	return policy
+	return symbols
 }

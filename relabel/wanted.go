@@ -26,7 +26,7 @@ func (e *ContextError) Error() string {
 type Policy struct {
 	root   *hostfs.Root
 	kernel *kernel.SELinux
-	tree   *policydb.Policy // nil: there is no policy either
+	tree   *policydb.Symbols // nil: there is no policy either
 }
 
 // OpenPolicy finds the policy of a host. A tree without one, or with one that is damaged, is no reason not to label it.
@@ -39,7 +39,7 @@ func OpenPolicy(root *hostfs.Root) (*Policy, error) {
 	}
 	p := &Policy{root: root}
 	if policyType, err := seconfig.Type(root); err == nil {
-		p.tree, _ = policydb.Read(seconfig.OpenPolicy(root, seconfig.Dir, policyType))
+		p.tree, _ = policydb.ReadSymbols(seconfig.OpenPolicy(root, seconfig.Dir, policyType))
 	}
 	return p, nil
 }

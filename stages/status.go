@@ -207,7 +207,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	s.Cache = h.cacheStatus(declared.AVCCacheThreshold)
 	s.Behind = h.behind(ctx, declared)
 	if policy, err := h.Findings().Policy(ctx); err == nil { // what cannot be read is said by the stages
-		if s.Permissive, err = r.compiler().PermissiveDomains(vendor.Type, rec, declaredPolicy(r), policy); err != nil {
+		if s.Permissive, err = r.compiler().PermissiveDomains(vendor.Type, rec, declaredPolicy(r), &policy.Symbols); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package policydb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ const (
 	maxElements     = 1 << 24
 	propertyPrimary = 1
 	propertyAttr    = 2
+	// firstPart is where symbols are looked for first: those of Debian's policy, which has several times Flatcar's modules, take 350 KB.
+	firstPart = 512 << 10
 )
 
 var errShort = errors.New("it ends in the middle")
@@ -176,12 +179,11 @@ func Parse(in io.Reader) (*Policy, error) {
 }
 
 func parse(r *reader) (*Policy, error) {
-	p := newPolicy()
-	contexts, permissive, err := p.begin(r)
+	symbols, contexts, err := r.symbols()
 	if err != nil {
 		return nil, err
 	}
-	p.symbols(r, symbolTables)
+	p := &Policy{Symbols: *symbols}
 	p.rules = r.rules(nil)
 	p.conditionals(r)
 	r.transitions()
@@ -192,21 +194,60 @@ func parse(r *reader) (*Policy, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	return p, p.index()
+}
+
+// ReadSymbols is ParseSymbols for a policy that was just opened, or could not be; it is closed.
+func ReadSymbols(in io.ReadCloser, err error) (*Symbols, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	return ParseSymbols(in)
+}
+
+// ParseSymbols reads the symbols alone, which are a tenth of a policy: what comes behind them may be damaged. The error is a *FormError if the policy
+// is the reason; within it, a *VersionError says that its version is not known.
+func ParseSymbols(in io.Reader) (*Symbols, error) {
+	var content bytes.Buffer
+	for part := firstPart; ; part *= 2 {
+		more := part - content.Len()
+		content.Grow(more + bytes.MinRead) // which is what the buffer would have left at the end of each read
+		n, err := io.CopyN(&content, in, int64(more))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("cannot read the policy: %w", err)
+		}
+		symbols, _, err := (&reader{left: content.Bytes()}).symbols()
+		if err == nil {
+			return symbols, nil
+		}
+		// Whatever is wrong may be so because the part is too short, and not the policy.
+		var version *VersionError
+		if n == 0 || content.Len() > maxSize || errors.As(err, &version) {
+			return nil, fmt.Errorf("cannot read the symbols of the policy: %w", &FormError{err})
+		}
+	}
+}
+
+// symbols reads what stands before the rules, and how many kinds of contexts come behind them.
+func (r *reader) symbols() (p *Symbols, contexts int, err error) {
+	p = &Symbols{typeByName: map[string]uint16{}, classByName: map[string]uint16{}, boolByName: map[string]uint32{}}
+	contexts, permissive, err := p.begin(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	p.tables(r)
 	// Unlike the bits of other sets of types, these are numbered from 1 (security/selinux/ss/services.c, context_struct_compute_av).
 	permissive.each(len(p.types)+1, func(value uint32) {
 		if value > 0 {
 			p.types[value-1].permissive = true
 		}
 	})
-	return p, p.index()
-}
-
-func newPolicy() *Policy {
-	return &Policy{typeByName: map[string]uint16{}, classByName: map[string]uint16{}, boolByName: map[string]uint32{}}
+	return p, contexts, r.err
 }
 
 // begin reads what stands before the symbols: how many kinds of contexts there are, and the types that are permissive.
-func (p *Policy) begin(r *reader) (contexts int, permissive bitmap, err error) {
+func (p *Symbols) begin(r *reader) (contexts int, permissive bitmap, err error) {
 	head, err := r.header()
 	if err != nil {
 		return 0, nil, err
@@ -230,10 +271,10 @@ func (p *Policy) begin(r *reader) (contexts int, permissive bitmap, err error) {
 	return contexts, permissive, r.err
 }
 
-// symbols reads the first tables of symbols.
-func (p *Policy) symbols(r *reader, tables int) {
+// tables reads the symbols themselves.
+func (p *Symbols) tables(r *reader) {
 	commons := map[string][]string{}
-	for table := range tables {
+	for table := range symbolTables {
 		primary := r.count(0)
 		n := r.count(8)
 		switch table {
@@ -241,6 +282,7 @@ func (p *Policy) symbols(r *reader, tables int) {
 			p.classes = make([]class, min(primary, len(r.left)))
 		case 3:
 			p.types = make([]typeInfo, min(primary, len(r.left)))
+			p.typeByName = make(map[string]uint16, n)
 		case 2:
 			p.roles = make([]role, min(primary, len(r.left)))
 		case 4:
@@ -295,6 +337,44 @@ func (p *Policy) symbols(r *reader, tables int) {
 	}
 }
 
+func (p *Symbols) readClass(r *reader, commons map[string][]string) {
+	length, commonLength, value := r.u32(), r.u32(), r.u32()
+	r.skip(1)
+	n, constraints := r.count(8), r.count(8)
+	c := class{name: r.text(length)}
+	if commonLength > 0 {
+		c.perms = append(c.perms, commons[r.text(commonLength)]...)
+	}
+	c.perms = r.permissions(n, c.perms)
+	c.constraints = r.constraints(constraints)
+	r.constraints(r.count(8)) // validatetrans
+	if r.vers >= versionNewObj {
+		r.skip(3)
+	}
+	if r.vers >= versionDefType {
+		r.skip(1)
+	}
+	put(r, p.classes, value, c)
+	p.classByName[c.name] = uint16(value)
+}
+
+func (p *Symbols) readType(r *reader) {
+	length, value, properties := r.u32(), r.u32(), r.u32()
+	r.skip(1)
+	name := r.text(length)
+	p.typeByName[name] = uint16(value)
+	if value == 0 || uint64(value) > uint64(len(p.types)) || value > 1<<16-1 {
+		r.fail(fmt.Errorf("type %s has number %d of %d", printable.Quote(name), value, len(p.types)))
+		return
+	}
+	t := &p.types[value-1]
+	if properties&(propertyPrimary|propertyAttr) == 0 {
+		t.aliases = append(t.aliases, name)
+		return
+	}
+	t.name, t.attribute = name, properties&propertyAttr != 0
+}
+
 // put fills the place of a value counted from 1.
 func put[T any](r *reader, table []T, value uint32, what T) {
 	if value == 0 || uint64(value) > uint64(len(table)) {
@@ -328,27 +408,6 @@ func (r *reader) common() (string, []string) {
 	return name, r.permissions(n, nil)
 }
 
-func (p *Policy) readClass(r *reader, commons map[string][]string) {
-	length, commonLength, value := r.u32(), r.u32(), r.u32()
-	r.skip(1)
-	n, constraints := r.count(8), r.count(8)
-	c := class{name: r.text(length)}
-	if commonLength > 0 {
-		c.perms = append(c.perms, commons[r.text(commonLength)]...)
-	}
-	c.perms = r.permissions(n, c.perms)
-	c.constraints = r.constraints(constraints)
-	r.constraints(r.count(8)) // validatetrans
-	if r.vers >= versionNewObj {
-		r.skip(3)
-	}
-	if r.vers >= versionDefType {
-		r.skip(1)
-	}
-	put(r, p.classes, value, c)
-	p.classByName[c.name] = uint16(value)
-}
-
 func (r *reader) constraints(n int) []constraint {
 	all := make([]constraint, 0, n)
 	for range n {
@@ -368,23 +427,6 @@ func (r *reader) constraints(n int) []constraint {
 		all = append(all, c)
 	}
 	return all
-}
-
-func (p *Policy) readType(r *reader) {
-	length, value, properties := r.u32(), r.u32(), r.u32()
-	r.skip(1)
-	name := r.text(length)
-	p.typeByName[name] = uint16(value)
-	if value == 0 || uint64(value) > uint64(len(p.types)) || value > 1<<16-1 {
-		r.fail(fmt.Errorf("type %s has number %d of %d", printable.Quote(name), value, len(p.types)))
-		return
-	}
-	t := &p.types[value-1]
-	if properties&(propertyPrimary|propertyAttr) == 0 {
-		t.aliases = append(t.aliases, name)
-		return
-	}
-	t.name, t.attribute = name, properties&propertyAttr != 0
 }
 
 // level is one sensitivity with categories.

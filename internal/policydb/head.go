@@ -1,7 +1,6 @@
 package policydb
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +15,6 @@ const (
 	configMLS     = 0x1
 	configReject  = 0x2
 	configAllow   = 0x4
-	// firstPart is where the booleans are looked for first: those of a policy like Flatcar's end within it.
-	firstPart = 256 << 10
 )
 
 // Unknown is what the kernel does with classes and permissions that it has and the policy has not.
@@ -91,35 +88,4 @@ func (r *reader) header() (Header, error) {
 		head.Unknown = AllowUnknown
 	}
 	return head, r.err
-}
-
-// ReadBooleans gives the booleans of a binary policy with the values that they have when the kernel loads it for the first time. It reads the
-// symbols alone, which costs a fraction of Parse. The error is a *FormError if the policy is the
-// reason; within it, a *VersionError says that its version is not known.
-func ReadBooleans(in io.Reader) (map[string]bool, error) {
-	var content bytes.Buffer
-	for part := int64(firstPart); ; part *= 2 {
-		n, err := io.CopyN(&content, in, part-int64(content.Len()))
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("cannot read the policy: %w", err)
-		}
-		p := newPolicy()
-		r := &reader{left: content.Bytes()}
-		if _, _, err = p.begin(r); err == nil {
-			p.symbols(r, booleanTable+1)
-			err = r.err
-		}
-		if err == nil {
-			values := make(map[string]bool, len(p.booleans))
-			for name, value := range p.boolByName {
-				values[name] = p.booleans[value-1].state
-			}
-			return values, nil
-		}
-		// Whatever is wrong may be so because the part is too short, and not the policy.
-		var version *VersionError
-		if n == 0 || content.Len() > maxSize || errors.As(err, &version) {
-			return nil, fmt.Errorf("cannot read the booleans of the policy: %w", &FormError{err})
-		}
-	}
 }

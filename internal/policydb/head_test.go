@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"os"
 	"testing"
 	"testing/iotest"
 
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
-	"github.com/selinux-provision/selinux-provision/internal/policytest"
 )
 
 // beginning makes the first bytes of a policy.
@@ -53,71 +51,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-func TestReadBooleans(t *testing.T) {
-	content, err := os.ReadFile(policytest.Build(t, map[string]string{"site": "(boolean site_on true)\n(boolean site_off false)"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]bool{
-		"container_use_nfs": false, "container_connect_any": true, "container_read_sysctl": false, "container_safe": true, "site_on": true, "site_off": false,
-	}
-	got, err := policydb.ReadBooleans(iotest.HalfReader(bytes.NewReader(content)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range want {
-		if v, found := got[name]; !found || v != value {
-			t.Errorf("%s: %t, %t", name, v, found)
-		}
-	}
-	// A file system stands in the policy as a boolean would, with a number, a length and its name.
-	for _, name := range []string{"ext4", "xfs", "container_t", "file", ""} {
-		if _, found := got[name]; found {
-			t.Errorf("%q is a boolean", name)
-		}
-	}
-	// Cut off anywhere, it gives an error or all of them.
-	for n := 0; n < len(content); n += 37 {
-		if some, err := policydb.ReadBooleans(bytes.NewReader(content[:n])); err == nil && !maps.Equal(some, got) {
-			t.Fatalf("%d of %d bytes: %v", n, len(content), some)
-		}
-	}
-	content[16] = 36
-	var version *policydb.VersionError
-	if _, err := policydb.ReadBooleans(bytes.NewReader(content)); !errors.As(err, &version) || version.Version != 36 {
-		t.Errorf("a version that is not known: %v", err)
-	}
-	if _, err := policydb.ReadBooleans(iotest.ErrReader(os.ErrPermission)); !errors.Is(err, os.ErrPermission) {
-		t.Errorf("got %v", err)
-	}
-}
-
-// A policy with more symbols than the first look reads.
-func TestReadBooleansOfLargePolicy(t *testing.T) {
-	var many bytes.Buffer
-	for i := range 12000 {
-		name := "a_type_with_a_long_name_" + string(rune('a'+i%26)) + "_" + string(rune('a'+i/26%26)) + "_" + string(rune('a'+i/676)) + "_t"
-		many.WriteString("(type " + name + ")(roletype object_r " + name + ")\n")
-	}
-	content, err := os.ReadFile(policytest.Build(t, map[string]string{"many": many.String(), "site": "(boolean site_on true)"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := policydb.ReadBooleans(bytes.NewReader(content)); err != nil || !got["site_on"] {
-		t.Errorf("%v, %v", got, err)
-	}
-}
-
 func FuzzReadHeader(f *testing.F) {
 	f.Add(beginning(0xf97cff8c, "SE Linux", 34, 5))
 	f.Fuzz(func(_ *testing.T, content []byte) { _, _ = policydb.ReadHeader(bytes.NewReader(content)) })
-}
-
-func FuzzReadBooleans(f *testing.F) {
-	content, err := os.ReadFile(policytest.Build(f, nil))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(content)
-	f.Fuzz(func(_ *testing.T, content []byte) { _, _ = policydb.ReadBooleans(bytes.NewReader(content)) })
 }

@@ -10,77 +10,20 @@ package policydb
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Policy is a policy taken apart. It does not change; methods may be called by several goroutines.
 type Policy struct {
-	// Version is N of policy.N.
-	Version int
+	Symbols
 
-	types         []typeInfo // by value minus 1
-	classes       []class
-	roles         []role
-	users         []user
-	booleans      []boolean
-	sensitivities []sensitivity
-	categories    []category
-	rules         []rule // sorted by source
-	conds         []conditional
-	fsUse         []fsUse
-	unlabeled     uint16
-
-	typeByName  map[string]uint16
-	classByName map[string]uint16
-	boolByName  map[string]uint32
-	first       []int32 // for each value, where its rules begin
-	dontaudits  int
-}
-
-type typeInfo struct {
-	name       string
-	aliases    []string
-	attribute  bool
-	permissive bool
-	sets       bitmap   // of a type: its attributes, and itself
-	within     []uint16 // the same as values
-	members    []uint16 // of an attribute: its types
-}
-
-type role struct {
-	name  string
-	types bitmap
-}
-
-type user struct {
-	name      string
-	roles     bitmap
-	low, high level
-}
-
-type class struct {
-	name        string
-	perms       []string
-	constraints []constraint
-}
-
-type boolean struct {
-	name  string
-	state bool
-}
-
-type sensitivity struct {
-	name  string
-	value uint32
-}
-
-type category struct {
-	name  string
-	value uint32
+	rules      []rule // sorted by source
+	conds      []conditional
+	fsUse      []fsUse
+	unlabeled  uint16
+	first      []int32 // for each value, where its rules begin
+	dontaudits int
 }
 
 type fsUse struct {
@@ -184,88 +127,9 @@ func (p *Policy) Dontaudits() int { return p.dontaudits }
 // Unlabeled is the type of files without a label.
 func (p *Policy) Unlabeled() string { return p.name(p.unlabeled) }
 
-func (p *Policy) name(value uint16) string {
-	if value == 0 || int(value) > len(p.types) {
-		return ""
-	}
-	return p.types[value-1].name
-}
-
-// UnknownError says that the policy does not have a name.
-type UnknownError struct {
-	What, Name string
-	Similar    []string // names that it has and that could be meant
-}
-
-// Error names what is not there, and what could be meant.
-func (e *UnknownError) Error() string {
-	text := fmt.Sprintf("the policy has no %s %s", e.What, printable.Quote(e.Name))
-	if len(e.Similar) > 0 {
-		text += ": did you mean " + strings.Join(e.Similar, ", ") + "?"
-	}
-	return text
-}
-
-func (p *Policy) lookup(what, name string) (uint16, error) {
-	if v, ok := p.typeByName[name]; ok {
-		return v, nil
-	}
-	return 0, &UnknownError{what, name, p.similar(name)}
-}
-
-// similar gives at most five names that begin alike or contain the name.
-func (p *Policy) similar(name string) []string {
-	var near []string
-	stem := strings.TrimSuffix(name, "_t")
-	for _, t := range p.types {
-		if !Generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name, name) <= 2) {
-			near = append(near, t.name)
-		}
-	}
-	slices.SortFunc(near, func(a, b string) int {
-		return cmp.Or(cmp.Compare(distance(a, name), distance(b, name)), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
-	})
-	return near[:min(5, len(near))]
-}
-
-// distance counts the letters to change, add or leave out between two names, if they are at most 2; otherwise it gives 3.
-func distance(a, b string) int {
-	if len(a)-len(b) > 2 || len(b)-len(a) > 2 {
-		return 3
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return min(row[len(b)], 3)
-}
-
 // Generated tells the names that the compiler made for expressions in rules.
 func Generated(name string) bool {
 	return strings.Contains(name, "_typeattr_") || name == "cil_gen_require"
-}
-
-// Has tells whether the policy has a type, an alias or an attribute of this name.
-func (p *Policy) Has(name string) bool { _, ok := p.typeByName[name]; return ok }
-
-// Name gives a type's own name in place of an alias. What is none stays as it is.
-func (p *Policy) Name(name string) string {
-	if value, ok := p.typeByName[name]; ok {
-		return p.name(value)
-	}
-	return name
 }
 
 // Type is what is known of a type or an attribute.
@@ -300,32 +164,6 @@ func (p *Policy) Describe(name string) (Type, error) {
 	}
 	slices.Sort(d.Attributes)
 	return d, nil
-}
-
-// Permissive gives the types whose denials are only reported, also where the kernel enforces, in order.
-func (p *Policy) Permissive() (names []string) {
-	for i := range p.types {
-		if t := &p.types[i]; t.permissive && !t.attribute {
-			names = append(names, t.name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// NoDomain says why no process can run in what bears this name, "" if one can: it is a type, and a role may have it. Every type may stand with the
-// role of files.
-func (p *Policy) NoDomain(name string) string {
-	value, err := p.lookup("type", name)
-	switch {
-	case err != nil:
-		return err.Error()
-	case p.types[value-1].attribute:
-		return "it is an attribute, which stands for many types: name each domain that is meant"
-	case !slices.ContainsFunc(p.roles, func(r role) bool { return r.name != "object_r" && r.types.has(uint32(value-1)) }):
-		return "it is no domain: no process can run in it, since no role may have it"
-	}
-	return ""
 }
 
 // spread gives the values that rules about a type can name: itself and its attributes. For an attribute: itself alone.

@@ -350,64 +350,6 @@ func TestEnteredBy(t *testing.T) {
 	}
 }
 
-// What an old name of a type, or a level in another order, means is what the kernel would write.
-func TestCanonical(t *testing.T) {
-	p := open(t, nil)
-	for context, want := range map[string]string{
-		"system_u:object_r:container_file_t:s0":          "system_u:object_r:container_file_t:s0",
-		"system_u:object_r:svirt_lxc_file_t:s0:c2,c1,c3": "system_u:object_r:container_file_t:s0:c1.c3",
-		"system_u:object_r:svirt_lxc_file_t:s0-s0":       "system_u:object_r:container_file_t:s0",
-		"system_u:object_r:file_type:s0":                 "", // an attribute
-		"system_u:object_r:no_such_t:s0":                 "",
-		"system_u:no_such_r:container_file_t:s0":         "",
-		"no_such_u:object_r:container_file_t:s0":         "",
-		"system_u:object_r:container_file_t:s9":          "",
-		"system_u:object_r:container_file_t:s0:c9999":    "",
-		"system_u:object_r:container_file_t":             "",
-	} {
-		if got, ok := p.Canonical(context); got != want || ok != (want != "") {
-			t.Errorf("%s: %q, %v", context, got, ok)
-		}
-	}
-}
-
-// A policy that could not be read knows nothing.
-func TestNoPolicy(t *testing.T) {
-	var p policydb.Policy
-	if got, ok := p.Canonical("system_u:object_r:container_file_t:s0"); ok || got != "" || p.Name("x_t") != "x_t" {
-		t.Error(got, ok)
-	}
-}
-
-// The reasons are those of the kernel (policydb_context_isvalid, mls_context_isvalid).
-func TestRefuses(t *testing.T) {
-	p := open(t, map[string]string{"site": "(role site_r)(type site_t)(roletype site_r site_t)(typealias old_site_t)(typealiasactual old_site_t site_t)"})
-	for context, want := range map[string]string{
-		"system_u:system_r:container_t:s0:c1,c2":    "",
-		"system_u:system_r:container_t:s0-s0:c0.c3": "",
-		"system_u:system_r:svirt_lxc_net_t:s0":      "",
-		"user_u:object_r:site_t:s0:c3":              "",
-		"system_u:system_r:gone_t:s0":               "the policy has no type gone_t",
-		"system_u:system_r:container_domain:s0":     "the policy has no type container_domain",
-		"system_u:gone_r:container_t:s0":            "the policy has no role gone_r",
-		"gone_u:system_r:container_t:s0":            "the policy has no user gone_u",
-		"system_u:system_r:site_t:s0":               "the role system_r may not have the type site_t",
-		"system_u:site_r:site_t:s0":                 "the user system_u may not have the role site_r",
-		"user_u:system_r:container_t:s0":            "the user user_u may not have the role system_r",
-		"system_u:system_r:container_t:s0:c5000":    "the policy has no level s0:c5000",
-		"container_t":                               "it is not of the form user:role:type:level",
-	} {
-		if got := p.Refuses(context); got != want {
-			t.Errorf("%s: got %q, want %q", context, got, want)
-		}
-	}
-	for name, want := range map[string]string{"svirt_lxc_net_t": "container_t", "old_site_t": "site_t", "site_t": "site_t", "gone_t": "gone_t"} {
-		if got := p.Name(name); got != want {
-			t.Errorf("%s is properly %s, want %s", name, got, want)
-		}
-	}
-}
-
 // Exactly those types are permissive that the policy says: also the first and the last in it, by an alias too.
 func TestPermissive(t *testing.T) {
 	types := words("container_t container_file_t container_log_t container_reader_t etc_t kernel_t nfs_t shadow_t spc_t sysctl_t tmpfs_t unlabeled_t zz_first_t zz_last_t")
@@ -429,6 +371,9 @@ func TestPermissive(t *testing.T) {
 		if got := p.Permissive(); !slices.Equal(got, want) {
 			t.Errorf("permissive: %v\nwant %v", got, want)
 		}
+		if got := symbols(t, map[string]string{"lenient": text}).Permissive(); !slices.Equal(got, want) {
+			t.Errorf("by its symbols alone, permissive: %v\nwant %v", got, want)
+		}
 		for _, name := range types {
 			if d, err := p.Describe(name); err != nil || d.Permissive != slices.Contains(want, name) {
 				t.Errorf("%s: %+v, %v", name, d, err)
@@ -437,19 +382,5 @@ func TestPermissive(t *testing.T) {
 	}
 	if got := open(t, nil).Permissive(); got != nil {
 		t.Errorf("of a policy without any: %v", got)
-	}
-}
-
-func TestNoDomain(t *testing.T) {
-	p := open(t, nil)
-	for name, want := range map[string]string{
-		"container_t": "", "svirt_lxc_net_t": "", "kernel_t": "",
-		"container_file_t": "it is no domain: no process can run in it, since no role may have it",
-		"container_domain": "it is an attribute, which stands for many types: name each domain that is meant",
-		"contaner_t":       `the policy has no type "contaner_t": did you mean container_t`,
-	} {
-		if got := p.NoDomain(name); want == "" && got != "" || !strings.HasPrefix(got, want) {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
 	}
 }
