@@ -90,20 +90,24 @@ func Inspect(root *hostfs.Root, policyType string) (Store, error) {
 	case !info.IsDir():
 		return Store{}, fmt.Errorf("%s is neither a directory nor a link: move it away", root.Path(StoreDir))
 	}
-	if hasModules(root, active(policyType)) {
+	there, err := hasModules(root, active(policyType))
+	switch {
+	case err != nil:
+		return Store{}, err
+	case there:
 		return Store{Kind: Writable}, nil
 	}
 	return Store{Kind: Broken}, nil
 }
 
 // hasModules tells whether a directory is a store with something in it. libsemanage makes an empty one where it finds none: modules
-// has at most the directory of disabled ones then.
-func hasModules(root *hostfs.Root, dir string) bool {
+// has at most the directory of disabled ones then. What cannot be read, as by an ordinary user, is not taken for empty: that would be made anew.
+func hasModules(root *hostfs.Root, dir string) (bool, error) {
 	entries, err := root.ReadDir(dir + "/modules")
-	if err != nil {
-		return false
+	if hostfs.NoFile(err) {
+		return false, nil
 	}
-	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { _, err := strconv.Atoi(e.Name()); return err == nil })
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { _, err := strconv.Atoi(e.Name()); return err == nil }), err
 }
 
 func typeDir(policyType string) string { return StoreDir + "/" + policyType }
@@ -132,7 +136,11 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	if store.Kind == Broken {
 		// tmp is what a transaction was making, perhaps half: good for what the operator had in it, not as a store.
 		for _, from := range []string{"previous", "tmp"} {
-			if hasModules(root, typeDir(vendor.Type)+"/"+from) {
+			there, err := hasModules(root, typeDir(vendor.Type)+"/"+from)
+			if err != nil {
+				return nil, fmt.Errorf("cannot look at the policy store: %w", err)
+			}
+			if there {
 				steps = append(steps, recoverActive(root, vendor.Type, from))
 				store.Kind, dir = Writable, typeDir(vendor.Type)+"/"+from
 				unclean = unclean || from == "tmp"
@@ -213,7 +221,10 @@ func recoverActive(root *hostfs.Root, policyType, source string) plan.Step {
 				return "", fmt.Errorf("cannot recover the policy store: %w", err)
 			}
 			defer unlock()
-			if hasModules(root, to) {
+			switch there, err := hasModules(root, to); {
+			case err != nil:
+				return "", fmt.Errorf("cannot recover the policy store: %w", err)
+			case there:
 				return "it was whole again by itself", nil // whoever held the lock was not dead
 			}
 			if err := root.RemoveTree(to); err != nil { // at most the empty shell of a later call
@@ -283,7 +294,11 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 	var carried, lost []string
 	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
 		tree, err := k.buildStore(old, beside)
-		if err == nil && (old.Kind == Broken || hasModules(root, active(vendor.Type)) && old.Kind != ReadOnly) {
+		var theirs bool // is somebody's work in the old one
+		if err == nil {
+			theirs, err = hasModules(root, active(vendor.Type))
+		}
+		if err == nil && (old.Kind == Broken || theirs && old.Kind != ReadOnly) {
 			carried, lost, err = k.carryOver(vendor, rec, beside+"/"+vendor.Type)
 		}
 		result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))

@@ -89,7 +89,7 @@ func (r *Root) LockForeign(ctx context.Context, name string, wait time.Duration)
 func (r *Root) flock(ctx context.Context, l Lock, name string, open func() (int, error), counts func([]holder) (string, bool)) (int, error) {
 	fd, err := open()
 	if err != nil {
-		return -1, err
+		return -1, fmt.Errorf("cannot lock %s: %w", r.Path(name), err)
 	}
 	start := time.Now()
 	for {
@@ -101,7 +101,7 @@ func (r *Root) flock(ctx context.Context, l Lock, name string, open func() (int,
 			}
 			unix.Close(fd)
 			if fd, err = open(); err != nil {
-				return -1, err
+				return -1, fmt.Errorf("cannot lock %s: %w", r.Path(name), err)
 			}
 			continue
 		}
