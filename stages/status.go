@@ -69,7 +69,6 @@ const countLimit = 20 * time.Second
 
 // lifeStatus adds how the host fares with what is in force: what is denied, and which containers are not confined.
 func (h *Host) lifeStatus(ctx context.Context, s *Status, declared *provision.State) {
-	s.Unconfined = []Unconfined{}
 	if h.Evidence.Counted != nil {
 		limited, cancel := context.WithTimeoutCause(ctx, countLimit, fmt.Errorf("it takes longer than %s", countLimit))
 		stopped, reported, err := h.Evidence.Counted(limited)
@@ -136,7 +135,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	}
 	state := LoadState(h.Root)
 	s := &Status{InProgress: state.InProgress, Guard: state.Guard, DomainTrials: state.domainTrials(), Mode: ModeStatus{Declared: string(declared.Mode)},
-		Modules: []string{}, Roles: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}}
+		Modules: []string{}, Roles: []string{}, Quarantine: []policystore.Quarantined{}, Problems: []Problem{}, Units: []UnitStatus{}, Unconfined: []Unconfined{}}
 	if err := h.modeStatus(s); err != nil {
 		return nil, err
 	}
@@ -148,7 +147,7 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 	s.Store = StoreStatus{Type: vendor.Type, Generation: rec.Generation, BuiltFrom: rec.Vendor, Vendor: vendor.Fingerprint,
 		CarriedOver: append([]string{}, rec.CarriedOver...), Policy: rec.Policy.File}
 	if s.Store.Store, err = policystore.Inspect(h.Root, vendor.Type); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 	}
 	for _, m := range declared.Modules {
 		if rec.Policy.Modules[m.Name] != "" {

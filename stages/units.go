@@ -65,7 +65,6 @@ type UnitStatus struct {
 
 // unitStatus adds the units that have to be enabled, and what is wrong with them.
 func (h *Host) unitStatus(ctx context.Context, s *Status) {
-	s.Units = []UnitStatus{}
 	if h.Enablement == nil {
 		return
 	}

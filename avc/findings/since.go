@@ -40,5 +40,5 @@ func Since(text string, now time.Time) (time.Time, error) {
 			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("cannot use --since %s: write 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", today or yesterday", text)
+	return time.Time{}, fmt.Errorf("cannot use --since %s: write 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", @1764320043 (seconds since 1970), today or yesterday", text)
 }

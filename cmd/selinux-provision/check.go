@@ -1,16 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/patience"
 	"github.com/selinux-provision/selinux-provision/provision/ignition"
 	"github.com/selinux-provision/selinux-provision/stages"
 )
@@ -42,10 +45,13 @@ func (a *app) checkCommand() *cobra.Command {
 		case len(args) == 0:
 			return usageError{errors.New("cannot check nothing: give files, or --usr with the /usr tree of an OS image or \"other\"")}
 		}
-		return a.checkFiles(args, *filesDir)
+		return a.checkFiles(cmd.Context(), args, *filesDir)
 	}
 	return check
 }
+
+// aDay is longer than any file takes to be checked.
+const aDay = 24 * time.Hour
 
 // checkedFile is the answer for one file.
 type checkedFile struct {
@@ -54,14 +60,19 @@ type checkedFile struct {
 	Findings []ignition.Finding `json:"findings"` // in the order of the lines, notes last; none: nothing is wrong
 }
 
-func (a *app) checkFiles(names []string, filesDir string) error {
+func (a *app) checkFiles(ctx context.Context, names []string, filesDir string) error {
 	var (
+		room            patience.Room
 		all             []checkedFile
 		problems, notes int
 	)
 	for _, name := range names {
-		one, err := a.checkFile(name, filesDir)
-		if err != nil {
+		// Nothing in it asks whether somebody wants to end it, and it changes nothing: it may be left behind.
+		one, err := patience.Ask(ctx, &room, name, aDay, func(context.Context, func()) (checkedFile, error) { return a.checkFile(name, filesDir) })
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("cannot check %s: it was interrupted", name)
+		case err != nil:
 			return err
 		}
 		for _, f := range one.Findings {

@@ -65,7 +65,7 @@ func (a *app) denialsCommand() *cobra.Command {
 	var o denialOptions
 	c := &cobra.Command{Use: "denials", Short: "Show what SELinux denied, and what helps", Long: denialsHelp, Args: noArguments}
 	flags := c.Flags()
-	flags.StringVar(&o.since, "since", "", "only from this `time` on: 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", today, yesterday")
+	flags.StringVar(&o.since, "since", "", "only from this `time` on: 2h, 3d, 15:04, 2026-01-02, \"2026-01-02 15:04:05\", @1764320043, today, yesterday")
 	flags.BoolVar(&o.boot, "boot", false, "only since the kernel started")
 	flags.StringVar(&o.input, "input", "", "read this `file` and not the journal; - is standard input")
 	flags.StringVar(&o.policy, "policy", "", "ask the binary policy in this `file` and not the loaded one")
@@ -471,7 +471,9 @@ func (a *app) module(ctx context.Context, o *denialOptions) error {
 		return nil
 	}
 	if o.output == "" {
-		fmt.Fprint(a.stdout, m.CIL)
+		if _, err := fmt.Fprint(a.stdout, m.CIL); err != nil {
+			return err
+		}
 	}
 	a.explain(m, r, o)
 	return nil

@@ -48,7 +48,7 @@ func exitMeanings() (all []exitMeaning) {
 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{Use: "explain [KEY|EXIT-CODE|MESSAGE_ID]", Short: "Say what a key of the configuration means", Long: explainHelp,
-		Example: "  selinux-provision explain audit.dontaudit\n  selinux-provision explain 4", Args: cobra.MaximumNArgs(1), DisableFlagsInUseLine: true,
+		Example: "  selinux-provision explain audit.dontaudit\n  selinux-provision explain 4", Args: oneAtMost, DisableFlagsInUseLine: true,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				for _, k := range provision.Keys() {

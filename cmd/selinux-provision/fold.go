@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -24,8 +23,8 @@ func (a *app) screen() io.Writer {
 // terminalWidth is the number of columns of the terminal that w is; 0: it is none, or too narrow to make a difference.
 func terminalWidth(w io.Writer) int {
 	const narrowest = 30
-	f, ok := w.(*os.File)
-	if !ok {
+	f, is := terminal(w)
+	if !is {
 		return 0
 	}
 	width, _, err := term.GetSize(int(f.Fd()))

@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/selinux-provision/selinux-provision/avc/collect"
 	"github.com/selinux-provision/selinux-provision/avc/findings"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -34,7 +32,9 @@ func (a *app) follow(ctx context.Context, o *denialOptions, asked bool) error {
 		return err
 	}
 	defer closeInput()
-	a.json = a.json || !asked && !onTerminal(a.stdout)
+	if _, person := terminal(a.stdout); !person && !asked {
+		a.json = true
+	}
 	tell := a.tellText(paintFor(a.stdout))
 	if a.json {
 		tell = a.tellJSON
@@ -112,7 +112,7 @@ func (a *app) tellText(p paint) func(*findings.Told) error {
 	return func(t *findings.Told) (err error) {
 		switch t.Event {
 		case findings.Begin:
-			if onTerminal(a.stderr) {
+			if _, person := terminal(a.stderr); person {
 				fmt.Fprintf(a.stderr, "selinux-provision: following %s; Ctrl-C ends it\n", strings.Join(t.Report.Sources, " and "))
 			}
 			for _, note := range append(hidden(t.Report), t.Report.Notes...) {
@@ -122,7 +122,7 @@ func (a *app) tellText(p paint) func(*findings.Told) error {
 			for _, note := range t.Report.Notes {
 				fmt.Fprintf(a.stderr, "! %s\n", printable.Text(note))
 			}
-			if onTerminal(a.stderr) {
+			if _, person := terminal(a.stderr); person {
 				fmt.Fprintf(a.stderr, "selinux-provision: %s\n", endLine(t))
 			}
 		default:
@@ -130,11 +130,6 @@ func (a *app) tellText(p paint) func(*findings.Told) error {
 		}
 		return err
 	}
-}
-
-func onTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func endLine(t *findings.Told) string {

@@ -97,57 +97,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
+	out := &output{to: a.stdout}
+	a.stdout = out
 	cmd := a.commands()
 	cmd.SetArgs(args)
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	a.foldHelp(cmd)
 	executed, err := cmd.ExecuteContextC(ctx)
-	if err != nil {
-		if a.command == "" { // cobra refused the command line before any of our functions ran
-			a.command = called(executed, nil)
-			a.json = a.json || slices.Contains(args, "--json") // a flag behind one that is wrong was not read
-			err = usageError{fmt.Errorf("%w\nTry: %s --help", err, executed.CommandPath())}
-		}
+	switch {
+	case err == nil, out.caused(err):
+	case a.command == "": // cobra refused the command line before any of our functions ran
+		a.command = called(executed, nil)
+		a.json = a.json || slices.Contains(args, "--json") // a flag behind one that is wrong was not read
+		a.fail(usageError{fmt.Errorf("%w\nTry: %s --help", err, executed.CommandPath())})
+	default:
 		a.fail(err)
+	}
+	if lost := out.lost(); lost != nil {
+		a.code = worse(a.code, exitFailed)
+		a.complain(fmt.Errorf("cannot write to standard output: %w: what is missing there was done all the same", lost))
 	}
 	return a.code
 }
-
-// called names a command as it was called: without the program, with the argument that chooses what is done.
-func called(cmd *cobra.Command, args []string) string {
-	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
-	if len(args) > 0 && len(cmd.ValidArgs) > 0 {
-		name += " " + args[0]
-	}
-	return name
-}
-
-// noArguments refuses what stands behind a command, and guesses what was meant where it stands in place of one.
-func noArguments(cmd *cobra.Command, args []string) error {
-	switch {
-	case len(args) == 0:
-		return nil
-	case cmd.HasParent():
-		return fmt.Errorf("cannot use %s: %s takes no arguments", printable.Quote(args[0]), cmd.CommandPath())
-	}
-	if meant := cmd.SuggestionsFor(args[0]); len(meant) > 0 {
-		return fmt.Errorf("there is no command %s: did you mean %s?", printable.Quote(args[0]), strings.Join(meant, " or "))
-	}
-	return fmt.Errorf("there is no command %s", printable.Quote(args[0]))
-}
-
-func oneStage(_ *cobra.Command, args []string) error {
-	switch len(args) {
-	case 0:
-		return fmt.Errorf("cannot run a stage without its name: the stages are %s", stages.Names())
-	case 1:
-		return nil
-	}
-	return fmt.Errorf("cannot use %s: give one stage, or run them all with: selinux-provision apply", printable.Quote(args[1]))
-}
-
-type usageError struct{ error }
 
 // exitCode turns an error into the exit code of the contract.
 func exitCode(err error) int {
@@ -196,7 +168,7 @@ func (a *app) commands() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.root, "root", "/", "work on the tree in this `directory`, which is not the running host")
-	flags.StringVar(&a.config, "config", "", "read this `file` alone instead of /etc/selinux-provision/config.yaml and config.d")
+	flags.StringVar(&a.config, "config", "", "read this `file` alone, which is not looked for beneath --root, instead of /etc/selinux-provision/config.yaml and config.d")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 
@@ -235,7 +207,7 @@ func (a *app) commands() *cobra.Command {
 
 	var exportTo string
 	status := &cobra.Command{Use: "status", Short: "Compare the host with what is declared", Args: noArguments,
-		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why.\n\n" +
+		Long: "Compare the host with what is declared. Exit code 0: all is as declared; 3: it is not, and the list says why;\n2: the configuration is wrong, and what the host is like is shown all the same.\n\n" +
 			"With --export, write what was changed by hand and is not declared (modules, booleans, file contexts, equivalences, the\n" +
 			"mode, the rules that hide denials) as a configuration that makes the same, into a directory that looks like\n" +
 			"/etc/selinux-provision. Exit code 3: there is more, which no configuration can say; it is listed.",
@@ -264,6 +236,11 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.relabelCommand())
 	root.AddCommand(a.readinessCommand())
 	root.AddCommand(a.watchCommand())
+	root.SetFlagErrorFunc(flagError)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = helpTopic
+	}
 	return root
 }
 
@@ -450,7 +427,8 @@ func (a *app) check(ctx context.Context, usr string) error {
 	if a.answer(struct {
 		header
 		*stages.ImageCheck
-	}{a.header(), check}) {
+		Error string `json:"error,omitempty"` // why nothing could be built at all
+	}{a.header(), check, check.Error}) {
 		return nil
 	}
 	if reporter != nil {

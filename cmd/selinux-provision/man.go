@@ -8,13 +8,19 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{Use: "man [config]", Short: "Print the manual page, or that of the configuration",
 		Long:    "Print a manual page for man(1): that of the program, or with \"config\" that of its configuration.",
-		Example: "  selinux-provision man | man -l -", ValidArgs: []string{"config"}, Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		Example: "  selinux-provision man | man -l -", ValidArgs: []string{"config"}, Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] != "config" {
+				return fmt.Errorf("there is no page %s: there are that of the program, without a name, and config", printable.Quote(args[0]))
+			}
+			return oneAtMost(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			page := manual(cmd.Root())
 			if len(args) > 0 {

@@ -2,14 +2,20 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
+	"sync"
 	"syscall"
+
+	"golang.org/x/term"
 
 	"github.com/selinux-provision/selinux-provision/internal/messages"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
@@ -34,17 +40,65 @@ func (a *app) answer(v any) bool {
 	}
 	a.answered = true
 	text, err := json.MarshalIndent(v, "", "  ")
-	if err == nil {
-		if a.listed != nil { // the object was begun with a list
-			text = append(a.listed.end(), text[1:]...)
-		}
-		_, err = a.stdout.Write(append(printable.JSON(text), '\n'))
-	}
-	if err != nil && !errors.Is(err, syscall.EPIPE) { // whoever has gone away does not want it
-		fmt.Fprintf(a.stderr, "selinux-provision: cannot print JSON: %v\n", err)
+	if err != nil { // an answer that is a mistake of this program's
+		a.complain(fmt.Errorf("cannot print JSON: %w", err))
 		a.code = exitFailed
+		return true
 	}
+	if a.listed != nil { // the object was begun with a list
+		text = append(a.listed.end(), text[1:]...)
+	}
+	_, _ = a.stdout.Write(append(printable.JSON(text), '\n'))
 	return true
+}
+
+// output is standard output. It keeps the first error, so that nobody has to ask what became of each line: run says it at the end.
+type output struct {
+	to io.Writer
+
+	mu  sync.Mutex
+	err error
+}
+
+// Write writes, and keeps the error.
+func (o *output) Write(text []byte) (int, error) {
+	n, err := o.to.Write(text)
+	if err != nil {
+		o.mu.Lock()
+		o.err = cmp.Or(o.err, err)
+		o.mu.Unlock()
+	}
+	return n, err
+}
+
+// caused tells whether an error is one of writing.
+func (o *output) caused(err error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err != nil && errors.Is(err, o.err)
+}
+
+// lost says why not all of the output is where it was to be, nil if it is or whoever read it has seen enough and gone away.
+func (o *output) lost() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil || errors.Is(o.err, syscall.EPIPE) {
+		return nil
+	}
+	var file *fs.PathError
+	if errors.As(o.err, &file) {
+		return file.Err
+	}
+	return o.err
+}
+
+// terminal gives the terminal that a stream of the program is.
+func terminal(w io.Writer) (f *os.File, is bool) {
+	if out, ours := w.(*output); ours {
+		w = out.to
+	}
+	f, is = w.(*os.File)
+	return f, is && term.IsTerminal(int(f.Fd()))
 }
 
 // jsonList is a list in front of the fields of a call's JSON object. Its items are printed as they come, so that millions of them take
@@ -83,13 +137,24 @@ func (l *jsonList) end() []byte {
 	return []byte("],")
 }
 
-// fail reports an error that ended the call, once: in JSON on standard output, in words on standard error or in the journal.
+// asRoot is the remedy where an ordinary user may not see or do something.
+const asRoot = "run it as root"
+
+// fail reports an error that ended the call, once: in JSON on standard output, else in words.
 func (a *app) fail(err error) {
 	a.code = exitCode(err)
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(err.Error(), asRoot) {
+		err = fmt.Errorf("%w: %s", err, asRoot)
+	}
 	if a.json && !a.answered {
 		a.answer(header{Command: a.command, Exit: a.code, Error: err.Error()})
 		return
 	}
+	a.complain(err)
+}
+
+// complain tells of an error in words, on standard error or in the journal.
+func (a *app) complain(err error) {
 	if logger := journal(); logger != nil {
 		logger.Error(oneLine(err.Error()), "message_id", messages.Failed.ID(), "command", a.command)
 		return

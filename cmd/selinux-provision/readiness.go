@@ -79,18 +79,16 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 		return err
 	}
 	defer closeHost()
+	var taken bool
 	if sample || restart {
-		taken, err := h.TakeSample(ctx, restart)
+		taken, err = h.TakeSample(ctx, restart)
 		switch {
 		case err != nil:
 			return err
 		case !taken && restart:
 			return usageError{errors.New("cannot begin the evidence anew: none is collected: declare readiness, and run: selinux-provision apply")}
 		case sample && metrics == "" && features == "":
-			a.answer(struct {
-				header
-				Taken bool `json:"taken"`
-			}{a.header(), taken})
+			a.sampled(taken)
 			return nil
 		}
 	}
@@ -117,7 +115,11 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 	if r.Verdict != stages.Ready {
 		a.code = exitPartly
 	}
-	if metrics == "-" || sample {
+	switch {
+	case metrics == "-":
+		return nil
+	case sample:
+		a.sampled(taken)
 		return nil
 	}
 	h.AddSELinuxMount(ctx, r)
@@ -142,6 +144,14 @@ func (a *app) readiness(ctx context.Context, sample, restart bool, metrics, feat
 		printReadiness(a.screen(), r)
 	}
 	return nil
+}
+
+// sampled tells what came of a look at the host.
+func (a *app) sampled(taken bool) {
+	a.answer(struct {
+		header
+		Taken bool `json:"taken"` // there is one more in the evidence; false: none is collected
+	}{a.header(), taken})
 }
 
 // domainReadiness tells whether one domain may be enforced.

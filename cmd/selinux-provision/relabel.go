@@ -9,14 +9,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/messages"
@@ -260,7 +258,7 @@ type relabelReporter struct {
 
 func (a *app) relabelReporter(path string) *relabelReporter {
 	r := &relabelReporter{app: a, path: printable.Text(path), interval: 30 * time.Second, log: journal()}
-	if f, ok := a.stderr.(*os.File); ok && r.log == nil && !a.json && term.IsTerminal(int(f.Fd())) {
+	if f, is := terminal(a.stderr); is && r.log == nil && !a.json {
 		r.interval = 200 * time.Millisecond
 		r.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(f), progressbar.OptionClearOnFinish(), progressbar.OptionSetElapsedTime(true),
 			progressbar.OptionSetDescription(r.path), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"),

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +17,20 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/fusetest"
 )
 
-const asProgram = "SELINUX_PROVISION_TEST_AS_PROGRAM"
+// Either in the environment makes the tests the program, the other one an ordinary user's.
+const (
+	asProgram = "SELINUX_PROVISION_TEST_AS_PROGRAM"
+	asNobody  = "SELINUX_PROVISION_TEST_AS_NOBODY"
+)
 
-// TestMain lets a test run the program in a process of its own, for what signals do to it.
+// TestMain lets a test run the program in a process of its own, for what signals do to it, and for what it may do.
 func TestMain(m *testing.M) {
+	if os.Getenv(asNobody) != "" { // who could not execute it where go test puts it
+		const nobody = 65534
+		if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
+			panic(err)
+		}
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/mountwatch"
 	"github.com/selinux-provision/selinux-provision/stages"
@@ -28,8 +26,7 @@ const (
 
 // paintFor paints on a terminal alone, and not where the user wants none (https://no-color.org).
 func paintFor(w io.Writer) paint {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if _, is := terminal(w); !is || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
 		return func(_, text string) string { return text }
 	}
 	return func(colour, text string) string {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	shipped "github.com/selinux-provision/selinux-provision"
@@ -155,5 +158,51 @@ func TestCommonSettings(t *testing.T) {
 				t.Errorf("%s has %s=, and the common file's counts", name, key)
 			}
 		}
+	}
+}
+
+// The watcher says when it is ready to every systemd that a release in use has: before 253 there is no Type=notify-reload, and a type that is not known
+// is passed over, so that the one in the line before it stays (config_parse_service_type in systemd's load-fragment.c).
+func TestTypeOfTheWatcher(t *testing.T) {
+	manager := "/usr/lib/systemd/systemd"
+	version, err := exec.CommandContext(t.Context(), manager, "--version").Output()
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	} else if err != nil {
+		t.Skip(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("a manager of root's does not tell what it has read: only root can be another user")
+	}
+	var number int
+	if _, err := fmt.Sscanf(string(version), "systemd %d", &number); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/tmp", "units-") //nolint:usetesting // an ordinary user cannot reach what is below t.TempDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	content, err := os.ReadFile("../../units/" + stages.MountwatchUnit)
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o777), os.WriteFile(filepath.Join(dir, stages.MountwatchUnit), content, 0o644)) //nolint:gosec // another user is to read it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), manager, "--test", "--user", "--unit="+stages.MountwatchUnit)
+	cmd.Env = []string{"XDG_RUNTIME_DIR=" + dir, "HOME=" + dir, "SYSTEMD_UNIT_PATH=" + dir + ":"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	dump, err := cmd.CombinedOutput()
+	_, unit, found := strings.Cut(string(dump), "Unit "+stages.MountwatchUnit+":")
+	if !found {
+		t.Fatalf("systemd has not read the unit: %v\n%s", err, dump)
+	}
+	want := "Type: notify-reload\n"
+	if number < 253 {
+		want = "Type: notify\n"
+	}
+	if unit, _, _ = strings.Cut(unit, "-> Unit "); !strings.Contains(unit, want) {
+		t.Errorf("systemd %d takes the unit for another type, want %s%s", number, want, unit)
 	}
 }

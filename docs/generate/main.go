@@ -198,7 +198,7 @@ func commands() map[string]string {
 	return map[string]string{
 		"finish": "apply, stage, revert", "check": "check --usr", "checkFiles": "check FILE", "manCommand": "man",
 		"explainCommand": "explain", "tellJSON": "denials --follow, each line", "may": "denials --may", "beyond": "denials --may --beyond", "describeType": "denials --types", "module": "denials --module",
-		"waitFor": "watch --wait-for", "fleetReport": "readiness --report PAGE FILE...",
+		"waitFor": "watch --wait-for", "sampled": "readiness --sample", "domainReadiness": "readiness --domain", "export": "status --export", "fleetReport": "readiness --report PAGE FILE...",
 	}
 }
 
@@ -210,7 +210,7 @@ Written by "make generated" from the source; do not edit.
 
 ## JSON
 
-With `+"`--json`"+` each command prints one object on standard output, also when it fails; `+"`denials --follow`"+` prints
+With `+"`--json`"+` each command but `+"`help` and `completion`"+` prints one object on standard output, also when it fails; `+"`denials --follow`"+` prints
 one in each line, and does so in a pipe without being asked. A field that is not listed as one may be missing; new fields may come, a field keeps its meaning. Times are RFC 3339, durations nanoseconds unless the field says otherwise.
 
 `)
@@ -220,11 +220,11 @@ one in each line, and does so in a pipe without being asked. A field that is not
 		return "", errors.New("cannot find the header of all answers")
 	}
 	fmt.Fprintf(w, "### Every command\n\n")
-	p.table(header.spec.Type.(*ast.StructType), header.in) //nolint:errcheck // it is one
+	p.table("every command", header.spec.Type.(*ast.StructType), header.in) //nolint:errcheck // it is one
 	answers := s.answers()
 	for _, a := range answers {
 		fmt.Fprintf(w, "### %s\n\n", a.command)
-		p.table(a.object, a.in)
+		p.table(a.command, a.object, a.in)
 	}
 	for len(p.queue) > 0 {
 		name := p.queue[0]
@@ -234,7 +234,10 @@ one in each line, and does so in a pipe without being asked. A field that is not
 		if d.doc != "" {
 			fmt.Fprintf(w, "%s\n\n", d.doc)
 		}
-		p.table(d.spec.Type.(*ast.StructType), d.in) //nolint:errcheck // only such are queued
+		p.table(title(name), d.spec.Type.(*ast.StructType), d.in) //nolint:errcheck // only such are queued
+	}
+	if len(p.twice) > 0 {
+		return "", fmt.Errorf("these fields would be left out of the JSON, since there are two of one name: %s", strings.Join(p.twice, ", "))
 	}
 	s.metrics(w)
 	fmt.Fprintf(w, "## Messages\n\n`journalctl MESSAGE_ID=...` finds them. What to do: [3am.md](3am.md#by-message_id).\n\n| MESSAGE_ID | |\n|---|---|\n")
@@ -288,23 +291,40 @@ type printer struct {
 	w     io.Writer
 	done  map[string]bool
 	queue []string
+	twice []string // names that one object would have twice: encoding/json leaves all of them out
 }
 
-func (p *printer) table(object *ast.StructType, in *file) {
+// row is a field of an object.
+type row struct {
+	name, text string
+	is         ast.Expr
+	in         *file
+	depth      int  // of the structs that it is embedded with
+	common     bool // it is one that every answer has
+}
+
+func (p *printer) table(what string, object *ast.StructType, in *file) {
+	all := p.rows(object, in, 0, false)
 	fmt.Fprintf(p.w, "| field | type | |\n|---|---|---|\n")
-	p.rows(object, in)
+	for _, r := range all {
+		same := slices.DeleteFunc(slices.Clone(all), func(other row) bool { return other.name != r.name || other.depth > r.depth })
+		switch hidden := slices.ContainsFunc(same, func(other row) bool { return other.depth < r.depth }); {
+		case !hidden && len(same) > 1:
+			p.twice = append(p.twice, what+": "+r.name)
+		case !hidden && !r.common:
+			fmt.Fprintf(p.w, "| `%s` | %s | %s |\n", r.name, p.describe(r.is, r.in), strings.ReplaceAll(r.text, "|", `\|`))
+		}
+	}
 	fmt.Fprintln(p.w)
 }
 
-func (p *printer) rows(object *ast.StructType, in *file) {
+func (p *printer) rows(object *ast.StructType, in *file, depth int, common bool) (all []row) {
 	for _, field := range object.Fields.List {
 		if len(field.Names) == 0 {
-			if ident, ok := field.Type.(*ast.Ident); ok && ident.Name == "header" {
-				continue
-			}
+			ident, _ := field.Type.(*ast.Ident)
 			if embedded, ok := p.types[p.name(field.Type, in)]; ok {
 				if inner, ok := embedded.spec.Type.(*ast.StructType); ok {
-					p.rows(inner, embedded.in)
+					all = append(all, p.rows(inner, embedded.in, depth+1, ident != nil && ident.Name == "header")...)
 				}
 			}
 			continue
@@ -331,9 +351,10 @@ func (p *printer) rows(object *ast.StructType, in *file) {
 			for _, verb := range []string{"is ", "are "} {
 				text = strings.TrimPrefix(text, verb)
 			}
-			fmt.Fprintf(p.w, "| `%s` | %s | %s |\n", name, p.describe(field.Type, in), strings.ReplaceAll(text, "|", `\|`))
+			all = append(all, row{name, text, field.Type, in, depth, common})
 		}
 	}
+	return all
 }
 
 // describe says in JSON's words what a type becomes, and has the structs of the product described later.
@@ -373,7 +394,7 @@ func (p *printer) describe(t ast.Expr, in *file) string {
 			}
 			return "[" + title(name) + "](#" + strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(title(name)), ".", ""), " ", "-") + ")"
 		default:
-			if values := p.values[name]; len(values) > 0 {
+			if values := p.values[name]; len(values) > 1 { // one constant is a special case, and not all that there may be
 				return "one of " + strings.Join(values, ", ")
 			}
 			return p.describe(underlying, d.in)
