@@ -9,6 +9,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
@@ -223,7 +224,7 @@ func TestModeFileOfAnImage(t *testing.T) {
 	}
 }
 
-// A host without SELinux whose file says so is told what to change, and not the command line.
+// A host without SELinux is told what to change: what has switched it off, and nothing that is innocent.
 func TestDisabledByTheFile(t *testing.T) {
 	t.Parallel()
 	root, err := hostfs.Open(t.TempDir())
@@ -234,13 +235,16 @@ func TestDisabledByTheFile(t *testing.T) {
 	off := false
 	for _, c := range []struct {
 		config string
-		line   *bool
+		line   kernel.CommandLine
 		want   string
 	}{
-		{"SELINUX=disabled\n", nil, "write SELINUX=permissive there"},
-		{"SELINUX=disabled\n", &off, "command line"},
-		{"SELINUX=enforcing\n", nil, "command line"},
-		{"", nil, "command line"},
+		{"SELINUX=disabled\n", kernel.CommandLine{}, "write SELINUX=permissive there"},
+		{"SELINUX=disabled\n", kernel.CommandLine{SELinux: &off}, "remove selinux=0 from the kernel command line"},
+		{"SELINUX=enforcing\n", kernel.CommandLine{SELinux: &off, Raw: "quiet selinux=0"}, "remove selinux=0 from the kernel command line"},
+		{"", kernel.CommandLine{Raw: "root=LABEL=ROOT security=apparmor quiet"}, "the kernel command line has security=apparmor"},
+		{"", kernel.CommandLine{Raw: "lsm=lockdown,yama,bpf"}, "the kernel command line has lsm=lockdown,yama,bpf"},
+		{"", kernel.CommandLine{Raw: "lsm=lockdown,selinux,bpf console=ttyS0"}, "this kernel is one without SELinux"},
+		{"SELINUX=enforcing\n", kernel.CommandLine{}, "this kernel is one without SELinux"},
 	} {
 		if err := root.MkdirAll("/etc/selinux", 0o755); err != nil {
 			t.Fatal(err)
@@ -249,7 +253,7 @@ func TestDisabledByTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := &Host{Root: root}
-		h.CommandLine.SELinux = c.line
+		h.CommandLine = c.line
 		if got := h.enableRemedy(); !strings.Contains(got, c.want) {
 			t.Errorf("%q, %v: %s", c.config, c.line, got)
 		}

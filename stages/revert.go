@@ -50,7 +50,7 @@ func (h *Host) Revert(ctx context.Context, dry bool) (Result, error) {
 			result.Outcome = Changed
 			marked := LoadState(h.Root)
 			marked.InProgress = "revert"
-			if err := marked.save(h.Root); err != nil {
+			if err := marked.begin(h.Root); err != nil {
 				return Result{}, err
 			}
 		}

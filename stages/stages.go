@@ -19,6 +19,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/kernel"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/policystore"
@@ -259,7 +260,17 @@ func (h *Host) enableRemedy() string {
 	if c, err := seconfig.Read(h.Root, seconfig.Path); err == nil && c.Mode == "disabled" && (h.CommandLine.SELinux == nil || *h.CommandLine.SELinux) {
 		return "find out who wrote SELINUX=disabled into " + seconfig.Path + ", write SELINUX=permissive there, and reboot"
 	}
-	return "remove selinux=0 or security= from the kernel command line"
+	if h.CommandLine.SELinux != nil && !*h.CommandLine.SELinux {
+		return "remove selinux=0 from the kernel command line, and reboot"
+	}
+	// Either can name other modules alone (Documentation/admin-guide/kernel-parameters.txt).
+	for word := range strings.FieldsSeq(h.CommandLine.Raw) {
+		if name, modules, _ := strings.Cut(word, "="); (name == "security" || name == "lsm") && !strings.Contains(modules, "selinux") {
+			return "the kernel command line has " + printable.Text(word) + ": remove it, or have selinux in it, and reboot"
+		}
+	}
+	return "the kernel command line does not switch it off: either this kernel is one without SELinux (/proc/filesystems has no selinuxfs then), " +
+		"or selinuxfs is not mounted on /sys/fs/selinux, as in a container: run this on the host"
 }
 
 // lock keeps other runs out.
@@ -379,6 +390,9 @@ func (r *run) do(ctx context.Context, s Stage, steps plan.Plan, result *Result) 
 	before := r.state.clone()
 	mark := func(state *State, at moment) error {
 		state.InProgress = marker(before.InProgress, s.Name, at)
+		if at == begun {
+			return state.begin(r.Root)
+		}
 		return state.save(r.Root)
 	}
 	if slices.ContainsFunc(steps, func(s plan.Step) bool { return !s.Quiet && !s.Volatile }) {

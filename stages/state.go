@@ -65,8 +65,24 @@ func LoadState(root *hostfs.Root) *State {
 	return &s
 }
 
-// save writes the state if it is not what the file says.
+// save writes the state after what it says was done.
 func (s *State) save(root *hostfs.Root) error {
+	if err := s.write(root); err != nil {
+		return fmt.Errorf("cannot save the record of what was done: %w", err)
+	}
+	return nil
+}
+
+// begin writes the state before anything of what it says is done.
+func (s *State) begin(root *hostfs.Root) error {
+	if err := s.write(root); err != nil {
+		return fmt.Errorf("cannot begin, so nothing was changed: %w", err)
+	}
+	return nil
+}
+
+// write writes the state if it is not what the file says.
+func (s *State) write(root *hostfs.Root) error {
 	if reflect.DeepEqual(s, LoadState(root)) && root.Exists(stateFile) {
 		return nil
 	}
@@ -74,10 +90,7 @@ func (s *State) save(root *hostfs.Root) error {
 	if err != nil {
 		return err
 	}
-	if err := root.WriteFile(stateFile, append(content, '\n'), hostfs.Attributes{Mode: 0o644}); err != nil {
-		return fmt.Errorf("cannot save the record of what was done: %w", err)
-	}
-	return nil
+	return root.WriteFile(stateFile, append(content, '\n'), hostfs.Attributes{Mode: 0o644})
 }
 
 // clone copies the state. The maps and lists in it are replaced by the stages, never changed, so they may be shared.
