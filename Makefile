@@ -51,7 +51,7 @@ install-prerequisites: ## install the Debian packages that the tests need
 	$(call install,$(PACKAGES))
 
 .PHONY: test
-test: install-prerequisites lint build test-native test-vm ## every test there is
+test: install-prerequisites lint build test-native test-vm ## lint, and every test but test-vm-more, test-cluster and torture
 
 .PHONY: test-native
 test-native: go ## the tests that need no virtual machine, then again with the race detector
@@ -89,8 +89,8 @@ torture-storms: install-prerequisites ## others make, move and link files at ful
 	SELINUX_PROVISION_TORTURE=1 go test -v -count=3 -timeout 60m $(AS_ROOT) -run '^TestAttackers$$' ./relabel
 
 .PHONY: torture-pressure
-torture-pressure: install-prerequisites ## memory ends at every call that asks for some, kills at every call on older layouts too; 20,000 mounts; volumes come and go for a day, in half an hour
-	@echo "== hosts that run out of things: half an hour"
+torture-pressure: install-prerequisites ## memory ends at every call that asks for some, kills at every call on older layouts too; 20,000 mounts; volumes come and go for a day, in forty minutes
+	@echo "== hosts that run out of things: forty minutes"
 	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 120m $(AS_ROOT) -run '^(TestMemoryThatEndsAnywhere|TestCrashMatrix)$$' ./stages
 	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^(TestMountChurn|TestManyMounts|TestHundredThousandMounts|TestChurn)$$' ./internal/mounts ./mountwatch
 
@@ -104,7 +104,7 @@ torture-fuzz: install-prerequisites ## each fuzz target, FUZZ_EXECUTIONS=1000000
 	done
 
 .PHONY: test-vm
-test-vm: build ## the tests in virtual machines, one machine at a time
+test-vm: build ## the tests in virtual machines, two machines at a time
 	@echo "== tests in virtual machines"
 	$(GO_TEST) --format standard-verbose --packages ./vmtests/... -- -vet=off -count=1 -p 1 -timeout 120m $(AS_ROOT)
 

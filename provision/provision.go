@@ -144,7 +144,7 @@ type Volume struct {
 	// Paths are the sub-trees to label, relative to the root of the volume and without "..". If there are any, Strategy is not
 	// ContextOption.
 	Paths []string
-	// Required asks that units which need the mount wait for the label.
+	// Required says that a unit waits for the label: the files come before those of other volumes, and at full speed.
 	Required bool
 	// Private leaves the level of the files to the runtime of the container that uses the volume. Strategy is not ContextOption.
 	Private bool

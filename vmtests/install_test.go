@@ -2,6 +2,7 @@ package vmtests
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,12 +83,12 @@ func TestUpgradeAndRemoval(t *testing.T) {
 	t.Parallel()
 	m := startProvisioned(t)
 	before := m.Must(t, "cat /var/lib/selinux-provision/state.json /var/lib/selinux/mcs/active/commit_num")
-	m.send(t, nextProduct(t), "/opt/bin/selinux-provision.new", 0o755)
-	m.Must(t, "mv /opt/bin/selinux-provision.new /opt/bin/selinux-provision && systemctl daemon-reload")
-	m.expect(t, "the new program", "/opt/bin/selinux-provision version | cut -d' ' -f2", "99.0.0")
-	if log := m.Must(t, "/opt/bin/selinux-provision apply"); strings.Count(log, ": nothing to do") != 4 {
+	m.send(t, nextProduct(t), "/root/selinux-provision", 0o755)
+	if log := m.Must(t, "cd /root && mkdir units && cp -r /etc/systemd/system/selinux-provision*.{service,timer,target,path} units/ && PATH=$PATH:/opt/bin\n"+guideCommands(t, "### Upgrade", "/opt/bin")+"rm -r units selinux-provision"); strings.Count(log, ": nothing to do") != 4 {
 		t.Errorf("the new program did something:\n%s", log)
 	}
+	m.expect(t, "the new program", "/opt/bin/selinux-provision version | cut -d' ' -f2", "99.0.0")
+	m.watcherIs(t, "/opt/bin/selinux-provision")
 	// All in one job: to restart one alone restarts those that need it as well, and the next would be ended while it starts.
 	m.Must(t, "systemctl restart selinux-provision-stage-{policystore,policy,audit,enforce}.service")
 	m.expect(t, "the state", "cat /var/lib/selinux-provision/state.json /var/lib/selinux/mcs/active/commit_num", before)
@@ -96,6 +97,13 @@ func TestUpgradeAndRemoval(t *testing.T) {
 	t.Log(m.Must(t, guideCommands(t, "### Removal", "/opt/bin")))
 	m.reboot(t)
 	m.vendorsMachine(t)
+}
+
+// watcherIs fails the test unless the watcher that runs is the program of that name, and not one that had it before.
+func (m *Machine) watcherIs(t *testing.T, program string) {
+	t.Helper()
+	running := fmt.Sprintf("/proc/$(systemctl show -p MainPID --value %s)/exe", watchUnit)
+	m.expect(t, "the watcher's program", "stat -L -c %d:%i "+running, m.Must(t, "stat -L -c %d:%i "+program))
 }
 
 // guideCommands gives the commands of the block below a heading of the operator guide that has a word in it.
@@ -142,6 +150,7 @@ func TestExampleSysext(t *testing.T) {
 	m.send(t, image, "/root/selinux-provision.raw", 0o644)
 	t.Log(m.Must(t, "cd /root\n"+guideCommands(t, "### Upgrade", "/etc/extensions")))
 	m.expect(t, "the new program", program+" version | cut -d' ' -f2", "99.0.0")
+	m.watcherIs(t, program)
 	m.reboot(t)
 	m.expect(t, "the new program", program+" version | cut -d' ' -f2 && getenforce", "99.0.0\nEnforcing")
 	m.unchanged(t)

@@ -21,7 +21,7 @@ type Rule struct {
 	Strategy       Strategy
 	// Paths are the sub-trees to label, relative to the root of the volume and free of "..". If there are any, the strategy is Relabel.
 	Paths []string
-	// Required asks that units which need the mount wait for the label.
+	// Required says that a unit waits for the label: the files come before those of other volumes, and at full speed.
 	Required bool
 	// Private leaves the level to the runtime of the container that uses the volume: whatever level it gave the files is right.
 	Private bool
