@@ -22,7 +22,7 @@ func TestExplain(t *testing.T) {
 		"4":                                  {exitDone, []string{"exit code 4: not applicable here, SELinux is off or there is no vendor policy\n"}},
 		"7":                                  {exitUsage, []string{"no exit code"}},
 		"MESSAGE_ID=" + messages.Failed.ID(): {exitDone, []string{"MESSAGE_ID " + messages.Failed.ID() + ": ", "\n  do: "}},
-		"mode audit":                         {exitUsage, []string{"accepts at most 1 arg"}},
+		"mode audit":                         {exitUsage, []string{"takes one argument at most"}},
 	} {
 		got := call(t, append([]string{"explain"}, strings.Fields(args)...)...)
 		if got.code != c.code {

@@ -104,6 +104,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	a.foldHelp(cmd)
+	cmd.InitDefaultHelpCmd()
+	if help, _, err := cmd.Find([]string{"help"}); err == nil {
+		help.Args = helpTopic
+	}
 	executed, err := cmd.ExecuteContextC(ctx)
 	switch {
 	case err == nil, out.caused(err):
@@ -168,7 +172,7 @@ func (a *app) commands() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.root, "root", "/", "work on the tree in this `directory`, which is not the running host")
-	flags.StringVar(&a.config, "config", "", "read this `file` alone, which is not looked for beneath --root, instead of /etc/selinux-provision/config.yaml and config.d")
+	flags.StringVar(&a.config, "config", "", "read this `file`, which --root does not move, not config.yaml and config.d in /etc/selinux-provision")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 
@@ -237,10 +241,6 @@ func (a *app) commands() *cobra.Command {
 	root.AddCommand(a.readinessCommand())
 	root.AddCommand(a.watchCommand())
 	root.SetFlagErrorFunc(flagError)
-	root.InitDefaultHelpCmd()
-	if help, _, err := root.Find([]string{"help"}); err == nil {
-		help.Args = helpTopic
-	}
 	return root
 }
 
