@@ -36,6 +36,9 @@ func Wait(ctx context.Context, root *hostfs.Root, host judge.Host, config Config
 	for _, r := range config.Rules {
 		names = append(names, r.Name)
 	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("cannot wait for volume %s: there is no such rule: none is declared", printable.Quote(rule))
+	}
 	if !slices.Contains(names, rule) {
 		return nil, fmt.Errorf("cannot wait for volume %s: there is no such rule: the rules are %s", printable.Quote(rule), strings.Join(names, ", "))
 	}

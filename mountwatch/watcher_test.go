@@ -601,6 +601,9 @@ func TestWait(t *testing.T) {
 	if _, err := Wait(t.Context(), h.root, judge.Host{}, h.config, "dta"); err == nil || err.Error() != `cannot wait for volume "dta": there is no such rule: the rules are data, bad` {
 		t.Error(err)
 	}
+	if _, err := Wait(t.Context(), h.root, judge.Host{}, Config{}, "data"); err == nil || err.Error() != `cannot wait for volume "data": there is no such rule: none is declared` {
+		t.Error(err)
+	}
 }
 
 // Damaged records are no records.

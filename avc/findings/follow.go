@@ -78,7 +78,7 @@ func (h *Host) Follow(ctx context.Context, q Query, tell func(*Told) error) erro
 	if err != nil {
 		return err
 	}
-	return f.end()
+	return f.end(ctx)
 }
 
 // follower is one call of Follow.
@@ -234,12 +234,12 @@ func (f *follower) flush(before time.Time) error {
 	return nil
 }
 
-func (f *follower) end() error {
+func (f *follower) end(ctx context.Context) error {
 	if err := f.flush(time.Time{}); err != nil {
 		return err
 	}
 	f.report.Notes = nil
-	f.report.losses(f.query.Input != nil)
+	f.report.losses(f.query.Input != nil && ctx.Err() == nil) // one that was not read to its end may have had nothing yet
 	f.all.Event, f.all.Time, f.all.Report = End, time.Now(), f.report
 	return f.tell(&f.all)
 }

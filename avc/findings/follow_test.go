@@ -120,6 +120,28 @@ func TestFollowEnds(t *testing.T) {
 	}
 }
 
+// A file in which nothing came until somebody had enough is not blamed for having no records; one that was read to its end is.
+func TestFollowedInputWithoutRecords(t *testing.T) {
+	_, h := tree(t)
+	read, write := io.Pipe()
+	defer write.Close()
+	for input, blamed := range map[io.ReadCloser]bool{read: false, io.NopCloser(strings.NewReader("nothing of the kind\n")): true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		context.AfterFunc(ctx, func() { write.Close() })
+		var last *findings.Told
+		err := h.Follow(ctx, findings.Query{Input: input, InputName: "one.log"}, func(told *findings.Told) error {
+			if last = told; told.Event == findings.Begin && !blamed {
+				cancel()
+			}
+			return nil
+		})
+		cancel()
+		if said := strings.Contains(fmt.Sprint(last.Report.Notes), "one.log has no audit record in it"); err != nil || last.Event != findings.End || said != blamed {
+			t.Errorf("%v at the end, %v: %q", last.Event, err, last.Report.Notes)
+		}
+	}
+}
+
 func TestSelection(t *testing.T) {
 	f := &judge.Finding{Group: avc.Group{Subject: avc.Subject{Container: "nginx", Pod: "shop/web"}}}
 	none := &judge.Finding{}
