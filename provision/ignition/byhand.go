@@ -142,12 +142,7 @@ func inPlace(options string) bool {
 
 // byHand finds commands in units and scripts that do by hand what selinux-provision is for.
 func (c *checker) byHand(m *machine, s *situation) {
-	var all []command
-	for _, u := range m.units() {
-		all = append(all, m.commands(u)...)
-	}
-	all = append(all, m.scripts()...)
-	for _, one := range all {
+	for _, one := range m.allCommands() {
 		if one.program() == path.Base(binary) {
 			continue
 		}

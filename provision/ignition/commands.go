@@ -11,8 +11,12 @@ import (
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
-// maxNesting is how deep scripts may start each other before nobody follows them any more.
-const maxNesting = 8
+// maxNesting is how deep scripts may start each other before nobody follows them any more, and maxValue how long a word may become by
+// the values of variables: one that is made of itself twice is soon longer than any memory.
+const (
+	maxNesting = 50
+	maxValue   = 4 << 10
+)
 
 // command is a program that is started, with its arguments as far as they are known before it runs.
 type command struct {
@@ -36,6 +40,18 @@ func (c command) program() string {
 // commands gives what a unit starts: the programs of its Exec*= lines, what shells are told to do there, and what scripts do that are in
 // the file.
 func (m *machine) commands(u *unitFile) []command {
+	found, known := m.started[u]
+	if !known {
+		if m.started == nil {
+			m.started = map[*unitFile][]command{}
+		}
+		found = m.readCommands(u)
+		m.started[u] = found
+	}
+	return found
+}
+
+func (m *machine) readCommands(u *unitFile) []command {
 	r := &commandReader{m: m, variables: u.environment()}
 	for _, o := range u.options {
 		if o.section == "Service" && strings.HasPrefix(o.name, "Exec") {
@@ -50,13 +66,25 @@ func (m *machine) commands(u *unitFile) []command {
 
 // scripts gives what the shell scripts in the file do, whoever starts them.
 func (m *machine) scripts() []command {
-	r := &commandReader{m: m, variables: map[string]string{}}
-	for _, name := range m.fileNames() {
-		if m.shellScript(name) {
-			r.file(name, 0)
+	if m.scripted == nil {
+		r := &commandReader{m: m}
+		for _, name := range m.fileNames() {
+			if m.shellScript(name) {
+				r.variables = map[string]string{}
+				r.file(name, 0)
+			}
 		}
+		m.scripted = r.found
 	}
-	return r.found
+	return m.scripted
+}
+
+// allCommands gives what units start and what scripts do.
+func (m *machine) allCommands() (all []command) {
+	for _, u := range m.units() {
+		all = append(all, m.commands(u)...)
+	}
+	return append(all, m.scripts()...)
 }
 
 // environment gives what Environment= sets.
@@ -172,8 +200,30 @@ type commandReader struct {
 	m         *machine
 	boot      bool
 	variables map[string]string
-	following []string // scripts that are being read
-	found     []command
+	// followed are the scripts that were read: each is read once. Scripts that start each other, each several times, would else be
+	// read as often as there are ways through them, which nobody lives to see the end of.
+	followed map[followed]bool
+	found    []command
+}
+
+// followed is a script: a file, or a text that is handed to a shell in some place.
+type followed struct {
+	text string
+	at   provision.Position
+	key  string
+	boot bool
+}
+
+// again says whether a script was followed before, and remembers that it is.
+func (r *commandReader) again(one followed) bool {
+	if r.followed[one] {
+		return true
+	}
+	if r.followed == nil {
+		r.followed = map[followed]bool{}
+	}
+	r.followed[one] = true
+	return false
 }
 
 // run adds a command, and what it starts in its turn. The input is what it is given to read, if that is known.
@@ -183,27 +233,31 @@ func (r *commandReader) run(c command, input string, depth int) {
 	if len(c.argv) == 0 || depth > maxNesting {
 		return
 	}
-	here := func(int) (provision.Position, string) { return c.at, c.key }
+	text := func(script string) {
+		if !r.again(followed{script, c.at, c.key, c.boot}) {
+			r.script(script, func(int) (provision.Position, string) { return c.at, c.key }, depth+1)
+		}
+	}
 	switch base := c.program(); {
 	case shell(base):
 		script, file := shellArguments(c.argv[1:])
 		switch {
 		case script != "":
-			r.script(script, here, depth+1)
+			text(script)
 		case file != "":
 			r.file(file, depth+1)
 		default:
-			r.script(input, here, depth+1)
+			text(input)
 		}
 	case slices.Contains([]string{"su", "runuser"}, base):
 		for i, arg := range c.argv {
 			if (arg == "-c" || arg == "--command") && i+1 < len(c.argv) {
-				r.script(c.argv[i+1], here, depth+1)
+				text(c.argv[i+1])
 			}
 		}
-	case base == "eval":
-		r.script(strings.Join(c.argv[1:], " "), here, depth+1)
-	case (base == "." || base == "source") && len(c.argv) > 1:
+	case c.argv[0] == "eval":
+		text(strings.Join(c.argv[1:], " "))
+	case (c.argv[0] == "." || c.argv[0] == "source") && len(c.argv) > 1:
 		r.file(c.argv[1], depth+1)
 	default:
 		r.file(c.argv[0], depth+1)
@@ -252,12 +306,10 @@ func (r *commandReader) file(name string, depth int) {
 		return
 	}
 	name = r.m.real(path.Clean(name))
-	if slices.Contains(r.following, name) || !r.m.shellScript(name) {
+	if !r.m.shellScript(name) || r.again(followed{text: name, boot: r.boot}) {
 		return
 	}
-	r.following = append(r.following, name)
 	r.script(r.m.files[name].content, r.m.files[name].line, depth)
-	r.following = r.following[:len(r.following)-1]
 }
 
 // script adds what a script does. A shell reads a command, carries it out, and reads the next one: where it cannot be understood, it
@@ -298,7 +350,11 @@ func (r *commandReader) statement(s *syntax.Stmt, line func(int) (provision.Posi
 	if call, ok := s.Cmd.(*syntax.CallExpr); ok {
 		for _, a := range call.Assigns {
 			if len(call.Args) == 0 && a.Name != nil && a.Value != nil {
-				r.variables[a.Name.Value] = r.word(a.Value)
+				if known := r.word(a.Value); len(known) <= maxValue {
+					r.variables[a.Name.Value] = known
+				} else {
+					delete(r.variables, a.Name.Value)
+				}
 			}
 		}
 		for _, w := range call.Args {
@@ -333,7 +389,7 @@ func (r *commandReader) parts(all []syntax.WordPart, quoted bool) string {
 				text.WriteString("$()")
 				break
 			}
-			if known, ok := r.variables[p.Param.Value]; ok && p.Exp == nil && !p.Length && !p.Excl && p.Slice == nil && p.Repl == nil {
+			if known, ok := r.variables[p.Param.Value]; ok && text.Len() <= maxValue && p.Exp == nil && !p.Length && !p.Excl && p.Slice == nil && p.Repl == nil {
 				text.WriteString(known)
 				break
 			}

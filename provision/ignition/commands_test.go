@@ -88,6 +88,44 @@ func TestShellCommands(t *testing.T) {
 	}
 }
 
+// What a unit starts is found once, in however many ways scripts lead to it; what stops the unit is told from what starts it.
+func TestScriptsAreFollowedOnce(t *testing.T) {
+	m := &machine{files: map[string]text{}}
+	for i := range 9 {
+		line := fmt.Sprintf("/opt/s%d\n", i+1)
+		m.files[fmt.Sprintf("/opt/s%d", i)] = text{content: "#!/bin/sh\n" + line + line + line, known: true}
+	}
+	m.files["/opt/eval"] = text{content: "#!/bin/sh\nA='podman run x'\nB='eval \"$A\"; eval \"$A\"'\nC='eval \"$B\"; eval \"$B\"'\neval \"$C\"; eval \"$C\"\n", known: true}
+	m.files["/opt/grows"] = text{content: "#!/bin/sh\nA=aaaaaaaa\n" + strings.Repeat("A=$A$A\n", 60) + "echo $A\n", known: true}
+	for line, want := range map[string]int{
+		"/opt/s0":                          1 + 9*3,
+		"/bin/sh -c '/opt/s7; sh /opt/s7'": 1 + 2 + 3 + 3,
+		"/opt/eval":                        1 + 2 + 2 + 2 + 1,
+		"/opt/grows":                       1 + 1,
+	} {
+		u := &unitFile{}
+		for _, name := range []string{"ExecStop", "ExecStart"} {
+			u.options = append(u.options, unitOption{section: "Service", name: name, value: line})
+		}
+		booted := 0
+		all := m.commands(u)
+		for _, c := range all {
+			if c.boot {
+				booted++
+			}
+			if size := len(fmt.Sprint(c.argv)); size > 3*maxValue {
+				t.Errorf("%s: a command of %d bytes", line, size)
+			}
+		}
+		if booted != want || len(all) != 2*want {
+			t.Errorf("%s: %d commands at boot of %d, want %d of %d", line, booted, len(all), want, 2*want)
+		}
+	}
+	if got := len(m.scripts()); got != 9*3+2+2+2+1+1 {
+		t.Errorf("all scripts: %d commands", got)
+	}
+}
+
 // Whatever a line or a script holds, there is an end, and no command without words or files.
 func FuzzCommands(f *testing.F) {
 	f.Add("/bin/sh -c 'a; b' ; c $X ${Y}", "a <<E\nb\nE\nsh -c 'c'")

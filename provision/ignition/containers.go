@@ -355,29 +355,23 @@ func (m *machine) composeFiles() []string {
 			is[name] = true
 		}
 	}
-	look := func(all []command) {
-		for _, c := range all {
-			if !slices.ContainsFunc(c.argv, func(arg string) bool {
-				return path.Base(arg) == "compose" || strings.HasSuffix(path.Base(arg), "-compose")
-			}) {
-				continue
+	for _, c := range m.allCommands() {
+		if !slices.ContainsFunc(c.argv, func(arg string) bool {
+			return path.Base(arg) == "compose" || strings.HasSuffix(path.Base(arg), "-compose")
+		}) {
+			continue
+		}
+		for i, arg := range c.argv {
+			value, ok := strings.CutPrefix(arg, "--file=")
+			if (arg == "-f" || arg == "--file") && i+1 < len(c.argv) {
+				value, ok = c.argv[i+1], true
 			}
-			for i, arg := range c.argv {
-				value, ok := strings.CutPrefix(arg, "--file=")
-				if (arg == "-f" || arg == "--file") && i+1 < len(c.argv) {
-					value, ok = c.argv[i+1], true
-				}
-				if ok {
-					is[path.Clean(value)] = true
-				}
+			if ok {
+				is[path.Clean(value)] = true
 			}
 		}
 	}
-	for _, u := range m.units() {
-		look(m.commands(u))
-	}
-	look(m.scripts())
-	return slices.DeleteFunc(m.fileNames(), func(name string) bool { return !is[name] || !m.files[name].known })
+	return slices.DeleteFunc(slices.Clone(m.fileNames()), func(name string) bool { return !is[name] || !m.files[name].known })
 }
 
 // composeDirectories looks at the services of a compose file.

@@ -18,9 +18,13 @@ func TestManyFiles(t *testing.T) {
 		for i := range n {
 			fmt.Fprintf(&b, `%s{"path":"/opt/files/%d","contents":{"source":"data:,hello"}}`, comma(i), i)
 		}
+		b.WriteString(`],"links":[`)
+		for i := range n / 10 {
+			fmt.Fprintf(&b, `%s{"path":"/opt/links/%d","target":"/opt/files/%d"}`, comma(i), i, i)
+		}
 		b.WriteString(`]},"systemd":{"units":[`)
 		for i := range n / 10 {
-			fmt.Fprintf(&b, `%s{"name":"u%d.service","enabled":true,"contents":"[Service]\nExecStart=/opt/files/%d\n[Install]\nWantedBy=multi-user.target\n"}`, comma(i), i, i)
+			fmt.Fprintf(&b, `%s{"name":"u%d.service","enabled":true,"contents":"[Service]\nExecStart=/opt/links/%d\n[Install]\nWantedBy=multi-user.target\n"}`, comma(i), i, i)
 		}
 		b.WriteString("]}}")
 		return b.Bytes()

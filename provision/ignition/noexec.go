@@ -18,11 +18,7 @@ func generatorDirs() []string {
 // noexec: the kernel starts nothing from there. An interpreter may read it all the same, and a link may lead elsewhere.
 func (c *checker) notExecutable(m *machine) {
 	const why = "from Flatcar 4628 on, /etc is a confext, mounted with noexec, and the kernel starts no program from there"
-	var all []command
-	for _, u := range m.units() {
-		all = append(all, m.commands(u)...)
-	}
-	for _, one := range append(all, m.scripts()...) {
+	for _, one := range m.allCommands() {
 		if len(one.argv) == 0 {
 			continue
 		}

@@ -60,6 +60,12 @@ type machine struct {
 	more bool
 	// named are the items of lists by their names. A file has thousands of things, and each is looked for.
 	named map[*yaml.Node]map[string]*yaml.Node
+	// What follows is worked out when it is first asked for, and kept: many checks ask, and a file has thousands of things.
+	made     []*unitFile
+	started  map[*unitFile][]command
+	scripted []command
+	names    []string
+	linked   map[string]string
 }
 
 // text is the content of something in the file, and where its lines are.

@@ -30,14 +30,21 @@ type unitOption struct {
 
 // units gives every unit that the file makes or changes, whether it stands in systemd.units or is a file in /etc/systemd/system.
 func (m *machine) units() []*unitFile {
+	if m.made == nil {
+		m.made = m.makeUnits()
+	}
+	return m.made
+}
+
+func (m *machine) makeUnits() []*unitFile {
 	var all []*unitFile
+	byName := map[string]*unitFile{}
 	named := func(name string) *unitFile {
-		i := slices.IndexFunc(all, func(u *unitFile) bool { return u.name == name })
-		if i < 0 {
-			all = append(all, &unitFile{name: name})
-			i = len(all) - 1
+		if byName[name] == nil {
+			byName[name] = &unitFile{name: name}
+			all = append(all, byName[name])
 		}
-		return all[i]
+		return byName[name]
 	}
 	const dir = "/etc/systemd/system/"
 	for _, name := range m.fileNames() {
@@ -114,22 +121,23 @@ func (m *machine) unit(name string) (*yaml.Node, layer) {
 	return nil, m.layers[0]
 }
 
+// fileNames gives the paths of all files in their order. Nobody may change it.
 func (m *machine) fileNames() []string {
-	var names []string
-	for name := range m.files {
-		names = append(names, name)
+	if m.names == nil {
+		m.names = slices.Sorted(maps.Keys(m.files))
 	}
-	slices.Sort(names)
-	return names
+	return m.names
 }
 
-// links gives the symbolic and hard links by their path.
+// links gives the symbolic and hard links by their path. Nobody may change it.
 func (m *machine) links() map[string]string {
-	all := map[string]string{}
-	for _, l := range m.config.Storage.Links {
-		all[path.Clean(l.Path)] = value(l.Target)
+	if m.linked == nil {
+		m.linked = map[string]string{}
+		for _, l := range m.config.Storage.Links {
+			m.linked[path.Clean(l.Path)] = value(l.Target)
+		}
 	}
-	return all
+	return m.linked
 }
 
 // read adds the lines of a unit file (systemd.syntax(7)): sections, NAME=VALUE, comments, lines that go on behind a backslash. An
