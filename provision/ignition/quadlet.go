@@ -83,14 +83,17 @@ func (m *machine) quadlets(named func(string) *unitFile) {
 			u.quadlet, u.user = ext, q.user
 			services[id] = u
 			files = append(files, id)
+			u.text = q.text
 		}
 		u.read(q.text)
+		u.own = u.options
 	}
 	for _, id := range files {
 		u := services[id]
 		section := quadletKinds()[u.quadlet].section
 		order := func(from *unitFile, name, to string) {
 			from.options = append(from.options, unitOption{section: "Unit", name: name, value: to, at: u.text.at, key: u.text.inside})
+			from.own = from.options
 		}
 		for _, key := range []string{"Pod", "Volume", "Network", "Image", "Mount"} {
 			for _, value := range u.list(section, key) {

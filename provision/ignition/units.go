@@ -18,6 +18,8 @@ type unitFile struct {
 	text            text
 	quadlet         string       // what podman's generator makes it out of, such as ".container"; "" if it does not
 	user            bool         // systemd --user runs it, which nothing of the system's orders
+	own             []unitOption // of the unit's own file
+	dropins         []text       // those of its own directory
 	options         []unitOption // of the unit and of its drop-ins, in order
 }
 
@@ -55,9 +57,9 @@ func (m *machine) makeUnits() []*unitFile {
 		base, dropin, nested := strings.Cut(inside, "/")
 		switch {
 		case !nested && path.Ext(base) != "":
-			named(base).read(m.files[name])
+			named(base).file(m.files[name])
 		case strings.HasSuffix(base, ".d") && strings.HasSuffix(dropin, ".conf"):
-			named(strings.TrimSuffix(base, ".d")).read(m.files[name])
+			named(strings.TrimSuffix(base, ".d")).dropin(m.files[name])
 		}
 	}
 	m.quadlets(named)
@@ -71,7 +73,7 @@ func (m *machine) makeUnits() []*unitFile {
 			one.text = text{name: u.Name, at: at, inside: l.inside}
 		}
 		if u.Contents != nil {
-			one.read(text{content: *u.Contents, known: true, at: at, name: u.Name, inside: l.inside, first: firstLine(l, block(l, get(node, "contents")))})
+			one.file(text{content: *u.Contents, known: true, at: at, name: u.Name, inside: l.inside, first: firstLine(l, block(l, get(node, "contents")))})
 		}
 		for _, d := range u.Dropins {
 			t := text{content: value(d.Contents), known: true, at: at, inside: l.inside, name: u.Name + ".d/" + d.Name}
@@ -79,7 +81,7 @@ func (m *machine) makeUnits() []*unitFile {
 				t.at = l.place(dropin.Line)
 				t.first = firstLine(l, block(l, get(dropin, "contents")))
 			}
-			one.read(t)
+			one.dropin(t)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.links())) {
@@ -95,7 +97,14 @@ func (m *machine) makeUnits() []*unitFile {
 			}
 		}
 	}
-	return all
+	shared := map[string]bool{}
+	for _, u := range all {
+		for _, other := range u.join(byName) {
+			shared[other] = true
+		}
+	}
+	// What is only a directory of drop-ins for others is no unit.
+	return slices.DeleteFunc(all, func(u *unitFile) bool { return shared[u.name] && len(u.own) == 0 })
 }
 
 // block is a text whose lines are lines of the file: in Butane alone.
@@ -140,46 +149,111 @@ func (m *machine) links() map[string]string {
 	return m.linked
 }
 
-// read adds the lines of a unit file (systemd.syntax(7)): sections, NAME=VALUE, comments, lines that go on behind a backslash. An
-// empty value empties a list; for the checks here an order that was taken back is still worth no message.
-func (u *unitFile) read(t text) {
-	if !t.known {
-		return
-	}
-	if u.text.name == "" || !strings.Contains(t.name, ".d/") {
+// file reads the unit's own file.
+func (u *unitFile) file(t text) {
+	u.text = t
+	u.read(t)
+	u.own = u.options
+}
+
+// dropin keeps a drop-in for join.
+func (u *unitFile) dropin(t text) {
+	if u.text.name == "" {
 		u.text = t
 	}
+	u.dropins = append(u.dropins, t)
+}
+
+// join puts the drop-ins behind the lines of the unit's own file as systemd does (systemd.unit(5)): those of all directories that are
+// for the unit, by their names; of two with one name the one nearer to the unit counts. It gives whose directories besides its own it
+// took some from.
+func (u *unitFile) join(byName map[string]*unitFile) (others []string) {
+	files := map[string]text{}
+	for _, name := range dropinsOf(u.name) {
+		from := byName[name]
+		if from == nil {
+			continue
+		}
+		for _, t := range from.dropins {
+			if _, nearer := files[path.Base(t.name)]; !nearer || from == u {
+				files[path.Base(t.name)] = t
+			}
+		}
+		if from != u && len(from.dropins) > 0 {
+			others = append(others, name)
+		}
+	}
+	u.options = slices.Clone(u.own)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		u.read(files[name])
+	}
+	return others
+}
+
+// dropinsOf gives the names that the directories of a unit's drop-ins have before ".d", the nearest to the unit first: its own, that of
+// its template, those of what it begins with up to each dash, and that of its type.
+func dropinsOf(name string) []string {
+	kind := path.Ext(name)
+	prefix, instance, ofTemplate := strings.Cut(strings.TrimSuffix(name, kind), "@")
+	all := []string{name}
+	if ofTemplate && instance != "" {
+		all = append(all, prefix+"@"+kind)
+	}
+	for at := strings.LastIndexByte(strings.TrimSuffix(prefix, "-"), '-'); at > 0; at = strings.LastIndexByte(prefix[:at], '-') {
+		all = append(all, prefix[:at+1]+kind)
+	}
+	return append(all, strings.TrimPrefix(kind, "."))
+}
+
+// dependencies are the options of [Unit] that an empty value does not empty: "Dependencies (After=, etc.) cannot be reset to an empty
+// list" (systemd.unit(5), example 2).
+func dependencies() []string {
+	return []string{"After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Upholds", "Conflicts", "OnFailure", "OnSuccess",
+		"PropagatesReloadTo", "ReloadPropagatedFrom", "PropagatesStopTo", "StopPropagatedFrom", "JoinsNamespaceOf", "RequiresMountsFor", "WantsMountsFor"}
+}
+
+// read adds the lines of a unit file (systemd.syntax(7)): sections, NAME=VALUE, comments, lines that go on behind a backslash. Two
+// backslashes are one that is meant, behind which no line goes on (config_parse in systemd's conf-parser.c). An empty value empties a
+// list.
+func (u *unitFile) read(t text) {
 	section, pending, begin, n := "", "", 0, 0
+	take := func() {
+		line := strings.TrimSpace(pending)
+		pending = ""
+		if strings.HasPrefix(line, "[") {
+			section = strings.Trim(line, "[]")
+			return
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return
+		}
+		o := unitOption{section: section, name: strings.TrimSpace(name), value: strings.TrimSpace(value)}
+		o.at, o.key = t.line(begin)
+		switch {
+		case o.value != "":
+			u.options = append(u.options, o)
+		case section != "Unit" || !slices.Contains(dependencies(), o.name):
+			u.options = slices.DeleteFunc(u.options, func(old unitOption) bool { return old.section == o.section && old.name == o.name })
+		}
+	}
 	for line := range strings.Lines(t.content) {
 		n++
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
+		line = strings.TrimRight(line, "\r\n")
+		if text := strings.TrimSpace(line); text != "" && (text[0] == '#' || text[0] == ';') {
 			continue
 		}
 		if pending == "" {
 			begin = n
 		}
-		if more, on := strings.CutSuffix(line, `\`); on {
-			pending += more + " "
+		pending += line
+		if backslashes := len(line) - len(strings.TrimRight(line, `\`)); backslashes%2 == 1 {
+			pending = strings.TrimSuffix(pending, `\`) + " "
 			continue
 		}
-		line, pending = pending+line, ""
-		if strings.HasPrefix(line, "[") {
-			section = strings.Trim(line, "[]")
-			continue
-		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok {
-			continue
-		}
-		o := unitOption{section: section, name: strings.TrimSpace(name), value: strings.TrimSpace(value)}
-		o.at, o.key = t.line(begin)
-		if o.value == "" {
-			u.options = slices.DeleteFunc(u.options, func(old unitOption) bool { return old.section == o.section && old.name == o.name })
-			continue
-		}
-		u.options = append(u.options, o)
+		take()
 	}
+	take()
 }
 
 // list gives the words of all options of a name.
