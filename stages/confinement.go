@@ -93,7 +93,7 @@ func unconfinedDomains() []string {
 const unconfinedAttribute = "unconfined_domain_type"
 
 // confine is the remedy.
-const confine = "run it without --privileged and without label=disable, and with SELinux on in its runtime (Docker: selinux-enabled; containerd: enable_selinux = true)"
+const confine = "run it without --privileged and without label=disable, and with SELinux on in its runtime (Docker: --selinux-enabled, which Flatcar's docker.service has; containerd: enable_selinux = true)"
 
 // declaredUnconfined gives those that readiness.containers names.
 func declaredUnconfined(all []Unconfined, declared []string) []Unconfined {

@@ -52,11 +52,12 @@ func (m *machine) commands(u *unitFile) []command {
 }
 
 func (m *machine) readCommands(u *unitFile) []command {
-	r := &commandReader{m: m, variables: u.environment()}
+	environment, _ := m.environment(u)
+	r := &commandReader{m: m, variables: variables(environment)}
 	for _, o := range u.options {
 		if o.section == "Service" && strings.HasPrefix(o.name, "Exec") {
 			r.boot = strings.HasPrefix(o.name, "ExecStart") || o.name == "ExecCondition"
-			for _, argv := range execWords(o.value, r.variables) {
+			for _, argv := range execWords(u.specified(o.value), r.variables) {
 				r.run(command{argv: argv, boot: r.boot, at: o.at, key: o.key}, "", 0)
 			}
 		}
@@ -85,24 +86,6 @@ func (m *machine) allCommands() (all []command) {
 		all = append(all, m.commands(u)...)
 	}
 	return append(all, m.scripts()...)
-}
-
-// environment gives what Environment= sets.
-func (u *unitFile) environment() map[string]string {
-	all := map[string]string{}
-	for _, o := range u.options {
-		if o.section != "Service" || o.name != "Environment" {
-			continue
-		}
-		for _, words := range execWords(o.value, nil) {
-			for _, word := range words {
-				if name, value, ok := strings.Cut(word, "="); ok {
-					all[name] = value
-				}
-			}
-		}
-	}
-	return all
 }
 
 // execWords takes the value of an Exec*= line apart as systemd does (systemd.service(5), "Command lines"): words, which quotes hold

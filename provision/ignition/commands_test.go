@@ -132,7 +132,12 @@ func FuzzCommands(f *testing.F) {
 	f.Add(`@x "y \" z' `, "eval eval eval $(eval x)")
 	f.Fuzz(func(t *testing.T, line, script string) {
 		m := &machine{files: map[string]text{"/x": {content: "#!/bin/sh\n" + script, known: true}}}
-		u := &unitFile{options: []unitOption{{section: "Service", name: "ExecStart", value: line}, {section: "Service", name: "ExecStart", value: "/bin/sh /x"}}}
+		for _, v := range environmentFile(script) {
+			if v.name == "" || v.line < 1 || v.line > strings.Count(script, "\n")+1 {
+				t.Errorf("the variable %q in line %d", v.name, v.line)
+			}
+		}
+		u := &unitFile{name: "u.service", options: []unitOption{{section: "Service", name: "EnvironmentFile", value: "/x"}, {section: "Service", name: "ExecStart", value: line}, {section: "Service", name: "ExecStart", value: "/bin/sh /x"}}}
 		for _, c := range m.commands(u) {
 			if c.program() == "" && len(c.writes) == 0 && len(c.argv) > 0 && c.argv[0] != "" {
 				t.Errorf("%q, which writes %q", c.argv, c.writes)

@@ -62,6 +62,7 @@ type machine struct {
 	named map[*yaml.Node]map[string]*yaml.Node
 	// What follows is worked out when it is first asked for, and kept: many checks ask, and a file has thousands of things.
 	made     []*unitFile
+	byName   map[string]*unitFile
 	started  map[*unitFile][]command
 	scripted []command
 	names    []string

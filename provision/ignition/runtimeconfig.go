@@ -1,14 +1,19 @@
 package ignition
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/runtimes"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -19,8 +24,9 @@ const (
 	switchedOff      = "cannot confine containers with SELinux switched off in the runtime: they run unconfined on an enforcing machine"
 )
 
-// runtimeConfig finds a container runtime that does not use SELinux on an enforcing machine.
+// runtimeConfig finds a container runtime that does not use SELinux on an enforcing machine, or does not start for the way it is told to.
 func (c *checker) runtimeConfig(m *machine, s *situation) {
+	c.docker(m, s)
 	if s.mode != provision.Enforcing {
 		return
 	}
@@ -28,7 +34,6 @@ func (c *checker) runtimeConfig(m *machine, s *situation) {
 	for _, u := range m.units() {
 		named[u.name] = u
 	}
-	c.docker(m, named["docker.service"])
 	c.containerd(m, named["containerd.service"])
 	for _, name := range m.fileNames() {
 		switch {
@@ -100,49 +105,164 @@ func lookUp(table any, keys ...string) any {
 	return table
 }
 
-// docker looks at daemon.json, and at a command line in place of the image's, which has the option.
-func (c *checker) docker(m *machine, u *unitFile) {
-	const daemon = "/etc/docker/daemon.json"
-	on := false
-	if f, ok := m.files[daemon]; ok {
-		if !f.known {
-			return
-		}
+// docker looks at the command line of dockerd and at its daemon.json. An option that is in both keeps dockerd from starting, whatever its
+// value (findConfigurationConflicts in moby's daemon/config), and Flatcar's unit has it on the command line.
+func (c *checker) docker(m *machine, s *situation) {
+	const option = "selinux-enabled"
+	u := m.runs("docker.service")
+	start, found := m.starting(u, "dockerd")
+	if image, extension := m.brings("docker"); !found || u.masked || start.at.File == "" && !image && extension == "" {
+		return
+	}
+	environment, whole := m.environment(u)
+	flag := flagOf(start.argv, option)
+	name, given := valueOf(start.argv, "config-file")
+	if !given {
+		name = "/etc/docker/daemon.json"
+	}
+	f, there := m.files[m.real(path.Clean(name))]
+	var inFile *yaml.Node
+	if f.known {
 		root, err := readJSON([]byte(f.content))
 		if err != nil {
 			return // dockerd says so
 		}
-		if enabled := get(root, "selinux-enabled"); enabled != nil {
-			if on = enabled.Value == "true"; !on {
-				at, key := f.line(enabled.Line)
-				c.add(at, key, switchedOff, "set it to true")
-				return
-			}
-		}
+		inFile = get(root, option)
 	}
-	if u == nil || on {
+	if inFile != nil && flag != notSaid {
+		at, key := f.line(inFile.Line)
+		c.add(at, key, "cannot start dockerd with selinux-enabled in this file: its command line has the option, as in Flatcar's docker.service, and dockerd refuses one that is in both, whatever its value",
+			"remove the key")
+	}
+	if s.mode != provision.Enforcing {
 		return
 	}
-	for _, one := range m.commands(u) {
-		if one.program() != "dockerd" || !starts(one.argv) {
-			continue
+	// What decides is on the command line, or in a variable that is put there.
+	at, key := start.at, start.key
+	if at.File == "" {
+		its := cmp.Or(environment["DOCKER_SELINUX"], setting{at: u.text.at, key: u.text.inside}) // it may be emptied with all others
+		at, key = its.at, its.key
+	}
+	for _, name := range slices.Sorted(maps.Keys(environment)) {
+		if one := environment[name]; one.at.File != "" && flagOf(strings.Fields(one.value), option) == saysOff {
+			at, key = one.at, one.key
 		}
-		line := strings.Join(one.argv, " ")
-		if !strings.Contains(line, "--selinux-enabled") && !strings.Contains(line, "$DOCKER_SELINUX") && !strings.Contains(line, "${DOCKER_SELINUX}") || strings.Contains(line, "--selinux-enabled=false") {
-			c.add(one.at, one.key, "cannot confine containers with this command line in place of the image's: without --selinux-enabled dockerd leaves SELinux alone, and they run unconfined on an enforcing machine",
-				"write --selinux-enabled behind dockerd")
-		}
-		return
+	}
+	const unconfined = ": without --selinux-enabled dockerd leaves SELinux alone, and they run unconfined on an enforcing machine"
+	switch {
+	case flag == saysOff:
+		c.add(at, key, switchedOff, "remove --selinux-enabled=false")
+	case flag == saysOn, inFile != nil && inFile.Value == "true":
+	case inFile != nil:
+		at, key := f.line(inFile.Line)
+		c.add(at, key, switchedOff, "set it to true")
+	case there && !f.known, !whole:
+	case start.at.File == "":
+		c.add(at, key, "cannot confine containers without DOCKER_SELINUX as the image's docker.service sets it"+unconfined, "leave DOCKER_SELINUX as it is")
+	default:
+		c.add(at, key, "cannot confine containers with this command line in place of the image's"+unconfined, "write --selinux-enabled behind dockerd")
 	}
 }
+
+// starting gives the command with which a unit starts a daemon.
+func (m *machine) starting(u *unitFile, daemon string) (command, bool) {
+	if u == nil {
+		return command{}, false
+	}
+	for _, one := range m.commands(u) {
+		if one.boot && one.program() == daemon && starts(one.argv) {
+			return one, true
+		}
+	}
+	return command{}, false
+}
+
+// choice is what a runtime is told: to use SELinux, not to, or nothing.
+type choice int
+
+const (
+	notSaid choice = iota
+	saysOn
+	saysOff
+)
+
+// chosen gives the choice that a value is, as the libraries read it that the runtimes are written with.
+func chosen(value string) choice {
+	switch on, err := strconv.ParseBool(value); {
+	case err != nil:
+		return notSaid
+	case on:
+		return saysOn
+	}
+	return saysOff
+}
+
+// flagOf gives what a command line says with an option that needs no value. The last one counts.
+func flagOf(argv []string, option string) choice {
+	said := notSaid
+	for _, arg := range argv {
+		name, value, valued := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		switch {
+		case name != option || !strings.HasPrefix(arg, "-"):
+		case valued:
+			said = chosen(value)
+		default:
+			said = saysOn
+		}
+	}
+	return said
+}
+
+// valueOf gives the value of an option of a command line, false if it is not there or not known.
+func valueOf(argv []string, options ...string) (value string, given bool) {
+	for i, arg := range argv {
+		name, its, valued := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if !strings.HasPrefix(arg, "-") || !slices.Contains(options, name) {
+			continue
+		}
+		if !valued && i+1 < len(argv) {
+			its = argv[i+1]
+		}
+		value, given = its, true
+	}
+	return value, given && !strings.HasPrefix(value, "$")
+}
+
+// brings tells whether Flatcar's image has a runtime, whose extension a link to /dev/null takes away, and gives the extension image by the
+// runtime's name that the file adds, such as docker.raw or docker-28.0.4-x86-64.raw; "" if there is none.
+func (m *machine) brings(runtime string) (image bool, extension string) {
+	image = true
+	look := func(name string) {
+		stem, ok := strings.CutSuffix(path.Base(name), ".raw")
+		version, its := strings.CutPrefix(stem, runtime)
+		if dir := path.Dir(name); !ok || !its || dir != "/etc/extensions" && dir != "/var/lib/extensions" {
+			return
+		}
+		switch hidden := m.links()[name] == "/dev/null"; {
+		case version == "-flatcar":
+			image = image && !hidden
+		case !hidden && extensionVersion().MatchString(version):
+			extension = name
+		}
+	}
+	for _, name := range m.fileNames() {
+		look(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.links())) {
+		look(name)
+	}
+	return image, extension
+}
+
+var extensionVersion = lazyregexp.New(`^(-v?[0-9].*)?$`)
 
 // containerd looks at the configuration that containerd is started with. The image's has the key; one of somebody's own has to have it,
 // since containerd's default is false.
 func (c *checker) containerd(m *machine, u *unitFile) {
 	name, used := containerdConfig, false
 	if u != nil {
-		if given := u.environment()["CONTAINERD_CONFIG"]; given != "" {
-			name, used = given, true
+		if environment, _ := m.environment(u); environment["CONTAINERD_CONFIG"].value != "" {
+			name, used = environment["CONTAINERD_CONFIG"].value, true
 		}
 		for _, one := range m.commands(u) {
 			if one.program() == "containerd" && starts(one.argv) {
@@ -204,7 +324,8 @@ func configOf(argv []string, otherwise string, known bool) string {
 
 // rancher notes a K3s or RKE2 whose containerd is not told to use SELinux.
 func (c *checker) rancher(m *machine, u *unitFile, named map[string]*unitFile, name, dir, variable string) {
-	if !u.starts(named) || u.environment()[variable] != "" {
+	environment, _ := m.environment(u)
+	if !u.starts(named) || environment[variable].value != "" {
 		return
 	}
 	for _, one := range m.commands(u) {

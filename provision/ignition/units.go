@@ -33,14 +33,14 @@ type unitOption struct {
 // units gives every unit that the file makes or changes, whether it stands in systemd.units or is a file in /etc/systemd/system.
 func (m *machine) units() []*unitFile {
 	if m.made == nil {
-		m.made = m.makeUnits()
+		m.made, m.byName = m.makeUnits()
 	}
 	return m.made
 }
 
-func (m *machine) makeUnits() []*unitFile {
-	var all []*unitFile
-	byName := map[string]*unitFile{}
+// makeUnits gives the units, and by their names those and what holds only drop-ins of others.
+func (m *machine) makeUnits() (all []*unitFile, byName map[string]*unitFile) {
+	byName = map[string]*unitFile{}
 	named := func(name string) *unitFile {
 		if byName[name] == nil {
 			byName[name] = &unitFile{name: name}
@@ -104,7 +104,7 @@ func (m *machine) makeUnits() []*unitFile {
 		}
 	}
 	// What is only a directory of drop-ins for others is no unit.
-	return slices.DeleteFunc(all, func(u *unitFile) bool { return shared[u.name] && len(u.own) == 0 })
+	return slices.DeleteFunc(all, func(u *unitFile) bool { return shared[u.name] && len(u.own) == 0 }), byName
 }
 
 // block is a text whose lines are lines of the file: in Butane alone.
@@ -175,11 +175,11 @@ func (u *unitFile) join(byName map[string]*unitFile) (others []string) {
 			continue
 		}
 		for _, t := range from.dropins {
-			if _, nearer := files[path.Base(t.name)]; !nearer || from == u {
+			if _, nearer := files[path.Base(t.name)]; !nearer || from.name == u.name {
 				files[path.Base(t.name)] = t
 			}
 		}
-		if from != u && len(from.dropins) > 0 {
+		if name != u.name && len(from.dropins) > 0 {
 			others = append(others, name)
 		}
 	}
