@@ -216,6 +216,9 @@ func (c *checker) directories(m *machine, s *situation) {
 		return
 	}
 	for _, u := range m.units() {
+		if u.general {
+			continue
+		}
 		if u.quadlet != "" {
 			c.quadletDirectories(m, u, s)
 		}

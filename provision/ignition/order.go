@@ -26,8 +26,9 @@ func (c *checker) unitChecks(m *machine, s *situation) {
 	if !s.delivered {
 		return
 	}
+	after := afterStages(all)
 	for _, u := range all {
-		c.order(m, u, named)
+		c.order(m, u, after[u.name])
 	}
 	c.runtimeConfig(m, s)
 }
@@ -105,7 +106,7 @@ func (m *machine) extension() string {
 }
 
 // order finds a unit that starts containers and may do so before the stages, or that makes a circle with them.
-func (c *checker) order(m *machine, u *unitFile, named map[string]*unitFile) {
+func (c *checker) order(m *machine, u *unitFile, after bool) {
 	if u.user {
 		return
 	}
@@ -135,58 +136,35 @@ func (c *checker) order(m *machine, u *unitFile, named map[string]*unitFile) {
 			}
 		}
 	}
-	if first.program() == "" || runtimes.Unit(u.name) || !u.starts(named) {
-		return
-	}
-	if !afterStages(u, named, map[string]bool{}) {
+	if first.program() != "" && !runtimes.Unit(u.name) && u.boots && !after {
 		c.add(first.at, first.key, "cannot tell that "+u.name+" starts after the stages: it runs "+first.program()+", and nothing orders it",
 			"write After="+target+" in its [Unit]")
 	}
 }
 
-// starts says whether the unit is started at boot as far as the file tells.
-func (u *unitFile) starts(named map[string]*unitFile) bool {
-	if u.enabled || u.quadlet != "" && len(u.list("Install", "WantedBy"))+len(u.list("Install", "RequiredBy")) > 0 {
-		return true
-	}
-	if timer := named[strings.TrimSuffix(u.name, ".service")+".timer"]; timer != nil && timer.enabled && timer.atBoot() {
-		return true
-	}
-	for _, other := range named {
-		for _, key := range []string{"Wants", "Requires", "Upholds", "BindsTo"} {
-			if slices.Contains(other.list("Unit", key), u.name) {
-				return true
+// afterStages gives the units that come after the stages, or after something that does.
+func afterStages(all []*unitFile) map[string]bool {
+	next := map[string][]string{} // what comes after a unit
+	var begin []string
+	for _, u := range all {
+		for _, after := range u.list("Unit", "After") {
+			if after = u.specified(after); stage(after) || runtimes.Unit(after) || after == "multi-user.target" {
+				begin = append(begin, u.name)
 			}
+			next[after] = append(next[after], u.name)
+		}
+		if u.name == target || u.name == "selinux-provision-stage-enforce.service" {
+			begin = append(begin, u.list("Unit", "Before")...)
 		}
 	}
-	return false
-}
-
-// atBoot says whether a timer may start its unit while the machine boots.
-func (u *unitFile) atBoot() bool {
-	return slices.ContainsFunc(u.options, func(o unitOption) bool {
-		return slices.Contains([]string{"OnBootSec", "OnStartupSec", "OnActiveSec"}, o.name) || o.name == "Persistent" && slices.Contains([]string{"yes", "true", "on", "1"}, o.value)
-	})
-}
-
-// afterStages says whether a unit comes after the stages, or after something that does.
-func afterStages(u *unitFile, named map[string]*unitFile, seen map[string]bool) bool {
-	if seen[u.name] {
-		return false
-	}
-	seen[u.name] = true
-	for _, after := range u.list("Unit", "After") {
-		if stage(after) || runtimes.Unit(after) || after == "multi-user.target" {
-			return true
-		}
-		if next := named[after]; next != nil && afterStages(next, named, seen) {
-			return true
+	are := map[string]bool{}
+	for len(begin) > 0 {
+		name := begin[len(begin)-1]
+		begin = begin[:len(begin)-1]
+		if !are[name] {
+			are[name] = true
+			begin = append(begin, next[name]...)
 		}
 	}
-	for _, stageUnit := range []string{target, "selinux-provision-stage-enforce.service"} {
-		if next := named[stageUnit]; next != nil && slices.Contains(next.list("Unit", "Before"), u.name) {
-			return true
-		}
-	}
-	return false
+	return are
 }

@@ -46,7 +46,7 @@ func (c *checker) runtimeConfig(m *machine, s *situation) {
 	for _, one := range []struct{ name, dir, variable string }{{"k3s", "/etc/rancher/k3s", "K3S_SELINUX"}, {"rke2", "/etc/rancher/rke2", "RKE2_SELINUX"}} {
 		for _, u := range m.units() {
 			if runtimes.Unit(u.name) && strings.HasPrefix(u.name, one.name) {
-				c.rancher(m, u, named, one.name, one.dir, one.variable)
+				c.rancher(m, u, one.name, one.dir, one.variable)
 			}
 		}
 	}
@@ -323,9 +323,9 @@ func configOf(argv []string, otherwise string, known bool) string {
 }
 
 // rancher notes a K3s or RKE2 whose containerd is not told to use SELinux.
-func (c *checker) rancher(m *machine, u *unitFile, named map[string]*unitFile, name, dir, variable string) {
+func (c *checker) rancher(m *machine, u *unitFile, name, dir, variable string) {
 	environment, _ := m.environment(u)
-	if !u.starts(named) || environment[variable].value != "" {
+	if !u.boots || environment[variable].value != "" {
 		return
 	}
 	for _, one := range m.commands(u) {

@@ -15,6 +15,8 @@ import (
 type unitFile struct {
 	name            string
 	enabled, masked bool
+	boots           bool // it is started at boot as far as the file tells
+	general         bool // it is a template, of which there are instances
 	text            text
 	quadlet         string       // what podman's generator makes it out of, such as ".container"; "" if it does not
 	user            bool         // systemd --user runs it, which nothing of the system's orders
@@ -97,12 +99,23 @@ func (m *machine) makeUnits() (all []*unitFile, byName map[string]*unitFile) {
 			}
 		}
 	}
+	m.preset(slices.Clone(all), named)
 	shared := map[string]bool{}
-	for _, u := range all {
+	join := func(u *unitFile) {
 		for _, other := range u.join(byName) {
 			shared[other] = true
 		}
 	}
+	for _, u := range all {
+		join(u)
+	}
+	start := startup{units: byName, enabled: map[string]bool{}, instance: func(name string) *unitFile {
+		u := named(name)
+		u.text = byName[templateOf(name)].text
+		join(u)
+		return u
+	}}
+	start.run(slices.Clone(all))
 	// What is only a directory of drop-ins for others is no unit.
 	return slices.DeleteFunc(all, func(u *unitFile) bool { return shared[u.name] && len(u.own) == 0 }), byName
 }
@@ -164,9 +177,9 @@ func (u *unitFile) dropin(t text) {
 	u.dropins = append(u.dropins, t)
 }
 
-// join puts the drop-ins behind the lines of the unit's own file as systemd does (systemd.unit(5)): those of all directories that are
-// for the unit, by their names; of two with one name the one nearer to the unit counts. It gives whose directories besides its own it
-// took some from.
+// join puts the drop-ins behind the lines of the unit's own file, or of its template's, as systemd does (systemd.unit(5)): those of all
+// directories that are for the unit, by their names; of two with one name the one nearer to the unit counts. It gives whose directories
+// besides its own it took some from.
 func (u *unitFile) join(byName map[string]*unitFile) (others []string) {
 	files := map[string]text{}
 	for _, name := range dropinsOf(u.name) {
@@ -182,6 +195,9 @@ func (u *unitFile) join(byName map[string]*unitFile) (others []string) {
 		if name != u.name && len(from.dropins) > 0 {
 			others = append(others, name)
 		}
+	}
+	if general := byName[templateOf(u.name)]; len(u.own) == 0 && general != nil && len(general.own) > 0 {
+		u.own, u.quadlet, u.user, general.general = general.own, general.quadlet, general.user, true
 	}
 	u.options = slices.Clone(u.own)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
