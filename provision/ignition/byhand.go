@@ -30,7 +30,9 @@ func changesByHand() []byHand {
 		{is: func(c command, s *situation) bool {
 			return s.managesMode() && c.changes(func(name string) bool { return name == seconfig.Path })
 		}, problem: "cannot change " + seconfig.Path + " by hand beside selinux-provision: the next boot begins in that mode, and ends in the declared one", remedy: mode},
-		{is: func(c command, s *situation) bool { return c.program() == "setenforce" && s.managesMode() },
+		{is: func(c command, s *situation) bool {
+			return c.program() == "setenforce" && len(c.argv) > 1 && s.managesMode()
+		},
 			problem: "cannot switch the mode by hand beside selinux-provision: it lasts until the next reboot", remedy: mode},
 		{is: func(c command, _ *situation) bool { return c.program() == "semodule" && changesStore(c.argv[1:]) },
 			problem: "cannot run semodule by hand beside selinux-provision: what it does is taken for an operator's work", remedy: "remove the command: declare policy.modules and audit.dontaudit"},
@@ -44,11 +46,10 @@ func changesByHand() []byHand {
 		{is: func(c command, s *situation) bool { return s.delivered && c.program() == "chcon" },
 			problem: "cannot label files by hand beside selinux-provision: nothing knows of this label, and the next relabelling takes it away", remedy: "remove the command: declare policy.file_contexts, or a volume"},
 		{is: func(c command, s *situation) bool {
-			return s.delivered && slices.Contains([]string{"restorecon", "setfiles", "fixfiles"}, c.program()) && slices.ContainsFunc(c.argv[1:], runtimesFiles)
+			return s.delivered && c.relabels() && slices.ContainsFunc(c.argv[1:], runtimesFiles)
 		}, problem: "cannot relabel what belongs to the system or to a container runtime: running containers lose the label that they work with", remedy: "name the directories that are yours, or declare policy.file_contexts, which labels them"},
-		{is: func(c command, s *situation) bool {
-			return s.delivered && slices.Contains([]string{"restorecon", "setfiles", "fixfiles"}, c.program()) && len(c.argv) > 1
-		}, problem: "this labels files by hand", remedy: "not needed for what policy.file_contexts or a volume declares: that is labelled by selinux-provision", note: true},
+		{is: func(c command, s *situation) bool { return s.delivered && c.relabels() },
+			problem: "this labels files by hand", remedy: "not needed for what policy.file_contexts or a volume declares: that is labelled by selinux-provision", note: true},
 	}
 }
 
@@ -72,6 +73,23 @@ func changesStore(args []string) bool {
 				return true
 			}
 		}
+	}
+	return false
+}
+
+// relabels tells whether a command gives files the labels of the policy: it may also only look, and without arguments it prints its usage.
+func (c command) relabels() bool {
+	if len(c.argv) < 2 {
+		return false
+	}
+	args := c.argv[1:]
+	switch c.program() {
+	case "restorecon":
+		return !slices.ContainsFunc(args, func(arg string) bool { return hasLetter(arg, "nh?", "efoT") })
+	case "setfiles":
+		return !slices.ContainsFunc(args, func(arg string) bool { return hasLetter(arg, "nh?", "cefoTr") })
+	case "fixfiles":
+		return !slices.Contains(args, "check") && !slices.Contains(args, "verify")
 	}
 	return false
 }

@@ -404,18 +404,51 @@ type wrapper struct {
 	short    string
 	long     []string
 	operands int // of its own, before the command
+	// asks are the options of one letter, asksLong those of one word, with which it starts nothing: what is named is only looked for,
+	// listed or changed. --help and --version are such everywhere.
+	asks     string
+	asksLong []string
 }
 
+// wrappers are these programs, as their manual pages have them. sudo -k is none that asks: with a command it runs it.
 func wrappers() map[string]wrapper {
 	return map[string]wrapper{
-		"env": {short: "uC"}, "sudo": {short: "ugUhpCDRrtT", long: []string{"--user", "--group", "--host", "--prompt", "--chdir"}}, "doas": {short: "uC"},
-		"nohup": {}, "exec": {short: "a"}, "command": {}, "builtin": {}, "setsid": {}, "time": {short: "fo"}, "nice": {short: "n"},
-		"ionice": {short: "cnpPu"}, "chrt": {short: "TPD", operands: 1}, "taskset": {operands: 1}, "timeout": {short: "ks", operands: 1},
-		"chroot": {operands: 1}, "flock": {short: "wE", operands: 1}, "nsenter": {short: "tSG"}, "unshare": {short: "SGR"}, "setpriv": {},
-		"stdbuf": {short: "ioe"}, "xargs": {short: "adEILlnPs"}, "watch": {short: "n"}, "strace": {short: "eopPs"}, "busybox": {},
-		"systemd-cat": {short: "tp"}, "systemd-inhibit": {}, "tini": {}, "dumb-init": {},
-		"systemd-run": {short: "pEuMHC", long: []string{"--unit", "--property", "--setenv", "--slice", "--machine", "--description", "--uid", "--gid", "--on-active", "--on-boot", "--on-calendar"}},
+		"env": {short: "uC"}, "sudo": {short: "ugUhpCDRrtT", long: []string{"--user", "--group", "--host", "--prompt", "--chdir"},
+			asks: "lvKeV", asksLong: []string{"--list", "--validate", "--remove-timestamp", "--edit"}},
+		"doas": {short: "uC", asks: "CL"}, "nohup": {}, "exec": {short: "a"}, "command": {asks: "vV"}, "builtin": {}, "setsid": {asks: "hV"}, "time": {short: "fo", asks: "V"},
+		"nice": {short: "n"}, "ionice": {short: "cn", asks: "pPuhV", asksLong: []string{"--pid", "--pgid", "--uid"}},
+		"chrt": {short: "TPD", operands: 1, asks: "pmhV", asksLong: []string{"--pid", "--max"}}, "taskset": {operands: 1, asks: "phV", asksLong: []string{"--pid"}},
+		"timeout": {short: "ks", operands: 1}, "chroot": {operands: 1}, "flock": {short: "wE", operands: 1, asks: "hV"}, "nsenter": {short: "tSG", asks: "hV"},
+		"unshare": {short: "SGR", asks: "hV"}, "setpriv": {asks: "dhV", asksLong: []string{"--dump"}}, "stdbuf": {short: "ioe"}, "xargs": {short: "adEILlnPs"},
+		"watch": {short: "n", asks: "hv"}, "strace": {short: "eopPs", asks: "hV"}, "busybox": {asksLong: []string{"--list", "--list-full", "--install", "--show"}},
+		"systemd-cat": {short: "tp", asks: "h"}, "systemd-inhibit": {asks: "h", asksLong: []string{"--list"}}, "tini": {asks: "h"}, "dumb-init": {asks: "hV"},
+		"systemd-run": {short: "pEuMHC", long: []string{"--unit", "--property", "--setenv", "--slice", "--machine", "--description", "--uid", "--gid", "--on-active", "--on-boot", "--on-calendar"}, asks: "h"},
 	}
+}
+
+// asking tells whether an argument is an option with which the program starts nothing.
+func (w wrapper) asking(arg string) bool {
+	if strings.HasPrefix(arg, "--") {
+		name, _, _ := strings.Cut(arg, "=")
+		return name == "--help" || name == "--version" || slices.Contains(w.asksLong, name)
+	}
+	return hasLetter(arg, w.asks, w.short)
+}
+
+// hasLetter tells whether an argument has one of the letters of options; behind one of those that take a value there is the value.
+func hasLetter(arg, letters, valued string) bool {
+	if !strings.HasPrefix(arg, "-") || strings.HasPrefix(arg, "--") {
+		return false
+	}
+	for _, letter := range arg[1:] {
+		if strings.ContainsRune(letters, letter) {
+			return true
+		}
+		if strings.ContainsRune(valued, letter) {
+			return false
+		}
+	}
+	return false
 }
 
 // unwrapped takes away what only prepares the start of another program.
@@ -434,9 +467,15 @@ func unwrapped(argv []string) []string {
 		for len(rest) > 0 {
 			arg := rest[0]
 			if strings.HasPrefix(arg, "-") {
+				if w.asking(arg) {
+					return argv
+				}
 				valued := len(arg) == 2 && strings.Contains(w.short, arg[1:]) || slices.Contains(w.long, arg)
 				if rest = rest[1:]; valued && len(rest) > 0 {
 					rest = rest[1:]
+				}
+				if arg == "--" && operands == 0 {
+					break
 				}
 				continue
 			}

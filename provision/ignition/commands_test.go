@@ -64,6 +64,15 @@ func TestShellCommands(t *testing.T) {
 		"eval podman run y":                                   `[eval podman run y] [podman run y]`,
 		"xargs -n 1 podman start < names":                     `[podman start]`,
 		"systemd-run --unit x -p A=b podman run y":            `[podman run y]`,
+		"command podman run x; command -p podman run x":       `[podman run x] [podman run x]`,
+		"if command -v podman; then true; fi":                 `[command -v podman] [true]`, // POSIX: it writes the name, and starts nothing
+		"command -pV /etc/init.d/x; builtin command -v x":     `[command -pV /etc/init.d/x] [command -v x]`,
+		"sudo -l podman; sudo -nv; sudo -u core -l":           `[sudo -l podman] [sudo -nv] [sudo -u core -l]`,
+		"sudo -k podman run x; sudo -e /etc/x":                `[podman run x] [sudo -e /etc/x]`, // sudo(8): with a command, -k runs it
+		"sudo -ulvke podman run x; sudo -n -- podman run -v":  `[podman run x] [podman run -v]`,
+		"nice --help podman; env --version podman":            `[nice --help podman] [env --version podman]`,
+		"taskset -p 1 2; chrt -p 3; ionice -c 3 podman run x": `[taskset -p 1 2] [chrt -p 3] [podman run x]`,
+		"timeout 5 command -v podman":                         `[command -v podman]`,
 		"while read -r l; do podman run $l; done < /x":        `[read -r l] [podman run ${l}]`,
 		"echo a\\ b 'c d' \"e \\\" f\"":                       `[echo a b c d e " f]`,
 		"( podman run x ) >> /log":                            `[]>/log [podman run x]`,

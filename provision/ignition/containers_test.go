@@ -98,6 +98,9 @@ func TestChangesByHand(t *testing.T) {
 		"setsebool -P a on": "boolean", "setsebool a 1": "boolean", "getsebool -a": "",
 		"semanage boolean -l": "", "semanage fcontext -a -t x_t /x": "semanage",
 		"chcon -t x_t /x": "label", "restorecon -R /opt/bin": "note", "restorecon -RF /var/lib/docker": "relabel", "restorecon -R /": "relabel", "restorecon": "",
+		"restorecon -n -R /opt/x": "", "restorecon -Rnv /var/lib/docker": "", "restorecon -e /nnn -R /opt/x": "note", "restorecon -T 0n /opt/x": "note", "restorecon -h": "",
+		"setfiles -n /etc/x /opt/x": "", "setfiles -r /n /etc/x /opt/x": "note", "fixfiles check /opt/x": "", "fixfiles -v verify": "", "fixfiles restore /opt/x": "note", "fixfiles relabel": "note",
+		"setenforce": "", "/usr/sbin/setenforce Permissive": "mode",
 	} {
 		c := command{argv: strings.Fields(line)}
 		got := ""
