@@ -2,7 +2,6 @@ package ignition
 
 import (
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -178,16 +177,15 @@ func (m *machine) runs(name string) *unitFile {
 	if u != nil && len(u.own) > 0 {
 		return u
 	}
-	shipped := shippedUnits()
-	i := slices.IndexFunc(shipped, func(s shippedUnit) bool { return slices.Contains(s.names, name) })
-	if i < 0 {
+	lines, known := shippedUnits()[name]
+	if !known {
 		return u
 	}
 	one := &unitFile{name: name}
 	if u != nil {
 		one.text, one.enabled, one.masked = u.text, u.enabled, u.masked
 	}
-	one.read(text{content: shipped[i].lines})
+	one.read(text{content: lines})
 	for i := range one.options {
 		one.options[i].key = ""
 	}
@@ -196,21 +194,30 @@ func (m *machine) runs(name string) *unitFile {
 	return one
 }
 
-// shippedUnit is what says in a unit of others how a runtime is started.
-type shippedUnit struct {
-	names []string
-	lines string
-}
-
-// shippedUnits are those of Flatcar's image (flatcar/scripts, coreos-overlay/coreos/sysext), of the extensions of the bakery
+// shippedUnits are the lines that say how a runtime is started in the units of Flatcar's image (flatcar/scripts, coreos-overlay/coreos/sysext), of the extensions of the bakery
 // (flatcar/sysext-bakery), and of what these take from others.
-func shippedUnits() []shippedUnit {
-	return []shippedUnit{
+func shippedUnits() map[string]string {
+	// K3s's in the bakery, RKE2's in its own archive.
+	const rancherFiles = "[Service]\nEnvironmentFile=-/etc/default/%N\nEnvironmentFile=-/etc/sysconfig/%N\nEnvironmentFile=-/usr/local/lib/systemd/system/%N.env\n"
+	return map[string]string{
 		// The image's docker.service; the bakery's has the same.
-		{[]string{"docker.service"}, `[Service]
+		"docker.service": `[Service]
 EnvironmentFile=-/run/flannel/flannel_docker_opts.env
 Environment=DOCKER_SELINUX=--selinux-enabled=true
 ExecStart=/usr/bin/dockerd --host=fd:// $DOCKER_SELINUX $DOCKER_OPTS $DOCKER_CGROUPS $DOCKER_OPT_BIP $DOCKER_OPT_MTU $DOCKER_OPT_IPMASQ
-`},
+`,
+		"containerd.service": `[Service]
+Environment=CONTAINERD_CONFIG=/usr/share/containerd/config.toml
+ExecStart=/usr/bin/containerd --config ${CONTAINERD_CONFIG}
+`,
+		// CRI-O's own unit with the bakery's drop-in.
+		"crio.service": `[Service]
+EnvironmentFile=-/etc/sysconfig/crio
+ExecStart=/usr/bin/crio --config-dir /etc/crio/crio.conf.d/ $CRIO_CONFIG_OPTIONS $CRIO_RUNTIME_OPTIONS $CRIO_STORAGE_OPTIONS $CRIO_NETWORK_OPTIONS $CRIO_METRICS_OPTIONS
+`,
+		"k3s.service":         rancherFiles + "ExecStart=/usr/local/bin/k3s server\n",
+		"k3s-agent.service":   rancherFiles + "ExecStart=/usr/local/bin/k3s agent\n",
+		"rke2-server.service": rancherFiles + "ExecStart=/usr/local/bin/rke2 server\n",
+		"rke2-agent.service":  rancherFiles + "ExecStart=/usr/local/bin/rke2 agent\n",
 	}
 }

@@ -125,3 +125,89 @@ func TestEnvironmentFile(t *testing.T) {
 		}
 	}
 }
+
+// Each runtime is told to use SELinux in several places, of which the last one counts, and its value.
+//
+// containerd-config.toml(5): imported files come behind the one that imports them. sysext-bakery, containerd.sysext: a config.toml of version
+// 3 without enable_selinux; flatcar/scripts, coreos/sysext/containerd: config-cgroupfs.toml without it. crio(8): --selinux, CONTAINER_SELINUX,
+// and crio.conf.d over crio.conf. containers.conf(5): containers.conf.d over containers.conf. K3s, pkg/configfilearg: what its configuration
+// says stands before the options of the command line, and its variables count where no option does; its unit in the bakery has
+// EnvironmentFile=-/etc/default/%N.
+func TestRuntimesAreToldToUseSELinux(t *testing.T) {
+	file := func(name, content string) string {
+		return "    - path: " + name + "\n      contents:\n        inline: |\n          " + strings.ReplaceAll(content, "\n", "\n          ") + "\n"
+	}
+	unit := func(name, lines string) string {
+		return "systemd:\n  units:\n    - name: " + name + "\n      enabled: true\n      dropins:\n        - name: 10.conf\n          contents: |\n            [Service]\n            " +
+			strings.ReplaceAll(lines, "\n", "\n            ") + "\n"
+	}
+	links := func(all ...string) string {
+		text := "  links:\n"
+		for _, name := range all {
+			target := "/opt/extensions/x.raw"
+			if strings.Contains(name, "-flatcar") {
+				target = "/dev/null"
+			}
+			text += "    - {path: /etc/extensions/" + name + ", target: " + target + "}\n"
+		}
+		return text
+	}
+	const (
+		isOff     = "cannot confine containers with SELinux switched off in the runtime: they run unconfined on an enforcing machine: "
+		kubelet   = "systemd:\n  units:\n    - {name: kubelet.service, enabled: true}\n"
+		k3s       = "systemd:\n  units:\n    - {name: k3s.service, enabled: true}\n"
+		noK3s     = "note: x:12: k3s.service starts pods unconfined"
+		main      = "/etc/containerd/config.toml"
+		own       = "Environment=CONTAINERD_CONFIG=" + main
+		imports   = "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]"
+		enable    = "\n[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_selinux = "
+		crioConf  = "/etc/crio/crio.conf"
+		crioDrop  = "/etc/crio/crio.conf.d/10.conf"
+		runtime   = "[crio.runtime]\nselinux = "
+		containrs = "/etc/containers/containers.conf"
+	)
+	expect(t, map[string]struct{ content, want string }{
+		"the image's containerd":            {node + kubelet, ""},
+		"the bakery's containerd":           {node + links("containerd.raw", "containerd-flatcar.raw") + kubelet, "x:11: cannot confine pods with the configuration that comes with the bakery's containerd"},
+		"the bakery's Docker brings one":    {node + links("docker-28.0.4-x86-64.raw", "docker-flatcar.raw", "containerd-flatcar.raw", "kubernetes-v1.33.2-x86-64.raw"), "x:11: cannot confine pods"},
+		"nobody asks it for pods":           {node + links("containerd.raw", "containerd-flatcar.raw"), ""},
+		"with a configuration of one's own": {node + file(main, "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nenable_selinux = true") + links("containerd.raw", "containerd-flatcar.raw") + unit("containerd.service", own) + "    - {name: kubelet.service, enabled: true}\n", ""},
+		"cgroups of version 1":              {node + unit("containerd.service", "Environment=CONTAINERD_CONFIG=/usr/share/containerd/config-cgroupfs.toml") + "    - {name: kubelet.service, enabled: true}\n", "x:18: containerd.service.d/10.conf: cannot confine pods with /usr/share/containerd/config-cgroupfs.toml"},
+		"the same without pods":             {node + unit("containerd.service", "Environment=CONTAINERD_CONFIG=/usr/share/containerd/config-cgroupfs.toml"), ""},
+		"containerd's own place":            {node + file(main, "version = 2") + unit("containerd.service", "ExecStart=\nExecStart=/usr/bin/containerd"), "x:10: /etc/containerd/config.toml: cannot confine pods with this configuration"},
+		"imported false":                    {node + file(main, imports+enable+"true") + file("/etc/containerd/conf.d/a.toml", "version = 2"+enable+"false") + unit("containerd.service", own), "x:22: /etc/containerd/conf.d/a.toml: " + isOff + "set it to true"},
+		"imported true":                     {node + file(main, imports+enable+"false") + file("/etc/containerd/conf.d/a.toml", "version = 2"+enable+"true") + unit("containerd.service", own), ""},
+		"imported nothing":                  {node + file(main, imports) + file("/etc/containerd/conf.d/a.toml", "version = 2") + unit("containerd.service", own), "x:10: /etc/containerd/config.toml: cannot confine pods with this configuration"},
+		"imported from elsewhere":           {node + file(main, "version = 2\nimports = [\"nvidia.toml\"]") + unit("containerd.service", own), ""},
+		"imported in a circle":              {node + file(main, "version = 2\nimports = [\"config.toml\"]"+enable+"true") + unit("containerd.service", own), ""},
+
+		"CRI-O's drop-in counts":          {node + file(crioConf, runtime+"false") + file(crioDrop, runtime+"true"), ""},
+		"CRI-O's drop-in is false":        {node + file(crioConf, runtime+"true") + file(crioDrop, runtime+"false"), "x:19: /etc/crio/crio.conf.d/10.conf: " + isOff + "set it to true"},
+		"CRI-O's option":                  {node + unit("crio.service", "ExecStart=\nExecStart=/opt/bin/crio --selinux=false"), "x:19: crio.service.d/10.conf: " + isOff + "remove --selinux=false"},
+		"CRI-O's option in a variable":    {node + unit("crio.service", "Environment=CRIO_RUNTIME_OPTIONS=--selinux=false"), "x:18: crio.service.d/10.conf: " + isOff + "remove --selinux=false"},
+		"CRI-O's option is true":          {node + file(crioConf, runtime+"false") + unit("crio.service", "ExecStart=\nExecStart=/opt/bin/crio --selinux"), ""},
+		"CRI-O's variable":                {node + unit("crio.service", "Environment=CONTAINER_SELINUX=false"), "x:18: crio.service.d/10.conf: " + isOff + "set it to true"},
+		"CRI-O's files from a server":     {node + file(crioConf, runtime+"false") + "    - {path: /etc/crio/crio.conf.d/10.conf, contents: {source: https://files.example/x}}\n", ""},
+		"CRI-O's configuration elsewhere": {node + file("/opt/crio.conf", runtime+"false") + unit("crio.service", "ExecStart=\nExecStart=/opt/bin/crio --config /opt/crio.conf"), "x:14: /opt/crio.conf: " + isOff},
+
+		"Podman's drop-in counts":   {node + file(containrs, "[containers]\nlabel_users = true\nlabel = false") + file(containrs+".d/99.conf", "[containers]\nlabel = true"), ""},
+		"Podman's drop-in is false": {node + file(containrs, "[containers]\nlabel = true") + file(containrs+".d/99.conf", "[containers]\nlabel_users = true\nlabel = false"), "x:20: /etc/containers/containers.conf.d/99.conf: " + isOff},
+
+		"K3s is told nothing":            {node + k3s, noK3s},
+		"K3s is told so":                 {node + file("/etc/rancher/k3s/config.yaml", "selinux: true") + k3s, ""},
+		"K3s is told not to":             {node + file("/etc/rancher/k3s/config.yaml", "tls-san: [a]\nselinux: false") + k3s, "x:14: /etc/rancher/k3s/config.yaml: " + isOff + "set it to true"},
+		"K3s is told so by a drop-in":    {node + file("/etc/rancher/k3s/config.yaml", "selinux: false") + file("/etc/rancher/k3s/config.yaml.d/a.yaml", "selinux: true") + k3s, ""},
+		"K3s is told so elsewhere":       {node + file("/etc/rancher/k3s/registries.yaml", "selinux: true") + k3s, "note: x:16: k3s.service starts pods unconfined"},
+		"K3s has another configuration":  {node + file("/etc/k3s.yaml", "selinux: true") + unit("k3s.service", "Environment=K3S_CONFIG_FILE=/etc/k3s.yaml"), ""},
+		"K3s's option":                   {node + file("/etc/rancher/k3s/config.yaml", "selinux: true") + unit("k3s.service", "ExecStart=\nExecStart=/opt/bin/k3s server --selinux=false"), "x:23: k3s.service.d/10.conf: " + isOff + "remove --selinux=false"},
+		"K3s's option is true":           {node + unit("k3s.service", "ExecStart=\nExecStart=/opt/bin/k3s server --selinux"), ""},
+		"K3s's variable":                 {node + unit("k3s.service", "Environment=K3S_SELINUX=false"), "x:18: k3s.service.d/10.conf: " + isOff + "set it to true"},
+		"K3s's variable is true":         {node + unit("k3s.service", "Environment=K3S_SELINUX=true"), ""},
+		"K3s's file of variables":        {node + file("/etc/default/k3s", "K3S_SELINUX=true") + k3s, ""},
+		"K3s's file of variables, false": {node + file("/etc/default/k3s", "A=b\nK3S_SELINUX=false") + k3s, "x:14: /etc/default/k3s: " + isOff + "set it to true"},
+		"another unit's":                 {node + file("/etc/default/k3s-agent", "K3S_SELINUX=true") + k3s, "note: x:16: k3s.service starts pods unconfined"},
+		"K3s's file from a server":       {node + "    - {path: /etc/default/k3s, contents: {source: https://files.example/x}}\n" + k3s, ""},
+		"K3s is not started":             {node + file("/etc/rancher/k3s/config.yaml", "selinux: false"), ""},
+		"RKE2's agent is told not to":    {node + file("/etc/default/rke2-agent", "RKE2_SELINUX=false") + strings.ReplaceAll(k3s, "k3s", "rke2-agent"), "x:13: /etc/default/rke2-agent: " + isOff + "set it to true"},
+	})
+}
