@@ -114,15 +114,7 @@ func CheckDirectory(files provision.Reader, shown func(name string) string, o Op
 		p.File = shown(p.File)
 		return p, ""
 	}
-	state, err := provision.Load(files, "")
-	if err != nil {
-		c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
-			at, _ := place(e.Position)
-			return at, e.Key
-		})
-	} else {
-		c.content(state, place)
-	}
+	c.survey(files, "", place)
 	slices.SortStableFunc(c.findings, func(a, b Finding) int {
 		if a.Note != b.Note {
 			return map[bool]int{false: -1, true: 1}[a.Note]
@@ -296,18 +288,8 @@ func lineAt(content []byte, offset int64) int {
 
 // configuration checks one file of selinux-provision's own.
 func (c *checker) configuration(name string, content []byte) {
-	state, err := provision.Load(single{name, content, c.options.Module}, name)
-	if err != nil {
-		c.addErrors(err, func(e *provision.Error) (provision.Position, string) { return e.Position, e.Key })
-	} else {
-		here := func(p provision.Position) (provision.Position, string) { return p, "" }
-		c.content(state, here)
-	}
-	doc, err := provision.Parse(name, bytes.NewReader(content))
-	if err != nil {
-		return // it was said
-	}
-	for _, m := range doc.Modules() {
+	state := c.survey(single{name, content, c.options.Module}, name, func(p provision.Position) (provision.Position, string) { return p, "" })
+	for _, m := range state.Modules {
 		if c.options.Module == nil {
 			continue
 		}
@@ -315,6 +297,19 @@ func (c *checker) configuration(name string, content []byte) {
 			c.add(m.Source, "", "cannot find the module "+m.Path+" here", "put it there, and deliver it to the machine together with this file")
 		}
 	}
+}
+
+// survey adds what is wrong in a configuration, and what is to be said of the rest of it: nobody wants to hear one thing at a time.
+func (c *checker) survey(files provision.Reader, name string, place func(provision.Position) (provision.Position, string)) *provision.State {
+	state, err := provision.Survey(files, name)
+	if err != nil {
+		c.addErrors(err, func(e *provision.Error) (provision.Position, string) {
+			at, _ := place(e.Position)
+			return at, e.Key
+		})
+	}
+	c.content(state, place)
+	return state
 }
 
 // single shows provision.Load one file of the configuration. What else it asks for is a module.
