@@ -175,7 +175,8 @@ type Denial struct {
 	// Extra are the fields that nothing above holds, in their order: ports, capabilities, interfaces, and what newer kernels add.
 	Extra []Field
 
-	cwd string // from the CWD record
+	cwd    string // from the CWD record
+	copies uint64 // the hash of the copies of its record, if this one may be cut off; else 0
 }
 
 // Context is a security context as it stands in the record.

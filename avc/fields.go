@@ -148,19 +148,20 @@ func untrustedName(value string, quoted bool) string {
 	return untrusted(value, quoted)
 }
 
-// parseDenial takes a message apart. It gives false for one that reports no decision, such as "avc: received setenforce notice".
+// parse takes a message apart. It gives false for one that reports no decision, such as "avc: received setenforce notice".
 func (d *Denial) parse(r *Record) bool {
 	d.reset()
 	d.Type, d.Time, d.Serial, d.Node, d.Boot, d.Cgroup, d.Unit = r.Type, r.Time, r.Serial, r.Node, r.Boot, r.Cgroup, r.Unit
+	whole := false
 	switch r.Type {
 	case TypeAVC:
-		return d.parseAVC(r.Text)
+		whole = d.parseAVC(r.Text)
 	case TypeSELinuxErr:
-		return d.parseError(r.Text)
+		whole = d.parseError(r.Text)
 	case TypeUserAVC, TypeUserSELinuxErr:
-		return d.parseUser(r)
+		whole = d.parseUser(r)
 	}
-	return false
+	return whole && (!r.mayBeCut() || !endsIn(r.Text, "tclass", d.Class))
 }
 
 // parseAVC reads "avc:  denied  { read write } for  pid=1 comm="x" ...".

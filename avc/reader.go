@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"io"
-	"strings"
 	"time"
 )
 
@@ -15,10 +14,10 @@ const (
 	window = 1 << 16
 	// joinWindow is how many denials wait at least for other records of their event. Events overlap by the number of processors.
 	joinWindow = 512
-	// compared is how much of a record tells it from others: the kernel's log cuts a record off at some 1,000 bytes.
-	compared = 800
 	// perEvent bounds what is remembered of one event. The kernel writes a few dozen records for one; what has more is no log.
 	perEvent = 1 << 10
+	// mostEarly is how many records that may belong to a denial wait for it.
+	mostEarly = 32
 	// rebootDistance is how far back serial numbers jump when the kernel has started anew.
 	rebootDistance = 5 * time.Second
 )
@@ -78,25 +77,14 @@ type eventID struct {
 	millis int64
 }
 
-// seenEvent remembers the records of one event.
-type seenEvent struct {
-	id      eventID
-	records []seenRecord
-}
-
-// seenRecord counts how often each origin gave a record: one that the same origin gives twice was written twice.
-type seenRecord struct {
-	hash  uint64
-	count [OriginKernel + 1]uint16
-	max   uint16
-}
-
 type pendingEvent struct {
 	id      eventID
 	denials []*Denial
 	// companions counts the other records that were joined.
 	companions int
-	waited     bool // a moment has passed since it came
+	unread     []string // denials that were cut off before what matters, and of which no other copy has come
+	early      []Record // the other records, for a copy that comes yet
+	waited     bool     // a moment has passed since it came
 	done       bool
 }
 
@@ -211,30 +199,31 @@ func (r *Reader) add(record *Record) {
 		return
 	}
 	id := eventID{record.Serial, record.Time.UnixMilli()}
-	if record.Serial != 0 && !r.first(record, id) {
-		r.stats.Duplicates++
-		return
+	var copies *seenRecord
+	if record.Serial != 0 {
+		var fresh bool
+		if copies, fresh = r.first(record, id); !fresh && !r.completes(record, copies, id) {
+			r.stats.Duplicates++
+			return
+		}
 	}
 	switch record.Type {
 	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
 		d := r.denial()
 		if !d.parse(record) {
-			if strings.Contains(record.Text, "avc:") && (strings.Contains(record.Text, "denied") || strings.Contains(record.Text, "granted")) || record.Type == TypeSELinuxErr {
-				r.stats.unread(record.Text) // cut off before what matters
-			}
+			r.unreadable(record, copies, id)
 			r.free = append(r.free, d)
 			return
 		}
-		if record.Serial == 0 || record.Type == TypeUserAVC || record.Type == TypeUserSELinuxErr {
+		cut := record.mayBeCut() && copies != nil
+		if record.Serial == 0 || !cut && (record.Type == TypeUserAVC || record.Type == TypeUserSELinuxErr) {
 			r.ready = append(r.ready, d) // nothing belongs to it
 			return
 		}
-		e := r.pending[id]
-		if e == nil {
-			e = r.event(id)
-			r.pending[id] = e
-			r.queue = append(r.queue, e)
+		if cut {
+			d.copies = copies.hash
 		}
+		e := r.eventOf(id)
 		if len(e.denials) >= perEvent {
 			r.ready = append(r.ready, d)
 			return
@@ -244,10 +233,11 @@ func (r *Reader) add(record *Record) {
 				d.addCompanion(&r.early[len(r.early)-1-i])
 			}
 		}
-		e.denials = append(e.denials, d)
-		if len(r.queue) >= 2*joinWindow { // half of them at once, so that the rest is not moved for each record
-			r.flush(joinWindow)
+		for i := range e.early {
+			d.addCompanion(&e.early[i])
 		}
+		e.denials = append(e.denials, d)
+		r.makeRoom()
 	case TypeSyscall, TypeAVCPath, TypePath, TypeCwd, TypeProctitle, TypeEndOfEvent:
 		e := r.pending[id]
 		if e == nil {
@@ -259,6 +249,9 @@ func (r *Reader) add(record *Record) {
 				d.addCompanion(record)
 			}
 		}
+		if len(e.unread) > 0 && len(e.early) < mostEarly {
+			e.early = append(e.early, *record)
+		}
 		if record.Type == TypeEndOfEvent {
 			r.finish(e)
 		}
@@ -267,14 +260,13 @@ func (r *Reader) add(record *Record) {
 
 // keep keeps a record that may belong to a denial that comes behind it.
 func (r *Reader) keep(record *Record, id eventID) {
-	const most = 32
 	if record.Serial == 0 {
 		return
 	}
 	if r.earlyID != id {
 		r.early, r.earlyID = r.early[:0], id
 	}
-	if len(r.early) < most {
+	if len(r.early) < mostEarly {
 		r.early = append(r.early, *record)
 	}
 }
@@ -288,6 +280,13 @@ func (r *Reader) moment() {
 		e.waited = true
 	}
 	r.flush(len(r.queue))
+}
+
+// makeRoom finishes the oldest of many events: half of them at once, so that the rest is not moved for each record.
+func (r *Reader) makeRoom() {
+	if len(r.queue) >= 2*joinWindow {
+		r.flush(joinWindow)
+	}
 }
 
 // flush finishes the oldest events until at most keep wait.
@@ -308,18 +307,27 @@ func (r *Reader) flush(keep int) {
 
 func (r *Reader) finish(e *pendingEvent) {
 	r.ready = append(r.ready, e.denials...)
+	for _, text := range e.unread {
+		r.stats.unread(text)
+	}
 	e.done = true
 	delete(r.pending, e.id)
 }
 
-func (r *Reader) event(id eventID) *pendingEvent {
-	if n := len(r.spare); n > 0 {
-		e := r.spare[n-1]
-		r.spare = r.spare[:n-1]
-		e.id, e.denials, e.companions, e.waited, e.done = id, e.denials[:0], 0, false, false
+// eventOf gives the event that waits for what belongs to it.
+func (r *Reader) eventOf(id eventID) *pendingEvent {
+	e := r.pending[id]
+	if e != nil {
 		return e
 	}
-	return &pendingEvent{id: id}
+	e = &pendingEvent{}
+	if n := len(r.spare); n > 0 {
+		e, r.spare = r.spare[n-1], r.spare[:n-1]
+	}
+	*e = pendingEvent{id: id, denials: e.denials[:0], unread: e.unread[:0], early: e.early[:0]}
+	r.pending[id] = e
+	r.queue = append(r.queue, e)
+	return e
 }
 
 func (r *Reader) denial() *Denial {
@@ -329,42 +337,6 @@ func (r *Reader) denial() *Denial {
 		return d
 	}
 	return &Denial{}
-}
-
-// first tells whether a record is not the copy of one that came before by another transport, and keeps the books of serial
-// numbers.
-func (r *Reader) first(record *Record, id eventID) bool {
-	r.follow(record)
-	slot := &r.seen[id.serial%window]
-	if slot.id != id {
-		slot.id, slot.records = id, slot.records[:0]
-		r.distinct++
-	}
-	text := record.Text
-	if len(text) > compared {
-		text = text[:compared]
-	} else {
-		text = raw(text)
-	}
-	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
-	for i := range slot.records {
-		s := &slot.records[i]
-		if s.hash != hash {
-			continue
-		}
-		s.count[record.Origin]++
-		if s.count[record.Origin] > s.max {
-			s.max = s.count[record.Origin]
-			return true
-		}
-		return false
-	}
-	if len(slot.records) < perEvent {
-		s := seenRecord{hash: hash, max: 1}
-		s.count[record.Origin] = 1
-		slot.records = append(slot.records, s)
-	}
-	return true
 }
 
 // follow notices gaps and boots.

@@ -1,0 +1,137 @@
+package avc
+
+import (
+	"hash/maphash"
+	"strings"
+)
+
+// The kernel's log has no room for a long record: what prints it cuts it off, at 976 to 1,024 bytes with "audit: type=1400 audit(...): " before it
+// (LOG_LINE_MAX in kernel/printk/printk.c, PRINTKRB_RECORD_MAX in newer kernels). The audit daemon and journald get the same record whole. This file
+// knows the copies of one record for such.
+
+const (
+	// compared is how much of a record tells it from others, whether it was cut off or not.
+	compared = 800
+	// cutFrom is what is left at least of the text of a record that was cut off.
+	cutFrom = 900
+)
+
+// seenEvent remembers the records of one event.
+type seenEvent struct {
+	id      eventID
+	records []seenRecord
+}
+
+// seenRecord counts how often each origin gave a record: one that the same origin gives twice was written twice.
+type seenRecord struct {
+	hash  uint64
+	count [OriginKernel + 1]uint16
+	max   uint16
+	cut   uint16 // copies that were cut off, and of which nothing could be made
+}
+
+// mayBeCut tells whether a record is as long as one that the kernel's log cut off.
+func (r *Record) mayBeCut() bool { return r.Origin == OriginKernel && len(r.Text) >= cutFrom }
+
+// endsIn tells whether the last word of a text is this field: in a record that may be cut off nobody knows whether it is all of the value.
+func endsIn(text, key, value string) bool { return strings.HasSuffix(text, " "+key+"="+value) }
+
+// first tells whether a record is not the copy of one that came before by another transport, and keeps the books of serial
+// numbers. What is known of its copies is valid until the next call; nil if that is too much to remember.
+func (r *Reader) first(record *Record, id eventID) (copies *seenRecord, fresh bool) {
+	r.follow(record)
+	slot := &r.seen[id.serial%window]
+	if slot.id != id {
+		slot.id, slot.records = id, slot.records[:0]
+		r.distinct++
+	}
+	text := record.Text
+	if len(text) > compared {
+		text = text[:compared]
+	} else {
+		text = raw(text)
+	}
+	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
+	for i := range slot.records {
+		s := &slot.records[i]
+		if s.hash != hash {
+			continue
+		}
+		s.count[record.Origin]++
+		if s.count[record.Origin] > s.max {
+			s.max = s.count[record.Origin]
+			return s, true
+		}
+		return s, false
+	}
+	if len(slot.records) >= perEvent {
+		return nil, true
+	}
+	s := seenRecord{hash: hash, max: 1}
+	s.count[record.Origin] = 1
+	slot.records = append(slot.records, s)
+	return &slot.records[len(slot.records)-1], true
+}
+
+// completes tells whether a record that came before was cut off, and this copy of it is to be read all the same. What was made of the other one gets
+// what it lacks.
+func (r *Reader) completes(record *Record, copies *seenRecord, id eventID) bool {
+	if copies == nil || record.mayBeCut() {
+		return false
+	}
+	e := r.pending[id]
+	if copies.cut > 0 {
+		copies.cut--
+		if e != nil && len(e.unread) > 0 {
+			e.unread = e.unread[:len(e.unread)-1]
+		} else if r.stats.Malformed--; r.stats.Malformed == 0 { // the event was finished
+			r.stats.Unread = ""
+		}
+		return true
+	}
+	if e == nil {
+		return false
+	}
+	for _, d := range e.denials {
+		if d.copies != copies.hash {
+			continue
+		}
+		whole := r.denial()
+		if d.copies = 0; whole.parse(record) {
+			d.complete(whole)
+		}
+		r.free = append(r.free, whole)
+		return false
+	}
+	return false
+}
+
+// unreadable counts a record of which no denial could be made, if it looks like one. One that was cut off counts when no other copy has come.
+func (r *Reader) unreadable(record *Record, copies *seenRecord, id eventID) {
+	decided := strings.Contains(record.Text, "avc:") && (strings.Contains(record.Text, "denied") || strings.Contains(record.Text, "granted"))
+	switch {
+	case !decided && record.Type != TypeSELinuxErr:
+	case record.mayBeCut() && copies != nil:
+		copies.cut++
+		if e := r.eventOf(id); len(e.unread) < perEvent {
+			e.unread = append(e.unread, record.Text)
+		} else {
+			r.stats.unread(record.Text)
+		}
+		r.makeRoom()
+	default:
+		r.stats.unread(record.Text)
+	}
+}
+
+// complete adds what stands behind the class, where a copy of the record was cut off.
+func (d *Denial) complete(whole *Denial) {
+	if whole.Enforced != EnforcedUnknown {
+		d.Enforced = whole.Enforced
+	}
+	for _, f := range whole.Extra {
+		if d.Field(f.Key) == "" {
+			d.Extra = append(d.Extra, f)
+		}
+	}
+}
