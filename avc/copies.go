@@ -2,7 +2,9 @@ package avc
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
+	"time"
 )
 
 // The kernel's log has no room for a long record: what prints it cuts it off, at 976 to 1,024 bytes with "audit: type=1400 audit(...): " before it
@@ -30,6 +32,15 @@ type seenRecord struct {
 	cut   uint16 // copies that were cut off, and of which nothing could be made
 }
 
+// denies tells whether a record is one of those of which denials are made.
+func (r *Record) denies() bool {
+	switch r.Type {
+	case TypeAVC, TypeUserAVC, TypeSELinuxErr, TypeUserSELinuxErr:
+		return true
+	}
+	return false
+}
+
 // mayBeCut tells whether a record is as long as one that the kernel's log cut off.
 func (r *Record) mayBeCut() bool { return r.Origin == OriginKernel && len(r.Text) >= cutFrom }
 
@@ -45,13 +56,7 @@ func (r *Reader) first(record *Record, id eventID) (copies *seenRecord, fresh bo
 		slot.id, slot.records = id, slot.records[:0]
 		r.distinct++
 	}
-	text := record.Text
-	if len(text) > compared {
-		text = text[:compared]
-	} else {
-		text = raw(text)
-	}
-	hash := maphash.String(r.seed, text) ^ uint64(record.Type)
+	hash := r.hash(record)
 	for i := range slot.records {
 		s := &slot.records[i]
 		if s.hash != hash {
@@ -71,6 +76,88 @@ func (r *Reader) first(record *Record, id eventID) (copies *seenRecord, fresh bo
 	s.count[record.Origin] = 1
 	slot.records = append(slot.records, s)
 	return &slot.records[len(slot.records)-1], true
+}
+
+// hash tells a record from others, whatever is cut off or added behind it.
+func (r *Reader) hash(record *Record) uint64 {
+	text := record.Text
+	if len(text) > compared {
+		text = text[:compared]
+	} else {
+		text = raw(text)
+	}
+	return maphash.String(r.seed, text) ^ uint64(record.Type)
+}
+
+// twins are the records of one text, among them such as journalctl prints without time and serial number beside the kernel's own that have them.
+type twins struct {
+	hash    uint64
+	stamped []eventID // which no other record was taken for a copy of
+	bare    []eventID // the same, of those without a serial number
+}
+
+// twinDistance is how far apart the times of two copies can be. journald stamps what it gets when it gets it.
+const twinDistance = time.Minute
+
+func (r *Reader) twins(record *Record) *twins {
+	hash := r.hash(record)
+	t := &r.alike[hash%window]
+	if t.hash != hash {
+		t.hash, t.stamped, t.bare = hash, t.stamped[:0], t.bare[:0]
+	}
+	return t
+}
+
+// stamped gives a record without a serial number that of its copy, if there is one. It is the copy by a way of its own.
+func (r *Reader) stamped(record *Record) {
+	record.Origin = OriginUnknown
+	t := r.twins(record)
+	at := slices.IndexFunc(t.stamped, func(id eventID) bool {
+		return record.Time.IsZero() || record.Time.Sub(time.UnixMilli(id.millis)).Abs() <= twinDistance
+	})
+	if at >= 0 {
+		record.Serial, record.Time = t.stamped[at].serial, time.UnixMilli(t.stamped[at].millis)
+		t.stamped = slices.Delete(t.stamped, at, at+1)
+	}
+}
+
+// bare remembers a record without a serial number, and gives a name for it in place of one.
+func (r *Reader) bare(record *Record) eventID {
+	r.unnamed++
+	id := eventID{millis: r.unnamed}
+	if t := r.twins(record); len(t.bare) < perEvent {
+		t.bare = append(t.bare, id)
+	}
+	return id
+}
+
+// stamps tells whether a record is the copy of one that came without a serial number. What was made of that gets the time and the number, if it is still
+// here, and what else belongs to the event.
+func (r *Reader) stamps(record *Record, id eventID) bool {
+	t := r.twins(record)
+	at := slices.IndexFunc(t.bare, func(bare eventID) bool {
+		e := r.pending[bare]
+		return e == nil || e.denials[0].Time.IsZero() || e.denials[0].Time.Sub(record.Time).Abs() <= twinDistance
+	})
+	if at >= 0 {
+		e := r.pending[t.bare[at]]
+		t.bare = slices.Delete(t.bare, at, at+1)
+		if e == nil {
+			return true // it was given already
+		}
+		d := e.denials[0]
+		d.Time, d.Serial = record.Time, record.Serial
+		if r.pending[id] == nil {
+			delete(r.pending, e.id)
+			e.id, r.pending[id] = id, e
+			r.addEarly(d, e)
+		}
+		return true
+	}
+	if len(t.stamped) < perEvent {
+		t.stamped = append(t.stamped, id)
+	}
+	return false
 }
 
 // completes tells whether a record that came before was cut off, and this copy of it is to be read all the same. What was made of the other one gets

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cutAt gives a record of the audit daemon's log whose text is cut off behind a word in the kernel's log, which has room for 1,000 bytes, and both.
@@ -88,5 +89,93 @@ func TestCutOffUser(t *testing.T) {
 	}
 	if got, stats := read(t, cut); len(got) != 0 || stats.Malformed != 1 {
 		t.Errorf("alone: %+v, %+v", got, stats)
+	}
+}
+
+// What journalctl prints of the audit socket has neither time nor number. It is the copy of what it prints of the kernel's log.
+//
+// Proves V18.
+func TestUnstamped(t *testing.T) {
+	kernel := func(serial int, permission string) string {
+		return fmt.Sprintf("Mar 28 06:00:00 localhost kernel: audit: type=1400 audit(1648446800.%03d:%d): %s\n", serial, serial, bpf(permission))
+	}
+	socket := func(permission string) string {
+		return "Mar 28 06:00:00 localhost audit[1]: AVC " + bpf(permission) + "\n"
+	}
+	iso := func(when, permission string) string {
+		return when + " localhost audit[1]: AVC " + bpf(permission) + "\n"
+	}
+	const other = "type=AVC msg=audit(1648446801.000:95): avc:  denied  { read } for  pid=7 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0\n"
+	call := "type=SYSCALL msg=audit(1648446800.086:86): arch=c000003e syscall=321 success=no exit=-1 pid=1 comm=\"systemd\" exe=\"/usr/lib/systemd/systemd\"\n"
+	for name, c := range map[string]struct {
+		texts          []string
+		serials        string
+		copies, noTime uint64
+	}{
+		"beside it":                    {[]string{kernel(86, "bpf") + socket("bpf") + kernel(91, "perfmon")}, "[86 91]", 1, 0},
+		"before it":                    {[]string{socket("bpf") + kernel(86, "bpf") + kernel(91, "perfmon")}, "[86 91]", 1, 0},
+		"far behind it":                {[]string{kernel(86, "bpf") + strings.Repeat(socket("perfmon"), 3*joinWindow) + socket("bpf")}, fmt.Sprint(append([]uint64{86}, make([]uint64, 3*joinWindow)...)), 1, 3 * joinWindow},
+		"far before it":                {[]string{socket("bpf") + strings.Repeat(socket("perfmon"), 3*joinWindow) + kernel(86, "bpf")}, fmt.Sprint(make([]uint64, 1+3*joinWindow)), 1, 1 + 3*joinWindow},
+		"by itself":                    {[]string{socket("bpf") + socket("bpf")}, "[0 0]", 0, 2},
+		"as often as the kernel says":  {[]string{kernel(86, "bpf") + kernel(87, "bpf") + socket("bpf") + socket("bpf")}, "[86 87]", 2, 0},
+		"more often":                   {[]string{kernel(86, "bpf") + socket("bpf") + socket("bpf")}, "[86 0]", 1, 1},
+		"less often":                   {[]string{socket("bpf") + kernel(86, "bpf") + kernel(87, "bpf")}, "[86 87]", 1, 0},
+		"beside three copies":          {[]string{kernel(86, "bpf") + socket("bpf"), strings.Replace(kernel(86, "bpf"), "Mar 28 06:00:00 localhost kernel: audit: type=1400 ", "type=AVC msg=", 1)}, "[86]", 2, 0},
+		"with its own time":            {[]string{iso("2022-03-28T08:53:20+0300", "bpf") + kernel(86, "bpf") + iso("2022-03-28T05:53:20.123456+00:00", "perfmon")}, "[86 0]", 1, 0},
+		"with its own time, another's": {[]string{iso("2022-03-28T08:53:20+02:00", "bpf") + kernel(86, "bpf") + iso("1648440000.123456", "bpf")}, "[0 86 0]", 0, 0},
+		"joined to its event":          {[]string{socket("bpf") + call + kernel(86, "bpf") + other}, "[86 95]", 1, 0},
+	} {
+		got, stats := read(t, c.texts...)
+		var serials []uint64
+		for i := range got {
+			serials = append(serials, got[i].Serial)
+			if name == "joined to its event" && got[i].Serial == 86 && got[i].Exe == "" {
+				t.Errorf("%s: %+v", name, got[i])
+			}
+		}
+		if said := fmt.Sprint(serials); said != c.serials || stats.Duplicates != c.copies || stats.Undated != c.noTime || stats.Malformed != 0 {
+			t.Errorf("%s: %.60s want %.60s, %+v", name, said, c.serials, stats)
+		}
+	}
+}
+
+func bpf(permission string) string {
+	return "avc:  denied  { " + permission + " } for  pid=1 comm=\"systemd\" capability=39  scontext=system_u:system_r:kernel_t:s0 tcontext=system_u:system_r:kernel_t:s0 tclass=capability2 permissive=1"
+}
+
+// A time that no record says is not the earliest.
+func TestEarliest(t *testing.T) {
+	first, last := time.Unix(1648446800, 0), time.Unix(1648446900, 0)
+	for _, times := range [][]time.Time{{{}, first, last}, {last, {}, first}, {last, first, {}}} {
+		groups, joined := NewGroups(Nobody{}), (*Group)(nil)
+		for _, at := range times {
+			d := &Denial{Source: "a:b:c:s0", Target: "d:e:f:s0", Class: "file", Permissions: []string{"read"}, Time: at}
+			groups.Add(d)
+			if one := Single(d, Subject{}); joined == nil {
+				joined = one
+			} else {
+				joined.Join(one)
+			}
+		}
+		for _, g := range append(groups.List(), joined) {
+			if !g.First.Equal(first) || !g.Last.Equal(last) || g.Count != 3 {
+				t.Errorf("%v: %v to %v", times, g.First, g.Last)
+			}
+		}
+	}
+}
+
+// A denial does not wait for all of a log to be read, whatever way it came.
+func TestNoLongWait(t *testing.T) {
+	for name, text := range map[string]string{
+		"stamped": line(1, 1), "unstamped": "audit[1]: AVC " + bpf("bpf") + "\n",
+	} {
+		for i := range 4 * joinWindow {
+			text += line(3+i, 1)
+		}
+		r := NewReader(NewDecoder(strings.NewReader(text)))
+		if d, err := r.Next(); err != nil || d == nil || r.stats.Records > 2*joinWindow+2 {
+			t.Errorf("%s: %d records were read for the first denial, %v", name, r.stats.Records, err)
+		}
 	}
 }

@@ -351,7 +351,9 @@ func (d *Decoder) kernelText(line, boot string) (Record, bool) {
 		}
 		return Record{}, false
 	}
-	// journalctl's short form of the audit transport, "audit[123]: AVC avc:  denied", has neither serial number nor type.
+	// journalctl's short form of the audit transport, "audit[123]: AVC avc:  denied", has neither serial number nor type, and a time that can be read
+	// in some of its forms only.
+	r.Time, r.Origin = printed(line), OriginUnknown
 	for _, form := range []struct {
 		word string
 		typ  Type
@@ -366,6 +368,25 @@ func (d *Decoder) kernelText(line, boot string) (Record, bool) {
 		return r, true
 	}
 	return Record{}, false
+}
+
+// printed reads the time that journalctl or a syslog daemon puts before a line: -o short-iso, short-iso-precise, short-unix, RFC 5424. It gives zero for a
+// time without a year, as in "Nov 14 22:13:20", or without a zone that is the same everywhere.
+func printed(line string) time.Time {
+	word, _, _ := strings.Cut(line, " ")
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700"} {
+		if t, err := time.Parse(layout, word); err == nil {
+			return t.Local()
+		}
+	}
+	if seconds, micros, found := strings.Cut(word, "."); found && len(micros) == 6 {
+		s, err1 := strconv.ParseInt(seconds, 10, 64)
+		us, err2 := strconv.ParseUint(micros, 10, 32)
+		if err1 == nil && err2 == nil {
+			return time.Unix(s, int64(us)*1000)
+		}
+	}
+	return time.Time{}
 }
 
 func lastNumber(text string) uint64 {

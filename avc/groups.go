@@ -232,9 +232,7 @@ func (g *Group) add(d *Denial) {
 			g.Permissions[strings.Clone(p)] = 1
 		}
 	}
-	if d.Time.Before(g.First) {
-		g.First = d.Time
-	}
+	g.First = earlier(g.First, d.Time)
 	if !d.Time.Before(g.Last) {
 		g.Last = d.Time
 	}
@@ -252,6 +250,39 @@ func (g *Group) add(d *Denial) {
 	}
 	if d.Serial != 0 && len(g.Serials) < 4 && !slices.Contains(g.Serials, d.Serial) {
 		g.Serials = append(g.Serials, d.Serial)
+	}
+}
+
+// earlier gives the earlier of two times; one that is not known is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Join counts the denials of another group, which differs in nothing that matters but its place.
+func (g *Group) Join(other *Group) {
+	g.Count += other.Count
+	g.Enforced += other.Enforced
+	g.Permissive += other.Permissive
+	for p, n := range other.Permissions {
+		g.Permissions[p] += n
+	}
+	g.First = earlier(g.First, other.First)
+	if other.Last.After(g.Last) {
+		g.Last, g.Source, g.Object, g.PID, g.Comm, g.Exe = other.Last, other.Source, other.Object, other.PID, other.Comm, other.Exe
+	}
+	g.Folded = g.Folded || other.Folded
+	for _, s := range other.Serials {
+		if len(g.Serials) < 4 && !slices.Contains(g.Serials, s) {
+			g.Serials = append(g.Serials, s)
+		}
+	}
+	for _, command := range other.Ioctl {
+		if at, found := slices.BinarySearch(g.Ioctl, command); !found {
+			g.Ioctl = slices.Insert(slices.Clone(g.Ioctl), at, command)
+		}
 	}
 }
 

@@ -33,6 +33,8 @@ type Stats struct {
 	Records    uint64 `json:"records"`
 	Denials    uint64 `json:"denials"`
 	Duplicates uint64 `json:"duplicates"`
+	// Undated counts those denials of which no record says when they were.
+	Undated uint64 `json:"undated,omitempty"`
 	// Boots counts starts of the kernel, as the serial numbers show them.
 	Boots int `json:"boots"`
 	// Missing counts serial numbers of events between the first and the last of each boot that did not come. In a log that
@@ -54,6 +56,8 @@ type Reader struct {
 	stats   Stats
 
 	seen     []seenEvent // by serial number modulo window
+	alike    []twins     // by the hash of a record modulo window
+	unnamed  int64       // records without a serial number
 	high     uint64      // highest serial number of this boot, 0 before the first
 	highTime time.Time
 	firstSer uint64
@@ -105,7 +109,7 @@ func (l *lookahead) load() {
 
 // NewReader gives a Reader. Several sources are merged by time.
 func NewReader(sources ...Source) *Reader {
-	r := &Reader{seed: maphash.MakeSeed(), seen: make([]seenEvent, window), pending: map[eventID]*pendingEvent{}}
+	r := &Reader{seed: maphash.MakeSeed(), seen: make([]seenEvent, window), alike: make([]twins, window), pending: map[eventID]*pendingEvent{}}
 	for _, s := range sources {
 		r.sources = append(r.sources, &lookahead{Source: s})
 	}
@@ -161,6 +165,9 @@ func (r *Reader) Next() (*Denial, error) {
 	r.given = r.ready[r.taken]
 	r.taken++
 	r.stats.Denials++
+	if r.given.Time.IsZero() {
+		r.stats.Undated++
+	}
 	return r.given, nil
 }
 
@@ -198,11 +205,14 @@ func (r *Reader) add(record *Record) {
 	if record.Type >= TypeDaemon && record.Type < TypeDaemon+100 {
 		return
 	}
+	if record.denies() && record.Serial == 0 {
+		r.stamped(record)
+	}
 	id := eventID{record.Serial, record.Time.UnixMilli()}
 	var copies *seenRecord
 	if record.Serial != 0 {
 		var fresh bool
-		if copies, fresh = r.first(record, id); !fresh && !r.completes(record, copies, id) {
+		if copies, fresh = r.first(record, id); !fresh && !r.completes(record, copies, id) || fresh && record.denies() && r.stamps(record, id) {
 			r.stats.Duplicates++
 			return
 		}
@@ -216,26 +226,22 @@ func (r *Reader) add(record *Record) {
 			return
 		}
 		cut := record.mayBeCut() && copies != nil
-		if record.Serial == 0 || !cut && (record.Type == TypeUserAVC || record.Type == TypeUserSELinuxErr) {
+		if record.Serial != 0 && !cut && (record.Type == TypeUserAVC || record.Type == TypeUserSELinuxErr) {
 			r.ready = append(r.ready, d) // nothing belongs to it
 			return
 		}
 		if cut {
 			d.copies = copies.hash
 		}
+		if record.Serial == 0 {
+			id = r.bare(record)
+		}
 		e := r.eventOf(id)
 		if len(e.denials) >= perEvent {
 			r.ready = append(r.ready, d)
 			return
 		}
-		if r.earlyID == id { // ausearch prints the last record of an event first
-			for i := range r.early {
-				d.addCompanion(&r.early[len(r.early)-1-i])
-			}
-		}
-		for i := range e.early {
-			d.addCompanion(&e.early[i])
-		}
+		r.addEarly(d, e)
 		e.denials = append(e.denials, d)
 		r.makeRoom()
 	case TypeSyscall, TypeAVCPath, TypePath, TypeCwd, TypeProctitle, TypeEndOfEvent:
@@ -255,6 +261,18 @@ func (r *Reader) add(record *Record) {
 		if record.Type == TypeEndOfEvent {
 			r.finish(e)
 		}
+	}
+}
+
+// addEarly adds what came before a denial of an event.
+func (r *Reader) addEarly(d *Denial, e *pendingEvent) {
+	if r.earlyID == e.id { // ausearch prints the last record of an event first
+		for i := range r.early {
+			d.addCompanion(&r.early[len(r.early)-1-i])
+		}
+	}
+	for i := range e.early {
+		d.addCompanion(&e.early[i])
 	}
 }
 

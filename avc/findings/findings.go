@@ -230,6 +230,9 @@ func (r *Report) losses(input bool) {
 		}
 		add("%d lines that look like denials could not be read%s: give the records as they stand in audit.log, or as journalctl -o json prints them", s.Malformed+s.Overlong, first)
 	}
+	if s.Undated > 0 && !r.Since.IsZero() {
+		add("of %d denials no record says when they were, so that they can be older than what was asked for: journalctl -o short-iso, -o json and audit.log say it", s.Undated)
+	}
 	if s.Suppressed > 0 && s.Missing > 0 {
 		add("the kernel's log left out %d messages", s.Suppressed)
 	}

@@ -67,6 +67,28 @@ func TestGather(t *testing.T) {
 	}
 }
 
+// A record that does not say when it was is shown although only what is newer was asked for, and that is said.
+func TestUndated(t *testing.T) {
+	_, h := tree(t)
+	_, text, _ := strings.Cut(record, "): ")
+	for name, c := range map[string]struct {
+		text, since string
+		denials     int
+		said        bool
+	}{
+		"no time":              {"Nov 14 22:13:20 host audit[7]: AVC " + text, "2026-01-02", 1, true},
+		"no time, all of them": {"Nov 14 22:13:20 host audit[7]: AVC " + text, "", 1, false},
+		"its own time":         {"2023-11-14T22:13:20+00:00 host audit[7]: AVC " + text, "2026-01-02", 0, false},
+		"the kernel's":         {"Nov 14 22:13:20 host audit[7]: AVC " + text + "kernel: audit: type=1400 audit(1700000000.001:5): " + text, "2026-01-02", 0, false},
+	} {
+		since, _ := time.Parse(time.DateOnly, c.since)
+		r, err := h.Gather(t.Context(), findings.Query{Input: strings.NewReader(c.text), InputName: "a file", Since: since})
+		if err != nil || len(r.Findings) != c.denials || strings.Contains(strings.Join(r.Notes, "\n"), "of 1 denials no record says when they were") != c.said {
+			t.Errorf("%s: %d findings, %q, %v", name, len(r.Findings), r.Notes, err)
+		}
+	}
+}
+
 // A policy that this program cannot read makes the answer poorer, and no question fails for it but one about the policy.
 func TestPolicyOfANewerSystem(t *testing.T) {
 	built, h := tree(t)

@@ -959,29 +959,7 @@ func merge(cases []*oneCase) []*Finding {
 }
 
 func (f *Finding) merge(c *oneCase) {
-	f.Count += c.Count
-	f.Enforced += c.Enforced
-	f.Permissive += c.Permissive
-	for p, n := range c.Permissions {
-		f.Permissions[p] += n
-	}
-	if c.First.Before(f.First) {
-		f.First = c.First
-	}
-	if c.Last.After(f.Last) {
-		f.Last, f.Source, f.Object, f.PID, f.Comm, f.Exe = c.Last, c.Source, c.Object, c.PID, c.Comm, c.Exe
-	}
-	f.Folded = f.Folded || c.Folded
-	for _, s := range c.Serials {
-		if len(f.Serials) < 4 && !slices.Contains(f.Serials, s) {
-			f.Serials = append(f.Serials, s)
-		}
-	}
-	for _, command := range c.Ioctl {
-		if at, found := slices.BinarySearch(f.Ioctl, command); !found {
-			f.Ioctl = slices.Insert(slices.Clone(f.Ioctl), at, command)
-		}
-	}
+	f.Join(c.Group)
 	if f.Fix.Kind == Relabel && f.Fix.Command != c.fix.Command && len(f.Fix.Command) < 400 {
 		f.Fix.Command += " " + quote(c.host)
 	}
