@@ -19,6 +19,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/avc"
 	"github.com/selinux-provision/selinux-provision/avc/attribution"
+	"github.com/selinux-provision/selinux-provision/avc/danger"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/roles"
 )
@@ -73,6 +74,9 @@ type Fix struct {
 	Alternatives []policydb.Alternative `json:"alternatives,omitempty"`
 	// Role is the one that allows it.
 	Role *roles.Offer `json:"role,omitempty"`
+
+	dangers      []string // the names of those in what the booleans allow
+	ofContainers bool     // the booleans are for a domain of containers
 }
 
 // step tells whether this is what comes first, and does not allow the access by itself.
@@ -116,6 +120,7 @@ func (e *Evidence) Judge(groups []*avc.Group) []*Finding {
 	sameAct(e, cases)
 	e.settled(cases)
 	e.domains(cases)
+	e.flips(cases)
 	return merge(cases)
 }
 
@@ -847,6 +852,48 @@ func booleanFix(settings []policydb.Setting, also string) Fix {
 	}
 }
 
+// flips says what booleans do besides: they are for a whole domain, and what they allow can be dangerous.
+func (e *Evidence) flips(cases []*oneCase) {
+	type flip struct{ domain, config string }
+	said := map[flip]Fix{}
+	for _, c := range cases {
+		if c.fix.Kind != Boolean {
+			continue
+		}
+		key := flip{c.Domain, c.fix.Config}
+		what, known := said[key]
+		if !known {
+			var reasons []string
+			for _, d := range e.Policy.Adds(c.Domain, c.fix.Booleans) {
+				for _, permission := range d.Permissions {
+					if name, reason := danger.Of(cmp.Or(strings.TrimPrefix(d.Target, policydb.Self), c.Domain), d.Class, permission, d.Target == policydb.Self); name != "" && !slices.Contains(what.dangers, name) {
+						what.dangers, reasons = append(what.dangers, name), append(reasons, reason)
+					}
+				}
+			}
+			what.Also = "it is so for every process in " + c.Domain + " then"
+			if e.confined(c.Group) {
+				what.Also = "it is so for every container in " + c.Domain + " then"
+			}
+			if len(reasons) > 0 {
+				what.Also += ", with what is dangerous: " + few(reasons)
+			}
+			said[key] = what
+		}
+		c.fix.dangers, c.fix.ofContainers = what.dangers, e.confined(c.Group)
+		c.fix.Also = strings.TrimPrefix(c.fix.Also+"; "+what.Also, "; ")
+	}
+}
+
+// few names the first of many.
+func few(all []string) string {
+	const shown = 4
+	if len(all) <= shown {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:shown-1], ", "), len(all)-shown+1)
+}
+
 func constraintFix(c *oneCase, forbidden policydb.Constraint) Fix {
 	if !forbidden.ByLevel {
 		return Fix{Kind: Categories, Text: "the rules allow this, and a constraint on users, roles or types forbids it; no allow rule helps"}
@@ -992,13 +1039,30 @@ func (f *Finding) name() {
 	}, "\x00")
 	sum := sha256.Sum256([]byte(text))
 	f.ID = hex.EncodeToString(sum[:3])
-	if f.Fix.Kind == Rule {
-		f.Fix.Command += " --only " + f.ID
-		if f.Subject.Pod != "" {
-			f.Fix.Command += " --pod " + quote(f.Subject.Pod)
-		}
-		if f.Subject.Container != "" {
-			f.Fix.Command += " --container " + quote(f.Subject.Container)
+	only := " --only " + f.ID
+	if f.Subject.Pod != "" {
+		only += " --pod " + quote(f.Subject.Pod)
+	}
+	if f.Subject.Container != "" {
+		only += " --container " + quote(f.Subject.Container)
+	}
+	switch {
+	case f.Fix.Kind == Rule:
+		f.Fix.Command += only
+	case len(f.Fix.dangers) > 0 && f.Fix.ofContainers:
+		f.Fix.Also += "; a domain of its own gives what was denied to this container alone: selinux-provision denials --module NAME" + only
+		if own := f.dangers(); len(own) > 0 {
+			f.Fix.Also += " --allow-dangerous " + strings.Join(own, ",")
 		}
 	}
+}
+
+// dangers gives the names of the dangers in what was denied.
+func (f *Finding) dangers() (names []string) {
+	for _, permission := range f.PermissionList() {
+		if name, _ := danger.Of(f.Target, f.Class, permission, f.Target == f.Domain); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

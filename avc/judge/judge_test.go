@@ -196,6 +196,42 @@ func TestFixes(t *testing.T) {
 	}
 }
 
+// A boolean is for every process of a domain, and what it allows besides is said where it is dangerous. The one that allows least comes first.
+//
+// Proves V19.
+func TestBooleansAllowLeast(t *testing.T) {
+	e := evidence(t)
+	in, err := os.Open(policytest.Build(t, map[string]string{"capabilities": `
+(boolean container_use_all_caps false) (boolean container_use_sysadmin false) (boolean container_use_chown false) (boolean kernel_chown false)
+(booleanif container_use_all_caps (true (allow container_domain self (capability (sys_admin chown dac_read_search)))))
+(booleanif container_use_sysadmin (true (allow container_domain self (capability (sys_admin)))))
+(booleanif container_use_chown (true (allow container_domain self (capability (chown)))))
+(booleanif kernel_chown (true (allow kernel_t self (capability (chown)))))`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if e.Policy, err = policydb.Parse(in); err != nil {
+		t.Fatal(err)
+	}
+	for denied, want := range map[string]string{
+		"web chown x_t:s0 capability self=1":                       "container_use_chown: true | it is so for every container in container_t then",
+		"web sys_admin x_t:s0 capability self=1":                   "container_use_sysadmin: true | it is so for every container in container_t then, with what is dangerous: the capability sys_admin; a domain of its own gives what was denied to this container alone: selinux-provision denials --module NAME --only ID --container web --allow-dangerous sys_admin",
+		"web dac_read_search x_t:s0 capability self=1":             "container_use_all_caps: true | it is so for every container in container_t then, with what is dangerous: the capability dac_read_search, the capability sys_admin; a domain of its own gives what was denied to this container alone: selinux-provision denials --module NAME --only ID --container web --allow-dangerous dac_read_search",
+		"web chown,sys_admin x_t:s0 capability self=1":             "container_use_chown: true, container_use_sysadmin: true | it is so for every container in container_t then, with what is dangerous: the capability sys_admin; a domain of its own gives what was denied to this container alone: selinux-provision denials --module NAME --only ID --container web --allow-dangerous sys_admin",
+		"- chown x_t:s0 capability domain=kernel_t:s0 self=1":      "kernel_chown: true | it is so for every process in kernel_t then",
+		"web read sysctl_t:s0 file":                                "container_read_sysctl: true, container_safe: false | it is so for every container in container_t then",
+		"- read sysctl_t:s0 file path=/x domain=container_t:s0:c5": "container_read_sysctl: true, container_safe: false | it is so for every container in container_t then",
+	} {
+		f := judged(t, e, denied)
+		fix := f[0].Fix
+		got := strings.TrimSuffix(strings.TrimPrefix(fix.Config, "policy:\n  booleans: {"), "}") + " | " + strings.ReplaceAll(fix.Also, f[0].ID, "ID")
+		if fix.Kind != judge.Boolean || got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", denied, got, want)
+		}
+	}
+}
+
 // What needs a rule and is denied by categories too says both: the rule alone would not help.
 func TestRuleAndCategories(t *testing.T) {
 	f := judged(t, evidence(t), "web read container_log_t:s0:c3 file path=/logs/x")

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/avc"
+	"github.com/selinux-provision/selinux-provision/avc/danger"
 	"github.com/selinux-provision/selinux-provision/avc/judge"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
@@ -232,9 +233,20 @@ func (m *Module) rules(p *policydb.Policy, req Request, chosen []*judge.Finding)
 	slices.SortFunc(m.Rules, compareRules)
 }
 
+// nextBoot is the name of the danger in writing where the next boot takes from what it runs.
+const nextBoot = "next-boot"
+
+// DangerNames are the names by which dangerous things can be asked for, beside "all".
+func DangerNames() []string {
+	return slices.Sorted(slices.Values(append(danger.Names(), nextBoot)))
+}
+
 // held gives the danger for which a permission is held back, "" if there is none or it was named.
 func (req *Request) held(target, class, permission string, self bool) (name, reason string) {
-	name, reason = req.dangerOf(target, class, permission, self)
+	name, reason = danger.Of(target, class, permission, self)
+	if danger.Changes(class, permission) && slices.Contains(req.NextBoot, target) {
+		name, reason = nextBoot, "what the next boot runs as root has this type too, such as /var/lib/extensions and the state of this program"
+	}
 	if slices.Contains(req.Dangerous, name) || slices.Contains(req.Dangerous, "all") {
 		return "", ""
 	}

@@ -35,8 +35,10 @@ func (p *Policy) Beyond(domain, other string) ([]Difference, error) {
 			list = append(list, Difference{name, p.classes[on.class-1].name, permissions})
 		}
 	}
-	slices.SortFunc(list, func(a, b Difference) int {
-		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class))
-	})
+	slices.SortFunc(list, compareDifferences)
 	return list, nil
+}
+
+func compareDifferences(a, b Difference) int {
+	return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class))
 }

@@ -1,6 +1,8 @@
 package policydb
 
 import (
+	"cmp"
+	"fmt"
 	"math/bits"
 	"slices"
 	"strings"
@@ -84,17 +86,29 @@ type Setting struct {
 const maxFlips = 6
 
 // Booleans gives the settings of booleans, each enough alone, that would allow all of a question that is not allowed now, those
-// that change the fewest booleans first. nil if no boolean does.
+// with which the domain may do least besides first. nil if no boolean does.
 func (p *Policy) Booleans(q Question) [][]Setting {
 	d, t, class, mask, ok := p.resolve(q)
 	if !ok {
 		return nil
 	}
 	missing := mask &^ p.allowed(d, t, class)
+	answers := p.flipsFor(d, t, class, missing)
+	together := p.together(d, t, class, missing)
+	enough := func(answer []Setting) bool { // a part of them, or all
+		return !slices.ContainsFunc(answer, func(s Setting) bool { return !slices.Contains(together, s) })
+	}
+	if len(together) > 1 && !slices.ContainsFunc(answers, enough) {
+		answers = append(answers, together)
+	}
+	return p.leastFirst(d, answers)
+}
+
+// flipsFor gives the settings with each of which one condition allows all that is missing.
+func (p *Policy) flipsFor(d, t, class uint16, missing uint32) (answers [][]Setting) {
 	if missing == 0 {
 		return nil
 	}
-	var answers [][]Setting
 	targets := p.spread(t)
 	for i := range p.conds {
 		c := &p.conds[i]
@@ -112,13 +126,96 @@ func (p *Policy) Booleans(q Question) [][]Setting {
 			answers = append(answers, flips)
 		}
 	}
-	slices.SortStableFunc(answers, func(a, b []Setting) int {
-		if len(a) != len(b) {
-			return len(a) - len(b)
+	return answers
+}
+
+// together gives the settings that allow what is missing with a boolean for each permission, the least for each; nil if they do not.
+func (p *Policy) together(d, t, class uint16, missing uint32) (all []Setting) {
+	for left := missing; left != 0; left &= left - 1 {
+		each := p.leastFirst(d, p.flipsFor(d, t, class, left&-left))
+		if len(each) == 0 {
+			return nil
 		}
-		return strings.Compare(a[0].Boolean, b[0].Boolean)
+		for _, s := range each[0] {
+			if !slices.Contains(all, s) {
+				all = append(all, s)
+			}
+		}
+	}
+	if p.would(d, all)[object{t, class}]&missing != missing {
+		return nil // one takes away what another needs
+	}
+	slices.SortFunc(all, func(a, b Setting) int { return cmp.Compare(a.Boolean, b.Boolean) })
+	return all
+}
+
+// leastFirst sorts settings by how much the domain may do with them that it may not now.
+func (p *Policy) leastFirst(d uint16, answers [][]Setting) [][]Setting {
+	if len(answers) < 2 {
+		return answers
+	}
+	added := map[string]int{}
+	for _, a := range answers {
+		for _, difference := range p.adds(d, a) {
+			added[fmt.Sprint(a)] += len(difference.Permissions)
+		}
+	}
+	slices.SortStableFunc(answers, func(a, b []Setting) int {
+		return cmp.Or(cmp.Compare(added[fmt.Sprint(a)], added[fmt.Sprint(b)]), cmp.Compare(len(a), len(b)), cmp.Compare(a[0].Boolean, b[0].Boolean))
 	})
 	return answers
+}
+
+// Adds tells what a domain may do with booleans set so, and may not now. What it may not any more is not told.
+func (p *Policy) Adds(domain string, settings []Setting) []Difference {
+	d := p.typeByName[domain]
+	if d == 0 {
+		return nil
+	}
+	return p.adds(d, settings)
+}
+
+func (p *Policy) adds(d uint16, settings []Setting) (list []Difference) {
+	for on, mask := range p.would(d, settings) {
+		name := p.name(on.target)
+		if on.target == d {
+			name = Self
+		}
+		if permissions := p.permissions(on.class, mask&^p.allowed(d, on.target, on.class)); len(permissions) > 0 {
+			list = append(list, Difference{name, p.classes[on.class-1].name, permissions})
+		}
+	}
+	slices.SortFunc(list, compareDifferences)
+	return list
+}
+
+// would gives what conditions let a domain do that hold with booleans set so, and do not now.
+func (p *Policy) would(d uint16, settings []Setting) map[object]uint32 {
+	value := func(b uint32) bool {
+		for _, s := range settings {
+			if s.Boolean == p.booleans[b-1].name {
+				return s.Value
+			}
+		}
+		return p.booleans[b-1].state
+	}
+	sources, all := p.spread(d), map[object]uint32{}
+	for i := range p.conds {
+		c := &p.conds[i]
+		then := c.eval(value)
+		if then == p.holds(c) {
+			continue
+		}
+		for _, r := range c.rules(then) {
+			if r.kind != ruleAllow || !slices.Contains(sources, r.source) {
+				continue
+			}
+			for _, target := range p.expand(r.target) {
+				all[object{target, r.class}] |= r.data
+			}
+		}
+	}
+	return all
 }
 
 // flips gives the fewest booleans to change for a condition to get a value.

@@ -384,3 +384,50 @@ func TestPermissive(t *testing.T) {
 		t.Errorf("of a policy without any: %v", got)
 	}
 }
+
+// capabilities are booleans as the policy of containers has them: one for all, and one for each.
+const capabilities = `
+(boolean container_use_all_caps false) (boolean container_use_sysadmin false) (boolean container_use_chown false)
+(booleanif container_use_all_caps (true (allow container_domain self (capability (sys_admin chown dac_read_search)))))
+(booleanif container_use_sysadmin (true (allow container_domain self (capability (sys_admin)))))
+(booleanif container_use_chown (true (allow container_domain self (capability (chown)))))
+(booleanif (and container_use_chown (not container_use_sysadmin)) (true (allow container_domain tmpfs_t (file (write)))))
+(booleanif container_use_sysadmin (true (allow container_domain tmpfs_t (file (open)))))
+`
+
+// Of several booleans that with which the domain gets least comes first, and not the first in the alphabet.
+func TestLeastBoolean(t *testing.T) {
+	p := open(t, map[string]string{"capabilities": capabilities})
+	for permissions, want := range map[string]string{
+		"sys_admin":                 "[[{container_use_sysadmin true}] [{container_use_all_caps true}]]",
+		"chown":                     "[[{container_use_chown true}] [{container_use_all_caps true}]]",
+		"dac_read_search":           "[[{container_use_all_caps true}]]",
+		"chown sys_admin":           "[[{container_use_all_caps true}] [{container_use_chown true} {container_use_sysadmin true}]]", // with which it may open files besides
+		"sys_module":                "[]",
+		"sys_module sys_admin":      "[]",
+		"sys_admin dac_read_search": "[[{container_use_all_caps true}]]",
+	} {
+		if got := p.Booleans(policydb.Question{Domain: "container_t", Target: "container_t", Class: "capability", Permissions: words(permissions)}); fmt.Sprint(got) != want {
+			t.Errorf("%s: got %v, want %s", permissions, got, want)
+		}
+	}
+	// One takes away what the other needs.
+	if got := p.Booleans(policydb.Question{Domain: "container_t", Target: "tmpfs_t", Class: "file", Permissions: words("write open")}); got != nil {
+		t.Errorf("got %v", got)
+	}
+	for _, c := range []struct {
+		settings []policydb.Setting
+		want     string
+	}{
+		{[]policydb.Setting{{Boolean: "container_use_all_caps", Value: true}}, "[{self capability [chown dac_read_search sys_admin]}]"},
+		{[]policydb.Setting{{Boolean: "container_use_chown", Value: true}}, "[{self capability [chown]} {tmpfs_t file [write]}]"},
+		{[]policydb.Setting{{Boolean: "container_use_chown", Value: false}, {Boolean: "no_such", Value: true}}, "[]"},
+	} {
+		if got := p.Adds("container_t", c.settings); fmt.Sprint(got) != c.want {
+			t.Errorf("%v: got %v, want %s", c.settings, got, c.want)
+		}
+	}
+	if got := p.Adds("nobody_t", nil); got != nil {
+		t.Errorf("got %v", got)
+	}
+}

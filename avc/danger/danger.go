@@ -1,4 +1,6 @@
-package propose
+// Package danger says which accesses no workload gets by mere observation: with them a container is no longer confined, or gets at what is secret.
+// It is a table of names. What the policy allows and what a rule means besides is not asked.
+package danger
 
 import (
 	"slices"
@@ -25,7 +27,7 @@ func dangers() []danger {
 				c == "netlink_audit_socket" && slices.Contains([]string{"nlmsg_write", "nlmsg_readpriv", "nlmsg_tty_audit"}, p)
 		}},
 		{"host-programs", "changing what the host runs: its programs, libraries, units, modules and settings", func(t, c, p string) bool {
-			return changes(c, p) && (slices.Contains([]string{"bin_t", "boot_t", "cron_spool_t", "etc_t", "kernel_modules_t", "ld_so_cache_t", "ld_so_t", "lib_t", "modules_conf_t", "modules_dep_t",
+			return Changes(c, p) && (slices.Contains([]string{"bin_t", "boot_t", "cron_spool_t", "etc_t", "kernel_modules_t", "ld_so_cache_t", "ld_so_t", "lib_t", "modules_conf_t", "modules_dep_t",
 				"modules_object_t", "passwd_file_t", "root_t", "shell_exec_t", "src_t", "system_cron_spool_t", "system_map_t", "user_cron_spool_t", "usr_t"}, t) ||
 				strings.HasSuffix(t, "_exec_t") || strings.HasSuffix(t, "_unit_t") || strings.HasSuffix(t, "_unit_file_t"))
 		}},
@@ -76,18 +78,15 @@ func dangers() []danger {
 	}
 }
 
-// nextBoot is the name of the danger in writing where the next boot takes from what it runs.
-const nextBoot = "next-boot"
-
-// changes tells whether a permission on a file, a directory or a link changes what is there.
-func changes(class, permission string) bool {
+// Changes tells whether a permission on a file, a directory or a link changes what is there.
+func Changes(class, permission string) bool {
 	return slices.Contains([]string{"file", "dir", "lnk_file"}, class) &&
 		slices.Contains([]string{"write", "append", "create", "unlink", "link", "rename", "setattr", "add_name", "remove_name", "reparent", "rmdir"}, permission)
 }
 
-// DangerNames are the names by which dangerous things can be asked for, beside "all".
-func DangerNames() []string {
-	names := append([]string{"bpf", "io_uring", "perf_event", nextBoot}, dangerousCapabilities()...)
+// Names are the names of all dangers, in order.
+func Names() []string {
+	names := append([]string{"bpf", "io_uring", "perf_event"}, dangerousCapabilities()...)
 	for _, d := range dangers() {
 		names = append(names, d.name)
 	}
@@ -112,9 +111,8 @@ func dangerousCapabilities() []string {
 	}
 }
 
-// dangerOf gives the name and the reason of the danger in one permission, "" if there is none. self says that the target is the domain
-// itself.
-func (req *Request) dangerOf(target, class, permission string, self bool) (name, reason string) {
+// Of gives the name and the reason of the danger in one permission, "" if there is none. self says that the target is the domain itself.
+func Of(target, class, permission string, self bool) (name, reason string) {
 	if strings.HasPrefix(class, "capability") || strings.HasPrefix(class, "cap") && strings.HasSuffix(class, "_userns") {
 		// In a user namespace of its own a capability reaches only that.
 		if !strings.HasSuffix(class, "_userns") && slices.Contains(dangerousCapabilities(), permission) {
@@ -124,9 +122,6 @@ func (req *Request) dangerOf(target, class, permission string, self bool) (name,
 	}
 	if class == "bpf" || class == "perf_event" || class == "io_uring" && permission == "override_creds" {
 		return class, "the kernel's " + class
-	}
-	if changes(class, permission) && slices.Contains(req.NextBoot, target) {
-		return nextBoot, "what the next boot runs as root has this type too, such as /var/lib/extensions and the state of this program"
 	}
 	for _, d := range dangers() {
 		if self && (d.name == "other-processes" || d.name == "runtime") {
