@@ -363,20 +363,27 @@ func (e *Evidence) noNewPrivs(c *oneCase) Fix {
 	return f
 }
 
-// otherPolicy recognises a record of a host whose policy is not the one that is asked.
+// otherPolicy recognises a record of a host whose policy is not the one that is asked: the kernel writes no context that its own does not have.
 func (e *Evidence) otherPolicy(c *oneCase) (Fix, bool) {
 	if e.Policy == nil {
 		return Fix{}, false
 	}
+	f := Fix{Kind: Context, Also: "name the policy of that host with --policy FILE: on that host it is /sys/fs/selinux/policy"}
 	_, err := e.Policy.Resolve(c.question())
 	if err == nil && !e.Policy.Has(c.Domain) {
 		err = &policydb.UnknownError{What: "domain", Name: c.Domain}
 	}
-	if err == nil {
-		return Fix{}, false
+	if err != nil {
+		f.Text = fmt.Sprintf("%v: the record is of a host with another policy, or of a module that is gone", err)
+		return f, true
 	}
-	return Fix{Kind: Context, Text: fmt.Sprintf("%v: the record is of a host with another policy, or of a module that is gone", err),
-		Also: "name the policy of that host with --policy FILE: on that host it is /sys/fs/selinux/policy"}, true
+	for _, context := range []avc.Context{c.Source, c.Object} {
+		if why := e.Policy.Refuses(string(context)); why != "" {
+			f.Text = fmt.Sprintf("the record is of a host with another policy, or of a time when this one was another: %s is not valid in it: %s", context, why)
+			return f, true
+		}
+	}
+	return Fix{}, false
 }
 
 // kubelets recognises a volume of a pod that the runtime should have labelled, and did not.

@@ -87,6 +87,10 @@ func denial(text string) *avc.Denial {
 			}
 		case "domain":
 			d.Source = avc.Context("system_u:system_r:" + value)
+		case "source":
+			d.Source = avc.Context(value)
+		case "target":
+			d.Target = avc.Context(value)
 		case "self":
 			d.Target = d.Source
 		case "ioctl":
@@ -146,8 +150,8 @@ func TestFixes(t *testing.T) {
 		{"the directory itself", "web add_name unlabeled_t:s0 dir name=plain ino=10", judge.Volume, []string{"/srv/plain has no label"}},
 		{"a volume with the host's label", "web write etc_t:s0 file path=/plain/file", judge.Volume, []string{"/srv/plain has the type etc_t, which is not for containers"}},
 		{"what the system owns is no volume", "web read container_log_t:s0 file path=/logs/x.log", judge.Role, []string{"the role log-reader allows this", "roles: [log-reader]", "label=type:container_log_reader_t"}},
-		{"a volume that nobody knows", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=sdz", judge.Volume, []string{"a volume that nobody labelled", "find it on the host"}},
-		{"a volume known by its device", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c5,c6 dev=vdc", judge.Volume, []string{"/mnt/other has no label", "mountpoint: /mnt/other"}},
+		{"a volume that nobody knows", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c2,c3 dev=sdz", judge.Volume, []string{"a volume that nobody labelled", "find it on the host"}},
+		{"a volume known by its device", "- write unlabeled_t:s0 file name=file domain=container_t:s0:c2,c3 dev=vdc", judge.Volume, []string{"/mnt/other has no label", "mountpoint: /mnt/other"}},
 		{"the host's own", "- read nfs_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Rule, []string{"no rule lets kernel_t do this", "--source kernel_t --domain kernel_t"}},
 		{"the host's own, without a label", "- read unlabeled_t:s0 file path=/opt/x domain=kernel_t:s0", judge.Relabel, []string{"/opt/x has no label", "restorecon -RFv /opt/x", "mount option context="}},
 		{"the same, known by its number", "- read unlabeled_t:s0 dir name=boot domain=kernel_t:s0 dev=vdc ino=14", judge.Relabel, []string{"find /mnt/other -xdev -inum 14 -exec restorecon"}},
@@ -155,12 +159,18 @@ func TestFixes(t *testing.T) {
 		{"a volume in /tmp", "web write etc_t:s0 file path=/temp/x dev=vda", judge.Volume, []string{"/tmp/x has the type etc_t", ":z (shared)"}},
 		{"the home itself is none", "web write etc_t:s0 file path=/all/x dev=vda", judge.Rule, []string{"no rule"}},
 		{"a pod's volume", "web read etc_t:s0 file path=/config/x dev=vda", judge.Volume, []string{"/var/lib/kubelet/pods/1/volumes/c is a volume of a pod", "enable_selinux = true"}},
-		{"a host's directory, and a container that is gone", "- write user_home_t:s0 dir name=data domain=container_t:s0:c5,c6", judge.Volume, []string{"looks like a volume that nobody labelled", ":z (shared)"}},
-		{"a host's file of its own type, and a container that is gone", "- read shadow_t:s0 file name=shadow domain=container_t:s0:c5,c6", judge.Rule, []string{"no rule"}},
+		{"a host's directory, and a container that is gone", "- write user_home_t:s0 dir name=data domain=container_t:s0:c2,c3", judge.Volume, []string{"looks like a volume that nobody labelled", ":z (shared)"}},
+		{"a host's file of its own type, and a container that is gone", "- read shadow_t:s0 file name=shadow domain=container_t:s0:c2,c3", judge.Rule, []string{"no rule"}},
 		{"an alias of the container type", "- write user_home_t:s0 dir name=data domain=svirt_lxc_net_t:s0", judge.Volume, []string{":z (shared)"}},
-		{"a type that the policy lacks", "- read gone_t:s0 file name=x domain=container_t:s0:c5,c6", judge.Context, []string{`the policy has no type "gone_t"`, "--policy FILE"}},
+		{"a type that the policy lacks", "- read gone_t:s0 file name=x domain=container_t:s0:c2,c3", judge.Context, []string{`the policy has no type "gone_t"`, "--policy FILE"}},
 		{"a domain that the policy lacks", "- read etc_t:s0 file name=x domain=gone_t:s0", judge.Context, []string{`the policy has no domain "gone_t"`}},
-		{"a file on a file system", "- associate etc_t:s0 filesystem name=/ domain=container_file_t:s0:c5,c6 dev=tmpfs", judge.Context, []string{"a file with the label system_u:system_r:container_file_t:s0:c5,c6 may not be on the file system tmpfs", "context="}},
+		{"a user that the policy lacks", "- read container_file_t:s0 file target=container_u:object_r:container_file_t:s0:c1,c2", judge.Context, []string{"another policy", "container_u:object_r:container_file_t:s0:c1,c2 is not valid in it: the policy has no user container_u", "--policy FILE"}},
+		{"a sensitivity that it lacks", "- read container_file_t:s15 file name=x", judge.Context, []string{"another policy", "the policy has no level s15"}},
+		{"categories that it lacks", "- read container_file_t:s0:c1,c2000 file name=x", judge.Context, []string{"another policy", "the policy has no level s0:c1,c2000"}},
+		{"no level at all", "- read container_file_t:s0 file target=system_u:object_r:container_file_t", judge.Context, []string{"another policy", "not of the form user:role:type:level"}},
+		{"a process's user that it lacks", "- read container_file_t:s0 file source=container_u:system_r:container_t:s0", judge.Context, []string{"another policy", "the policy has no user container_u"}},
+		{"the same, of a rule", "- read shadow_t:s0 file source=container_u:system_r:container_t:s0", judge.Context, []string{"another policy"}},
+		{"a file on a file system", "- associate etc_t:s0 filesystem name=/ domain=container_file_t:s0:c2,c3 dev=tmpfs", judge.Context, []string{"a file with the label system_u:system_r:container_file_t:s0:c2,c3 may not be on the file system tmpfs", "context="}},
 		{"a boolean", "web read,open nfs_t:s0 file path=/nfs/x dev=nfs", judge.Boolean, []string{"container_use_nfs on", "booleans: {container_use_nfs: true}"}},
 		{"two booleans", "web read sysctl_t:s0 file", judge.Boolean, []string{"container_read_sysctl: true, container_safe: false"}},
 		{"categories", "web read container_file_t:s0:c3 file path=/other", judge.Categories, []string{"no allow rule helps", "s0:c1,c2 is asked for s0:c3", "label=level:s0:c3"}},
@@ -173,8 +183,8 @@ func TestFixes(t *testing.T) {
 		{"logs of pods without their label", "web read var_log_t:s0 dir path=/logs/pods", judge.Relabel, []string{"the kubelet made /var/log/pods and /var/log/containers with the type var_log_t", "they have container_log_t",
 			"    - {path: '/var/log/containers(/.+)?', context: 'system_u:object_r:container_log_t:s0'}\n    - {path: '/var/log/pods(/.+)?', context: 'system_u:object_r:container_log_t:s0'}"}},
 		{"a link to a pod's log", "web read var_log_t:s0 lnk_file name=a.log ino=12", judge.Relabel, []string{"file_contexts"}},
-		{"the directory of links, of a container that is gone", "- read var_log_t:s0 dir name=containers ino=13 domain=container_t:s0:c5,c6", judge.Relabel, []string{"file_contexts"}},
-		{"a directory of that name", "- read var_log_t:s0 dir name=containers ino=14 domain=container_t:s0:c5,c6", judge.Role, []string{"the role log-reader"}},
+		{"the directory of links, of a container that is gone", "- read var_log_t:s0 dir name=containers ino=13 domain=container_t:s0:c2,c3", judge.Relabel, []string{"file_contexts"}},
+		{"a directory of that name", "- read var_log_t:s0 dir name=containers ino=14 domain=container_t:s0:c2,c3", judge.Role, []string{"the role log-reader"}},
 		{"logs of pods with it", "web read container_log_t:s0 dir path=/logs/pods/x", judge.Role, []string{"the role log-reader"}},
 		{"another log of the host", "web read var_log_t:s0 file path=/logs/messages", judge.Role, []string{"the role log-reader"}},
 		{"a rule", "web sys_module x_t:s0 capability self=1", judge.Rule, []string{"a domain of its own"}},
@@ -221,7 +231,7 @@ func TestBooleansAllowLeast(t *testing.T) {
 		"web chown,sys_admin x_t:s0 capability self=1":             "container_use_chown: true, container_use_sysadmin: true | it is so for every container in container_t then, with what is dangerous: the capability sys_admin; a domain of its own gives what was denied to this container alone: selinux-provision denials --module NAME --only ID --container web --allow-dangerous sys_admin",
 		"- chown x_t:s0 capability domain=kernel_t:s0 self=1":      "kernel_chown: true | it is so for every process in kernel_t then",
 		"web read sysctl_t:s0 file":                                "container_read_sysctl: true, container_safe: false | it is so for every container in container_t then",
-		"- read sysctl_t:s0 file path=/x domain=container_t:s0:c5": "container_read_sysctl: true, container_safe: false | it is so for every container in container_t then",
+		"- read sysctl_t:s0 file path=/x domain=container_t:s0:c3": "container_read_sysctl: true, container_safe: false | it is so for every container in container_t then",
 	} {
 		f := judged(t, e, denied)
 		fix := f[0].Fix
