@@ -84,6 +84,8 @@ type Group struct {
 	Dev     string `json:"dev,omitempty"`  // the kernel's name of the file system
 	// Raw is the target's label as the file has it, if the policy does not know it; Target then is the type of files without one.
 	Raw string `json:"raw_target_context,omitempty"`
+	// RawSource is the same of who asked: the domain of a process is not in the policy any more.
+	RawSource string `json:"raw_source_context,omitempty"`
 	// Folded says that there were too many paths to tell them apart.
 	Folded bool `json:"folded,omitempty"`
 
@@ -115,7 +117,7 @@ type groupKey struct {
 	class, op, invalid  string
 	outside, folded     bool
 	path, name, devname string
-	raw                 string
+	raw, rawSource      string
 }
 
 // Groups puts denials together.
@@ -144,12 +146,15 @@ func keyOf(d *Denial, whose Subject) groupKey {
 	if raw := d.Field("trawcon"); raw != "" {
 		key.raw = Context(raw).Type()
 	}
+	if raw := d.Field("srawcon"); raw != "" {
+		key.rawSource = Context(raw).Type()
+	}
 	return key
 }
 
 // own gives the key with copies of its strings: those of a Denial hold on to all the text around them.
 func (k groupKey) own() groupKey {
-	for _, s := range []*string{&k.subject.Unit, &k.domain, &k.target, &k.class, &k.op, &k.invalid, &k.path, &k.name, &k.devname, &k.raw} {
+	for _, s := range []*string{&k.subject.Unit, &k.domain, &k.target, &k.class, &k.op, &k.invalid, &k.path, &k.name, &k.devname, &k.raw, &k.rawSource} {
 		*s = strings.Clone(*s)
 	}
 	return k
@@ -160,7 +165,7 @@ func (k groupKey) group(d *Denial) *Group {
 	group := &Group{
 		Subject: k.subject, Kind: k.kind, Type: k.typ, Domain: k.domain, Target: k.target, Class: k.class, Op: k.op,
 		Outside: k.outside, Path: k.path, Name: k.name, Dev: k.devname, Folded: k.folded,
-		Invalid: strings.Clone(d.Context), Raw: strings.Clone(d.Field("trawcon")), Permissions: map[string]uint64{}, First: d.Time,
+		Invalid: strings.Clone(d.Context), Raw: strings.Clone(d.Field("trawcon")), RawSource: strings.Clone(d.Field("srawcon")), Permissions: map[string]uint64{}, First: d.Time,
 	}
 	for _, f := range d.Extra {
 		group.Fields = append(group.Fields, Field{strings.Clone(f.Key), strings.Clone(f.Value)})
@@ -299,7 +304,7 @@ func (g *Groups) List() []*Group {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Subject.String(), b.Subject.String()), cmp.Compare(a.Subject.ID, b.Subject.ID),
 			cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Target, b.Target), cmp.Compare(a.Class, b.Class),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Dev, b.Dev), cmp.Compare(a.Kind, b.Kind),
-			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Invalid, b.Invalid), cmp.Compare(a.Raw, b.Raw), cmp.Compare(a.Type, b.Type))
+			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Invalid, b.Invalid), cmp.Compare(a.Raw, b.Raw), cmp.Compare(a.RawSource, b.RawSource), cmp.Compare(a.Type, b.Type))
 	})
 	return list
 }

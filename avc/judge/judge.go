@@ -243,7 +243,10 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	case avc.Invalid:
 		return e.invalid(c)
 	}
-	if c.Raw != "" {
+	switch {
+	case c.RawSource != "":
+		return e.unknownDomain(c)
+	case c.Raw != "":
 		return unknownLabel(c)
 	}
 	switch {
@@ -441,6 +444,18 @@ func unknownLabel(c *oneCase) Fix {
 		f.Command = "restorecon -RFv " + quote(c.host)
 	}
 	return f
+}
+
+// unknownDomain is the answer for a process whose domain the policy does not have any more: it started before the policy was loaded that lacks it.
+func (e *Evidence) unknownDomain(c *oneCase) Fix {
+	if e.Policy != nil && e.Policy.Refuses(c.RawSource) == "" { // with it the kernel takes the label again for what it is
+		return Fix{Kind: Nothing, Text: fmt.Sprintf("the process had the label %s, which the policy did not know when this was denied; the policy that is asked has it", c.RawSource)}
+	}
+	return Fix{
+		Kind: Context, Text: fmt.Sprintf("the process has the label %s, which the policy in force does not know any more, so that it counts as %s: install the module that declares %s, or start it again in a domain that exists",
+			c.RawSource, c.Domain, avc.Context(c.RawSource).Type()),
+		Also: fmt.Sprintf("a module goes with a revert, or is set apart when it does not build with the policy of another release: see selinux-provision status; a rule for %s would be for all that has no label", c.Domain),
+	}
 }
 
 // mislabelled recognises a target whose label is not the one of its path, if with that one the access is allowed. allowed says that the rules
@@ -757,6 +772,9 @@ func (e *Evidence) settled(cases []*oneCase) {
 		return
 	}
 	for _, c := range cases {
+		if c.RawSource != "" {
+			continue
+		}
 		now := e.labelByNow(c)
 		if now == "" {
 			continue
@@ -1023,7 +1041,7 @@ func (f *Finding) merge(c *oneCase) {
 func (c *oneCase) what() string {
 	who := cmp.Or(c.Subject.String(), c.Subject.ID)
 	return strings.Join([]string{
-		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, c.Raw, strconv.FormatBool(c.Outside), c.Dev,
+		who, c.Kind.String(), c.Type.String(), c.Domain, c.Target, c.Class, c.Op, c.Invalid, c.Raw, c.RawSource, strconv.FormatBool(c.Outside), c.Dev,
 	}, "\x00")
 }
 
@@ -1041,10 +1059,13 @@ func (c *oneCase) cure() string {
 // name gives a finding its ID: what was done to what by which kind of workload. Nothing is in it that ends with a container or changes with a boot
 // (docs/adr/0035-what-identifies-a-finding.md), so several lines can have one ID.
 func (f *Finding) name() {
-	text := strings.Join([]string{
+	parts := []string{
 		f.Kind.String(), f.Type.String(), f.Domain, f.Target, f.Class, f.Op, avc.Context(f.Invalid).Type(), avc.Context(f.Raw).Type(), strconv.FormatBool(f.Outside),
-	}, "\x00")
-	sum := sha256.Sum256([]byte(text))
+	}
+	if f.RawSource != "" {
+		parts = append(parts, avc.Context(f.RawSource).Type())
+	}
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	f.ID = hex.EncodeToString(sum[:3])
 	only := " --only " + f.ID
 	if f.Subject.Pod != "" {

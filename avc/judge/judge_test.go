@@ -99,6 +99,8 @@ func denial(text string) *avc.Denial {
 			d.Ioctl = []uint16{uint16(command)}
 		case "raw":
 			d.Extra = []avc.Field{{Key: "trawcon", Value: "system_u:object_r:" + value + ":s0"}}
+		case "srawcon":
+			d.Extra = append(d.Extra, avc.Field{Key: "srawcon", Value: value})
 		case "ino":
 			_, _ = fmt.Sscan(value, &d.Ino)
 		case "serial":
@@ -180,6 +182,10 @@ func TestFixes(t *testing.T) {
 		{"a level that is not that of its path", "web read container_file_t:s0:c3 file path=/data/web/x dev=vdb", judge.Relabel, []string{"has the level s0:c3", "has s0, with which it is allowed"}},
 		{"a level, and a type that is not that of its path", "web read tmpfs_t:s0:c3 file path=/data/web/x dev=vdb", judge.Categories, []string{"s0:c1,c2 is asked for s0:c3"}},
 		{"a label that the policy does not know", "- read unlabeled_t:s0 file path=/srv/x domain=kernel_t:s0 raw=gone_t", judge.Context, []string{"has the label system_u:object_r:gone_t:s0", "the module that declares gone_t", "restorecon -RFv /srv/x"}},
+		{"a process whose domain is gone", "- write container_file_t:s0:c1,c2 file name=d source=system_u:object_r:unlabeled_t:s0 srawcon=system_u:system_r:web_t:s0:c1,c2", judge.Context, []string{
+			"the process has the label system_u:system_r:web_t:s0:c1,c2, which the policy in force does not know any more", "install the module that declares web_t", "a domain that exists", "selinux-provision status"}},
+		{"the same, and a file whose label is gone", "- read unlabeled_t:s0 file name=d raw=gone_t source=system_u:object_r:unlabeled_t:s0 srawcon=system_u:system_r:web_t:s0:c1,c2", judge.Context, []string{"the process has the label", "web_t"}},
+		{"a process whose domain is back", "- write container_file_t:s0:c1,c2 file name=d source=system_u:object_r:unlabeled_t:s0 srawcon=system_u:system_r:container_reader_t:s0:c1,c2", judge.Nothing, []string{"the policy that is asked has it"}},
 		{"logs of pods without their label", "web read var_log_t:s0 dir path=/logs/pods", judge.Relabel, []string{"the kubelet made /var/log/pods and /var/log/containers with the type var_log_t", "they have container_log_t",
 			"    - {path: '/var/log/containers(/.+)?', context: 'system_u:object_r:container_log_t:s0'}\n    - {path: '/var/log/pods(/.+)?', context: 'system_u:object_r:container_log_t:s0'}"}},
 		{"a link to a pod's log", "web read var_log_t:s0 lnk_file name=a.log ino=12", judge.Relabel, []string{"file_contexts"}},

@@ -113,6 +113,9 @@ func Write(p *policydb.Policy, req Request, findings []*judge.Finding) (*Module,
 	req.Base, req.Existing = p.Name(req.Base), p.Name(req.Existing)
 	if req.Existing != "" {
 		m.Domain = req.Existing
+		if req.Existing == p.Unlabeled() {
+			return nil, fmt.Errorf("cannot add to %s: it is no domain but the type of all that has no label that the policy knows: name the domain that the process had", req.Existing)
+		}
 		if !p.Has(req.Existing) {
 			_, err := p.Describe(req.Existing)
 			return nil, fmt.Errorf("cannot add to a domain: %w", err)

@@ -260,6 +260,10 @@ func TestExistingDomain(t *testing.T) {
 	if !with.Allowed(policydb.Question{Domain: "container_t", Target: "container_log_t", Class: "lnk_file", Permissions: []string{"read"}}) {
 		t.Error("the rule is not in the policy")
 	}
+	_, err = propose.Write(p, request(func(r *propose.Request) { r.Existing = "unlabeled_t" }), findings)
+	if err == nil || !strings.Contains(err.Error(), "cannot add to unlabeled_t: it is no domain") {
+		t.Errorf("the type of what has no label: %v", err)
+	}
 	_, err = propose.Write(p, request(func(r *propose.Request) { r.Existing = "contaner_t" }), findings)
 	if err == nil || !strings.Contains(err.Error(), "did you mean container_t") {
 		t.Errorf("a misspelt domain: %v", err)
