@@ -11,8 +11,13 @@ import (
 // What people paste has been through terminals, mails, trackers and log shippers. This file undoes what those do to a record. A log as the
 // host wrote it has none of it: what is done for each line is a look for bytes that are not there.
 
-// mostLines bounds the lines that one wrapped record can have: the kernel's longest at 80 columns.
-const mostLines = 8970 / 80
+const (
+	// longestWrapped bounds what wrapped lines are joined to: the kernel's longest record (MAX_AUDIT_MESSAGE_LENGTH in include/linux/audit.h), with what
+	// a log has before it.
+	longestWrapped = 8970 + 256
+	// mostLines bounds the lines that it can have, at 80 columns.
+	mostLines = 8970 / 80
+)
 
 // tidy takes off what formatting adds: no-break spaces, typographic quotes, HTML entities, colours. The kernel writes none of these: a name
 // that has them is in hexadecimal.
@@ -23,14 +28,27 @@ func tidy(line string) string {
 	if strings.IndexByte(line, '&') >= 0 {
 		line = strings.NewReplacer("&quot;", `"`, "&#34;", `"`, "&nbsp;", " ", "&#39;", "'", "&gt;", ">", "&lt;", "<", "&amp;", "&").Replace(line)
 	}
-	for at := strings.Index(line, "\x1b["); at >= 0; at = strings.Index(line, "\x1b[") {
-		end := strings.IndexFunc(line[at+2:], func(r rune) bool { return r >= '@' && r <= '~' })
-		if end < 0 {
-			return line[:at]
-		}
-		line = line[:at] + line[at+2+end+1:]
+	if strings.Contains(line, "\x1b[") {
+		line = uncoloured(line)
 	}
 	return line
+}
+
+// uncoloured takes off the sequences with which a terminal is told to change colours.
+func uncoloured(line string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(line, "\x1b[")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		end := strings.IndexFunc(after, func(r rune) bool { return r >= '@' && r <= '~' })
+		if end < 0 {
+			return b.String()
+		}
+		line = after[end+1:]
+	}
 }
 
 // denialText tells whether a text has a decision of the access vector cache in it, or an error of SELinux.
@@ -83,37 +101,36 @@ func (d *Decoder) whole(line string) string {
 	if missing == nothing {
 		return line
 	}
-	lines := []string{line}
-	enough := 0 // lines that make a record, even if it is not known to be all of it
-	if missing == theMode {
-		enough = 1
-	}
-	for len(lines) < mostLines {
+	var read []string // behind the first
+	joined := joinedLines{soft: line, hard: line, width: len(line), even: true}
+	kept, text := 0, line // lines that make a record, even if it is not known to be all of it
+	enough := missing == theMode
+	for len(read) < mostLines {
 		next, err := d.line()
 		if err != nil {
 			break
 		}
 		next = tidy(next)
-		if begins(next) && !goesOn(missing, next) {
+		if begins(next) && !goesOn(missing, next) || joined.size()+len(next) > longestWrapped {
 			d.back = append(d.back, next)
 			break
 		}
-		lines = append(lines, next)
-		joined := join(lines)
-		if missing = lacks(joined); missing == nothing {
-			return joined
+		read = append(read, next)
+		joined.add(next)
+		if missing = lacks(joined.text()); missing == nothing {
+			return joined.text()
 		}
-		if missing == theMode && enough == 0 {
-			enough = len(lines)
-		} else if enough > 0 {
+		if enough {
 			break // the mode stands on the line behind the class, or nowhere
 		}
+		if missing == theMode {
+			enough, kept, text = true, len(read), joined.text()
+		}
 	}
-	kept := max(1, enough)
-	for _, unused := range slices.Backward(lines[kept:]) {
+	for _, unused := range slices.Backward(read[kept:]) {
 		d.back = append(d.back, unused)
 	}
-	return join(lines[:kept])
+	return text
 }
 
 // lack is what a line needs to be a whole record.
@@ -192,26 +209,39 @@ func goesOn(missing lack, line string) bool {
 	return false
 }
 
-// join puts the lines of one record together. A terminal breaks at its width, a program that wraps at words takes a blank away. Of two lines
+// joinedLines puts the lines of one record together. A terminal breaks at its width, a program that wraps at words takes a blank away. Of two lines
 // nobody knows which it was; what the second begins with tells most likely.
-func join(lines []string) string {
-	text := lines[0]
-	indent := len(text) - len(strings.TrimLeft(text, margin))
-	hard := len(lines) > 2 && !slices.ContainsFunc(lines[:len(lines)-1], func(line string) bool { return len(line) != len(lines[0]) })
-	for _, next := range lines[1:] {
-		if hard {
-			text += next[min(indent, len(next)):]
-			continue
-		}
-		next = strings.TrimLeft(next, margin)
-		open := strings.LastIndexByte(text, '{') > strings.LastIndexByte(text, '}')
-		if open && !strings.HasSuffix(text, " ") || startsWord(next) {
-			text += " "
-		}
-		text += next
-	}
-	return text
+type joinedLines struct {
+	soft, hard string // as a program that wraps at words would have had it, and as a terminal
+	width      int    // of the first line
+	even       bool   // all lines up to the last but one are as long as the first
+	last       int    // length of the last one
+	lines      int    // behind the first
 }
+
+func (j *joinedLines) add(next string) {
+	indent := len(j.soft) - len(strings.TrimLeft(j.soft, margin))
+	j.even = j.even && (j.lines == 0 || j.last == j.width)
+	j.hard += next[min(indent, len(next)):]
+	j.last = len(next)
+	j.lines++
+	next = strings.TrimLeft(next, margin)
+	open := strings.LastIndexByte(j.soft, '{') > strings.LastIndexByte(j.soft, '}')
+	if open && !strings.HasSuffix(j.soft, " ") || startsWord(next) {
+		j.soft += " "
+	}
+	j.soft += next
+}
+
+// text gives the record. That lines were broken at one width two of them show, and a third that is shorter.
+func (j *joinedLines) text() string {
+	if j.even && j.lines > 1 {
+		return j.hard
+	}
+	return j.soft
+}
+
+func (j *joinedLines) size() int { return max(len(j.soft), len(j.hard)) }
 
 // margin is what stands before the lines of a text that is quoted or indented.
 const margin = " \t>|"

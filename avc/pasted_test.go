@@ -3,6 +3,7 @@ package avc
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -203,4 +204,32 @@ func FuzzWrapped(f *testing.F) {
 			d.parse(&r)
 		}
 	})
+}
+
+// What looks like the beginning of a wrapped record has no more lines joined to it than a record can have, however long they are: what is made for a text
+// grows as the text does.
+func TestWrappedWithoutEnd(t *testing.T) {
+	const fragment = "avc:  denied  { read } for  pid=1\n"
+	for name, text := range map[string]string{
+		"long lines":        strings.Repeat(fragment+strings.Repeat(strings.Repeat("x", 80<<10)+"\n", 24), 4),
+		"the longest lines": strings.Repeat(fragment+strings.Repeat(strings.Repeat("x", longestLine-chunk)+"\n", 24), 2),
+		"short lines":       strings.Repeat(fragment+strings.Repeat(strings.Repeat("x", 79)+"\n", 111), 100),
+		"beginnings":        strings.Repeat("audit(1"+strings.Repeat("x", 70)+"\n", 10_000),
+		"colours":           strings.Repeat(strings.Repeat("\x1b[1m", 30<<10)+"\n", 8),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if got, _ := read(t, text+line(1, 1)); len(got) != 1 {
+			t.Errorf("%s: %d denials", name, len(got))
+		}
+		runtime.ReadMemStats(&after)
+		if times := (after.TotalAlloc - before.TotalAlloc) / uint64(len(text)); times > 200 {
+			t.Errorf("%s: %d times as much as the text", name, times)
+		}
+	}
+	// A record as long as the kernel writes one is joined all the same.
+	long := strings.Replace(avcRecord, "comm=", "path=\"/"+strings.Repeat("long/", 1700)+"\" comm=", 1)
+	if got := decoded(t, wrapped(long, 120, false, "  ")); len(got) != 1 || got[0] != oneSaid {
+		t.Errorf("got %q", got)
+	}
 }
