@@ -93,6 +93,8 @@ type Record struct {
 	Cgroup string    // of the process, if the journal gave it
 	Unit   string    // the same
 	Origin Origin
+	// Words says that ausearch has put the values into words: a name in it stands for itself, although it can look like hexadecimal.
+	Words bool
 }
 
 // Kind is what a denial says.
@@ -176,6 +178,7 @@ type Denial struct {
 	Extra []Field
 
 	cwd    string // from the CWD record
+	words  bool   // the record's values are in words
 	copies uint64 // the hash of the copies of its record, if this one may be cut off; else 0
 }
 

@@ -275,25 +275,26 @@ func (d *Decoder) stamp(r *Record, text string) bool {
 	if r.Serial, err = strconv.ParseUint(inner[colon+1:], 10, 64); err != nil {
 		return false
 	}
-	r.Time = clock(inner[:colon])
+	r.Time, r.Words = clock(inner[:colon])
 	return true
 }
 
-func clock(text string) time.Time {
+// clock reads the time of a stamp, which is a number as the kernel writes it. In words it is what ausearch -i makes of it.
+func clock(text string) (at time.Time, words bool) {
 	seconds, millis, found := strings.Cut(text, ".")
 	if s, err := strconv.ParseInt(seconds, 10, 64); err == nil && found {
 		if ms, err := strconv.ParseInt(millis, 10, 64); err == nil && ms >= 0 && ms < 1000 {
-			return time.Unix(s, ms*1e6)
+			return time.Unix(s, ms*1e6), false
 		}
 	}
 	for _, layout := range []string{
 		"01/02/2006 15:04:05.000", "01/02/06 15:04:05.000", "2.1.2006 15:04:05.000", "2006-01-02 15:04:05.000", "02/01/2006 15:04:05.000", "02/01/06 15:04:05.000",
 	} {
 		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t
+			return t, true
 		}
 	}
-	return time.Time{}
+	return time.Time{}, strings.ContainsAny(text, "/:-") // another locale's; what somebody blotted out has none of these
 }
 
 // otherLine reads the lines in which a record stands behind a prefix: that of the audit daemon's node, of the kernel's log, of

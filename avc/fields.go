@@ -62,7 +62,8 @@ func interpreted(text string, end int) int {
 
 // untrusted gives the text of a field that the kernel writes with audit_log_untrustedstring: in quotes, or in hexadecimal if it
 // holds a blank, a quote, a control character or a byte beyond ASCII. Kernels before 2.6.12 wrote it bare. They could write what
-// looks like hexadecimal too; capital letters of an even number tell the two apart as well as can be.
+// looks like hexadecimal too; capital letters of an even number tell the two apart as well as can be. What ausearch -i has put into words counts as quoted:
+// it is bare, and is decoded already.
 func untrusted(value string, quoted bool) string {
 	if quoted || len(value) < 2 || len(value)%2 != 0 {
 		return value
@@ -152,6 +153,7 @@ func untrustedName(value string, quoted bool) string {
 func (d *Denial) parse(r *Record) bool {
 	d.reset()
 	d.Type, d.Time, d.Serial, d.Node, d.Boot, d.Cgroup, d.Unit = r.Type, r.Time, r.Serial, r.Node, r.Boot, r.Cgroup, r.Unit
+	d.words = r.Words
 	whole := false
 	switch r.Type {
 	case TypeAVC:
@@ -214,7 +216,7 @@ func (d *Denial) takeAll(text string) {
 		if !ok {
 			return
 		}
-		d.take(key, value, quoted)
+		d.take(key, value, quoted || d.words)
 		text = rest
 	}
 }
@@ -326,30 +328,30 @@ func (d *Denial) refused() {
 func (d *Denial) addCompanion(r *Record) {
 	switch r.Type {
 	case TypeSyscall:
-		d.addSyscall(r.Text)
+		d.addSyscall(r)
 	case TypeAVCPath:
-		if path, ok := fieldOf(r.Text, "path"); ok && d.Path == "" {
+		if path, ok := fieldOf(r, "path"); ok && d.Path == "" {
 			d.Path = path
 		}
 	case TypePath:
-		d.addPath(r.Text)
+		d.addPath(r)
 	case TypeCwd:
-		d.cwd, _ = fieldOf(r.Text, "cwd") // comes before the PATH records that are relative to it
+		d.cwd, _ = fieldOf(r, "cwd") // comes before the PATH records that are relative to it
 	case TypeProctitle:
-		if title, ok := fieldOf(r.Text, "proctitle"); ok {
+		if title, ok := fieldOf(r, "proctitle"); ok {
 			d.Extra = append(d.Extra, Field{"proctitle", strings.ReplaceAll(title, "\x00", " ")})
 		}
 	}
 }
 
-func (d *Denial) addSyscall(text string) {
-	text = raw(text)
+func (d *Denial) addSyscall(r *Record) {
+	text := raw(r.Text)
 	for {
 		key, value, rest, quoted, ok := nextField(text)
 		if !ok {
 			return
 		}
-		text = rest
+		text, quoted = rest, quoted || r.Words
 		switch key {
 		case "success":
 			if d.Enforced == EnforcedUnknown && d.Kind == Denied {
@@ -381,14 +383,14 @@ func (d *Denial) addSyscall(text string) {
 }
 
 // addPath uses a PATH record that is certainly of the denial's own inode.
-func (d *Denial) addPath(text string) {
+func (d *Denial) addPath(r *Record) {
 	if d.Path != "" || d.Ino == 0 {
 		return
 	}
-	if inode, ok := fieldOf(text, "inode"); !ok || inode != strconv.FormatUint(d.Ino, 10) {
+	if inode, ok := fieldOf(r, "inode"); !ok || inode != strconv.FormatUint(d.Ino, 10) {
 		return
 	}
-	name, ok := fieldOf(text, "name")
+	name, ok := fieldOf(r, "name")
 	if !ok || name == "(null)" {
 		return
 	}
@@ -399,8 +401,8 @@ func (d *Denial) addPath(text string) {
 }
 
 // fieldOf gives one field of a companion record.
-func fieldOf(text, key string) (string, bool) {
-	text = raw(text)
+func fieldOf(r *Record, key string) (string, bool) {
+	text := raw(r.Text)
 	for {
 		k, value, rest, quoted, ok := nextField(text)
 		if !ok {
@@ -410,7 +412,7 @@ func fieldOf(text, key string) (string, bool) {
 			if key == "inode" {
 				return value, true
 			}
-			return untrusted(value, quoted), true
+			return untrusted(value, quoted || r.Words), true
 		}
 		text = rest
 	}

@@ -37,36 +37,40 @@ func TestPasted(t *testing.T) {
 		text string
 		want []string
 	}{
-		"an event on one line":            {proctitle + " " + syscall + " " + avcRecord, []string{oneSaid}},
-		"two on one line":                 {avcRecord + " type=AVC msg=" + otherStamp + otherBody, []string{oneSaid, otherSaid}},
-		"two of dmesg on one line":        {"[ 1.2] audit: type=1400 " + stampText + avcBody + " [ 1.3] audit: type=1400 " + otherStamp + otherBody, []string{oneSaid, otherSaid}},
-		"two of journalctl on one line":   {"Nov 14 22:13:20 host audit[2919]: AVC " + avcBody + " Nov 14 22:13:20 host audit[3000]: AVC " + otherBody, []string{oneSaid, otherSaid}},
-		"without stamps, on one line":     {"type=AVC " + avcBody + " type=AVC " + otherBody, []string{oneSaid, otherSaid}},
-		"no-break spaces":                 {strings.ReplaceAll(avcRecord, " ", "\u00a0"), []string{oneSaid}},
-		"some no-break spaces":            {strings.ReplaceAll(avcRecord, "  ", " \u00a0"), []string{oneSaid}},
-		"typographic quotes":              {strings.NewReplacer(`comm="`, "comm=\u201c", `" name`, "\u201d name").Replace(avcRecord), []string{oneSaid}},
-		"HTML":                            {strings.ReplaceAll(avcRecord, `"`, "&quot;"), []string{oneSaid}},
-		"colours":                         {"audit[1]: \x1b[0;1;31mAVC " + avcBody + "\x1b[0m", []string{oneSaid}},
-		"blotted out, dots":               {"type=AVC msg=audit(..): " + avcBody, []string{oneSaid}},
-		"blotted out, letters":            {"type=AVC msg=audit(XXXXXXXXXX.XXX:XXX): " + avcBody, []string{oneSaid}},
-		"blotted out, kernel":             {"kernel: audit: type=1400 audit(XXX): " + avcBody, []string{oneSaid}},
-		"left off":                        {"type=AVC " + avcBody, []string{oneSaid}},
-		"left off, an error":              {"type=SELINUX_ERR op=security_compute_sid invalid_context=a:b:c:s0 scontext=d:e:f:s0 tcontext=g:h:i:s0 tclass=process", []string{"[] d:e:f:s0 g:h:i:s0 process unknown 0  "}},
-		"one blank for two":               {strings.ReplaceAll(avcRecord, "  ", " "), []string{oneSaid}},
-		"quoted in a mail":                {"> " + avcRecord, []string{oneSaid}},
-		"in backticks":                    {"`" + avcRecord + "`", []string{oneSaid}},
-		"in a list of a manifest":         {`- "` + strings.ReplaceAll(avcRecord, `"`, `\"`) + `",`, []string{oneSaid}},
-		"without a mode, in quotes":       {`'` + strings.TrimSuffix(avcRecord, " permissive=0") + `',`, []string{strings.Replace(oneSaid, "yes", "unknown", 1)}},
-		"docker's json-file":              {`{"log":` + quoted(avcRecord+"\n") + `,"stream":"stdout","time":"2023-11-14T22:13:20Z"}`, []string{oneSaid}},
-		"filebeat":                        {`{"@timestamp":"x","host":{"name":"h"},"message":` + quoted(avcRecord) + `,"event":{"original":` + quoted(avcRecord) + `}}`, []string{oneSaid}},
-		"a shipper of a shipper":          {`{"log":` + quoted(`{"message":`+quoted(avcRecord)+`}`) + `}`, []string{oneSaid}},
-		"two in one value":                {`{"log":` + quoted(avcRecord+"\ntype=AVC msg="+otherStamp+otherBody) + `}`, []string{oneSaid, otherSaid}},
-		"dmesg --json, one line":          {`{"dmesg":[ {"pri":5, "time":1.2, "msg":` + quoted("audit: type=1400 "+stampText+avcBody) + `} ]}`, []string{oneSaid}},
-		"dmesg --json":                    {"{\n   \"dmesg\": [\n      {\n         \"pri\": 6,\n         \"msg\": \"usb 1-1\"\n      },{\n         \"pri\": 5,\n         \"time\":   1.2,\n         \"msg\": " + quoted("audit: type=1400 "+stampText+avcBody) + "\n      }\n   ]\n}", []string{oneSaid}},
-		"json-pretty":                     {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",\n\t\"_AUDIT_ID\" : \"45\"\n}\n" + "{\n\t\"MESSAGE\" : " + quoted("AVC "+otherBody) + ",\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_ID\" : \"46\",\n\t\"_AUDIT_TYPE_NAME\" : \"AVC\"\n}", []string{oneSaid, otherSaid}},
-		"json-pretty, a program's":        {"{\n\t\"_TRANSPORT\" : \"stdout\",\n\t\"MESSAGE\" : " + quoted(avcRecord) + "\n}\n", nil},
-		"json-pretty, cut off":            {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",", []string{oneSaid}},
-		"ausearch -i":                     {"type=AVC msg=audit(06.03.2024 08:45:58.914:3044) : avc:  denied  { read } for  pid=7 comm=my prog name=My Documents x dev=\"proc\" ino=7329 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=1", []string{"[read] a:b:c:s0 d:e:f:s0 file no 7 my prog My Documents x"}},
+		"an event on one line":          {proctitle + " " + syscall + " " + avcRecord, []string{oneSaid}},
+		"two on one line":               {avcRecord + " type=AVC msg=" + otherStamp + otherBody, []string{oneSaid, otherSaid}},
+		"two of dmesg on one line":      {"[ 1.2] audit: type=1400 " + stampText + avcBody + " [ 1.3] audit: type=1400 " + otherStamp + otherBody, []string{oneSaid, otherSaid}},
+		"two of journalctl on one line": {"Nov 14 22:13:20 host audit[2919]: AVC " + avcBody + " Nov 14 22:13:20 host audit[3000]: AVC " + otherBody, []string{oneSaid, otherSaid}},
+		"without stamps, on one line":   {"type=AVC " + avcBody + " type=AVC " + otherBody, []string{oneSaid, otherSaid}},
+		"no-break spaces":               {strings.ReplaceAll(avcRecord, " ", "\u00a0"), []string{oneSaid}},
+		"some no-break spaces":          {strings.ReplaceAll(avcRecord, "  ", " \u00a0"), []string{oneSaid}},
+		"typographic quotes":            {strings.NewReplacer(`comm="`, "comm=\u201c", `" name`, "\u201d name").Replace(avcRecord), []string{oneSaid}},
+		"HTML":                          {strings.ReplaceAll(avcRecord, `"`, "&quot;"), []string{oneSaid}},
+		"colours":                       {"audit[1]: \x1b[0;1;31mAVC " + avcBody + "\x1b[0m", []string{oneSaid}},
+		"blotted out, dots":             {"type=AVC msg=audit(..): " + avcBody, []string{oneSaid}},
+		"blotted out, letters":          {"type=AVC msg=audit(XXXXXXXXXX.XXX:XXX): " + avcBody, []string{oneSaid}},
+		"blotted out, kernel":           {"kernel: audit: type=1400 audit(XXX): " + avcBody, []string{oneSaid}},
+		"left off":                      {"type=AVC " + avcBody, []string{oneSaid}},
+		"left off, an error":            {"type=SELINUX_ERR op=security_compute_sid invalid_context=a:b:c:s0 scontext=d:e:f:s0 tcontext=g:h:i:s0 tclass=process", []string{"[] d:e:f:s0 g:h:i:s0 process unknown 0  "}},
+		"one blank for two":             {strings.ReplaceAll(avcRecord, "  ", " "), []string{oneSaid}},
+		"quoted in a mail":              {"> " + avcRecord, []string{oneSaid}},
+		"in backticks":                  {"`" + avcRecord + "`", []string{oneSaid}},
+		"in a list of a manifest":       {`- "` + strings.ReplaceAll(avcRecord, `"`, `\"`) + `",`, []string{oneSaid}},
+		"without a mode, in quotes":     {`'` + strings.TrimSuffix(avcRecord, " permissive=0") + `',`, []string{strings.Replace(oneSaid, "yes", "unknown", 1)}},
+		"docker's json-file":            {`{"log":` + quoted(avcRecord+"\n") + `,"stream":"stdout","time":"2023-11-14T22:13:20Z"}`, []string{oneSaid}},
+		"filebeat":                      {`{"@timestamp":"x","host":{"name":"h"},"message":` + quoted(avcRecord) + `,"event":{"original":` + quoted(avcRecord) + `}}`, []string{oneSaid}},
+		"a shipper of a shipper":        {`{"log":` + quoted(`{"message":`+quoted(avcRecord)+`}`) + `}`, []string{oneSaid}},
+		"two in one value":              {`{"log":` + quoted(avcRecord+"\ntype=AVC msg="+otherStamp+otherBody) + `}`, []string{oneSaid, otherSaid}},
+		"dmesg --json, one line":        {`{"dmesg":[ {"pri":5, "time":1.2, "msg":` + quoted("audit: type=1400 "+stampText+avcBody) + `} ]}`, []string{oneSaid}},
+		"dmesg --json":                  {"{\n   \"dmesg\": [\n      {\n         \"pri\": 6,\n         \"msg\": \"usb 1-1\"\n      },{\n         \"pri\": 5,\n         \"time\":   1.2,\n         \"msg\": " + quoted("audit: type=1400 "+stampText+avcBody) + "\n      }\n   ]\n}", []string{oneSaid}},
+		"json-pretty":                   {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",\n\t\"_AUDIT_ID\" : \"45\"\n}\n" + "{\n\t\"MESSAGE\" : " + quoted("AVC "+otherBody) + ",\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_ID\" : \"46\",\n\t\"_AUDIT_TYPE_NAME\" : \"AVC\"\n}", []string{oneSaid, otherSaid}},
+		"json-pretty, a program's":      {"{\n\t\"_TRANSPORT\" : \"stdout\",\n\t\"MESSAGE\" : " + quoted(avcRecord) + "\n}\n", nil},
+		"json-pretty, cut off":          {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",", []string{oneSaid}},
+		"ausearch -i":                   {"type=AVC msg=audit(06.03.2024 08:45:58.914:3044) : avc:  denied  { read } for  pid=7 comm=my prog name=My Documents x dev=\"proc\" ino=7329 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=1", []string{"[read] a:b:c:s0 d:e:f:s0 file no 7 my prog My Documents x"}},
+		"ausearch -i, names of digits": {"type=PATH msg=audit(11/20/2023 10:56:45.531:510) : item=0 name=4142 inode=7\ntype=SYSCALL msg=audit(11/20/2023 10:56:45.531:510) : arch=x86_64 success=no exe=CAFE pid=7\n" +
+			"type=AVC msg=audit(11/20/2023 10:56:45.531:510) : avc:  denied  { append } for  pid=7 comm=4142 name=1259 dev=\"vda1\" ino=7 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[append] a:b:c:s0 d:e:f:s0 file yes 7 4142 1259"}},
+		"ausearch -i, another locale":     {"type=AVC msg=audit(20-Nov-23 10:56:45.531:510) : avc:  denied  { append } for  pid=7 comm=4142 name=1259 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[append] a:b:c:s0 d:e:f:s0 file yes 7 4142 1259"}},
+		"hexadecimal":                     {"type=AVC msg=audit(0.0:510) : avc:  denied  { append } for  pid=7 comm=4142 name=1259 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[append] a:b:c:s0 d:e:f:s0 file yes 7 AB \x12Y"}},
 		"a record in what a program says": {"type=USER_AVC msg=" + stampText + "pid=1 uid=0 subj=a:b:c msg='avc:  denied  { start } for cmdline=\"x type=AVC msg=audit(1.1:1): " + strings.ReplaceAll(otherBody, `"`, "") + "\" scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=service permissive=0'", []string{"[start] a:b:c:s0 d:e:f:s0 service yes 0  "}},
 		"a record behind what a program says": {"type=USER_AVC msg=" + stampText + "pid=1 msg='avc:  denied  { start } for scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=service permissive=0' type=AVC msg=" + otherStamp + otherBody,
 			[]string{"[start] a:b:c:s0 d:e:f:s0 service yes 0  ", otherSaid}},
@@ -231,5 +235,15 @@ func TestWrappedWithoutEnd(t *testing.T) {
 	long := strings.Replace(avcRecord, "comm=", "path=\"/"+strings.Repeat("long/", 1700)+"\" comm=", 1)
 	if got := decoded(t, wrapped(long, 120, false, "  ")); len(got) != 1 || got[0] != oneSaid {
 		t.Errorf("got %q", got)
+	}
+}
+
+// In what ausearch has put into words no other record of the event is taken for hexadecimal either.
+func TestWordsOfCompanions(t *testing.T) {
+	const stamp = "msg=audit(11/20/2023 10:56:45.531:510) : "
+	got, _ := read(t, "type=AVC "+stamp+"avc:  denied  { append } for  pid=7 ino=7 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0\n"+
+		"type=SYSCALL "+stamp+"arch=x86_64 syscall=openat success=no comm=4142 exe=1259\ntype=PATH "+stamp+"item=0 name=414243 inode=7\ntype=PROCTITLE "+stamp+"proctitle=4142\n")
+	if len(got) != 1 || got[0].Comm != "4142" || got[0].Exe != "1259" || got[0].Path != "414243" || got[0].Field("proctitle") != "4142" {
+		t.Errorf("%+v", got)
 	}
 }
