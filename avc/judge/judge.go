@@ -22,6 +22,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/avc/danger"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
 	"github.com/selinux-provision/selinux-provision/internal/roles"
+	"github.com/selinux-provision/selinux-provision/internal/secontext"
 )
 
 // Evidence is what can be known beside the denials. Each part may be missing.
@@ -170,13 +171,22 @@ func (e *Evidence) confined(g *avc.Group) bool {
 	if g.Subject.ID != "" || g.Subject.Container != "" {
 		return true
 	}
-	if g.Class == "filesystem" { // the source is a file's label
+	if associates(g) {
 		return false
 	}
-	if g.Domain == avc.Context(e.ProcessContext).Type() {
+	if g.Domain == e.containers() {
 		return true
 	}
 	return strings.Contains(g.Source.Level(), ":") && !strings.Contains(g.Source.Level(), "-")
+}
+
+// containers gives the domain that containers have by default, "" if nobody knows.
+func (e *Evidence) containers() string {
+	base := avc.Context(e.ProcessContext).Type()
+	if e.Policy != nil {
+		return e.Policy.Name(base)
+	}
+	return base
 }
 
 // search looks for a file of which only name and inode are known: in the directories that the container has of the host, the
@@ -252,7 +262,7 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	switch {
 	case c.Op == avc.OpValidate:
 		return validated(c)
-	case c.associates():
+	case associates(c.Group):
 		return Fix{Kind: Context, Text: fmt.Sprintf("a file with the label %s may not be on the file system %s, which has the label %s: give that file system a label for it with the mount option context= or fscontext=, or the file another label",
 			c.Source, c.Dev, c.Object)}
 	}
@@ -313,16 +323,20 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if f, ok := e.unlabelled(c); ok {
 		return f
 	}
-	if !e.confined(c.Group) {
-		return Fix{
-			Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this", c.Domain),
-			Command: fmt.Sprintf("selinux-provision denials --module NAME --source %s --domain %s", c.Domain, c.Domain), Also: also,
-		}
+	f := Fix{Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this", c.Domain), Command: e.ruleCommand(c), Also: also}
+	if e.confined(c.Group) {
+		f.Text += "; a domain of its own can have one, without giving it to others"
 	}
-	return Fix{
-		Kind: Rule, Text: fmt.Sprintf("no rule lets %s do this; a domain of its own can have one, without giving it to others", c.Domain),
-		Command: "selinux-provision denials --module NAME", Also: also,
+	return f
+}
+
+// ruleCommand gives the command that writes a rule: for a program of the host in its own domain, for a container in a new one, since what its domain may
+// all containers may.
+func (e *Evidence) ruleCommand(c *oneCase) string {
+	if e.confined(c.Group) {
+		return "selinux-provision denials --module NAME"
 	}
+	return fmt.Sprintf("selinux-provision denials --module NAME --source %s --domain %s", c.Domain, c.Domain)
 }
 
 // invalid is the answer for a context that was not valid when it was computed or asked for.
@@ -352,15 +366,15 @@ func validated(c *oneCase) Fix {
 }
 
 // associates tells whether a denial is that of a file on a file system. No domain stands in such a record: the source is the file's label.
-func (c *oneCase) associates() bool { return c.Class == "filesystem" && c.Permissions["associate"] > 0 }
+func associates(g *avc.Group) bool { return g.Class == "filesystem" && g.Permissions["associate"] > 0 }
 
 // noNewPrivs is the answer for a transition of a process that may not get more rights than it has.
 func (e *Evidence) noNewPrivs(c *oneCase) Fix {
 	f := Fix{
 		Kind: Rule, Text: fmt.Sprintf("a process with no_new_privs, or from a mount with nosuid, may not go from %s to %s", c.Domain, c.Target),
-		Command: fmt.Sprintf("selinux-provision denials --module NAME --source %s --domain %s", c.Domain, c.Domain),
+		Command: e.ruleCommand(c),
 	}
-	if strings.Contains(c.Object.Level(), ":") || c.Target == avc.Context(e.ProcessContext).Type() {
+	if strings.Contains(c.Object.Level(), ":") || c.Target == e.containers() {
 		f.Also = "or start the container without no_new_privs: no --security-opt no-new-privileges, in Kubernetes allowPrivilegeEscalation: true"
 	}
 	return f
@@ -552,8 +566,7 @@ func (c *oneCase) changes() bool {
 
 // rolesPath recognises a path for which a role has a label, and a domain that may do this there.
 func (e *Evidence) rolesPath(c *oneCase) (Fix, bool) {
-	base := avc.Context(e.ProcessContext).Type()
-	if e.Policy == nil || c.host == "" || base == "" || e.Policy.Name(base) != c.Domain {
+	if e.Policy == nil || c.host == "" || e.containers() != c.Domain {
 		return Fix{}, false
 	}
 	offer, ok := roles.ForPath(e.Policy, c.Domain, c.host, c.question())
@@ -926,10 +939,52 @@ func constraintFix(c *oneCase, forbidden policydb.Constraint) Fix {
 	return Fix{Kind: Categories, Text: "the rules allow this, the categories forbid it; no allow rule helps: " + levelAdvice(c)}
 }
 
+// levelAdvice says what to do about levels. A level with a range or with many categories opens the files of every container that has one of them: it is
+// the host's, and never one for a container.
 func levelAdvice(c *oneCase) string {
 	source, target := cmp.Or(c.Source.Level(), "no level"), cmp.Or(c.Object.Level(), "no level")
-	return fmt.Sprintf("%s is asked for %s: share the target at level s0 (volume option :z, or level: s0 in its volume rule), or run the container with its level (--security-opt label=level:%s)",
-		source, target, target)
+	asked := fmt.Sprintf("%s is asked for %s: ", source, target)
+	level, file := categoriesOf(target), c.Object.Role() == "object_r"
+	run := fmt.Sprintf("--security-opt label=level:%s", target)
+	switch {
+	case !file && level == some: // a process, or what one has made
+		return asked + "two that work together run with one level: containers of one pod do, others with the same " + run
+	case !file:
+		return asked + "that is a process of the host, whose level is for no container: do without it, or run this one in a domain that categories do not bind"
+	case level == some:
+		return asked + "share the target at level s0 (volume option :z, or level: s0 in its volume rule), or run the container with its level (" + run + ")"
+	case level == none:
+		return asked + "run the container with its level (" + run + ")"
+	}
+	return asked + "share the target at level s0 (volume option :z, or level: s0 in its volume rule)"
+}
+
+// amount is how many categories a level has.
+type amount uint8
+
+const (
+	none amount = iota
+	some        // as a container has, or a pod
+	many        // or a range, or nobody can read it
+)
+
+func categoriesOf(level string) amount {
+	const most = 4 // runtimes give two
+	r, err := secontext.ParseRange(level)
+	if err != nil || r.Low.String() != r.High.String() {
+		return many
+	}
+	count := 0
+	for _, span := range r.Low.Categories {
+		count += int(span.Last-span.First) + 1
+	}
+	switch {
+	case count == 0:
+		return none
+	case count <= most:
+		return some
+	}
+	return many
 }
 
 // domains looks for a domain that may do all that is left for a rule, for each subject. Another domain is an answer to all of a
@@ -957,7 +1012,7 @@ func (e *Evidence) domains(cases []*oneCase) {
 		}
 		answers := e.Policy.Alternatives(who.domain, questions)
 		if len(answers) == 0 || answers[0].Loses > tolerable {
-			if e.Policy.Name(avc.Context(e.ProcessContext).Type()) == who.domain {
+			if e.containers() == who.domain {
 				if offer, ok := roles.Allowing(e.Policy, who.domain, questions); ok {
 					for _, c := range these {
 						also := c.fix.Also

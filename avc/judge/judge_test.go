@@ -176,6 +176,9 @@ func TestFixes(t *testing.T) {
 		{"a boolean", "web read,open nfs_t:s0 file path=/nfs/x dev=nfs", judge.Boolean, []string{"container_use_nfs on", "booleans: {container_use_nfs: true}"}},
 		{"two booleans", "web read sysctl_t:s0 file", judge.Boolean, []string{"container_read_sysctl: true, container_safe: false"}},
 		{"categories", "web read container_file_t:s0:c3 file path=/other", judge.Categories, []string{"no allow rule helps", "s0:c1,c2 is asked for s0:c3", "label=level:s0:c3"}},
+		{"a mount by a container", "- mount tmpfs_t:s0 filesystem name=/ dev=tmpfs domain=container_t:s0:c2,c3", judge.Rule, []string{"a domain of its own", "selinux-provision denials --module NAME --only "}},
+		{"a mount by a container without categories", "- mount nfs_t:s0 filesystem domain=svirt_lxc_net_t:s0", judge.Rule, []string{"a domain of its own", "selinux-provision denials --module NAME --only "}},
+		{"a mount by the host", "- mount tmpfs_t:s0 filesystem name=/ dev=tmpfs domain=kernel_t:s0", judge.Rule, []string{"--source kernel_t --domain kernel_t"}},
 		{"another constraint", "- relabelto etc_t:s0 file domain=kernel_t:s0", judge.Rule, []string{"no rule"}},
 		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
 		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
@@ -209,6 +212,39 @@ func TestFixes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What helps against levels depends on what has the other one: a file can be shared, two processes run with one level, and that of the host, or one that
+// opens the files of every container, is proposed to nobody.
+//
+// Proves V19.
+func TestLevels(t *testing.T) {
+	const shared, own, together, hosts = "share the target at level s0", "run the container with its level (--security-opt label=level:", "two that work together run with one level: containers of one pod do, others with the same --security-opt label=level:", "a process of the host"
+	for denied, want := range map[string][]string{
+		"- read container_file_t:s0:c3,c4 file path=/x":                                                         {shared, own + "s0:c3,c4)"},
+		"- read container_file_t:s0:c3.c6 file path=/x":                                                         {shared, own + "s0:c3.c6)"},
+		"- read container_file_t:s0:c0.c1023 file path=/x":                                                      {shared},
+		"- read container_file_t:s0:c1,c3,c5,c7,c9 file path=/x":                                                {shared},
+		"- read container_file_t:s0:c3-s0:c3,c4 file path=/x":                                                   {shared},
+		"- connectto x_t:s0 unix_stream_socket path=/run/x.sock target=system_u:system_r:container_t:s0:c3,c4":  {together + "s0:c3,c4"},
+		"- search x_t:s0 key target=system_u:system_r:container_t:s0:c3,c4":                                     {together + "s0:c3,c4"},
+		"- read,write,associate x_t:s0 shm target=system_u:system_r:container_t:s0:c3,c4":                       {together + "s0:c3,c4"},
+		"- read x_t:s0 file name=status target=system_u:system_r:container_t:s0:c3,c4":                          {together + "s0:c3,c4"}, // in /proc
+		"- sendto x_t:s0 unix_dgram_socket path=/run/log target=system_u:system_r:kernel_t:s0:c0.c1023":         {hosts},
+		"- connectto x_t:s0 unix_stream_socket target=unconfined_u:unconfined_r:unconfined_t:s0:c0-s0:c0.c1023": {hosts},
+	} {
+		f := judged(t, &judge.Evidence{}, denied)
+		text := f[0].Fix.Text
+		said := 0
+		for _, one := range []string{shared, own, together, hosts} {
+			if strings.Contains(text, one) {
+				said++
+			}
+		}
+		if f[0].Fix.Kind != judge.Categories || said != len(want) || slices.ContainsFunc(want, func(one string) bool { return !strings.Contains(text, one) }) {
+			t.Errorf("%s: %s, want %q", denied, text, want)
+		}
 	}
 }
 
