@@ -50,7 +50,8 @@ func dangers() []danger {
 				strings.HasPrefix(t, "crio") || strings.HasPrefix(t, "kubelet") || strings.HasPrefix(t, "containerd")
 			switch c {
 			case "sock_file":
-				return runtime || t == "container_runtime_t" || strings.HasSuffix(t, "container_var_run_t")
+				// Where the policy has no type for what docker makes in /run, as Flatcar's has not, its socket has that of the directory.
+				return runtime || t == "container_runtime_t" || strings.HasSuffix(t, "container_var_run_t") || p == "write" && slices.Contains([]string{"run_t", "var_run_t"}, t)
 			case "unix_stream_socket":
 				return p == "connectto" && (runtime || t == "kernel_t" || t == "init_t" || t == "unconfined_service_t")
 			case "process":

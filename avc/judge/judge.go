@@ -299,6 +299,12 @@ func (e *Evidence) fix(c *oneCase) Fix {
 		if f, ok := e.rolesPath(c); ok {
 			return f
 		}
+		if f, ok := e.socket(c); ok {
+			return f
+		}
+		if f, ok := e.vendors(c); ok {
+			return f
+		}
 		if f, ok := e.image(c); ok {
 			return f
 		}
@@ -631,6 +637,63 @@ func (e *Evidence) commands(c *oneCase) (Fix, bool) {
 	}, true
 }
 
+// socket recognises a connection to a program of the host: the kernel asks for write on the socket's file. With a label for containers all of them could
+// connect.
+func (e *Evidence) socket(c *oneCase) (Fix, bool) {
+	if c.Class != "sock_file" || c.Permissions["write"] == 0 || !e.confined(c.Group) || c.Target == avc.Context(e.VolumeContext).Type() {
+		return Fix{}, false
+	}
+	name := path.Base(cmp.Or(c.host, c.Path, c.Name))
+	runtime := slices.Contains([]string{"buildkitd.sock", "containerd.sock", "cri-dockerd.sock", "crio.sock", "docker.sock", "podman.sock"}, name)
+	if dir := e.volumeOf(c); !runtime && (dir != "" && dir != c.host && !systemPath(dir) || dir == "" && c.Target == e.unlabeledType()) {
+		return Fix{}, false // in a volume, where another container may have made it
+	}
+	if !runtime {
+		return Fix{
+			Kind: Rule, Text: fmt.Sprintf("the container connects to a program of the host, through a socket with the type %s: do not give it the socket, or give it a domain of its own that may; with :z every container could connect", c.Target),
+			Command: e.ruleCommand(c),
+		}, true
+	}
+	f := Fix{Kind: Domain, Text: "the container connects to a container runtime, and whoever commands that is root on the host: do not give it the socket, or run it as part of the host; with :z every container could connect"}
+	if e.Policy != nil {
+		if free := e.Policy.Unconfined(c.Domain, []policydb.Question{c.question()}); len(free) > 0 {
+			f.Command, f.Also = "docker run --security-opt label=type:"+free[0]+" ...", "in Kubernetes seLinuxOptions.type; it is not confined then"
+		}
+	}
+	return f, true
+}
+
+// vendors recognises a file of the host's /usr that a runtime, or somebody, has mounted into the container: it is read-only, and where it has no labels it
+// gets none.
+func (e *Evidence) vendors(c *oneCase) (Fix, bool) {
+	if !fileClass(c.Class) || c.changes() || !e.confined(c.Group) || c.Target != e.unlabeledType() {
+		return Fix{}, false
+	}
+	// Where docker and podman mount the program of --init (inContainerInitPath in moby's daemon/oci_linux.go, ContainerInitPath in podman's libpod/define).
+	if slices.Contains([]string{"/sbin/docker-init", "/run/podman-init", "/dev/init"}, c.Path) {
+		return Fix{
+			Kind: Volume, Text: fmt.Sprintf("%s is the host's program for --init, which the runtime mounted into the container; it lies in /usr, which is read-only and has no labels: run the container without --init, or have an init in its image", c.Path),
+			Command: "docker run --init=false ...",
+		}, true
+	}
+	modules := slices.ContainsFunc([]string{"/lib/modules", "/usr/lib/modules"}, func(dir string) bool { return c.Path == dir || strings.HasPrefix(c.Path, dir+"/") })
+	if c.host != "" && c.host != "/usr" && !strings.HasPrefix(c.host, "/usr/") || c.host == "" && !modules && (c.mount == nil || c.mount.Path != "/usr") {
+		return Fix{}, false
+	}
+	return Fix{
+		Kind: Volume, Text: fmt.Sprintf("%s is in the host's /usr, which is read-only and has no labels, and no volume option gives it one: give the container a copy, or do without", cmp.Or(c.host, c.Path, c.Name)),
+		Also: "a domain of its own with a rule for what has no label reads all of the host that has none: selinux-provision denials --module NAME --allow-dangerous unlabeled",
+	}, true
+}
+
+// unlabeledType gives the type of files without a label.
+func (e *Evidence) unlabeledType() string {
+	if e.Policy == nil {
+		return "unlabeled_t"
+	}
+	return cmp.Or(e.Policy.Unlabeled(), "unlabeled_t")
+}
+
 // volume recognises a target that is the host's and that no container could use: without a label, or with that of what the host has
 // there, in a directory that somebody gave to the container.
 func (e *Evidence) volume(c *oneCase) (Fix, bool) {
@@ -648,10 +711,7 @@ func (e *Evidence) volume(c *oneCase) (Fix, bool) {
 			return Fix{}, false
 		}
 	}
-	unlabeled := "unlabeled_t"
-	if e.Policy != nil && e.Policy.Unlabeled() != "" {
-		unlabeled = e.Policy.Unlabeled()
-	}
+	unlabeled := e.unlabeledType()
 	dir := e.volumeOf(c)
 	if c.Target != unlabeled && dir == "" && !hostDirectory(c.Target) && (!hostContent(c.Target) || !c.changes()) {
 		return Fix{}, false
@@ -1106,7 +1166,7 @@ func (c *oneCase) cure() string {
 	case Relabel:
 		return string(Relabel) + " " + avc.Context(c.expected).Type() + " " + c.fix.Config
 	case Volume, Boolean, Role:
-		return string(c.fix.Kind) + " " + c.fix.Config
+		return string(c.fix.Kind) + " " + c.fix.Config + c.fix.Command
 	}
 	return string(c.fix.Kind) + " " + c.cured
 }

@@ -25,7 +25,8 @@ const (
 // /var/log as /logs.
 func evidence(t *testing.T) *judge.Evidence {
 	t.Helper()
-	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)", "logs": "(type var_log_t)(roletype object_r var_log_t)"}))
+	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)", "logs": "(type var_log_t)(roletype object_r var_log_t)",
+		"sockets": "(type var_run_t)(roletype object_r var_run_t)(allow container_domain container_file_t (sock_file (read write)))(allow spc_t file_type (sock_file (write)))(allow spc_t var_run_t (sock_file (write)))"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func evidence(t *testing.T) *judge.Evidence {
 	web := &attribution.Container{Subject: avc.Subject{ID: "1", Container: "web"}, Mounts: []attribution.Mount{
 		{Source: "/srv/data", Destination: "/data"}, {Source: "/srv/plain", Destination: "/plain"}, {Source: "/var/log", Destination: "/logs"},
 		{Source: "/home/core/data", Destination: "/home"}, {Source: "/tmp/x", Destination: "/temp"}, {Source: "/home/core", Destination: "/all"},
-		{Source: "/var/lib/kubelet/pods/1/volumes/c", Destination: "/config"},
+		{Source: "/var/lib/kubelet/pods/1/volumes/c", Destination: "/config"}, {Source: "/run/docker.sock", Destination: "/docker.sock"}, {Source: "/run/x.sock", Destination: "/run/x.sock"},
 	}}
 	return &judge.Evidence{
 		Policy: p, VolumeContext: volumeContext, ProcessContext: processContext,
@@ -48,7 +49,7 @@ func evidence(t *testing.T) *judge.Evidence {
 			return nil
 		},
 		Mounts: attribution.Mounts{
-			{Path: "/", Type: "ext4", Dev: "vda", Block: true}, {Path: "/srv/data", Type: "xfs", Dev: "vdb", Block: true}, {Path: "/mnt/other", Type: "ext4", Dev: "vdc", Block: true},
+			{Path: "/", Type: "ext4", Dev: "vda", Block: true}, {Path: "/srv/data", Type: "xfs", Dev: "vdb", Block: true}, {Path: "/mnt/other", Type: "ext4", Dev: "vdc", Block: true}, {Path: "/usr", Type: "ext4", Dev: "vdusr", Block: true},
 		},
 		Inode: func(name string) uint64 {
 			return map[string]uint64{"/srv/plain": 10, "/srv/plain/file": 11, "/var/log/containers/a.log": 12, "/var/log/containers": 13}[name]
@@ -179,6 +180,18 @@ func TestFixes(t *testing.T) {
 		{"a mount by a container", "- mount tmpfs_t:s0 filesystem name=/ dev=tmpfs domain=container_t:s0:c2,c3", judge.Rule, []string{"a domain of its own", "selinux-provision denials --module NAME --only "}},
 		{"a mount by a container without categories", "- mount nfs_t:s0 filesystem domain=svirt_lxc_net_t:s0", judge.Rule, []string{"a domain of its own", "selinux-provision denials --module NAME --only "}},
 		{"a mount by the host", "- mount tmpfs_t:s0 filesystem name=/ dev=tmpfs domain=kernel_t:s0", judge.Rule, []string{"--source kernel_t --domain kernel_t"}},
+		{"the socket of a runtime", "- write var_run_t:s0 sock_file name=containerd.sock dev=tmpfs", judge.Domain, []string{"connects to a container runtime, and whoever commands that is root", "with :z every container could connect", "label=type:spc_t"}},
+		{"the same, without a label", "- write unlabeled_t:s0 sock_file name=docker.sock dev=tmpfs", judge.Domain, []string{"connects to a container runtime"}},
+		{"the same, mounted by itself", "web write var_run_t:s0 sock_file path=/docker.sock dev=tmpfs", judge.Domain, []string{"connects to a container runtime"}},
+		{"another socket of the host", "- write var_run_t:s0 sock_file name=x.sock dev=tmpfs", judge.Rule, []string{"connects to a program of the host", "a domain of its own", "--module NAME --only"}},
+		{"another, mounted by itself", "web write var_run_t:s0 sock_file path=/run/x.sock dev=tmpfs", judge.Rule, []string{"connects to a program of the host"}},
+		{"a socket in a volume without a label", "web write unlabeled_t:s0 sock_file path=/data/x.sock dev=vdb", judge.Volume, []string{"/srv/data has no label"}},
+		{"a socket that is looked at", "- read unlabeled_t:s0 sock_file name=x.sock", judge.Volume, []string{"looks like a volume"}},
+		{"the init of docker", "- entrypoint unlabeled_t:s0 file path=/sbin/docker-init dev=sda3", judge.Volume, []string{"the host's program for --init", "without --init, or have an init in its image"}},
+		{"the init of podman", "- entrypoint,execute unlabeled_t:s0 file path=/run/podman-init dev=dm-0", judge.Volume, []string{"the host's program for --init"}},
+		{"the host's kernel modules", "- read unlabeled_t:s0 file path=/usr/lib/modules/6.6.1/modules.dep dev=dm-0", judge.Volume, []string{"is in the host's /usr, which is read-only and has no labels", "no volume option gives it one"}},
+		{"a file of /usr without a path", "- read unlabeled_t:s0 file name=x dev=vdusr", judge.Volume, []string{"is in the host's /usr"}},
+		{"a volume at a path that ends so", "web read unlabeled_t:s0 file path=/data/sbin/docker-init dev=vdb", judge.Volume, []string{"/srv/data has no label"}},
 		{"another constraint", "- relabelto etc_t:s0 file domain=kernel_t:s0", judge.Rule, []string{"no rule"}},
 		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
 		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
