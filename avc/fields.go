@@ -3,6 +3,7 @@ package avc
 import (
 	"encoding/hex"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -261,6 +262,7 @@ func (d *Denial) parseUser(r *Record) bool {
 //	op=security_bounded_transition seresult=denied oldcontext=... newcontext=...
 //	op=security_validate_transition seresult=denied oldcontext=... newcontext=... taskcontext=... tclass=file
 //	op=setxattr invalid_context=...
+//	op=security_compute_av reason=bounds scontext=... tcontext=... tclass=process perms=siginh,rlimitinh
 //
 // and before that "security_compute_sid:  invalid context C for scontext=..." and "security_validate_transition:  denied for ...".
 func (d *Denial) parseError(text string) bool {
@@ -309,6 +311,8 @@ const (
 	// OpValidate is a change of a file's label that a constraint (validatetrans) forbids. The source is who wanted it, the target the new label;
 	// the old one is in the field oldcontext.
 	OpValidate = "security_validate_transition"
+	// OpBounds is an access of a type that is bounded (typebounds) by another one, which may not do it (security_dump_masked_av).
+	OpBounds = "security_compute_av"
 )
 
 // refused makes a denial of an error that is one: valid contexts, and what was wanted is not allowed.
@@ -316,6 +320,10 @@ func (d *Denial) refused() {
 	switch d.Op {
 	case OpBounded: // since 4.14 the kernel asks for this permission first
 		d.Class, d.Permissions = "process2", append(d.Permissions, "nnp_transition")
+	case OpBounds:
+		d.Kind, d.Permissions = Denied, append(d.Permissions, strings.FieldsFunc(d.Field("perms"), func(r rune) bool { return r == ',' })...)
+		d.Extra = slices.DeleteFunc(d.Extra, func(f Field) bool { return f.Key == "perms" })
+		return
 	case OpValidate:
 		d.Source, d.Permissions = Context(d.Field("taskcontext")), append(d.Permissions, "relabelto")
 	default:
@@ -354,7 +362,7 @@ func (d *Denial) addSyscall(r *Record) {
 		text, quoted = rest, quoted || r.Words
 		switch key {
 		case "success":
-			if d.Enforced == EnforcedUnknown && d.Kind == Denied {
+			if d.Enforced == EnforcedUnknown && d.Kind == Denied && d.Op != OpBounds { // which is taken away in every mode
 				d.Enforced = EnforcedNo
 				if value == "no" {
 					d.Enforced = EnforcedYes

@@ -131,6 +131,11 @@ type=EOE msg=audit(1700000000.100:9): `,
 			`audit: type=1401 audit(1700000000.100:9): op=security_bounded_transition seresult=denied oldcontext=a:b:c:s0 newcontext=a:b:d:s0`,
 			`SELINUX_ERR denied [nnp_transition] a:b:c:s0 -> a:b:d:s0:process2 unknown op="security_bounded_transition" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0"`,
 		}, {
+			"SELINUX_ERR, bounds: that the call succeeded does not say that the mode is permissive",
+			`type=SELINUX_ERR msg=audit(1700000000.100:9): op=security_compute_av reason=bounds scontext=a:b:c:s0 tcontext=a:b:d:s0 tclass=process perms=siginh,rlimitinh
+type=SYSCALL msg=audit(1700000000.100:9): arch=c000003e syscall=59 success=yes exit=0 pid=7 comm="x" exe="/bin/x"`,
+			`SELINUX_ERR denied [siginh rlimitinh] a:b:c:s0 -> a:b:d:s0:process unknown comm="x" exe="/bin/x" op="security_compute_av" pid=7 +reason="bounds" +arch="c000003e" +syscall="59" +exit="0"`,
+		}, {
 			"SELINUX_ERR, validatetrans",
 			`type=SELINUX_ERR msg=audit(1700000000.100:9): op=security_validate_transition seresult=denied oldcontext=a:b:c:s0 newcontext=a:b:d:s0 taskcontext=x:y:z:s0 tclass=file`,
 			`SELINUX_ERR denied [relabelto] x:y:z:s0 -> a:b:d:s0:file unknown op="security_validate_transition" +seresult="denied" +oldcontext="a:b:c:s0" +newcontext="a:b:d:s0" +taskcontext="x:y:z:s0"`,

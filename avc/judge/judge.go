@@ -269,6 +269,9 @@ func (e *Evidence) fix(c *oneCase) Fix {
 	if f, ok := e.otherPolicy(c); ok {
 		return f
 	}
+	if f, ok := e.bounded(c); ok {
+		return f
+	}
 	forbidden, known := policydb.Constraint{}, false
 	allowed := false
 	if e.Policy != nil {
@@ -369,6 +372,20 @@ func validated(c *oneCase) Fix {
 	}
 	return Fix{Kind: Categories, Text: fmt.Sprintf("a constraint on labels (validatetrans) forbids %s to change the label of a %s from %s to %s; no allow rule helps: have a domain do it that may change levels, such as the container runtime, or selinux-provision relabel",
 		c.Domain, c.Class, old, c.Object)}
+}
+
+// bounded recognises what a type may not because the one that bounds it may not: from the kernel's own word, or from a policy that allows it otherwise.
+func (e *Evidence) bounded(c *oneCase) (Fix, bool) {
+	parent := "another type"
+	switch {
+	case e.Policy != nil:
+		if parent = e.Policy.Bounded(c.question()); parent == "" {
+			return Fix{}, false
+		}
+	case c.Op != avc.OpBounds:
+		return Fix{}, false
+	}
+	return Fix{Kind: Categories, Text: fmt.Sprintf("the type %s is bounded by %s (typebounds), which may not do this, and so it may not either; no allow rule for it alone helps: allow it to both, or do not bound it", c.Domain, parent)}, true
 }
 
 // associates tells whether a denial is that of a file on a file system. No domain stands in such a record: the source is the file's label.

@@ -26,6 +26,7 @@ const (
 func evidence(t *testing.T) *judge.Evidence {
 	t.Helper()
 	in, err := os.Open(policytest.Build(t, map[string]string{"homes": "(type user_home_t)(roletype object_r user_home_t)", "logs": "(type var_log_t)(roletype object_r var_log_t)",
+		"bounds":  "(type parent_t)(roletype system_r parent_t)(type child_t)(roletype system_r child_t)(typebounds parent_t child_t)(allow parent_t nfs_t (file (read)))(allow child_t nfs_t (file (read open)))",
 		"sockets": "(type var_run_t)(roletype object_r var_run_t)(allow container_domain container_file_t (sock_file (read write)))(allow spc_t file_type (sock_file (write)))(allow spc_t var_run_t (sock_file (write)))"}))
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +193,9 @@ func TestFixes(t *testing.T) {
 		{"the host's kernel modules", "- read unlabeled_t:s0 file path=/usr/lib/modules/6.6.1/modules.dep dev=dm-0", judge.Volume, []string{"is in the host's /usr, which is read-only and has no labels", "no volume option gives it one"}},
 		{"a file of /usr without a path", "- read unlabeled_t:s0 file name=x dev=vdusr", judge.Volume, []string{"is in the host's /usr"}},
 		{"a volume at a path that ends so", "web read unlabeled_t:s0 file path=/data/sbin/docker-init dev=vdb", judge.Volume, []string{"/srv/data has no label"}},
+		{"a bounded type", "- open nfs_t:s0 file path=/x domain=child_t:s0", judge.Categories, []string{"the type child_t is bounded by parent_t (typebounds)", "no allow rule for it alone helps: allow it to both"}},
+		{"a bounded type without a rule", "- write nfs_t:s0 file path=/x domain=child_t:s0", judge.Categories, []string{"bounded by parent_t"}},
+		{"a bounded type, and what both may", "- read nfs_t:s0 file path=/x domain=child_t:s0", judge.Nothing, []string{"by now"}},
 		{"another constraint", "- relabelto etc_t:s0 file domain=kernel_t:s0", judge.Rule, []string{"no rule"}},
 		{"an ioctl that the rules leave out", "web ioctl nfs_t:s0 chr_file ioctl=5402", judge.Rule, []string{"no rule"}},
 		{"an ioctl that they allow by now", "web ioctl nfs_t:s0 chr_file ioctl=8910", judge.Nothing, []string{"by now"}},
@@ -633,6 +637,10 @@ func TestErrors(t *testing.T) {
 		"op=security_bounded_transition seresult=denied oldcontext=system_u:system_r:kernel_t:s0 newcontext=system_u:system_r:container_t:s0:c1,c2": {judge.Context, `no class "process2"`},
 		"op=security_validate_transition seresult=denied oldcontext=system_u:object_r:etc_t:s0:c1 newcontext=system_u:object_r:etc_t:s0 taskcontext=system_u:system_r:kernel_t:s0 tclass=file": {
 			judge.Categories, "validatetrans) forbids kernel_t to change the label of a file from system_u:object_r:etc_t:s0:c1 to system_u:object_r:etc_t:s0;"},
+		"op=security_compute_av reason=bounds scontext=system_u:system_r:child_t:s0 tcontext=system_u:object_r:nfs_t:s0 tclass=file perms=open,write": {
+			judge.Categories, "the type child_t is bounded by parent_t (typebounds)"},
+		"op=security_compute_av reason=bounds scontext=system_u:system_r:child_t:s0 tcontext=system_u:object_r:nfs_t:s0 tclass=file perms=read": {
+			judge.Nothing, "allows this by now"},
 		"op=security_compute_sid invalid_context=user_u:system_r:container_t:s0 scontext=system_u:system_r:kernel_t:s0 tcontext=system_u:object_r:etc_t:s0 tclass=process": {
 			judge.Context, "the user user_u may not have the role system_r"},
 		"op=security_compute_sid invalid_context=system_u:system_r:container_t:s0 scontext=system_u:system_r:kernel_t:s0 tcontext=system_u:object_r:etc_t:s0 tclass=process": {

@@ -359,8 +359,7 @@ func (p *Symbols) readClass(r *reader, commons map[string][]string) {
 }
 
 func (p *Symbols) readType(r *reader) {
-	length, value, properties := r.u32(), r.u32(), r.u32()
-	r.skip(1)
+	length, value, properties, bounds := r.u32(), r.u32(), r.u32(), r.u32()
 	name := r.text(length)
 	p.typeByName[name] = uint16(value)
 	if value == 0 || uint64(value) > uint64(len(p.types)) || value > 1<<16-1 {
@@ -373,6 +372,11 @@ func (p *Symbols) readType(r *reader) {
 		return
 	}
 	t.name, t.attribute = name, properties&propertyAttr != 0
+	if bounds > uint32(len(p.types)) {
+		r.fail(fmt.Errorf("type %s is bounded by number %d of %d", printable.Quote(name), bounds, len(p.types)))
+		return
+	}
+	t.bounds = uint16(bounds)
 }
 
 // put fills the place of a value counted from 1.

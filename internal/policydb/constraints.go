@@ -158,3 +158,22 @@ func (e *expression) compare(s, t *context) bool {
 	}
 	return true
 }
+
+// Bounded gives the type that bounds a domain (typebounds) and may not do what is asked, "" if there is none. The kernel takes that away from the domain,
+// whatever rules it has itself (type_attribute_bounds_av in security/selinux/ss/services.c).
+func (p *Policy) Bounded(q Question) string {
+	d, t, class, mask, ok := p.resolve(q)
+	for range len(p.types) { // a bound can be bounded, and there is no bound of a bound without end
+		if !ok || p.types[d-1].bounds == 0 {
+			return ""
+		}
+		d = p.types[d-1].bounds
+		if bound := p.types[t-1].bounds; bound != 0 {
+			t = bound
+		}
+		if p.allowed(d, t, class)&mask != mask {
+			return p.name(d)
+		}
+	}
+	return ""
+}

@@ -431,3 +431,28 @@ func TestLeastBoolean(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// What a type may not that bounds another one, that one may not either, whatever its own rules are.
+func TestBounded(t *testing.T) {
+	p := open(t, map[string]string{"bounds": `(type parent_t)(roletype system_r parent_t)(type child_t)(roletype system_r child_t)(type grandchild_t)(roletype system_r grandchild_t)
+(typebounds parent_t child_t)(typebounds child_t grandchild_t)
+(allow parent_t nfs_t (file (read)))(allow child_t nfs_t (file (read open)))(allow grandchild_t nfs_t (file (read)))
+(allow parent_t self (process (fork)))(allow child_t self (process (fork signal)))`})
+	for _, c := range []struct{ domain, target, class, permissions, want string }{
+		{"child_t", "nfs_t", "file", "read", ""},
+		{"child_t", "nfs_t", "file", "read open", "parent_t"},
+		{"child_t", "nfs_t", "file", "write", "parent_t"},
+		{"child_t", "child_t", "process", "fork", ""},
+		{"child_t", "child_t", "process", "signal", "parent_t"},
+		{"grandchild_t", "nfs_t", "file", "read", ""},
+		{"grandchild_t", "nfs_t", "file", "open", "parent_t"},
+		{"grandchild_t", "nfs_t", "file", "write", "child_t"},
+		{"parent_t", "nfs_t", "file", "open", ""},
+		{"container_t", "nfs_t", "file", "open", ""},
+		{"no_t", "nfs_t", "file", "open", ""},
+	} {
+		if got := p.Bounded(policydb.Question{Domain: c.domain, Target: c.target, Class: c.class, Permissions: words(c.permissions)}); got != c.want {
+			t.Errorf("%+v: got %q", c, got)
+		}
+	}
+}

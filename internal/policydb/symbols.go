@@ -33,6 +33,7 @@ type typeInfo struct {
 	aliases    []string
 	attribute  bool
 	permissive bool
+	bounds     uint16   // the type that bounds it, 0 if none does
 	sets       bitmap   // of a type: its attributes, and itself
 	within     []uint16 // the same as values
 	members    []uint16 // of an attribute: its types
