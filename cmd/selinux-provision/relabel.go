@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
@@ -251,7 +251,7 @@ type relabelReporter struct {
 	app      *app
 	path     string
 	interval time.Duration
-	bar      *progressbar.ProgressBar
+	screen   *os.File // where a person watches; nil: nowhere
 	log      *slog.Logger
 	flush    func()
 }
@@ -259,33 +259,45 @@ type relabelReporter struct {
 func (a *app) relabelReporter(path string) *relabelReporter {
 	r := &relabelReporter{app: a, path: printable.Text(path), interval: 30 * time.Second, log: journal()}
 	if f, is := terminal(a.stderr); is && r.log == nil && !a.json {
-		r.interval = 200 * time.Millisecond
-		r.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(f), progressbar.OptionClearOnFinish(), progressbar.OptionSetElapsedTime(true),
-			progressbar.OptionSetDescription(r.path), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("files"),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
+		r.screen, r.interval = f, 200*time.Millisecond
 	}
 	return r
 }
 
+// clearLine goes to the beginning of the terminal's line, and clears it (ECMA-48, CR and EL).
+const clearLine = "\r\x1b[K"
+
 func (r *relabelReporter) progress(p relabel.Progress) {
 	switch {
-	case r.bar != nil:
-		if p.Total > 0 {
-			r.bar.ChangeMax64(p.Total)
-		}
-		_ = r.bar.Set64(p.Seen)
+	case r.screen != nil: // a line that is longer than the terminal is wide could not be taken back
+		fmt.Fprint(r.screen, clearLine+cut(progressText(p)+": "+r.path, terminalWidth(r.screen)-1))
 	case r.log != nil && !r.app.json:
-		line := fmt.Sprintf("%s: %d entries looked at, %d labelled, %.0f a second", r.path, p.Seen, p.Changed, p.Rate)
-		if p.Left > 0 {
-			line += fmt.Sprintf(", about %s left", p.Left.Round(time.Second))
-		}
-		r.log.Info(line, "message_id", messages.Relabelling.ID(), "path", r.path, "seen", p.Seen, "changed", p.Changed, "failed", p.Failed)
+		r.log.Info(r.path+": "+progressText(p), "message_id", messages.Relabelling.ID(), "path", r.path, "seen", p.Seen, "changed", p.Changed, "failed", p.Failed)
 	}
 }
 
+// progressText says how far a run is.
+func progressText(p relabel.Progress) string {
+	text := fmt.Sprintf("%d entries", p.Seen)
+	if p.Total > 0 {
+		text += fmt.Sprintf(" of %d", p.Total)
+	}
+	text += fmt.Sprintf(" looked at, %d labelled, %.0f a second", p.Changed, p.Rate)
+	if p.Left > 0 {
+		text += fmt.Sprintf(", about %s left", p.Left.Round(time.Second))
+	}
+	return text
+}
+
+// cut gives as much of a text as has room in so many columns.
+func cut(text string, columns int) string {
+	runes := []rune(text)
+	return string(runes[:max(0, min(len(runes), columns))])
+}
+
 func (r *relabelReporter) end() {
-	if r.bar != nil {
-		_ = r.bar.Clear()
+	if r.screen != nil {
+		fmt.Fprint(r.screen, clearLine)
 	}
 	if r.flush != nil {
 		r.flush()
