@@ -388,8 +388,8 @@ func (c *checker) composeDirectories(m *machine, name string, s *situation) {
 	if services == nil || services.Kind != yaml.MappingNode {
 		return
 	}
-	for i := 0; i+1 < len(services.Content); i += 2 {
-		service := resolve(services.Content[i+1])
+	for _, key := range keys(services) {
+		service := get(services, key.Value)
 		run := containerRun{}
 		if p := get(service, "privileged"); p != nil && p.Value == "true" {
 			run.free = true
@@ -397,7 +397,6 @@ func (c *checker) composeDirectories(m *machine, name string, s *situation) {
 		for _, option := range items(get(service, "security_opt")) {
 			run.security(resolve(option).Value)
 		}
-		line := services.Content[i].Line
 		for _, item := range items(get(service, "volumes")) {
 			v := resolve(item)
 			if v.Kind == yaml.ScalarNode {
@@ -416,7 +415,7 @@ func (c *checker) composeDirectories(m *machine, name string, s *situation) {
 			}
 			run.add(b)
 		}
-		at, key := f.line(line)
-		c.binds(m, run, "the service "+quote(services.Content[i].Value)+" of "+name, at, key, s)
+		at, inside := f.line(key.Line)
+		c.binds(m, run, "the service "+quote(key.Value)+" of "+name, at, inside, s)
 	}
 }

@@ -120,22 +120,81 @@ func readYAML(content []byte) (*yaml.Node, error) {
 	return document.Content[0], nil
 }
 
-// get follows keys from a mapping to a value, nil if one of them is not there.
+// get follows keys from a mapping to a value, nil if one of them is not there. What is merged into a mapping with << counts where the key
+// itself is missing.
 func get(n *yaml.Node, keys ...string) *yaml.Node {
 	for _, key := range keys {
 		n = resolve(n)
 		if n == nil || n.Kind != yaml.MappingNode {
 			return nil
 		}
-		var found *yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if n.Content[i].Value == key {
-				found = n.Content[i+1]
+		found := own(n, key)
+		for _, from := range merged(n) {
+			if found == nil {
+				found = own(from, key)
 			}
 		}
 		n = found
 	}
 	return resolve(n)
+}
+
+// own gives the value of a key that stands in a mapping itself.
+func own(n *yaml.Node, key string) (value *yaml.Node) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			value = n.Content[i+1]
+		}
+	}
+	return value
+}
+
+// keys gives the keys of a mapping, with those that are merged into it.
+func keys(n *yaml.Node) (all []*yaml.Node) {
+	seen := map[string]bool{}
+	for _, from := range append([]*yaml.Node{n}, merged(n)...) {
+		for i := 0; i+1 < len(from.Content); i += 2 {
+			if key := from.Content[i]; key.Tag != mergeKey && !seen[key.Value] {
+				seen[key.Value] = true
+				all = append(all, key)
+			}
+		}
+	}
+	return all
+}
+
+// mergeKey is the tag of the key << (https://yaml.org/type/merge.html).
+const mergeKey = "!!merge"
+
+// merged gives the mappings that are merged into one, each once, in the order in which they count.
+func merged(n *yaml.Node) (all []*yaml.Node) {
+	var (
+		seen  map[*yaml.Node]bool
+		merge func(n *yaml.Node)
+	)
+	merge = func(n *yaml.Node) {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Tag != mergeKey {
+				continue
+			}
+			if seen == nil {
+				seen = map[*yaml.Node]bool{}
+			}
+			from := []*yaml.Node{n.Content[i+1]}
+			if list := resolve(from[0]); list.Kind == yaml.SequenceNode {
+				from = list.Content
+			}
+			for _, one := range from {
+				if one = resolve(one); one.Kind == yaml.MappingNode && !seen[one] {
+					seen[one] = true
+					all = append(all, one)
+					merge(one)
+				}
+			}
+		}
+	}
+	merge(n)
+	return all
 }
 
 // items gives the items of a list.
