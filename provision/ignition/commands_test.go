@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
+
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -132,6 +134,21 @@ func TestScriptsAreFollowedOnce(t *testing.T) {
 	}
 	if got := len(m.scripts()); got != 9*3+2+2+2+1+1 {
 		t.Errorf("all scripts: %d commands", got)
+	}
+}
+
+// Where links lead is worked out once, and not for each command that is looked at.
+func TestLinksAreWorkedOutOnce(t *testing.T) {
+	m := &machine{}
+	for i := range 1000 {
+		target := fmt.Sprintf("/opt/%d", i)
+		m.config.Storage.Links = append(m.config.Storage.Links, types.Link{Node: types.Node{Path: fmt.Sprintf("/usr/local/%d", i)}, LinkEmbedded1: types.LinkEmbedded1{Target: &target}})
+	}
+	if got := m.real("/usr/local/7/bin"); got != "/opt/7/bin" {
+		t.Errorf("the link leads to %s", got)
+	}
+	if allocations := testing.AllocsPerRun(10, func() { m.real("/opt/bin/tool") }); allocations > 10 {
+		t.Errorf("%.0f allocations to follow no link", allocations)
 	}
 }
 
