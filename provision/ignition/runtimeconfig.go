@@ -60,6 +60,17 @@ func chosen(value string) choice {
 	return saysOff
 }
 
+// chosenInYAML is chosen for a reader of YAML 1.1, in which yes and on are true, too.
+func chosenInYAML(value string) choice {
+	switch strings.ToLower(value) {
+	case "yes", "on", "y":
+		return saysOn
+	case "no", "off", "n":
+		return saysOff
+	}
+	return chosen(value)
+}
+
 // told is what a runtime is told in one place.
 type told struct {
 	choice choice
@@ -493,7 +504,7 @@ func (c *checker) rancher(m *machine, unit *unitFile, kind rancherKind) {
 		if !f.known || err != nil {
 			one.choice = notKnown
 		} else if n := get(root, "selinux"); n != nil {
-			one.choice = chosen(n.Value)
+			one.choice = chosenInYAML(n.Value)
 			one.at, one.key = f.line(n.Line)
 		}
 		all = append(all, one)

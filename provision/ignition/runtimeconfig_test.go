@@ -195,6 +195,8 @@ func TestRuntimesAreToldToUseSELinux(t *testing.T) {
 
 		"K3s is told nothing":            {node + k3s, noK3s},
 		"K3s is told so":                 {node + file("/etc/rancher/k3s/config.yaml", "selinux: true") + k3s, ""},
+		"K3s is told yes":                {node + file("/etc/rancher/k3s/config.yaml", "selinux: yes") + k3s, ""},
+		"K3s is told no":                 {node + file("/etc/rancher/k3s/config.yaml", "selinux: no") + k3s, "x:13: /etc/rancher/k3s/config.yaml: " + isOff},
 		"K3s is told not to":             {node + file("/etc/rancher/k3s/config.yaml", "tls-san: [a]\nselinux: false") + k3s, "x:14: /etc/rancher/k3s/config.yaml: " + isOff + "set it to true"},
 		"K3s is told so by a drop-in":    {node + file("/etc/rancher/k3s/config.yaml", "selinux: false") + file("/etc/rancher/k3s/config.yaml.d/a.yaml", "selinux: true") + k3s, ""},
 		"K3s is told so elsewhere":       {node + file("/etc/rancher/k3s/registries.yaml", "selinux: true") + k3s, "note: x:16: k3s.service starts pods unconfined"},

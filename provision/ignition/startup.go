@@ -22,7 +22,7 @@ func (s *startup) run(all []*unitFile) {
 			s.enable(u.name)
 		case u.quadlet != "" && u.installed(): // podman's generator does at each boot what systemctl enable does
 			s.enable(u.name)
-		case len(u.own) == 0 && !template(u.name):
+		case len(u.own) == 0 && !u.masked && !template(u.name):
 			s.follow(u) // a unit of the image, which nothing here says more of
 		}
 	}

@@ -45,6 +45,7 @@ func TestStartup(t *testing.T) {
 		"wanted":                          {files(dir+"x.service", run, dir+"y.target", "[Unit]\nWants=x.service") + enabled("y.target"), "x.service y.target"},
 		"wanted by what is not started":   {files(dir+"x.service", run, dir+"y.target", "[Unit]\nWants=x.service"), ""},
 		"wanted by a unit of the image":   {files(dir+"x.service", run, dir+"docker.service.d/a.conf", "[Unit]\nWants=x.service"), "x.service"},
+		"wanted by what is masked":        {files(dir+"x.service", run, dir+"docker.service.d/a.conf", "[Unit]\nWants=x.service") + "systemd:\n  units:\n    - {name: docker.service, mask: true}\n", ""},
 		"a timer":                         {files(dir+"x.service", run, dir+"x.timer", "[Timer]\nOnBootSec=1s") + enabled("x.timer"), "x.service x.timer"},
 		"a timer of another unit":         {files(dir+"x.service", run, dir+"y.timer", "[Timer]\nOnBootSec=1s\nUnit=x.service") + enabled("y.timer"), "x.service y.timer"},
 		"a timer of an instance":          {files(dir+"x@.service", run, dir+"x@.timer", "[Timer]\nOnBootSec=1s") + enabled("x@e.timer"), "x@e.service x@e.timer"},
