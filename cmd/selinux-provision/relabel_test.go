@@ -247,3 +247,21 @@ func TestRelabelByTheTreesPolicy(t *testing.T) {
 		t.Errorf("%+v", answer)
 	}
 }
+
+// A person sees how far it is in one line, which fits the terminal.
+func TestProgressText(t *testing.T) {
+	for _, c := range []struct {
+		progress relabel.Progress
+		width    int
+		want     string
+	}{
+		{relabel.Progress{Seen: 12, Changed: 3, Rate: 6.4}, 80, "12 entries looked at, 3 labelled, 6 a second"},
+		{relabel.Progress{Seen: 500, Changed: 500, Total: 2000, Rate: 250, Left: 6 * time.Second}, 80, "500 entries of 2000 looked at, 500 labelled, 250 a second, about 6s left"},
+		{relabel.Progress{Seen: 12}, 10, "12 entries"},
+		{relabel.Progress{Seen: 12}, -1, ""},
+	} {
+		if got := cut(progressText(c.progress), c.width); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.progress, got, c.want)
+		}
+	}
+}
