@@ -34,7 +34,7 @@ type Readiness struct {
 	Window time.Duration
 	// Units and Containers are the workloads that have to be seen running. Sorted.
 	Units, Containers []string
-	// Accept are the IDs of findings of denials that may go on to be denied. Sorted.
+	// Accept are the findings of denials that may go on to be denied, as Accepts reads them. Sorted.
 	Accept []string
 	// Source is where it was declared last.
 	Source Position
@@ -240,13 +240,6 @@ func checkContainer(name string) (problem, remedy string) {
 		return "", ""
 	}
 	return "cannot use " + quote(name) + " as the name of a container", `write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`
-}
-
-func checkFinding(id string) (problem, remedy string) {
-	if isFinding(id) {
-		return "", ""
-	}
-	return "cannot use " + quote(id) + " as the ID of a finding", `write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c`
 }
 
 // mergeGuard lets a later file win key by key; lists add up. "guard: off" takes back everything that was said before.

@@ -30,11 +30,11 @@ enforce:
     max_denials: 0
     on_failure: revert
   require_readiness: true
-readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-system/flannel-x, ns/pod/box], accept: [0a1b2c, 123456, "000001", 12e345]}
+readiness: {window: 7d, units: ["getty@tty1.service"], containers: [web, kube-system/flannel-x, ns/pod/box], accept: [0a1b2c, 123456, "000001", 12e345, "0a1b2d:read,open", 0a1b2d:write]}
 `},
 			guard: &Guard{Window: 90 * time.Second, Units: []string{"containerd.service", "docker.service"}, MaxDenials: new(0), Source: Position{dir + "config.yaml", 4}},
 			readiness: &Readiness{Window: 7 * 24 * time.Hour, Units: []string{"getty@tty1.service"},
-				Containers: []string{"kube-system/flannel-x", "ns/pod/box", "web"}, Accept: []string{"000001", "0a1b2c", "123456", "12e345"}, Source: Position{dir + "config.yaml", 9}},
+				Containers: []string{"kube-system/flannel-x", "ns/pod/box", "web"}, Accept: []string{"000001", "0a1b2c", "0a1b2d:read,open", "0a1b2d:write", "123456", "12e345"}, Source: Position{dir + "config.yaml", 9}},
 			require: true},
 		{name: "merged", files: map[string]string{
 			"config.yaml":     "version: 1\nenforce: {guard: {window: 1m, units: [a.service], max_denials: 3}, require_readiness: true}\nreadiness: {window: 1h, containers: [a]}",
@@ -93,7 +93,10 @@ c.yaml:7: enforce.permissive_domains[3]: cannot use a list as a domain: write it
 		{"readiness key", ready("{container: [a]}"), `c.yaml:2: readiness.container: cannot use an unknown key: did you mean "containers"?`},
 		{"readiness window", ready("{window: 2y}"), `c.yaml:2: readiness.window: cannot use "2y" as a window: ` + windowRemedy},
 		{"container", ready("{containers: [a b]}"), `c.yaml:2: readiness.containers[0]: cannot use "a b" as the name of a container: write it as "docker ps" shows it, or POD or NAMESPACE/POD for Kubernetes`},
-		{"finding", ready("{accept: [x]}"), `c.yaml:2: readiness.accept[0]: cannot use "x" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c`},
+		{"finding", ready("{accept: [x]}"), `c.yaml:2: readiness.accept[0]: cannot use "x" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c` + withPermissions},
+		{"finding without quotes", ready("{accept: [0a1b2c:read,open]}"), `c.yaml:2: readiness.accept[1]: cannot use "open" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c` + withPermissions},
+		{"finding's permissions", ready("{accept: ['0a1b2c:']}"), `c.yaml:2: readiness.accept[0]: cannot use "0a1b2c:" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c` + withPermissions},
+		{"finding's permission", ready("{accept: ['0a1b2c:read, open']}"), `c.yaml:2: readiness.accept[0]: cannot use "0a1b2c:read, open" as the ID of a finding: write one of the IDs that "selinux-provision denials" shows, such as 0a1b2c` + withPermissions},
 		{"container number", ready("{containers: [1]}"), `c.yaml:2: readiness.containers[0]: cannot use "1" as a name: write it as text, in quotes if need be`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -145,5 +148,38 @@ func TestFingerprint(t *testing.T) {
 	}
 	if moved.ModeFingerprint() != base().ModeFingerprint() {
 		t.Error("the place in the file changes the wish for the mode")
+	}
+}
+
+const withPermissions = `, or with the permissions that may be denied, such as "0a1b2c:read,open" in quotes`
+
+// An ID has whatever is denied of a finding; with permissions it has these alone.
+func TestAccepts(t *testing.T) {
+	for _, c := range []struct {
+		entries string
+		denied  string
+		want    bool
+	}{
+		{"0a1b2c", "read write", true},
+		{"0a1b2c", "", true},
+		{"0a1b2d", "read", false},
+		{"", "read", false},
+		{"0a1b2c:read", "read", true},
+		{"0a1b2c:read", "read write", false},
+		{"0a1b2c:read,write", "read write", true},
+		{"0a1b2c:read 0a1b2c:write", "read write", true},
+		{"0a1b2c:read 0a1b2d:write", "read write", false},
+		{"0a1b2c:read 0a1b2c", "read write", true},
+		{"0a1b2c:read", "", true},
+	} {
+		if got := Accepts(strings.Fields(c.entries), "0a1b2c", strings.Fields(c.denied)); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	for denied, want := range map[string]string{"": "0a1b2c", "read": "0a1b2c:read", "open read": "0a1b2c:open,read", "read x'}": "0a1b2c", "0x4000000 read": "0a1b2c:0x4000000,read"} {
+		got := Acceptance("0a1b2c", strings.Fields(denied))
+		if problem, _ := checkFinding(got); got != want || problem != "" || !Accepts([]string{got}, "0a1b2c", strings.Fields(denied)) {
+			t.Errorf("%s: %s, %s", denied, got, problem)
+		}
 	}
 }

@@ -192,7 +192,7 @@ func (f *facts) judge() *Readiness {
 		add("denials", true, NotReady, "nothing was denied that enforcing would stop", "")
 	} else {
 		add("denials", false, NotReady, fmt.Sprintf("enforcing would stop %s: %s", plural(r.DenialCount(), "access", "accesses"), describeSome(r.Denials)),
-			fmt.Sprintf("run selinux-provision denials --since @%d, it says what helps; what may be denied goes into readiness.accept by its ID", o.Since.Unix()))
+			fmt.Sprintf("run selinux-provision denials --since @%d, it says what helps; %s", o.Since.Unix(), acceptable(r.Denials[0])))
 	}
 	add("volumes", len(f.volumes) == 0, NotReady, found(f.volumes, "no mounted volume is without a label", "volumes without a label are mounted: "), "declare them under volumes")
 	add("btrfs", len(f.btrfs) == 0, NotReady, found(f.btrfs, "no container uses Btrfs", "containers use Btrfs: "), "move them to ext4 or XFS: one label for one Btrfs holds for all its subvolumes")
@@ -285,10 +285,15 @@ func apart(d *judge.Finding, accept []string) string {
 		return "it was allowed, and a rule asks for it to be reported"
 	case d.Fix.Kind == judge.Nothing: // allowed by now
 		return printable.Text(d.Fix.Text)
-	case slices.Contains(accept, d.ID):
+	case provision.Accepts(accept, d.ID, d.PermissionList()):
 		return "readiness.accept has it"
 	}
 	return ""
+}
+
+// acceptable says how what may be denied is declared: with its permissions, since another one of the same finding can be another matter.
+func acceptable(d *judge.Finding) string {
+	return fmt.Sprintf("what may be denied is declared with its permissions, readiness: {accept: ['%s']}, or by its ID alone, whatever is denied of it", provision.Acceptance(d.ID, d.PermissionList()))
 }
 
 // refused gives the domains that processes were not let into, and from where; only the kernel is believed.

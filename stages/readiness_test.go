@@ -172,6 +172,13 @@ func TestReadinessVerdict(t *testing.T) {
 			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) { f.Domain = "lenient_t" })}
 		}, Ready, "", "", "the domain lenient_t is permissive by itself, also when the host enforces"},
 		{"accepted", func(f *facts) { f.want.Accept, f.findings = []string{"0a1b2c"}, []*judge.Finding{aFinding()} }, Ready, "", "", "readiness.accept has it"},
+		{"accepted, this permission", func(f *facts) {
+			f.want.Accept, f.findings = []string{"0a1b2c:read"}, []*judge.Finding{aFinding()}
+		}, Ready, "", "", "readiness.accept has it"},
+		{"accepted, another permission", func(f *facts) {
+			f.want.Accept = []string{"0a1b2c:read"}
+			f.findings = []*judge.Finding{aFinding(func(f *judge.Finding) { f.Permissions = map[string]uint64{"read": 1, "write": 1} })}
+		}, NotReady, "denials", "enforcing would stop 3 accesses: 0a1b2c: container_t, read and write on file /etc/x of type etc_t, 3 times", ""},
 		{"artefact", func(f *facts) { f.findings = []*judge.Finding{aFinding(), transition} }, NotReady, "denials",
 			"enforcing would stop 3 accesses: 111111: kernel_t, transition on process /etc/x of type container_t, 3 times",
 			"only a permissive host comes that far: the transition into container_t is denied (111111)"},

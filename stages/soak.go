@@ -244,7 +244,7 @@ func (f *domainFacts) denials(r *DomainReadiness, watched bool, add func(name st
 		found += fmt.Sprintf(" (%d of them were stopped at the time)", stopped)
 	}
 	add("denials", false, NotReady, found+": "+describeSome(r.Denials),
-		fmt.Sprintf("run selinux-provision denials --source %s --since @%d, it says what helps; what may be denied goes into readiness.accept by its ID", r.Domain, r.Since.Unix()))
+		fmt.Sprintf("run selinux-provision denials --source %s --since @%d, it says what helps; %s", r.Domain, r.Since.Unix(), acceptable(r.Denials[0])))
 }
 
 // DomainReadiness tells whether one domain may be enforced. It looks at the host and changes nothing. What cannot be asked is in the answer, and

@@ -258,6 +258,7 @@ func contextFormRule(s source) (findings []string) {
 		"internal/mounts/parse.go",       // MAJOR:MINOR of a mount
 		"internal/systemd/journal.go",    // DEVICE:INODE of the journal's stream
 		"mountwatch/remount/remount.go",  // shared:N
+		"provision/accept.go",            // ID:PERMISSION,PERMISSION of readiness.accept
 		"provision/ignition/volumes.go",  // SOURCE:TARGET:OPTIONS of a container's volume
 	}
 	if !s.isProduct() || s.dir == "internal/secontext" || slices.Contains(others, path.Join(s.dir, s.name)) {
