@@ -84,7 +84,7 @@ func (r *Reader) hash(record *Record) uint64 {
 	if len(text) > compared {
 		text = text[:compared]
 	} else {
-		text = raw(text)
+		text = strings.TrimRight(raw(text), " \t"+behind)
 	}
 	return maphash.String(r.seed, text) ^ uint64(record.Type)
 }
@@ -198,6 +198,7 @@ func (r *Reader) unreadable(record *Record, copies *seenRecord, id eventID) {
 	decided := strings.Contains(record.Text, "avc:") && (strings.Contains(record.Text, "denied") || strings.Contains(record.Text, "granted"))
 	switch {
 	case !decided && record.Type != TypeSELinuxErr:
+	case strings.Contains(record.Text, "unrecognized netlink message"): // no access: older kernels wrote of one here (selinux_nlmsg_perm in security/selinux/hooks.c)
 	case record.mayBeCut() && copies != nil:
 		copies.cut++
 		if e := r.eventOf(id); len(e.unread) < perEvent {

@@ -113,6 +113,7 @@ func TestUnstamped(t *testing.T) {
 		copies, noTime uint64
 	}{
 		"beside it":                    {[]string{kernel(86, "bpf") + socket("bpf") + kernel(91, "perfmon")}, "[86 91]", 1, 0},
+		"beside it, quoted":            {[]string{kernel(86, "bpf") + strings.TrimSpace(socket("bpf")) + " \"\n"}, "[86]", 1, 0},
 		"before it":                    {[]string{socket("bpf") + kernel(86, "bpf") + kernel(91, "perfmon")}, "[86 91]", 1, 0},
 		"far behind it":                {[]string{kernel(86, "bpf") + strings.Repeat(socket("perfmon"), 3*joinWindow) + socket("bpf")}, fmt.Sprint(append([]uint64{86}, make([]uint64, 3*joinWindow)...)), 1, 3 * joinWindow},
 		"far before it":                {[]string{socket("bpf") + strings.Repeat(socket("perfmon"), 3*joinWindow) + kernel(86, "bpf")}, fmt.Sprint(make([]uint64, 1+3*joinWindow)), 1, 1 + 3*joinWindow},

@@ -124,9 +124,15 @@ func (d *Denial) take(key, value string, quoted bool) {
 	}
 }
 
-// bare takes off what can stand behind the last word of a quoted record. No name of a policy ends so.
+// behind is what can stand behind the last word of a record that somebody quotes.
+const behind = "`\"'.,;)]}>"
+
+// bare takes off what stands behind the last word of a quoted record, and what a line feed or another control character has become on its way: #012 in
+// rsyslog, \n in JSON. No name of a policy ends so, or has that in it.
 func bare(value string) string {
-	const behind = "`\"'.,;)]}>"
+	if escaped := strings.IndexAny(value, `#\`); escaped > 0 {
+		value = value[:escaped]
+	}
 	if n := len(value); n == 0 || strings.IndexByte(behind, value[n-1]) < 0 {
 		return value
 	}

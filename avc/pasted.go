@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 )
 
 // What people paste has been through terminals, mails, trackers and log shippers. This file undoes what those do to a record. A log as the
@@ -28,11 +30,24 @@ func tidy(line string) string {
 	if strings.IndexByte(line, '&') >= 0 {
 		line = strings.NewReplacer("&quot;", `"`, "&#34;", `"`, "&nbsp;", " ", "&#39;", "'", "&gt;", ">", "&lt;", "<", "&amp;", "&").Replace(line)
 	}
+	if strings.Contains(line, "=3D") && quotedPrintable().MatchString(line) {
+		line = strings.NewReplacer("=3D", "=", "=20", " ", "=22", `"`, "=27", "'").Replace(strings.TrimSuffix(line, "="))
+	}
+	if strings.Contains(line, `=""`) && csvQuotes().MatchString(line) {
+		line = strings.ReplaceAll(line, `""`, `"`)
+	}
 	if strings.Contains(line, "\x1b[") {
 		line = uncoloured(line)
 	}
 	return line
 }
+
+var (
+	// quotedPrintable tells a record in that coding of mails. The kernel's hexadecimal can begin with 3D as well, but not as a number, or in quotes.
+	quotedPrintable = lazyregexp.New(`=3D"|(pid|ino|src|dest|context|tclass|permissive)=3D`)
+	// csvQuotes tells a record in a field of a table in which each quote stands twice.
+	csvQuotes = lazyregexp.New(`[a-z]=""[^" ]`)
+)
 
 // uncoloured takes off the sequences with which a terminal is told to change colours.
 func uncoloured(line string) string {
@@ -68,16 +83,17 @@ func (d *Decoder) apart(r *Record) {
 		from = strings.LastIndexByte(text, '\'') + 1
 	}
 	for at := from; ; {
-		next := strings.Index(text[at:], " type=")
+		next := strings.Index(text[at:], "type=")
 		if next < 0 {
 			break
 		}
-		if at += next; beginsRecord(text[at+1:]) {
-			r.Text = text[:at]
-			d.back = append(d.back, text[at+1:])
+		at += next
+		if before, separate := cutFeed(text[:at]); separate && at > 0 && beginsRecord(text[at:]) {
+			r.Text = before
+			d.back = append(d.back, text[at:])
 			return
 		}
-		at++
+		at += len("type=")
 	}
 	if r.Type == TypeAVC && len(text) > len("avc:") {
 		if at := strings.Index(text[len("avc:"):], " avc:"); at >= 0 {
@@ -86,6 +102,16 @@ func (d *Decoder) apart(r *Record) {
 			d.back = append(d.back, text[at+1:])
 		}
 	}
+}
+
+// cutFeed takes off what stands between two records on one line: a blank, or what a line feed has become on its way.
+func cutFeed(text string) (before string, separate bool) {
+	for _, feed := range []string{" ", `\r\n`, `\n`, "#015#012", "#012"} {
+		if before, found := strings.CutSuffix(text, feed); found {
+			return before, true
+		}
+	}
+	return text, false
 }
 
 // beginsRecord tells whether a record begins with a text that begins with "type=".

@@ -53,20 +53,29 @@ func TestPasted(t *testing.T) {
 		"left off":                      {"type=AVC " + avcBody, []string{oneSaid}},
 		"left off, an error":            {"type=SELINUX_ERR op=security_compute_sid invalid_context=a:b:c:s0 scontext=d:e:f:s0 tcontext=g:h:i:s0 tclass=process", []string{"[] d:e:f:s0 g:h:i:s0 process unknown 0  "}},
 		"one blank for two":             {strings.ReplaceAll(avcRecord, "  ", " "), []string{oneSaid}},
-		"quoted in a mail":              {"> " + avcRecord, []string{oneSaid}},
-		"in backticks":                  {"`" + avcRecord + "`", []string{oneSaid}},
-		"in a list of a manifest":       {`- "` + strings.ReplaceAll(avcRecord, `"`, `\"`) + `",`, []string{oneSaid}},
-		"without a mode, in quotes":     {`'` + strings.TrimSuffix(avcRecord, " permissive=0") + `',`, []string{strings.Replace(oneSaid, "yes", "unknown", 1)}},
-		"docker's json-file":            {`{"log":` + quoted(avcRecord+"\n") + `,"stream":"stdout","time":"2023-11-14T22:13:20Z"}`, []string{oneSaid}},
-		"filebeat":                      {`{"@timestamp":"x","host":{"name":"h"},"message":` + quoted(avcRecord) + `,"event":{"original":` + quoted(avcRecord) + `}}`, []string{oneSaid}},
-		"a shipper of a shipper":        {`{"log":` + quoted(`{"message":`+quoted(avcRecord)+`}`) + `}`, []string{oneSaid}},
-		"two in one value":              {`{"log":` + quoted(avcRecord+"\ntype=AVC msg="+otherStamp+otherBody) + `}`, []string{oneSaid, otherSaid}},
-		"dmesg --json, one line":        {`{"dmesg":[ {"pri":5, "time":1.2, "msg":` + quoted("audit: type=1400 "+stampText+avcBody) + `} ]}`, []string{oneSaid}},
-		"dmesg --json":                  {"{\n   \"dmesg\": [\n      {\n         \"pri\": 6,\n         \"msg\": \"usb 1-1\"\n      },{\n         \"pri\": 5,\n         \"time\":   1.2,\n         \"msg\": " + quoted("audit: type=1400 "+stampText+avcBody) + "\n      }\n   ]\n}", []string{oneSaid}},
-		"json-pretty":                   {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",\n\t\"_AUDIT_ID\" : \"45\"\n}\n" + "{\n\t\"MESSAGE\" : " + quoted("AVC "+otherBody) + ",\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_ID\" : \"46\",\n\t\"_AUDIT_TYPE_NAME\" : \"AVC\"\n}", []string{oneSaid, otherSaid}},
-		"json-pretty, a program's":      {"{\n\t\"_TRANSPORT\" : \"stdout\",\n\t\"MESSAGE\" : " + quoted(avcRecord) + "\n}\n", nil},
-		"json-pretty, cut off":          {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",", []string{oneSaid}},
-		"ausearch -i":                   {"type=AVC msg=audit(06.03.2024 08:45:58.914:3044) : avc:  denied  { read } for  pid=7 comm=my prog name=My Documents x dev=\"proc\" ino=7329 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=1", []string{"[read] a:b:c:s0 d:e:f:s0 file no 7 my prog My Documents x"}},
+		"a field of a table":            {`"2023-11-14","` + strings.ReplaceAll(avcRecord, `"`, `""`) + `","x"`, []string{oneSaid}},
+		"a line feed of rsyslog":        {"Nov 14 22:13:20 host kernel: audit: type=1400 " + stampText + strings.TrimSuffix(avcBody, " permissive=0") + "#012", []string{strings.Replace(oneSaid, "yes", "unknown", 1)}},
+		"line feeds of rsyslog":         {avcRecord + "#012type=AVC msg=" + otherStamp + strings.TrimSuffix(otherBody, " permissive=1") + "#012", []string{oneSaid, strings.Replace(otherSaid, " no ", " unknown ", 1)}},
+		"a line feed written out":       {avcRecord + `\ntype=AVC msg=` + otherStamp + otherBody + `\n`, []string{oneSaid, otherSaid}},
+		"quoted-printable": {"> Dec 31 11:54:52 server audit[0]: AVC avc:  denied  { send } for  pid=3D0\n> comm=3D\"swapper/0\" saddr=3Dhost_ip src=3D4500 daddr=3Dvpnclient_ip dest=\n=3D56602\n> netif=3Deth0 scontext=3Da:b:c:s0\n> tcontext=3Dd:e:f:s0 tclass=3Dpacket\n> permissive=3D0",
+			[]string{"[send] a:b:c:s0 d:e:f:s0 packet yes 0 swapper/0 "}},
+		"hexadecimal that begins like that": {"type=AVC msg=" + stampText + "avc:  denied  { read } for  pid=7 comm=3D20 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[read] a:b:c:s0 d:e:f:s0 file yes 7 =  "}},
+		"an empty name":                     {`type=AVC msg=` + stampText + `avc:  denied  { read } for  pid=7 comm="x" name="" dev="tmpfs" scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0`, []string{"[read] a:b:c:s0 d:e:f:s0 file yes 7 x "}},
+		"an error that is no denial":        {"type=SELINUX_ERR msg=" + stampText + "SELinux:  unrecognized netlink message type=1009 for sclass=49", nil},
+		"quoted in a mail":                  {"> " + avcRecord, []string{oneSaid}},
+		"in backticks":                      {"`" + avcRecord + "`", []string{oneSaid}},
+		"in a list of a manifest":           {`- "` + strings.ReplaceAll(avcRecord, `"`, `\"`) + `",`, []string{oneSaid}},
+		"without a mode, in quotes":         {`'` + strings.TrimSuffix(avcRecord, " permissive=0") + `',`, []string{strings.Replace(oneSaid, "yes", "unknown", 1)}},
+		"docker's json-file":                {`{"log":` + quoted(avcRecord+"\n") + `,"stream":"stdout","time":"2023-11-14T22:13:20Z"}`, []string{oneSaid}},
+		"filebeat":                          {`{"@timestamp":"x","host":{"name":"h"},"message":` + quoted(avcRecord) + `,"event":{"original":` + quoted(avcRecord) + `}}`, []string{oneSaid}},
+		"a shipper of a shipper":            {`{"log":` + quoted(`{"message":`+quoted(avcRecord)+`}`) + `}`, []string{oneSaid}},
+		"two in one value":                  {`{"log":` + quoted(avcRecord+"\ntype=AVC msg="+otherStamp+otherBody) + `}`, []string{oneSaid, otherSaid}},
+		"dmesg --json, one line":            {`{"dmesg":[ {"pri":5, "time":1.2, "msg":` + quoted("audit: type=1400 "+stampText+avcBody) + `} ]}`, []string{oneSaid}},
+		"dmesg --json":                      {"{\n   \"dmesg\": [\n      {\n         \"pri\": 6,\n         \"msg\": \"usb 1-1\"\n      },{\n         \"pri\": 5,\n         \"time\":   1.2,\n         \"msg\": " + quoted("audit: type=1400 "+stampText+avcBody) + "\n      }\n   ]\n}", []string{oneSaid}},
+		"json-pretty":                       {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",\n\t\"_AUDIT_ID\" : \"45\"\n}\n" + "{\n\t\"MESSAGE\" : " + quoted("AVC "+otherBody) + ",\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_ID\" : \"46\",\n\t\"_AUDIT_TYPE_NAME\" : \"AVC\"\n}", []string{oneSaid, otherSaid}},
+		"json-pretty, a program's":          {"{\n\t\"_TRANSPORT\" : \"stdout\",\n\t\"MESSAGE\" : " + quoted(avcRecord) + "\n}\n", nil},
+		"json-pretty, cut off":              {"{\n\t\"_TRANSPORT\" : \"audit\",\n\t\"_AUDIT_TYPE\" : \"1400\",\n\t\"MESSAGE\" : " + quoted("AVC "+avcBody) + ",", []string{oneSaid}},
+		"ausearch -i":                       {"type=AVC msg=audit(06.03.2024 08:45:58.914:3044) : avc:  denied  { read } for  pid=7 comm=my prog name=My Documents x dev=\"proc\" ino=7329 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=1", []string{"[read] a:b:c:s0 d:e:f:s0 file no 7 my prog My Documents x"}},
 		"ausearch -i, names of digits": {"type=PATH msg=audit(11/20/2023 10:56:45.531:510) : item=0 name=4142 inode=7\ntype=SYSCALL msg=audit(11/20/2023 10:56:45.531:510) : arch=x86_64 success=no exe=CAFE pid=7\n" +
 			"type=AVC msg=audit(11/20/2023 10:56:45.531:510) : avc:  denied  { append } for  pid=7 comm=4142 name=1259 dev=\"vda1\" ino=7 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[append] a:b:c:s0 d:e:f:s0 file yes 7 4142 1259"}},
 		"ausearch -i, another locale":     {"type=AVC msg=audit(20-Nov-23 10:56:45.531:510) : avc:  denied  { append } for  pid=7 comm=4142 name=1259 scontext=a:b:c:s0 tcontext=d:e:f:s0 tclass=file permissive=0", []string{"[append] a:b:c:s0 d:e:f:s0 file yes 7 4142 1259"}},
@@ -245,5 +254,15 @@ func TestWordsOfCompanions(t *testing.T) {
 		"type=SYSCALL "+stamp+"arch=x86_64 syscall=openat success=no comm=4142 exe=1259\ntype=PATH "+stamp+"item=0 name=414243 inode=7\ntype=PROCTITLE "+stamp+"proctitle=4142\n")
 	if len(got) != 1 || got[0].Comm != "4142" || got[0].Exe != "1259" || got[0].Path != "414243" || got[0].Field("proctitle") != "4142" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Of several records on one line each keeps its time and number.
+func TestStampsOnOneLine(t *testing.T) {
+	for _, between := range []string{" ", "#012", `\n`, `\r\n`} {
+		got, _ := read(t, avcRecord+between+"type=AVC msg="+otherStamp+otherBody+"\n")
+		if len(got) != 2 || got[0].Serial != 45 || got[1].Serial != 46 || got[0].Time.Equal(got[1].Time) || got[0].Enforced != EnforcedYes {
+			t.Errorf("%q: %+v", between, got)
+		}
 	}
 }
