@@ -49,12 +49,12 @@ func endsIn(text, key, value string) bool { return strings.HasSuffix(text, " "+k
 
 // first tells whether a record is not the copy of one that came before by another transport, and keeps the books of serial
 // numbers. What is known of its copies is valid until the next call; nil if that is too much to remember.
-func (r *Reader) first(record *Record, id eventID) (copies *seenRecord, fresh bool) {
-	r.follow(record)
-	slot := &r.seen[id.serial%window]
+func (r *Reader) first(record *Record, id eventID, node *serials) (copies *seenRecord, fresh bool) {
+	r.follow(record, node)
+	slot := &node.seen[id.serial%window]
 	if slot.id != id {
 		slot.id, slot.records = id, slot.records[:0]
-		r.distinct++
+		node.distinct++
 	}
 	hash := r.hash(record)
 	for i := range slot.records {
@@ -116,7 +116,7 @@ func (r *Reader) stamped(record *Record) {
 		return record.Time.IsZero() || record.Time.Sub(time.UnixMilli(id.millis)).Abs() <= twinDistance
 	})
 	if at >= 0 {
-		record.Serial, record.Time = t.stamped[at].serial, time.UnixMilli(t.stamped[at].millis)
+		record.Serial, record.Time, record.Node = t.stamped[at].serial, time.UnixMilli(t.stamped[at].millis), r.nodes[t.stamped[at].node].node
 		t.stamped = slices.Delete(t.stamped, at, at+1)
 	}
 }

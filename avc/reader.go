@@ -5,6 +5,8 @@ import (
 	"errors"
 	"hash/maphash"
 	"io"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -49,22 +51,17 @@ type Stats struct {
 	Loss
 }
 
-// Reader gives the denials of one or several sources that tell of the same host. It is not for several goroutines.
+// Reader gives the denials of one or several sources that tell of the same host, or of several that the audit daemon names. It is not for several
+// goroutines.
 type Reader struct {
 	sources []*lookahead
 	seed    maphash.Seed
 	stats   Stats
 
-	seen     []seenEvent // by serial number modulo window
-	alike    []twins     // by the hash of a record modulo window
-	unnamed  int64       // records without a serial number
-	high     uint64      // highest serial number of this boot, 0 before the first
-	highTime time.Time
-	firstSer uint64
-	distinct uint64
-	boot     string
-
-	early    []Record // other records of the event that was read last, while it has no denial
+	nodes    []*serials // of each host that the audit daemon names
+	alike    []twins    // by the hash of a record modulo window
+	unnamed  int64      // records without a serial number
+	early    []Record   // other records of the event that was read last, while it has no denial
 	earlyID  eventID
 	pending  map[eventID]*pendingEvent
 	queue    []*pendingEvent // oldest first
@@ -79,6 +76,27 @@ type Reader struct {
 type eventID struct {
 	serial uint64
 	millis int64
+	node   int // number of the host
+}
+
+// serials are the books of the serial numbers of one host.
+type serials struct {
+	node     string
+	number   int
+	seen     []seenEvent // by serial number modulo window
+	high     uint64      // highest serial number of this boot, 0 before the first
+	highTime time.Time
+	first    uint64
+	distinct uint64
+	boot     string
+}
+
+// missing counts the numbers of this boot that did not come.
+func (s *serials) missing() uint64 {
+	if s.high == 0 {
+		return 0
+	}
+	return s.high - s.first + 1 - min(s.distinct, s.high-s.first+1)
 }
 
 type pendingEvent struct {
@@ -109,7 +127,7 @@ func (l *lookahead) load() {
 
 // NewReader gives a Reader. Several sources are merged by time.
 func NewReader(sources ...Source) *Reader {
-	r := &Reader{seed: maphash.MakeSeed(), seen: make([]seenEvent, window), alike: make([]twins, window), pending: map[eventID]*pendingEvent{}}
+	r := &Reader{seed: maphash.MakeSeed(), alike: make([]twins, window), pending: map[eventID]*pendingEvent{}}
 	for _, s := range sources {
 		r.sources = append(r.sources, &lookahead{Source: s})
 	}
@@ -119,8 +137,8 @@ func NewReader(sources ...Source) *Reader {
 // Stats gives the counts up to now. Missing is complete after Next gave io.EOF.
 func (r *Reader) Stats() Stats {
 	s := r.stats
-	if r.high > 0 {
-		s.Missing += r.high - r.firstSer + 1 - min(r.distinct, r.high-r.firstSer+1)
+	for _, node := range r.nodes {
+		s.Missing += node.missing()
 	}
 	for _, source := range r.sources {
 		loss := source.Loss()
@@ -208,11 +226,12 @@ func (r *Reader) add(record *Record) {
 	if record.denies() && record.Serial == 0 {
 		r.stamped(record)
 	}
-	id := eventID{record.Serial, record.Time.UnixMilli()}
+	node := r.node(record.Node)
+	id := eventID{record.Serial, record.Time.UnixMilli(), node.number}
 	var copies *seenRecord
 	if record.Serial != 0 {
 		var fresh bool
-		if copies, fresh = r.first(record, id); !fresh && !r.completes(record, copies, id) || fresh && record.denies() && r.stamps(record, id) {
+		if copies, fresh = r.first(record, id, node); !fresh && !r.completes(record, copies, id) || fresh && record.denies() && r.stamps(record, id) {
 			r.stats.Duplicates++
 			return
 		}
@@ -357,31 +376,51 @@ func (r *Reader) denial() *Denial {
 	return &Denial{}
 }
 
-// follow notices gaps and boots.
-func (r *Reader) follow(record *Record) {
+// maxNodes is how many hosts have books of their own. What is said of the others is that of the last one.
+const maxNodes = 64
+
+// node gives the books of a host. What names none is of the first: with the audit daemon's log, which names it, comes the journal of the same host.
+func (r *Reader) node(name string) *serials {
+	at := slices.IndexFunc(r.nodes, func(s *serials) bool { return s.node == name || name == "" || s.node == "" })
 	switch {
-	case r.high == 0:
-		r.start(record)
-	case record.Boot != "" && r.boot != "" && record.Boot != r.boot && record.Serial < r.high,
-		record.Serial+window < r.high,
-		record.Serial < r.high && record.Time.Sub(r.highTime) > rebootDistance:
-		r.stats.Missing += r.high - r.firstSer + 1 - min(r.distinct, r.high-r.firstSer+1)
-		r.start(record)
-	case record.Serial > r.high:
-		if gap := record.Serial - r.high - 1; gap > r.stats.LargestGap {
+	case at >= 0:
+	case len(r.nodes) >= maxNodes:
+		return r.nodes[maxNodes-1]
+	default:
+		at = len(r.nodes)
+		r.nodes = append(r.nodes, &serials{number: at, seen: make([]seenEvent, window)})
+	}
+	if s := r.nodes[at]; s.node == "" {
+		s.node = strings.Clone(name)
+	}
+	return r.nodes[at]
+}
+
+// follow notices gaps and boots.
+func (r *Reader) follow(record *Record, s *serials) {
+	switch {
+	case s.high == 0:
+		r.start(record, s)
+	case record.Boot != "" && s.boot != "" && record.Boot != s.boot && record.Serial < s.high,
+		record.Serial+window < s.high,
+		record.Serial < s.high && record.Time.Sub(s.highTime) > rebootDistance:
+		r.stats.Missing += s.missing()
+		r.start(record, s)
+	case record.Serial > s.high:
+		if gap := record.Serial - s.high - 1; gap > r.stats.LargestGap {
 			r.stats.LargestGap, r.stats.GapAt = gap, record.Time
 		}
-		r.high, r.highTime = record.Serial, record.Time
-	case record.Serial < r.firstSer:
-		r.firstSer = record.Serial
+		s.high, s.highTime = record.Serial, record.Time
+	case record.Serial < s.first:
+		s.first = record.Serial
 	}
 	if record.Boot != "" {
-		r.boot = record.Boot
+		s.boot = record.Boot
 	}
 }
 
-func (r *Reader) start(record *Record) {
+func (r *Reader) start(record *Record, s *serials) {
 	r.stats.Boots++
-	r.high, r.highTime, r.firstSer, r.distinct = record.Serial, record.Time, record.Serial, 0
-	r.boot = record.Boot
+	s.high, s.highTime, s.first, s.distinct = record.Serial, record.Time, record.Serial, 0
+	s.boot = record.Boot
 }

@@ -192,6 +192,25 @@ func TestLosses(t *testing.T) {
 		}
 	}
 
+	// The logs of two hosts in one file, with numbers of their own.
+	var both strings.Builder
+	for i := 1; i <= 1000; i++ {
+		both.WriteString("node=a " + line(i, i) + "node=b " + line(7000+i, i))
+		if i != 500 {
+			both.WriteString("node=c " + line(i, i))
+		}
+	}
+	if got, stats := read(t, both.String()); len(got) != 2999 || stats.Missing != 1 || stats.Boots != 3 || stats.Duplicates != 0 {
+		t.Errorf("three hosts: %d denials, %+v", len(got), stats)
+	}
+	// What the audit daemon names is the host whose journal names none.
+	named := strings.ReplaceAll(whole, "type=AVC", "node=a type=AVC")
+	for name, texts := range map[string][]string{"named first": {named, asKernel(whole)}, "named last": {asKernel(whole), named}, "named last, in one text": {asKernel(line(1, 1)) + named}} {
+		if got, stats := read(t, texts...); len(got) != 5000 || stats.Missing != 0 || stats.Boots != 1 {
+			t.Errorf("%s: %d denials, %+v", name, len(got), stats)
+		}
+	}
+
 	_, stats := read(t, `audit: audit_lost=3 audit_rate_limit=0 audit_backlog_limit=64
 [  12.3] audit: audit_lost=17 audit_rate_limit=0 audit_backlog_limit=64
 [  12.4] kauditd_printk_skb: 29 callbacks suppressed
