@@ -99,8 +99,28 @@ type twins struct {
 // twinDistance is how far apart the times of two copies can be. journald stamps what it gets when it gets it.
 const twinDistance = time.Minute
 
-func (r *Reader) twins(record *Record) *twins {
-	hash := r.hash(record)
+// stampedRecord is a record with a serial number, kept for when the first comes that has none. Most logs have no such record.
+type stampedRecord struct {
+	hash uint64
+	id   eventID
+}
+
+// unnumbered makes the books of twins, of the records that came up to now.
+func (r *Reader) unnumbered() {
+	if r.alike != nil {
+		return
+	}
+	r.alike = make([]twins, window)
+	for i := range r.recent {
+		s := r.recent[(r.oldest+i)%len(r.recent)]
+		if t := r.twins(s.hash); len(t.stamped) < perEvent {
+			t.stamped = append(t.stamped, s.id)
+		}
+	}
+	r.recent = nil
+}
+
+func (r *Reader) twins(hash uint64) *twins {
 	t := &r.alike[hash%window]
 	if t.hash != hash {
 		t.hash, t.stamped, t.bare = hash, t.stamped[:0], t.bare[:0]
@@ -110,8 +130,9 @@ func (r *Reader) twins(record *Record) *twins {
 
 // stamped gives a record without a serial number that of its copy, if there is one. It is the copy by a way of its own.
 func (r *Reader) stamped(record *Record) {
+	r.unnumbered()
 	record.Origin = OriginUnknown
-	t := r.twins(record)
+	t := r.twins(r.hash(record))
 	at := slices.IndexFunc(t.stamped, func(id eventID) bool {
 		return record.Time.IsZero() || record.Time.Sub(time.UnixMilli(id.millis)).Abs() <= twinDistance
 	})
@@ -125,7 +146,7 @@ func (r *Reader) stamped(record *Record) {
 func (r *Reader) bare(record *Record) eventID {
 	r.unnamed++
 	id := eventID{millis: r.unnamed}
-	if t := r.twins(record); len(t.bare) < perEvent {
+	if t := r.twins(r.hash(record)); len(t.bare) < perEvent {
 		t.bare = append(t.bare, id)
 	}
 	return id
@@ -133,8 +154,20 @@ func (r *Reader) bare(record *Record) eventID {
 
 // stamps tells whether a record is the copy of one that came without a serial number. What was made of that gets the time and the number, if it is still
 // here, and what else belongs to the event.
-func (r *Reader) stamps(record *Record, id eventID) bool {
-	t := r.twins(record)
+func (r *Reader) stamps(record *Record, copies *seenRecord, id eventID) bool {
+	if copies == nil {
+		return false
+	}
+	if r.alike == nil {
+		if s := (stampedRecord{copies.hash, id}); len(r.recent) < window {
+			r.recent = append(r.recent, s)
+		} else {
+			r.recent[r.oldest] = s
+			r.oldest = (r.oldest + 1) % window
+		}
+		return false
+	}
+	t := r.twins(copies.hash)
 	at := slices.IndexFunc(t.bare, func(bare eventID) bool {
 		e := r.pending[bare]
 		return e == nil || e.denials[0].Time.IsZero() || e.denials[0].Time.Sub(record.Time).Abs() <= twinDistance

@@ -59,9 +59,11 @@ type Reader struct {
 	stats   Stats
 
 	nodes    []*serials // of each host that the audit daemon names
-	alike    []twins    // by the hash of a record modulo window
-	unnamed  int64      // records without a serial number
-	early    []Record   // other records of the event that was read last, while it has no denial
+	recent   []stampedRecord
+	oldest   int      // of recent
+	alike    []twins  // by the hash of a record modulo window; nil before the first record without a serial number
+	unnamed  int64    // records without a serial number
+	early    []Record // other records of the event that was read last, while it has no denial
 	earlyID  eventID
 	pending  map[eventID]*pendingEvent
 	queue    []*pendingEvent // oldest first
@@ -127,7 +129,7 @@ func (l *lookahead) load() {
 
 // NewReader gives a Reader. Several sources are merged by time.
 func NewReader(sources ...Source) *Reader {
-	r := &Reader{seed: maphash.MakeSeed(), alike: make([]twins, window), pending: map[eventID]*pendingEvent{}}
+	r := &Reader{seed: maphash.MakeSeed(), pending: map[eventID]*pendingEvent{}}
 	for _, s := range sources {
 		r.sources = append(r.sources, &lookahead{Source: s})
 	}
@@ -231,7 +233,7 @@ func (r *Reader) add(record *Record) {
 	var copies *seenRecord
 	if record.Serial != 0 {
 		var fresh bool
-		if copies, fresh = r.first(record, id, node); !fresh && !r.completes(record, copies, id) || fresh && record.denies() && r.stamps(record, id) {
+		if copies, fresh = r.first(record, id, node); !fresh && !r.completes(record, copies, id) || fresh && record.denies() && r.stamps(record, copies, id) {
 			r.stats.Duplicates++
 			return
 		}
@@ -357,9 +359,10 @@ func (r *Reader) eventOf(id eventID) *pendingEvent {
 	if e != nil {
 		return e
 	}
-	e = &pendingEvent{}
 	if n := len(r.spare); n > 0 {
 		e, r.spare = r.spare[n-1], r.spare[:n-1]
+	} else {
+		e = &pendingEvent{}
 	}
 	*e = pendingEvent{id: id, denials: e.denials[:0], unread: e.unread[:0], early: e.early[:0]}
 	r.pending[id] = e
