@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
@@ -24,6 +26,12 @@ func (k *Rebaser) planEtc(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	}
 	for _, name := range []string{path.Base(seconfig.Path), "semanage.conf"} {
 		step, err := planEtcFile(root, name)
+		if err != nil {
+			return nil, err
+		}
+		if name == path.Base(seconfig.Path) && len(step) == 0 {
+			step, err = planType(root, vendor.Type)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -95,6 +103,22 @@ func planEtcFile(root *hostfs.Root, base string) (plan.Plan, error) {
 		return nil, errors.Join(ignoreMissing(err), lerr)
 	}
 	return RestoreFile(root, name, "it is the link of an older release")
+}
+
+// planType gives the step that makes the configuration name the policy where FindType had to take the vendor's: it is not the one that
+// PID 1 would take then.
+func planType(root *hostfs.Root, policyType string) (plan.Plan, error) {
+	content, err := root.ReadFile(seconfig.Path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := seconfig.Parse(bytes.NewReader(content))
+	if err != nil || c.Type == policyType {
+		return nil, err
+	}
+	reason := fmt.Sprintf("it has no usable line SELINUXTYPE=, so PID 1 would look for its policy in %s, and freeze if it enforces and finds none",
+		printable.Text(EtcDir+"/"+c.Taken()))
+	return plan.Plan{plan.Write(root, seconfig.Path, seconfig.SetType(content, policyType), hostfs.Attributes{Keep: true}, reason)}, nil
 }
 
 // planEtcFiles fills the gaps in a directory that is there, and brings files up to this vendor's that are the old vendor's.

@@ -50,7 +50,13 @@ func planMode(ctx context.Context, r *run) (plan.Plan, error) {
 	}
 	on := want == provision.Enforcing
 	if on {
-		if err := r.preflight(configured.Type); err != nil {
+		policyType := configured.Taken()
+		if r.dry { // the policystore stage comes first, and writes the type where there is none
+			if policyType, err = policystore.FindType(r.Root); err != nil {
+				return nil, err
+			}
+		}
+		if err := r.preflight(policyType); err != nil {
 			return nil, fmt.Errorf("cannot enforce: %w", err)
 		}
 		if !live && !r.dry && !r.inForce() {
@@ -118,7 +124,7 @@ func (r *run) unready(ctx context.Context) string {
 	return fmt.Sprintf("; selinux-provision readiness says %s: %s", ready.Verdict, strings.Join(found, "; "))
 }
 
-// readConfig reads /etc/selinux/config, or what the vendor has in its place if it leads nowhere, with a policy type in any case.
+// readConfig reads /etc/selinux/config, or what the vendor has in its place if it leads nowhere. What is to be written names a policy in any case.
 func readConfig(root *hostfs.Root) ([]byte, seconfig.Config, error) {
 	content, err := root.ReadFile(seconfig.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -129,8 +135,9 @@ func readConfig(root *hostfs.Root) ([]byte, seconfig.Config, error) {
 	}
 	c, err := seconfig.Parse(bytes.NewReader(content))
 	if err == nil && !seconfig.ValidType(c.Type) {
-		if c.Type, err = policystore.FindType(root); err == nil {
-			content = seconfig.SetType(content, c.Type)
+		var policyType string
+		if policyType, err = policystore.FindType(root); err == nil {
+			content = seconfig.SetType(content, policyType)
 		}
 	}
 	if _, lerr := root.Stat(seconfig.Path); lerr != nil {

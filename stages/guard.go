@@ -532,7 +532,7 @@ func (h *Host) conclude(ctx context.Context, t *Trial, phase Phase, reason strin
 	if phase == TrialArmed || phase == TrialSettled {
 		_, configured, err := readConfig(h.Root)
 		if err == nil {
-			err = r.preflight(configured.Type)
+			err = r.preflight(configured.Taken())
 		}
 		if err != nil {
 			phase, reason = TrialFailed, err.Error()

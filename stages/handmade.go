@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -39,8 +38,8 @@ func (h *Host) handmade() (*Handmade, error) {
 		return nil, err
 	}
 	vendor, err := policystore.FindVendor(h.Root)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	if err != nil { // that there is a vendor's policy is known by now
+		return nil, err
 	}
 	found, err := policystore.FindHandmade(h.Root, vendor, &LoadState(h.Root).Store)
 	if err != nil {

@@ -140,8 +140,8 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	vendor, err := policystore.FindVendor(h.Root)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotApplicable, err)
+	if err != nil { // that there is a vendor's policy is known by now
+		return nil, err
 	}
 	rec := &state.Store
 	s.Store = StoreStatus{Type: vendor.Type, Generation: rec.Generation, BuiltFrom: rec.Vendor, Vendor: vendor.Fingerprint,

@@ -18,9 +18,23 @@ const Path = Dir + "/config"
 type Config struct {
 	Mode string // enforcing, permissive, disabled, or what else is written there, in lower case
 	Type string // the policy type: the name of a directory below /etc/selinux
+	// EmptyType says that the file names no type in so many words, with nothing behind SELINUXTYPE=.
+	EmptyType bool
 	// Trial says that the mode is part of a trial of enforcing: with Mode enforcing the next boot is to prove itself, with
 	// permissive the boot that does so is under way or was cut off.
 	Trial bool
+}
+
+// defaultType is the type that libselinux takes where the file has no line SELINUXTYPE= (SELINUXDEFAULT in selinux_config.c).
+const defaultType = "targeted"
+
+// Taken gives the type that libselinux takes, and PID 1 with it: it looks for the policy in the directory of that name below Dir, and where
+// the name is empty in Dir itself.
+func (c Config) Taken() string {
+	if c.Type == "" && !c.EmptyType {
+		return defaultType
+	}
+	return c.Type
 }
 
 // trialMark is a comment to libselinux. It stands in this file, and not elsewhere, so that one rename changes it together with the
@@ -53,6 +67,7 @@ func Parse(r io.Reader) (Config, error) {
 		}
 		if v, ok := typeIn(line); ok {
 			c.Type = strings.TrimRightFunc(strings.TrimSpace(v), unicode.IsControl)
+			c.EmptyType = c.Type == ""
 		}
 	}
 	return c, nil

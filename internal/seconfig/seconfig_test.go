@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 		{"a mode may go on", "SELINUX= \tenforcing#not permissive\n", Config{Mode: "enforcing"}},
 		{"the mode's key in small letters", "selinux=enforcing\n", Config{}},
 		{"last type counts", "SELINUXTYPE=targeted\nSELINUXTYPE=mcs\n", Config{Type: "mcs"}},
-		{"an empty type counts", "SELINUXTYPE=targeted\nSELINUXTYPE=\n", Config{}},
+		{"an empty type counts", "SELINUXTYPE=targeted\nSELINUXTYPE=\n", Config{EmptyType: true}},
 		{"white space around a type", "\t SELINUXTYPE= \tmcs \t\r\n", Config{Type: "mcs"}},
 		{"a type in small letters", "selinuxtype=mcs\n", Config{Type: "mcs"}},
 		{"a comment behind a type is part of it", "SELINUXTYPE=mcs # Flatcar\n", Config{Type: "mcs # Flatcar"}},
@@ -39,6 +39,29 @@ func TestParse(t *testing.T) {
 		got, err := Parse(strings.NewReader(tc.content))
 		if err != nil || got != tc.want {
 			t.Errorf("%s: got %+v, %v, want %+v", tc.name, got, err, tc.want)
+		}
+	}
+}
+
+// TestTaken: what selinux_policy_root(3) of libselinux 3.4 and 3.8 gives for the same files, without /etc/selinux/ before it.
+func TestTaken(t *testing.T) {
+	for content, want := range map[string]string{
+		"SELINUXTYPE=mcs\n":               "mcs",
+		"":                                "targeted",
+		"SELINUX=enforcing\n":             "targeted",
+		"SELINUXTYPE =mcs\n":              "targeted",
+		"export SELINUXTYPE=mcs\n":        "targeted",
+		"#SELINUXTYPE=mcs\n":              "targeted",
+		"\ufeffSELINUXTYPE=mcs\n":         "targeted",
+		"SELINUXTYPE=\n":                  "",
+		"SELINUXTYPE= \n":                 "",
+		"SELINUXTYPE=mcs\nSELINUXTYPE=\n": "",
+		"SELINUXTYPE=\nSELINUXTYPE=mcs\n": "mcs",
+		"SELINUXTYPE=\"mcs\"\n":           "\"mcs\"",
+	} {
+		c, err := Parse(strings.NewReader(content))
+		if got := c.Taken(); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", content, got, err, want)
 		}
 	}
 }
