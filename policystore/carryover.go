@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"path"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/plan"
 )
 
 // carryOver takes the operator's work from the store in place into the one built beside it: modules that are neither ours nor a
@@ -111,7 +113,7 @@ func operators(key, digest string, vendor *Vendor, rec *Record) bool {
 	if priority == fmt.Sprint(Priority) {
 		return false
 	}
-	if rec.Vendor != "" && len(rec.VendorModules) > 0 {
+	if rec.knowsVendor() {
 		was, vendors := rec.VendorModules[key]
 		return !vendors || was != digest // the vendor's own name and priority, but other content
 	}
@@ -119,6 +121,48 @@ func operators(key, digest string, vendor *Vendor, rec *Record) bool {
 	// keep one too many is harmless, to lose one is not.
 	_, vendors := vendor.Modules[key]
 	return !vendors
+}
+
+// knowsVendor tells whether it is known which of the vendor's modules a store was built from.
+func (rec *Record) knowsVendor() bool { return rec.Vendor != "" && len(rec.VendorModules) > 0 }
+
+// doubtful gives the modules in the place of a vendor's that are not this vendor's, of which nobody knows whether they are an older one's or the
+// operator's. This vendor's take their place.
+func doubtful(have map[string]string, vendor *Vendor, rec *Record) (keys []string) {
+	if rec.knowsVendor() {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if is, vendors := vendor.Modules[key]; vendors && is != have[key] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// keepDoubtful gives the step that copies them, before the store is built anew; none if there is none. dir is where the active store is now: it will
+// be in its place by then.
+func (k *Rebaser) keepDoubtful(vendor *Vendor, rec *Record, dir string) (plan.Plan, error) {
+	have, err := modulesBelow(k.Root, dir)
+	if err != nil {
+		return nil, err
+	}
+	keys := slices.DeleteFunc(doubtful(have, vendor, rec), func(key string) bool { return !whole(k.Root, dir+"/modules/"+key) })
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return plan.Plan{{
+		Action: "keep", Target: active(vendor.Type) + "/modules", Stays: true,
+		Reason: "not the vendor's, and nobody knows whether an older one's or made by hand: " + firstOf(keys),
+		Do: func(context.Context) (string, error) {
+			for _, key := range keys {
+				if _, err := k.Shelf.keep(active(vendor.Type)+"/modules/"+key, "modules/"+key); err != nil {
+					return "", fmt.Errorf("cannot keep a copy of module %s: %w", key, err)
+				}
+			}
+			return count(len(keys), "module") + " in " + k.Root.Path(k.Shelf.Kept), nil
+		},
+	}}, nil
 }
 
 // carryFiles copies what setsebool -P, semanage and semodule -d keep outside the modules from the first of the places that is there, and

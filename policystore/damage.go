@@ -78,12 +78,17 @@ func needsContent(root *hostfs.Root, vendor *Vendor, below string) bool {
 
 // emptiedReason says why a store is built anew that has such files.
 func emptiedReason(names []string) string {
+	return "files in it have lost their content, as in a power cut: " + firstOf(names)
+}
+
+// firstOf names the first of many.
+func firstOf(names []string) string {
 	const shown = 3
 	more := ""
 	if n := len(names) - shown; n > 0 {
 		names, more = names[:shown], fmt.Sprintf(" and %d more", n)
 	}
-	return "files in it have lost their content, as in a power cut: " + strings.Join(names, ", ") + more
+	return strings.Join(names, ", ") + more
 }
 
 // settle makes what others wrote into the store durable, and copies what the operator made by hand.

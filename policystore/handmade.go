@@ -22,6 +22,9 @@ type Handmade struct {
 	Dontaudit    bool // the dontaudit rules are stripped, as "semodule -DB" does
 	// Other is what no declaration can say, a line for each.
 	Other []string
+	// Replaced is what cannot be told from an older OS image's, or is in the way: the policystore stage puts this image's in its place, and a copy
+	// is kept.
+	Replaced []string
 }
 
 // HandmadeModule is a module that was installed by hand.
@@ -48,7 +51,14 @@ func FindHandmade(root *hostfs.Root, vendor *Vendor, rec *Record) (*Handmade, er
 			return nil, fmt.Errorf("cannot see what was changed by hand in %s: %w", root.Path(typeDir(vendor.Type)), err)
 		}
 	case Foreign:
-		h.Other = append(h.Other, fmt.Sprintf("the store is another directory: %s is a link to %s", StoreDir, store.Target))
+		h.Replaced = append(h.Replaced, fmt.Sprintf("the store is another directory: %s is a link to %s, which stays as it is", StoreDir, store.Target))
+		theirs, err := hasModules(root, active(vendor.Type))
+		if err == nil && theirs {
+			err = h.store(root, vendor, rec)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot see what was changed by hand in %s: %w", root.Path(typeDir(vendor.Type)), err)
+		}
 	}
 	if err := h.etc(root, vendor, rec); err != nil {
 		return nil, fmt.Errorf("cannot see what was changed by hand in %s: %w", root.Path(EtcDir), err)
@@ -97,7 +107,7 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 	if err != nil {
 		return err
 	}
-	inForce := highest(have)
+	inForce, unsure := highest(have), doubtful(have, vendor, rec)
 	vendors := map[string]bool{}
 	for key := range vendor.Modules {
 		_, name, _ := splitKey(key)
@@ -108,10 +118,10 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 		switch {
 		case !ok || priority == Priority:
 			continue
+		case slices.Contains(unsure, key):
+			h.Replaced = append(h.Replaced, fmt.Sprintf("module %s is not the one of this OS image's: it is another image's, or was changed by hand", key))
+			continue
 		case !operators(key, have[key], vendor, rec):
-			if is, vendors := vendor.Modules[key]; vendors && is != have[key] && rec.Vendor == "" {
-				h.Other = append(h.Other, fmt.Sprintf("module %s is not the one of this OS image's: it is another image's, or was changed by hand", key))
-			}
 			continue
 		case priority < inForce[name]:
 			h.Other = append(h.Other, fmt.Sprintf("module %s does nothing: %d/%s hides it", key, inForce[name], name))
@@ -201,6 +211,10 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 			return err
 		}
 		if err == nil && digest != vendor.Etc[below] && digest != rec.VendorEtc[below] {
+			if rec.VendorEtc == nil && rec.Vendor != vendor.Fingerprint {
+				h.Replaced = append(h.Replaced, name+" is not the file of this OS image's: it is another image's, or was changed by hand")
+				continue
+			}
 			h.Other = append(h.Other, name+" is not the vendor's file")
 		}
 	}

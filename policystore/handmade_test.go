@@ -30,6 +30,9 @@ func (h *Handmade) said() string {
 	if h.Dontaudit {
 		all = append(all, "no dontaudit")
 	}
+	for _, line := range h.Replaced {
+		all = append(all, "replaced: "+line)
+	}
 	return strings.Join(append(all, h.Other...), "; ")
 }
 
@@ -53,7 +56,7 @@ func TestFindHandmade(t *testing.T) {
 		{"the same, and nobody knows what it was before", func(h *fakeHost, rec *Record) {
 			h.module(active("mcs"), "100/legacy", "(type new_t)")
 			*rec = Record{}
-		}, "module 100/legacy is not the one of this OS image's: it is another image's, or was changed by hand"},
+		}, "replaced: module 100/legacy is not the one of this OS image's: it is another image's, or was changed by hand"},
 		{"the vendor's module before an update reaches it", func(h *fakeHost, rec *Record) {
 			h.module(active("mcs"), "100/legacy", "(type old_t)")
 			rec.VendorModules["100/legacy"] = digestOf([]byte("(type old_t)"))
@@ -100,7 +103,21 @@ func TestFindHandmade(t *testing.T) {
 			if err := os.Symlink("../../srv/store", filepath.Join(h.dir, StoreDir)); err != nil {
 				h.t.Fatal(err)
 			}
-		}, "the store is another directory: /var/lib/selinux is a link to ../../srv/store"},
+		}, "replaced: the store is another directory: /var/lib/selinux is a link to ../../srv/store, which stays as it is"},
+		{"another store with a module", func(h *fakeHost, rec *Record) {
+			h.module("/srv/store/mcs/active", "400/hand", "(type hand_t)")
+			h.module("/srv/store/mcs/active", "100/legacy", "(type new_t)")
+			h.remove(StoreDir)
+			*rec = Record{}
+			if err := os.Symlink("../../srv/store", filepath.Join(h.dir, StoreDir)); err != nil {
+				h.t.Fatal(err)
+			}
+		}, "400/hand.cil (type hand_t); replaced: the store is another directory: /var/lib/selinux is a link to ../../srv/store, which stays as it is; " +
+			"replaced: module 100/legacy is not the one of this OS image's: it is another image's, or was changed by hand"},
+		{"an edited file, and nobody knows what it was before", func(h *fakeHost, rec *Record) {
+			h.write(contexts, "mine")
+			*rec = Record{}
+		}, "replaced: " + contexts + " is not the file of this OS image's: it is another image's, or was changed by hand"},
 	} {
 		h := newHost(t)
 		rec := h.record()

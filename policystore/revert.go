@@ -76,8 +76,9 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 		if err != nil {
 			return nil, err
 		}
+		may := slices.Concat(unknown(have, rec), doubtful(have, vendor, rec))
 		for _, key := range slices.Sorted(maps.Keys(have)) {
-			if vendor.Modules[key] != have[key] && operators(key, have[key], vendor, rec) || slices.Contains(unknown(have, rec), key) {
+			if vendor.Modules[key] != have[key] && operators(key, have[key], vendor, rec) || slices.Contains(may, key) {
 				steps = append(steps, r.Shelf.keepStep(active(policyType)+"/modules/"+key, "modules/"+key, reason))
 			}
 		}

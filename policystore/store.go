@@ -159,6 +159,13 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		}
 	}
 	if reason != "" {
+		if store.Kind == Writable { // what a link leads to stays where it is
+			keep, err := k.keepDoubtful(vendor, rec, dir)
+			if err != nil {
+				return nil, fmt.Errorf("cannot look at the policy store: %w", err)
+			}
+			steps = append(steps, keep...)
+		}
 		steps = append(steps, k.replaceStore(vendor, rec, store, reason))
 	} else if still := k.stillLost(vendor, rec); len(still) < len(rec.Lost) {
 		before := rec.Lost
@@ -191,7 +198,7 @@ func copyReason(store Store, vendor *Vendor, rec *Record, unclean bool) string {
 		return "it is " + article(store)
 	case unclean:
 		return "an earlier run was cut off before it was done"
-	case rec.Vendor == "" || len(rec.VendorModules) == 0:
+	case !rec.knowsVendor():
 		return "it is a copy of unknown age"
 	case rec.Vendor != vendor.Fingerprint || rec.Type != vendor.Type:
 		return "the OS image has another vendor policy than the one it was built from"

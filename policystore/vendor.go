@@ -267,8 +267,13 @@ func (m *moduleDigests) add(below, digest string) {
 
 // modulesIn gives the modules of a store's TYPE directory as "PRIORITY/NAME" with their hashes.
 func modulesIn(root *hostfs.Root, typeDir string) (map[string]string, error) {
+	return modulesBelow(root, typeDir+"/active")
+}
+
+// modulesBelow gives the same of an active store, or of one that was, or was to be.
+func modulesBelow(root *hostfs.Root, active string) (map[string]string, error) {
 	m := moduleDigests{map[string]string{}, map[string]string{}}
-	dir := typeDir + "/active/modules"
+	dir := active + "/modules"
 	buf := make([]byte, 64<<10)
 	err := root.Walk(dir, func(below string, info hostfs.Entry) error {
 		if base := path.Base(below); !info.IsRegular() || base != "cil" && base != "hll" && base != "lang_ext" {

@@ -22,6 +22,8 @@ type Handmade struct {
 	Modules []provision.Module
 	// Other is what no configuration can say, a line for each.
 	Other []string
+	// Replaced is what the next apply puts this OS image's own in the place of, a line for each. A copy is kept.
+	Replaced []string
 }
 
 // Handmade looks for what was changed by hand and is not declared: in the policy store, in /etc/selinux, in the audit rules. It changes nothing.
@@ -58,7 +60,7 @@ func (h *Host) handmade() (*Handmade, error) {
 	}
 	state.LogDenials = rules && !declared.LogDenials
 
-	out := &Handmade{Other: found.Other}
+	out := &Handmade{Other: found.Other, Replaced: found.Replaced}
 	text, said, refused := provision.Encode(state)
 	out.Other = append(out.Other, refused...)
 	out.Modules = said.Modules

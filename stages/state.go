@@ -12,12 +12,14 @@ import (
 // StateDir is where selinux-provision remembers what it did. What is declared is elsewhere, below /etc.
 const StateDir = "/var/lib/selinux-provision"
 
+// KeptDir holds copies of files that were replaced and may have been the operator's.
+const KeptDir = StateDir + "/kept"
+
 const (
 	stateFile = StateDir + "/state.json"
 	// quarantineDir holds the operator's modules that the policy does not build with.
 	quarantineDir = StateDir + "/quarantine"
-	// keptDir holds copies of files that were replaced and may have been the operator's.
-	keptDir = StateDir + "/kept"
+	keptDir       = KeptDir
 	// copiesDir holds copies of the operator's modules and files in the policy store.
 	copiesDir = StateDir + "/copies"
 	// lockDir holds the lock of whoever works on the host.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/stages"
 )
 
 // handmadeFile is where the export says what was changed by hand, below the directory that looks like /etc/selinux-provision.
@@ -37,7 +38,7 @@ func (a *app) export(ctx context.Context, to string) error {
 	if err := writeSite(to, names, content); err != nil {
 		return err
 	}
-	if len(found.Other) > 0 {
+	if len(found.Other)+len(found.Replaced) > 0 {
 		a.code = exitPartly
 	}
 	if a.answer(struct {
@@ -45,7 +46,8 @@ func (a *app) export(ctx context.Context, to string) error {
 		Directory string   `json:"directory"` // what it looks like is /etc/selinux-provision
 		Files     []string `json:"files"`     // written below it; none: there is nothing to declare
 		Other     []string `json:"other"`     // what no configuration can say, and stays as it is
-	}{a.header(), to, names, append([]string{}, found.Other...)}) {
+		Replaced  []string `json:"replaced"`  // what the next apply puts this OS image's own in the place of; copies are kept
+	}{a.header(), to, names, append([]string{}, found.Other...), append([]string{}, found.Replaced...)}) {
 		return nil
 	}
 	w := a.screen()
@@ -61,6 +63,12 @@ func (a *app) export(ctx context.Context, to string) error {
 	if len(found.Other) > 0 {
 		fmt.Fprintln(w, "No configuration can say this. It stays as it is, and OS updates keep it:")
 		for _, line := range found.Other {
+			fmt.Fprintf(w, "  - %s\n", printable.Text(line))
+		}
+	}
+	if len(found.Replaced) > 0 {
+		fmt.Fprintf(w, "The next apply puts the OS image's own in place of this, and keeps copies in %s:\n", stages.KeptDir)
+		for _, line := range found.Replaced {
 			fmt.Fprintf(w, "  - %s\n", printable.Text(line))
 		}
 	}
