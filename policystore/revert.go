@@ -97,6 +97,13 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/booleans.local", "booleans.local", reason))
 		}
 	}
+	others, err := strangers(root, policyType)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range others {
+		steps = append(steps, r.Shelf.keepWhole(StoreDir+"/"+name, "store/"+name, "it is not the vendor's"))
+	}
 	dir := EtcDir + "/" + policyType
 	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
 		return steps, ignoreMissing(err)

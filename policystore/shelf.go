@@ -159,6 +159,37 @@ func (s Shelf) keepStep(from, name, reason string) plan.Step {
 	}
 }
 
+// keepWhole is the step that keeps an entry of any kind and size, whatever copies of it there are.
+func (s Shelf) keepWhole(from, name, reason string) plan.Step {
+	return plan.Step{
+		Action: "keep", Target: from, Reason: reason, Stays: true,
+		Do: func(context.Context) (string, error) {
+			temp := s.Kept + "/" + hostfs.TempPrefix + "entry"
+			err := s.Root.RemoveTree(temp)
+			if err == nil {
+				err = s.Root.MkdirAll(temp, 0o755)
+			}
+			if err == nil {
+				_, err = s.Root.CopyEntry(from, temp)
+			}
+			var to string
+			if err == nil {
+				to, _, err = s.free(name, "")
+			}
+			if err == nil {
+				err = s.Root.Rename(temp+"/"+path.Base(from), to)
+			}
+			if err == nil {
+				err = s.Root.RemoveTree(temp)
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot keep a copy of %s: %w", s.Root.Path(from), err)
+			}
+			return "as " + s.Root.Path(to), nil
+		},
+	}
+}
+
 // free gives a name among the kept copies: one that is free, or that of a copy which equals what is at from.
 func (s Shelf) free(name, from string) (to string, there bool, err error) {
 	base := s.Kept + "/" + strings.ReplaceAll(name, "/", "_")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
 
 // Priority is the priority of the modules that this project installs. It is above 400, semodule's default, so that what is
@@ -290,6 +291,51 @@ func closeLocks(root *hostfs.Root, store string) error {
 	return nil
 }
 
+// strangers names, below StoreDir, what is in the store's directories and is neither libsemanage's nor the vendor's nor ours: copies that somebody made,
+// stores of other policies, notes.
+func strangers(root *hostfs.Root, policyType string) (names []string, err error) {
+	if info, err := root.Lstat(StoreDir); err != nil || !info.IsDir() {
+		return nil, ignoreMissing(err)
+	}
+	own := []string{"final", policyType + "/active", policyType + "/previous", policyType + "/tmp"}
+	for _, lock := range lockFiles() {
+		own = append(own, policyType+"/"+lock)
+	}
+	for _, below := range []string{"", policyType} {
+		dir := path.Join(StoreDir, below)
+		if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+			continue
+		}
+		entries, err := root.ReadDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			name := path.Join(below, e.Name())
+			_, err := root.Lstat(VendorStore + "/" + name)
+			if ignoreMissing(err) != nil {
+				return nil, err
+			}
+			content := e.IsDir() || e.Type().IsRegular() || e.Type() == fs.ModeSymlink
+			if err != nil && content && !slices.Contains(own, name) && name != policyType && !strings.HasPrefix(e.Name(), hostfs.TempPrefix) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// takeAlong copies them into the store that is built.
+func (k *Rebaser) takeAlong(policyType, to string) ([]string, error) {
+	names, err := strangers(k.Root, policyType)
+	for _, name := range names {
+		if err == nil {
+			_, err = k.Root.CopyEntry(StoreDir+"/"+name, path.Join(to, path.Dir(name)))
+		}
+	}
+	return names, err
+}
+
 // replaceStore builds a store from the vendor's beside the old one, carries the operator's work over, and exchanges the two in
 // one rename(2).
 func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason string) plan.Step {
@@ -300,7 +346,11 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 	before := *rec
 	var carried, lost []string
 	step := replace(root, StoreDir, beside, "copy the vendor's policy store", func(context.Context) (string, error) {
-		tree, err := k.buildStore(old, beside)
+		tree, err := k.buildStore(vendor.Type, old, beside)
+		var others []string
+		if err == nil {
+			others, err = k.takeAlong(vendor.Type, beside)
+		}
 		var theirs bool // is somebody's work in the old one
 		if err == nil {
 			theirs, err = hasModules(root, active(vendor.Type))
@@ -311,6 +361,9 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 		result := fmt.Sprintf("%d files, %.1f MB from %s", tree.Files, float64(tree.Bytes)/1e6, root.Path(VendorStore))
 		if len(carried) > 0 {
 			result += ", carried over " + strings.Join(carried, ", ")
+		}
+		if len(others) > 0 {
+			result += ", with " + printable.Text(strings.Join(others, ", "))
 		}
 		return result, err
 	})
@@ -344,26 +397,44 @@ func (k *Rebaser) replaceStore(vendor *Vendor, rec *Record, old Store, reason st
 // compiled policy side by side.
 const spare = 64 << 20
 
-// RoomToCopy tells whether there is room for a copy of the vendor's store and for building in it.
-func RoomToCopy(root *hostfs.Root) error {
+// RoomToCopy tells whether there is room for a copy of the vendor's store, with what is beside the host's, and for building in it.
+func RoomToCopy(root *hostfs.Root, policyType string) error {
 	size, err := root.Measure(VendorStore)
 	if err != nil {
 		return err
+	}
+	others, err := strangers(root, policyType)
+	if err != nil {
+		return err
+	}
+	var along int64
+	for _, name := range others {
+		info, err := root.Lstat(StoreDir + "/" + name)
+		if err != nil {
+			return err
+		}
+		more := hostfs.Tree{Entries: 1, Bytes: info.Size}
+		if info.IsDir() {
+			if more, err = root.Measure(StoreDir + "/" + name); err != nil {
+				return err
+			}
+		}
+		along += more.Bytes + int64(more.Entries)*4096
 	}
 	free, err := root.Free(path.Dir(StoreDir))
 	if err != nil {
 		return err
 	}
 	// A file takes up to a block of 4 KiB more than its size.
-	if need := uint64(3*(size.Bytes+int64(size.Entries)*4096)) + spare; free < need {
+	if need := uint64(3*(size.Bytes+int64(size.Entries)*4096)+along) + spare; free < need {
 		return &RoomError{fmt.Sprintf("%s has %d MB free and the store needs %d MB", root.Path(path.Dir(StoreDir)), free>>20, need>>20)}
 	}
 	return nil
 }
 
-func (k *Rebaser) buildStore(old Store, beside string) (hostfs.Tree, error) {
+func (k *Rebaser) buildStore(policyType string, old Store, beside string) (hostfs.Tree, error) {
 	root := k.Root
-	if err := RoomToCopy(root); err != nil {
+	if err := RoomToCopy(root, policyType); err != nil {
 		return hostfs.Tree{}, err
 	}
 	tree, err := root.CopyTree(VendorStore, beside)

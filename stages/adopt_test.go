@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 )
 
@@ -95,4 +97,60 @@ func TestVendorsModuleAdopted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatIsBesideTheStoreStays: copies, other stores and notes in the store's directory stay there, when it is adopted, updated and rolled back, and
+// revert keeps copies of them.
+//
+// Proves P3.
+func TestWhatIsBesideTheStoreStays(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	copiedStore(t, tree)
+	h := host(t, tree)
+	theirs := map[string]string{"mcs.bak/active/modules/100/base/cil": "a copy", "custom/active/commit_num": "1", "NOTES": "ours", "mcs/active.old/policy.kern": "old"}
+	for name, content := range theirs {
+		tree.Write("var/lib/selinux/"+name, content)
+	}
+	tree.Link("/srv/nowhere", "var/lib/selinux/link")
+	tree.Write("var/lib/selinux/mcs/previous/modules/100/base/cil", "libsemanage's own")
+	for _, fifo := range []string{"pipe", "custom/pipe"} {
+		if err := unix.Mkfifo(filepath.Join(tree.Dir, "var/lib/selinux", fifo), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func(when, dir string, at func(name string) string) {
+		t.Helper()
+		for name, want := range theirs {
+			if got, err := os.ReadFile(filepath.Join(tree.Dir, dir, at(name))); string(got) != want {
+				t.Errorf("%s: %s is %q, %v", when, name, got, err)
+			}
+		}
+		if target, err := os.Readlink(filepath.Join(tree.Dir, dir, at("link"))); target != "/srv/nowhere" {
+			t.Errorf("%s: the link is to %q, %v", when, target, err)
+		}
+	}
+	own := func(name string) string { return name }
+	apply(t, h, Changed, Changed, Unchanged)
+	there("adopted", "var/lib/selinux", own)
+	if _, err := os.Stat(filepath.Join(tree.Dir, "var/lib/selinux/mcs/previous")); !os.IsNotExist(err) {
+		t.Errorf("what libsemanage leaves is taken along: %v", err)
+	}
+	apply(t, h, Unchanged)
+	tree.Image(2)
+	apply(t, h)
+	there("updated", "var/lib/selinux", own)
+	tree.Image(1)
+	apply(t, h)
+	there("rolled back", "var/lib/selinux", own)
+	if result, err := h.Revert(t.Context(), false); err != nil || result.Err != nil {
+		t.Fatalf("revert: %v, %v", result.Err, err)
+	}
+	there("reverted", KeptDir, func(name string) string {
+		for _, entry := range []string{"mcs.bak", "custom", "mcs/active.old"} {
+			if below, ok := strings.CutPrefix(name, entry+"/"); ok {
+				return "store_" + strings.ReplaceAll(entry, "/", "_") + "/" + below
+			}
+		}
+		return "store_" + name
+	})
 }

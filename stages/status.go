@@ -263,7 +263,7 @@ func (r *run) noRoom(steps plan.Plan, policyType string) *policystore.RoomError 
 		var err error
 		switch {
 		case step.Action == "copy" && step.Target == policystore.StoreDir:
-			err = policystore.RoomToCopy(r.Root)
+			err = policystore.RoomToCopy(r.Root, policyType)
 		case step.Action == "rebuild":
 			if store, serr := policystore.Inspect(r.Root, policyType); serr == nil && store.Kind == policystore.Writable {
 				err = r.compiler().RoomToBuild(policyType)

@@ -153,6 +153,27 @@ func (r *Root) CopyTree(from, to string) (Tree, error) {
 	return c.tree, nil
 }
 
+// CopyEntry copies an entry, whatever it is, into another directory, in which it gets the same name. What has no content to copy, a pipe, a socket
+// or a device, is left out.
+func (r *Root) CopyEntry(from, toDir string) (Tree, error) {
+	src, base, err := r.parent(from)
+	if err != nil {
+		return Tree{}, err
+	}
+	defer unix.Close(src)
+	dst, err := r.open(toDir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return Tree{}, err
+	}
+	defer unix.Close(dst)
+	c := copier{root: r, from: path.Dir(clean(from)), to: clean(toDir), dst: dst, contentAlone: true, links: map[[2]uint64]string{}, buf: make([]byte, 256<<10)}
+	err = c.entry(src, dst, base, base)
+	if err == nil {
+		err = r.describe("syncfs", toDir, unix.Syncfs(dst))
+	}
+	return c.tree, err
+}
+
 func (r *Root) describe(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -165,8 +186,10 @@ type copier struct {
 	from, to string
 	dst      int                  // the copy's root
 	links    map[[2]uint64]string // the first copy of each inode with several links, below the copy's root
-	buf      []byte
-	tree     Tree
+	// contentAlone says that what has no content is left out, and is no mistake.
+	contentAlone bool
+	buf          []byte
+	tree         Tree
 }
 
 // makeDirectory makes a directory closed to others and gives its handle; copyAttributes opens it up when it is full.
@@ -224,6 +247,8 @@ func (c *copier) entry(src, dst int, name, below string) error {
 			c.links[id] = below
 		}
 		return c.file(src, dst, name, below, info.Size)
+	case c.contentAlone:
+		return nil
 	}
 	return c.root.fail("copy", path.Join(c.from, below), fmt.Errorf("not a file, directory or link: %w", unix.EINVAL))
 }

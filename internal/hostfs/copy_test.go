@@ -176,3 +176,26 @@ func TestWalkStopsAtAnError(t *testing.T) {
 		t.Errorf("saw %q, %v", seen, err)
 	}
 }
+
+// TestCopyEntry copies files, links and directories under their own names, and leaves out what has no content.
+func TestCopyEntry(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"from/file", "from/tree/a/b", "to/other"} {
+		write(t, filepath.Join(dir, name), name)
+	}
+	must(t, os.Symlink("nowhere", filepath.Join(dir, "from/link")))
+	must(t, unix.Mkfifo(filepath.Join(dir, "from/pipe"), 0o600))
+	must(t, unix.Mkfifo(filepath.Join(dir, "from/tree/pipe"), 0o600))
+	r := openRoot(t, dir)
+	for _, name := range []string{"file", "tree", "link", "pipe"} {
+		if _, err := r.CopyEntry("/from/"+name, "/to"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, want := names(t, filepath.Join(dir, "to")), []string{"file", "link", "other", "tree/", "tree/a/", "tree/a/b"}; !slices.Equal(got, want) {
+		t.Errorf("there is %q, want %q", got, want)
+	}
+	if _, err := r.CopyEntry("/from/file", "/to"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("what is there: %v", err)
+	}
+}
