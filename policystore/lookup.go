@@ -20,6 +20,11 @@ func (c *Compiler) LeftOut(policyType string, rec *Record, want Declared) ([]Qua
 	if rec.Policy.Vendor == "" || rec.Policy.Vendor != rec.Vendor || rec.Policy.Declared != want.Digest {
 		return all, nil // it is about to be built
 	}
+	above, err := c.hidden(policyType, rec)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, above...)
 	if len(want.FileContexts)+len(want.Roles) == 0 {
 		return all, nil
 	}

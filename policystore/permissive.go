@@ -180,17 +180,6 @@ func (c *Compiler) permissiveModules(policyType string, rec *Record) (all []perm
 	return all, nil
 }
 
-// highest gives the priority of the module that is in force of each name: it hides those of lower priorities.
-func highest(have map[string]string) map[string]int {
-	inForce := map[string]int{}
-	for key := range have {
-		if priority, name, ok := splitKey(key); ok {
-			inForce[name] = max(inForce[name], priority)
-		}
-	}
-	return inForce
-}
-
 // permissiveIn gives the types that a module in CIL makes permissive, by the names that it has for them.
 func permissiveIn(text string) (domains []string) {
 	opened, said := false, false

@@ -26,6 +26,9 @@ type ImageCheck struct {
 	LeftOut []policystore.Quarantined `json:"left_out"`
 	// Unstartable names containers that ran when it was checked, and the type of theirs that is left out: there they could not be started.
 	Unstartable []string `json:"unstartable,omitempty"`
+	// Replacing are modules, PRIORITY/NAME, that were installed by hand and are in the place of one of that image's there: what that one has is not in the policy.
+	// They stay in force. Absent if there are none.
+	Replacing []string `json:"replacing_vendor_modules,omitempty"`
 	// Error says why nothing could be built at all.
 	Error string `json:"error,omitempty"`
 }
@@ -140,6 +143,9 @@ func (h *Host) rehearse(ctx context.Context, usr, scratch string) (*ImageCheck, 
 			check.LeftOut = append(check.LeftOut, q)
 		}
 		check.Unstartable = h.lostIn(ctx, there)
+		if check.Replacing, err = policystore.Replacing(root, vendor, &LoadState(root).Store); err != nil {
+			return nil, err
+		}
 	}
 	return check, nil
 }

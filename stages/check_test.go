@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
+	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 // TestCheckOfTheNextImage says before the update what the update would break, and changes nothing but the record of that.
@@ -94,6 +96,44 @@ func TestOtherUsr(t *testing.T) {
 		})
 		if got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
+		}
+	}
+}
+
+// TestModulesThatHideOthers: a module by hand above a declared one is not as declared; one above the OS image's, now or after an update, is as
+// somebody wanted it, and is named.
+func TestModulesThatHideOthers(t *testing.T) {
+	next := flatcartest.New(t, flatcartest.Today)
+	next.Image(2)
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+	h := host(t, tree)
+	apply(t, h)
+	tree.Semodule(tree.Dir, 400, map[string]string{"modern": "(type mine_t)\n", "legacy": "(type legacy_t)\n(roletype object_r legacy_t)\n"})
+	check, err := h.CheckImage(t.Context(), filepath.Join(next.Dir, "usr"))
+	if err != nil || strings.Join(check.Replacing, " ") != "400/modern" || len(check.problems()) > 0 {
+		t.Errorf("check: %+v, %v", check, err)
+	}
+	status, err := h.Status(t.Context())
+	if err != nil || strings.Join(status.Replacing, " ") != "400/legacy" || !status.AsDeclared {
+		t.Errorf("status: %+v, %v", status, err)
+	}
+	tree.Image(2)
+	apply(t, h)
+	if status, err = h.Status(t.Context()); err != nil || strings.Join(status.Replacing, " ") != "400/modern" || !status.AsDeclared {
+		t.Errorf("status after the update: %+v, %v", status, err)
+	}
+
+	tree.Semodule(tree.Dir, 600, map[string]string{"kube_logreader": "(type mine_t2)\n"})
+	symbols, err := policydb.ReadSymbols(seconfig.OpenPolicy(h.Root, seconfig.Dir, "mcs"))
+	if err != nil || symbols.Has("kube_logreader_t") || !symbols.Has("mine_t2") {
+		t.Errorf("the declared module is in force: %v", err)
+	}
+	for range 2 {
+		apply(t, h, Unchanged, Partly, Unchanged)
+		if status, err = h.Status(t.Context()); err != nil || status.AsDeclared || len(status.Problems) != 1 || len(status.Modules) > 0 ||
+			!strings.Contains(status.Problems[0].Problem, "at priority 600, which hides it: take that one away with semodule -X 600 -r kube_logreader") {
+			t.Errorf("status: %+v, %v", status, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/selinux-provision/selinux-provision/avc/findings"
@@ -52,8 +53,11 @@ type Status struct {
 	// ForeignLabels are what system extension images brought into /usr with another label than the OS image's files have. They are no problem
 	// by themselves: containers may be denied them.
 	ForeignLabels []ForeignLabel `json:"foreign_labels,omitempty"`
-	Problems      []Problem      `json:"problems"`    // everything that is wrong
-	AsDeclared    bool           `json:"as_declared"` // there are no problems
+	// Replacing are modules, PRIORITY/NAME, that were installed by hand and are in the place of one of the OS image's. They are no problem by themselves: they
+	// stay in force, and what the image's has is not in the policy, updates of it included. Absent if there are none.
+	Replacing  []string  `json:"replacing_vendor_modules,omitempty"`
+	Problems   []Problem `json:"problems"`    // everything that is wrong
+	AsDeclared bool      `json:"as_declared"` // there are no problems
 }
 
 // DenialCount counts denials since the boot.
@@ -177,6 +181,14 @@ func (h *Host) status(ctx context.Context) (*Status, error) {
 		out = r.shelf().LeftOut(vendor.Type, rec)
 	}
 	s.Quarantine = append(s.Quarantine, out...)
+	s.Modules = slices.DeleteFunc(s.Modules, func(name string) bool { // hidden by another one
+		return slices.ContainsFunc(out, func(q policystore.Quarantined) bool {
+			return q.Kind == "module" && q.Name == name && q.Priority == policystore.Priority
+		})
+	})
+	if s.Replacing, err = policystore.Replacing(h.Root, vendor, rec); err != nil {
+		return nil, fmt.Errorf("cannot look at the policy store: %w", err)
+	}
 	for _, stage := range Order() {
 		result := r.stage(ctx, stage)
 		if result.Err != nil {

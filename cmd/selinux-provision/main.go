@@ -432,10 +432,16 @@ func (a *app) check(ctx context.Context, usr string) error {
 		return nil
 	}
 	if reporter != nil {
+		for _, key := range check.Replacing {
+			reporter.Notice(result.Stage, "module "+key+", which was installed by hand, "+replaces)
+		}
 		reporter.Result(result)
 	}
 	return nil
 }
+
+// replaces says what a module does that is in the place of one of the OS image's.
+const replaces = "takes the place of the OS image's own of that name: nothing of that one is in the policy, and no update of it comes there"
 
 // finish sets the exit code of the worst result, and prints the JSON object. What is left undone behind the stages, and notes on that, stand
 // in it, or in words on standard error.

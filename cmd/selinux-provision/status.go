@@ -192,6 +192,9 @@ func storeRows(s *stages.Status) (rows []row) {
 		}
 		rows = append(rows, policy)
 	}
+	for _, key := range s.Replacing {
+		rows = append(rows, row{"module", "by hand", busy, printable.Text(key) + " " + replaces})
+	}
 	for _, p := range s.Permissive {
 		rows = append(rows, row{"domain", "permissive", busy, p.String()})
 	}
