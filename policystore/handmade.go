@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -144,6 +145,11 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 			m.Permissive = onlyPermissive(string(m.Content))
 		}
 		h.Modules = append(h.Modules, m)
+	}
+	for _, key := range removed(root, active(vendor.Type), rec, true) {
+		if _, is := vendor.Modules[key]; is {
+			h.Replaced = append(h.Replaced, fmt.Sprintf("module %s is the OS image's and was removed: semodule -d %s switches it off for good", key, path.Base(key)))
+		}
 	}
 	slices.SortFunc(h.Modules, func(a, b HandmadeModule) int { return strings.Compare(a.Name, b.Name) })
 	return nil

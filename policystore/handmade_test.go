@@ -61,6 +61,8 @@ func TestFindHandmade(t *testing.T) {
 			h.module(active("mcs"), "100/legacy", "(type old_t)")
 			rec.VendorModules["100/legacy"] = digestOf([]byte("(type old_t)"))
 		}, ""},
+		{"the vendor's module, removed", func(h *fakeHost, _ *Record) { h.remove(active("mcs") + "/modules/100/legacy") },
+			"replaced: module 100/legacy is the OS image's and was removed: semodule -d legacy switches it off for good"},
 		{"a module in a language of its own", func(h *fakeHost, _ *Record) {
 			h.write(active("mcs")+"/modules/400/hand/hll", "x")
 			h.write(active("mcs")+"/modules/400/hand/lang_ext", "lua")

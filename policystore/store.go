@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -151,12 +152,15 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 	}
 	reason := copyReason(store, vendor, rec, unclean)
 	if reason == "" {
-		names, err := emptied(root, vendor, dir, commitNumber(root, dir) != rec.Policy.Commit)
+		written := commitNumber(root, dir) != rec.Policy.Commit
+		names, err := emptied(root, vendor, dir, written)
 		if err != nil {
 			return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 		}
 		if len(names) > 0 {
 			reason = emptiedReason(names)
+		} else if gone := removed(root, dir, rec, written); len(gone) > 0 {
+			reason = "modules of the vendor's were removed from it: " + firstOf(gone) + "; semodule -d NAME switches one off for good"
 		}
 	}
 	if reason != "" {
@@ -181,6 +185,20 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
 	}
 	return append(steps, etc...), nil
+}
+
+// removed names the vendor's modules that are not in an active store any more. A policy is not built without them (see sound): what was removed would
+// make the next change fail.
+func removed(root *hostfs.Root, dir string, rec *Record, look bool) (keys []string) {
+	if !look { // nobody has written to it
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(rec.VendorModules)) {
+		if _, err := root.Lstat(dir + "/modules/" + key); hostfs.Missing(err) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // stillLost gives those of what was lost that the store does not have again.

@@ -154,3 +154,32 @@ func TestWhatIsBesideTheStoreStays(t *testing.T) {
 		return "store_" + name
 	})
 }
+
+// TestVendorsModuleRemoved: what "semodule -r" took away of the vendor's is seen and put back before a change would fail for it, and "semodule -d" stays.
+//
+// Proves P3.
+func TestVendorsModuleRemoved(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	h := host(t, tree)
+	apply(t, h)
+	tree.Semodule(tree.Dir, 100, nil, "-X", "100", "-r", "legacy")
+	s, err := h.Status(t.Context())
+	if err != nil || s.AsDeclared || !strings.Contains(s.Problems[0].Problem, "modules of the vendor's were removed from it: 100/legacy; semodule -d NAME switches one off for good") {
+		t.Errorf("status: %+v, %v", s, err)
+	}
+	found, err := h.Handmade(t.Context())
+	if err != nil || len(found.Replaced) != 1 || !strings.Contains(found.Replaced[0], "module 100/legacy is the OS image's and was removed") {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+	apply(t, h, Changed, Changed, Unchanged)
+	if list := modules(t, tree); !slices.Contains(list, "100/legacy") || !slices.Contains(list, "500/kube_logreader") {
+		t.Errorf("the store has %v", list)
+	}
+	apply(t, h, Unchanged)
+	tree.Semodule(tree.Dir, 100, nil, "-d", "legacy")
+	apply(t, h, Unchanged)
+	if s, err := h.Status(t.Context()); err != nil || !s.AsDeclared {
+		t.Errorf("status of what is switched off: %+v, %v", s, err)
+	}
+}
