@@ -8,12 +8,15 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
@@ -21,11 +24,19 @@ import (
 // libsemanage merges it into the binary policy at every rebuild, so a value written there before semodule runs rides along
 // in the same transaction; setsebool -P afterwards would cost another one.
 type localBooleans struct {
-	values map[string]bool
-	other  []string // comments and lines that this version does not understand, kept
+	values   map[string]bool
+	comments []string
+	refused  []string // lines with which libsemanage builds nothing at all
 }
 
-// parseBooleans reads the format of libsemanage's booleans_file.c: name=value, value 1, 0, true, false, on or off.
+// booleansFile is its name, in a store and in quarantine, where the lines are that libsemanage does not take.
+const booleansFile = "booleans.local"
+
+// oneBoolean is what bool_parse in libsemanage's booleans_file.c takes (3.1 to 3.11): several may be in one line, and nothing may be behind the
+// last, no comment either.
+var oneBoolean = lazyregexp.New(`^([^\s=]+)\s*=\s*(true|TRUE|false|FALSE|0*[01])(?:\s+|$)`)
+
+// parseBooleans reads the format of libsemanage's booleans_file.c line by line.
 func parseBooleans(r io.Reader) (localBooleans, error) {
 	content, err := io.ReadAll(r)
 	if err != nil {
@@ -34,26 +45,30 @@ func parseBooleans(r io.Reader) (localBooleans, error) {
 	b := localBooleans{values: map[string]bool{}}
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimSpace(line)
-		name, value, ok := strings.Cut(line, "=")
-		name, value = strings.TrimSpace(name), strings.ToLower(strings.TrimSpace(value))
-		switch {
-		case line == "":
-		case !ok || name == "" || strings.HasPrefix(line, "#"):
-			b.other = append(b.other, line)
-		case value == "1" || value == "true" || value == "on":
-			b.values[name] = true
-		case value == "0" || value == "false" || value == "off":
-			b.values[name] = false
-		default:
-			b.other = append(b.other, line)
+		found, taken := map[string]bool{}, true
+		if strings.HasPrefix(line, "#") {
+			b.comments = append(b.comments, line)
+			continue
 		}
+		for rest := line; rest != "" && taken; {
+			m := oneBoolean().FindStringSubmatch(rest)
+			if taken = m != nil; taken {
+				found[m[1]] = strings.EqualFold(m[2], "true") || strings.HasSuffix(m[2], "1")
+				rest = rest[len(m[0]):]
+			}
+		}
+		if !taken {
+			b.refused = append(b.refused, line)
+			continue
+		}
+		maps.Copy(b.values, found)
 	}
 	return b, nil
 }
 
 func (b localBooleans) encode() []byte {
 	var out bytes.Buffer
-	for _, line := range b.other {
+	for _, line := range b.comments {
 		fmt.Fprintln(&out, line)
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.values)) {
@@ -76,34 +91,89 @@ func (b localBooleans) operators(rec *Record) map[string]bool {
 }
 
 func readBooleans(root *hostfs.Root, activeDir string) (localBooleans, error) {
-	content, err := root.ReadFile(activeDir + "/booleans.local")
+	return readBooleansFile(root, activeDir+"/"+booleansFile)
+}
+
+func readBooleansFile(root *hostfs.Root, name string) (localBooleans, error) {
+	content, err := root.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return localBooleans{}, err
 	}
 	return parseBooleans(bytes.NewReader(content))
 }
 
-// writeBooleans gives the step that enters the declared booleans into the store and takes out those that were declared before; none: the
-// file is right. One that cannot be read is an error: it has the operator's booleans, too.
-func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) (plan.Plan, error) {
+// writeBooleans gives the steps that enter the declared booleans into the store and take out those that were declared before; none: the
+// file is right. Lines that libsemanage does not take go into quarantine, and what was corrected there comes back. A file that cannot be read is
+// an error: it has the operator's booleans, too.
+func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) (steps plan.Plan, err error) {
+	name, aside := active(policyType)+"/"+booleansFile, c.Shelf.path(local+"/"+booleansFile)
 	local, err := readBooleans(c.Root, active(policyType))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
+	}
+	shelved, err := readBooleansFile(c.Root, aside)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the booleans in quarantine: %w", err)
 	}
 	old := local.encode()
 	for _, was := range rec.Policy.Booleans {
 		delete(local.values, was)
 	}
+	for name, value := range shelved.values {
+		if _, newer := local.values[name]; !newer {
+			local.values[name] = value
+		}
+	}
 	maps.Copy(local.values, want.Booleans)
 	content := local.encode()
-	if bytes.Equal(old, content) {
-		return nil, nil
+	if len(local.refused) > 0 {
+		const reason = "the policy cannot be built with some of its lines"
+		steps = append(steps, plan.Step{Action: "set aside", Target: name, Reason: reason, Stays: true, Do: func(context.Context) (string, error) {
+			shelved.refused = append(slices.DeleteFunc(shelved.refused, func(line string) bool { return slices.Contains(local.refused, line) }), local.refused...)
+			err := c.Root.MkdirAll(path.Dir(aside), 0o700)
+			if err == nil {
+				err = c.Root.WriteFile(aside, shelved.shelf(), hostfs.Attributes{Mode: 0o600})
+			}
+			if err != nil {
+				return "", fmt.Errorf("cannot put lines of %s into quarantine: %w", booleansFile, err)
+			}
+			return "as " + c.Root.Path(aside), nil
+		}})
 	}
-	if len(content) == 0 { // an empty file would look like one that a power cut emptied
-		return plan.Plan{plan.Remove(c.Root, active(policyType)+"/booleans.local", "no boolean is declared any more")}, nil
+	switch {
+	case bytes.Equal(old, content) && len(local.refused) == 0:
+		return nil, nil
+	case len(content) == 0: // an empty file would look like one that a power cut emptied
+		return append(steps, plan.Remove(c.Root, name, "no boolean is declared any more")), nil
 	}
 	attr := hostfs.Attributes{Mode: 0o600, Keep: true}
-	return plan.Plan{plan.Write(c.Root, active(policyType)+"/booleans.local", content, attr, "booleans are declared")}, nil
+	return append(steps, plan.Write(c.Root, name, content, attr, "booleans are declared")), nil
+}
+
+// shelf gives the text of the file in quarantine: the lines that libsemanage does not take, and those that are not in the store yet.
+func (b localBooleans) shelf() []byte {
+	return append([]byte(strings.Join(b.refused, "\n")+"\n"), b.encode()...)
+}
+
+// releaseBooleans leaves in quarantine the lines alone that libsemanage still does not take, and says what is wrong with each.
+func (c *Compiler) releaseBooleans() (out []Quarantined, err error) {
+	name := c.Shelf.path(local + "/" + booleansFile)
+	shelved, err := readBooleansFile(c.Root, name)
+	switch {
+	case err != nil:
+	case len(shelved.refused) == 0:
+		err = c.Root.RemoveTree(name)
+	case len(shelved.values) > 0:
+		err = c.Root.WriteFile(name, []byte(strings.Join(shelved.refused, "\n")+"\n"), hostfs.Attributes{Mode: 0o600})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot take booleans out of quarantine: %w", err)
+	}
+	for _, line := range shelved.refused {
+		out = append(out, c.inQuarantine(Quarantined{Kind: localFile, Name: booleansFile, From: writtenByHand,
+			Reason: "libsemanage does not take the line " + printable.Quote(clip(line)) + ", and builds nothing with it: a line is NAME=1 or NAME=0, and nothing else"}))
+	}
+	return out, nil
 }
 
 // policyBooleans gives the booleans of a binary policy that was just opened, with their values at boot. known is false for a policy of a

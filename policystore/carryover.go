@@ -33,6 +33,9 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 		sources[key] = k.Shelf.path(key)
 	}
 	for _, name := range locals {
+		if name == booleansFile { // what it has goes into the store's line by line
+			continue
+		}
 		if err := copyFile(k.Root, k.Shelf.path(local+"/"+name), to+"/active/"+name); err != nil {
 			return nil, nil, err
 		}
@@ -82,7 +85,7 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 	return carried, lost, err
 }
 
-// localFiles names the files that semanage writes into a store, all but the booleans, which cannot break a build.
+// localFiles names the files that semanage writes into a store, all but the booleans, of which single lines are left out.
 func localFiles(root *hostfs.Root, policyType string) ([]string, error) {
 	entries, err := root.ReadDir(active(policyType))
 	if err != nil {

@@ -383,7 +383,7 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestLocalFiles names what semanage wrote, without the booleans, which cannot break a build.
+// TestLocalFiles names what semanage wrote, without the booleans, of which single lines are left out.
 func TestLocalFiles(t *testing.T) {
 	h := newHost(t)
 	for _, name := range []string{"booleans.local", "file_contexts.local", "seusers.local", "file_contexts", "local"} {

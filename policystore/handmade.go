@@ -77,6 +77,9 @@ func (h *Handmade) store(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 		return err
 	}
 	h.Booleans = booleans.operators(rec)
+	for _, line := range booleans.refused {
+		h.Other = append(h.Other, booleansFile+" has a line that libsemanage does not take: "+line)
+	}
 	h.Dontaudit = root.Exists(dir+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
 	names, err := localFiles(root, vendor.Type)
 	if err != nil {

@@ -119,12 +119,12 @@ func declaredParts(want Declared) []part {
 	return parts
 }
 
-// operatorsParts gives the parts that the operator made by hand: what is in the store and what is in quarantine.
-func operatorsParts(have map[string]string, rec *Record, local []string, shelf []string) []part {
+// operatorsParts gives the parts that the operator made by hand: what is in the store and what is in quarantine, unless the store has a newer one.
+func operatorsParts(have map[string]string, rec *Record, locals []string, shelf []string) []part {
 	var parts []part
 	add := func(key string, o origin) {
 		if priority, name, ok := splitKey(key); ok {
-			parts = append(parts, part{kind: policyModule, origin: o, priority: priority, name: name, from: "installed by hand"})
+			parts = append(parts, part{kind: policyModule, origin: o, priority: priority, name: name, from: installedByHand})
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(have)) {
@@ -133,12 +133,18 @@ func operatorsParts(have map[string]string, rec *Record, local []string, shelf [
 		}
 	}
 	for _, key := range shelf {
+		if name, ok := strings.CutPrefix(key, local+"/"); ok {
+			if name != booleansFile && !slices.Contains(locals, name) {
+				parts = append(parts, part{kind: localFile, origin: onShelf, name: name, from: writtenByHand})
+			}
+			continue
+		}
 		if digest, there := have[key]; !there || rec.VendorModules[key] == digest {
 			add(key, onShelf)
 		}
 	}
-	for _, name := range local {
-		parts = append(parts, part{kind: localFile, origin: inStore, name: name, from: "written by hand"})
+	for _, name := range locals {
+		parts = append(parts, part{kind: localFile, origin: inStore, name: name, from: writtenByHand})
 	}
 	return parts
 }

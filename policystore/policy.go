@@ -101,6 +101,36 @@ type Quarantined struct {
 	Line     int    `json:"line,omitempty"`     // in the module, 0 if the tools do not say
 	Reason   string `json:"reason"`
 	From     string `json:"from,omitempty"` // where it was declared
+	Copy     string `json:"copy,omitempty"` // of what was made by hand the hash of the copy in quarantine that was refused
+}
+
+// Where parts come from that are not declared.
+const (
+	installedByHand = "installed by hand"
+	writtenByHand   = "written by hand"
+)
+
+// key is the place in quarantine of what was made by hand; "" of what was declared.
+func (q Quarantined) key() string {
+	switch q.From {
+	case installedByHand:
+		return fmt.Sprintf("%d/%s", q.Priority, q.Name)
+	case writtenByHand:
+		return local + "/" + q.Name
+	}
+	return ""
+}
+
+// Remedy says what to do about it.
+func (q Quarantined) Remedy() string {
+	const rest = "everything else is applied; "
+	switch {
+	case q.key() == "":
+		return rest + "correct it or remove it from the configuration, then run: selinux-provision apply"
+	case q.Copy == "": // the reason says what to do
+		return rest + "then run: selinux-provision apply"
+	}
+	return rest + "correct the copy in quarantine or remove it, then run: selinux-provision apply"
 }
 
 func (q Quarantined) String() string {
@@ -198,6 +228,11 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 			what = "the guard's verdict on single domains changed"
 		}
 		return what + permissiveChange(p.Permissive, want.Permissive), nil
+	}
+	for _, q := range p.Quarantine {
+		if now := c.Shelf.digest(q.key()); q.Copy != "" && now != "" && now != q.Copy {
+			return fmt.Sprintf("the copy of %s %s in quarantine was changed", q.Kind, q.Name), nil
+		}
 	}
 	if _, refused := beside(rec.VendorModules, want.Modules); slices.ContainsFunc(refused, func(q Quarantined) bool { return p.Modules[q.Name] != "" }) {
 		return "a module of the vendor's was replaced without being asked for", nil // by an earlier release

@@ -87,14 +87,13 @@ func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transa
 	if err != nil {
 		return nil, err
 	}
-	shelf, _ := c.Shelf.list()
 	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
 	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
 	var refused []Quarantined
 	want.Modules, refused = beside(rec.VendorModules, want.Modules)
 	return &transaction{
 		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{}, refused: append(refused, want.refused...),
-		parts: append(declaredParts(want), operatorsParts(have, rec, locals, shelf)...),
+		parts: append(declaredParts(want), operatorsParts(have, rec, locals, c.Shelf.keys())...),
 	}, nil
 }
 
@@ -194,7 +193,11 @@ func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Dec
 	if err := c.releaseFrom(tx.policyType, found, have); err != nil {
 		return next, 0, err
 	}
-	next.Quarantine = slices.Concat(c.stillQuarantined(rec, found), c.leftOut(tx.policyType, next.File, found), tx.refused, astray, missing)
+	lines, err := c.releaseBooleans()
+	if err != nil {
+		return next, 0, err
+	}
+	next.Quarantine = slices.Concat(lines, c.leftOut(tx.policyType, next.File, found), tx.refused, astray, missing)
 	inForce, without, err := c.inForceOf(tx.policyType, &next, want.FileContexts)
 	if err != nil {
 		return next, 0, err
@@ -244,18 +247,21 @@ func (c *Compiler) leftOut(policyType, file string, found *search) []Quarantined
 		if p.kind == policyModule && p.lang == "cil" && o.line > 0 && unresolvable().MatchString(o.reason) {
 			q.Reason += unresolved(string(p.text), o.line, func(name string) bool { return symbols().Has(name) || slices.Contains(p.declared, name) })
 		}
-		key := p.key()
 		if p.kind == policyModule {
 			q.Priority = p.priority
-		} else {
-			key = local + "/" + p.name
 		}
-		if p.origin != declared {
-			q.Reason += "; it is kept in " + c.Root.Path(c.Shelf.path(key))
-		}
-		all = append(all, q)
+		all = append(all, c.inQuarantine(q))
 	}
 	return all
+}
+
+// inQuarantine adds where it is, if it was not declared.
+func (c *Compiler) inQuarantine(q Quarantined) Quarantined {
+	if key := q.key(); key != "" {
+		q.Reason += "; it is kept in " + c.Root.Path(c.Shelf.path(key))
+		q.Copy = c.Shelf.digest(key)
+	}
+	return q
 }
 
 // unresolved shows the statement that the tools speak of, and which types in it nobody has declared.
@@ -284,18 +290,6 @@ func unresolved(text string, line int, known func(name string) bool) string {
 	return said + ": the policy has no type " + strings.Join(missing, " and no type ")
 }
 
-// stillQuarantined gives the local files that an earlier build left out and that are still out. The modules were candidates of this one.
-func (c *Compiler) stillQuarantined(rec *Record, found *search) []Quarantined {
-	var out []Quarantined
-	for _, q := range rec.Policy.Quarantine {
-		now := slices.ContainsFunc(found.out, func(o leftOut) bool { return found.parts[o.part].kind == q.Kind && found.parts[o.part].name == q.Name })
-		if q.Kind == localFile && !now && c.Root.Exists(c.Shelf.path(local+"/"+q.Name)) {
-			out = append(out, q)
-		}
-	}
-	return out
-}
-
 // releaseFrom empties the quarantine of what the store has again.
 func (c *Compiler) releaseFrom(policyType string, found *search, have map[string]string) error {
 	out := map[string]bool{} // where the store has one all the same, it is the vendor's
@@ -311,7 +305,7 @@ func (c *Compiler) releaseFrom(policyType string, found *search, have map[string
 		}
 	}
 	for _, name := range locals {
-		if from := active(policyType) + "/" + name; c.Root.Exists(from) {
+		if from := active(policyType) + "/" + name; name != booleansFile && c.Root.Exists(from) {
 			if err := c.Shelf.release(local+"/"+name, from); err != nil {
 				return fmt.Errorf("cannot take %s out of quarantine: %w", name, err)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 )
 
 // Runner runs a tool. command.Tools is one.
@@ -80,6 +81,13 @@ func (tx *transaction) commit(ctx context.Context, in []int) error {
 		goes  []int
 	)
 	for i, p := range tx.parts {
+		if p.kind == localFile {
+			files, err := tx.localFile(p, slices.Contains(in, i))
+			if err != nil {
+				return fmt.Errorf("cannot look at %s: %w", p.name, err)
+			}
+			steps = append(steps, files...)
+		}
 		if p.origin != inStore || slices.Contains(in, i) || tx.aside[i] {
 			continue
 		}
@@ -87,7 +95,6 @@ func (tx *transaction) commit(ctx context.Context, in []int) error {
 		from, key := active(tx.policyType)+"/modules/"+p.key(), p.key()
 		if p.kind == localFile {
 			from, key = active(tx.policyType)+"/"+p.name, local+"/"+p.name
-			steps = append(steps, plan.Remove(tx.c.Root, from, "the policy cannot be built with it"))
 		}
 		if err := tx.c.Shelf.take(from, key); err != nil {
 			return fmt.Errorf("cannot put %s %s into quarantine: %w", p.kind, p.name, err)
@@ -103,6 +110,40 @@ func (tx *transaction) commit(ctx context.Context, in []int) error {
 		tx.aside[i] = true
 	}
 	return nil
+}
+
+// localFile gives the steps that put a local file into the store from quarantine, or that take one out of it, and out of /etc, where
+// libselinux obeys file_contexts.local and its compiled form as long as they are there: libsemanage takes neither away.
+func (tx *transaction) localFile(p part, wanted bool) (steps plan.Plan, err error) {
+	root, name, shelved := tx.c.Root, active(tx.policyType)+"/"+p.name, tx.c.Shelf.path(local+"/"+p.name)
+	const out, back = "the policy cannot be built with it", "the policy may be built with it again"
+	if wanted {
+		if p.origin != onShelf {
+			return nil, nil
+		}
+		content, err := root.ReadFile(shelved)
+		if err != nil {
+			return nil, err
+		}
+		attr, err := attributes(root, shelved)
+		return plan.Plan{plan.Write(root, name, content, attr, back)}, err
+	}
+	from := name
+	if root.Exists(name) {
+		steps = append(steps, plan.Remove(root, name, out))
+	} else {
+		from = shelved
+	}
+	made := seconfig.ContextsDir(tx.policyType) + "/files/" + p.name
+	if same, err := sameFile(root, from, made); err != nil || !same {
+		return steps, err // somebody wrote it there
+	}
+	for _, name := range []string{made, made + ".bin"} {
+		if root.Exists(name) {
+			steps = append(steps, plan.Remove(root, name, out))
+		}
+	}
+	return steps, nil
 }
 
 // trialDir is where the copy is that builds are tried in.
@@ -138,9 +179,13 @@ func (tx *transaction) prepareTrial(in []int) error {
 			continue
 		}
 		name := active(tx.policyType) + "/" + p.name
+		from := name
+		if p.origin == onShelf {
+			from = tx.c.Shelf.path(local + "/" + p.name)
+		}
 		var err error
 		if slices.Contains(in, i) {
-			err = copyFile(root, name, dir+name)
+			err = copyFile(root, from, dir+name)
 		} else {
 			err = root.Remove(dir + name)
 		}

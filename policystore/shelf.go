@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,6 +55,33 @@ func (s Shelf) list() (modules, locals []string) {
 		}
 	}
 	return modules, locals
+}
+
+// keys names all of it, as path takes it.
+func (s Shelf) keys() []string {
+	modules, locals := s.list()
+	for _, name := range locals {
+		modules = append(modules, local+"/"+name)
+	}
+	return modules
+}
+
+// digest gives the hash of what is in quarantine under a key; "" if nothing is.
+func (s Shelf) digest(key string) string {
+	if key == "" {
+		return ""
+	}
+	name := s.path(key)
+	if info, err := s.Root.Stat(name); err == nil && info.IsDir() {
+		if name, _, err = moduleFile(s.Root, name); err != nil {
+			return ""
+		}
+	}
+	digest, err := hashFile(s.Root, name, make([]byte, 64<<10))
+	if err != nil {
+		return ""
+	}
+	return digest
 }
 
 // Sweep removes what a run that was cut off was still writing.
@@ -303,7 +331,16 @@ func splitKey(key string) (priority int, name string, ok bool) {
 // LeftOut gives what the policy lacks of what was declared or made by hand, with the reason: what the record knows, and what is found in
 // quarantine although the record does not know it.
 func (s Shelf) LeftOut(policyType string, rec *Record) []Quarantined {
-	all := append([]Quarantined{}, rec.Policy.Quarantine...)
+	all := slices.DeleteFunc(append([]Quarantined{}, rec.Policy.Quarantine...), func(q Quarantined) bool {
+		key := q.key()
+		if key == "" {
+			return false
+		}
+		_, vendors := rec.VendorModules[key]
+		again := q.Kind == policyModule && !vendors && !emptyModule(s.Root, typeDir(policyType), key) ||
+			q.Kind == localFile && q.Name != booleansFile && s.Root.Exists(active(policyType)+"/"+q.Name)
+		return again || !s.Root.Exists(s.path(key)) // made again by hand, or not wanted any more
+	})
 	known := func(kind, name string, priority int) bool {
 		for _, q := range all {
 			if q.Kind == kind && q.Name == name && q.Priority == priority {
@@ -317,21 +354,23 @@ func (s Shelf) LeftOut(policyType string, rec *Record) []Quarantined {
 		priority, name, _ := splitKey(key)
 		_, vendors := rec.VendorModules[key] // then what is in the store under that key is the vendor's
 		if !known(policyModule, name, priority) && (vendors || emptyModule(s.Root, typeDir(policyType), key)) {
-			all = append(all, Quarantined{Kind: policyModule, Name: name, Priority: priority, From: "installed by hand", Reason: "it is in quarantine; the reason was not recorded"})
+			all = append(all, Quarantined{Kind: policyModule, Name: name, Priority: priority, From: installedByHand, Copy: s.digest(key),
+				Reason: "it is in quarantine; the reason was not recorded"})
 		}
 	}
 	for _, name := range locals {
-		if !known(localFile, name, 0) && !s.Root.Exists(active(policyType)+"/"+name) {
-			all = append(all, Quarantined{Kind: localFile, Name: name, From: "written by hand", Reason: "it is in quarantine; the reason was not recorded"})
+		if !known(localFile, name, 0) && (name == booleansFile || !s.Root.Exists(active(policyType)+"/"+name)) {
+			all = append(all, Quarantined{Kind: localFile, Name: name, From: writtenByHand, Copy: s.digest(local + "/" + name),
+				Reason: "it is in quarantine; the reason was not recorded"})
 		}
 	}
 	for _, key := range rec.Lost {
 		if priority, name, ok := splitKey(key); ok && emptyModule(s.Root, typeDir(policyType), key) && !known(policyModule, name, priority) {
-			all = append(all, Quarantined{Kind: policyModule, Name: name, Priority: priority, From: "installed by hand",
+			all = append(all, Quarantined{Kind: policyModule, Name: name, Priority: priority, From: installedByHand,
 				Reason: "its files were empty, as a power cut leaves them, and there is no copy: install it again"})
 		}
 		if name, ok := strings.CutPrefix(key, local+"/"); ok && !s.Root.Exists(active(policyType)+"/"+name) && !known(localFile, name, 0) {
-			all = append(all, Quarantined{Kind: localFile, Name: name, From: "written by hand",
+			all = append(all, Quarantined{Kind: localFile, Name: name, From: writtenByHand,
 				Reason: "it was empty, as a power cut leaves it, and there is no copy: enter again with semanage what was in it"})
 		}
 	}

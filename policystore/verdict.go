@@ -60,6 +60,12 @@ var (
 	inFile       = lazyregexp.New(`^(.*?) at line (\d+) of \S*/modules/(\d+)/([^/\s]+)/(?:cil|hll)`)
 	anyMention   = lazyregexp.New(`\S*/modules/(\d+)/([^/\s:]+)/(?:cil|hll)(?::(\d+))?`)
 	hllPrefix    = lazyregexp.New(`^([A-Za-z][A-Za-z0-9_.-]*): (.*)$`)
+	localLine    = lazyregexp.New(`^libsemanage\.(?:parse_\w+|\w+_parse): (.*?):? \(\S*/([a-z_]+\.local): (\d+)\)`)
+	localRecord  = lazyregexp.New(`^lib(?:semanage\.validate_handler: (invalid context .* specified for|seuser mapping|port overlap)|sepol\.sepol_(\w+)_modify:) `)
+	telling      = lazyregexp.New(`^libsemanage\.(?:validate_handler|parse_\w+|\w+_parse): `)
+	consequence  = lazyregexp.New(`could not (?:fetch|parse|construct|create|load) `)
+	errnoAdded   = lazyregexp.New(` \((?:No such file or directory|Invalid argument)\)\.?$`)
+	localRegex   = lazyregexp.New(`/(file_contexts\.local):\s+line (\d+) has invalid regex (.*)$`)
 	invalidRegex = lazyregexp.New(`has invalid regex (.*?):\s+(.*)$`)
 	unresolvable = lazyregexp.New(`^(Failed to resolve|Invalid filecon)`)
 	noise        = lazyregexp.New(`^(semodule: |libsemanage\.|\(No such file or directory\)|Warning: SELinux userspace will refer|Failed to (resolve AST|build AST|generate binary|` +
@@ -79,7 +85,7 @@ func judge(said string, parts []part, in []int) verdict {
 		if named := mentioned(line, parts, in); named.part >= 0 && (v.part < 0 || !v.sure && named.sure) {
 			v, before = named, slices.Clone(matter)
 		}
-		if line != "" && !noise().MatchString(line) {
+		if line = plainly(line); line != "" && !noise().MatchString(line) {
 			matter = append(matter, readable(line))
 		}
 	}
@@ -87,6 +93,8 @@ func judge(said string, parts []part, in []int) verdict {
 	switch {
 	case v.part < 0, strings.HasPrefix(v.reason, "allow"), strings.HasPrefix(v.reason, "neverallow"), strings.HasPrefix(v.reason, "Binary policy") && all != "":
 		v.reason = clip(all) // the rule that forbids it, and what it forbids
+	case v.reason == "":
+		v.reason = clip(strings.Join(before, "; "))
 	case len(before) > 0:
 		v.reason += " (" + clip(strings.Join(before, "; ")) + ")"
 	}
@@ -95,6 +103,34 @@ func judge(said string, parts []part, in []int) verdict {
 	}
 	v.suspects = suspects(all, parts, in)
 	return v
+}
+
+// plainly takes off what says nothing to whoever wrote a local file: the functions of the libraries, and an error number of long ago. "" is a
+// line that says only what came of the one before.
+func plainly(line string) string {
+	if !telling().MatchString(line) && !toolFunction().MatchString(line) {
+		return line
+	}
+	if consequence().MatchString(line) {
+		return ""
+	}
+	_, line, _ = strings.Cut(errnoAdded().ReplaceAllString(line, ""), ": ")
+	return line
+}
+
+// localOf names the file that has the records of which libsepol and libsemanage speak so.
+func localOf(record string) string {
+	switch record {
+	case "seuser mapping":
+		return "seusers.local"
+	case "port overlap":
+		return "ports.local"
+	case "iface":
+		return "interfaces.local"
+	case "user", "port", "node", "ibpkey", "ibendport":
+		return record + "s.local"
+	}
+	return "file_contexts.local"
 }
 
 // mentioned gives the part that one line of the messages is about.
@@ -119,6 +155,9 @@ func mentioned(line string, parts []part, in []int) verdict {
 		}
 		return find(func(p part) bool { return p.kind == policyModule && p.key() == priority+"/"+name })
 	}
+	inLocal := func(name string) int {
+		return find(func(p part) bool { return p.kind == localFile && p.name == name })
+	}
 	if strings.HasPrefix(line, "Previous declaration") {
 		return verdict{part: -1}
 	}
@@ -129,6 +168,14 @@ func mentioned(line string, parts []part, in []int) verdict {
 	} else if m := inFile().FindStringSubmatch(line); m != nil {
 		v.line, _ = strconv.Atoi(m[2])
 		v.part, v.reason = module(m[3], m[4], v.line), m[1]
+	} else if m := localLine().FindStringSubmatch(line); m != nil {
+		v.line, _ = strconv.Atoi(m[3])
+		v.part, v.reason = inLocal(m[2]), m[1]
+	} else if m := localRegex().FindStringSubmatch(line); m != nil {
+		v.line, _ = strconv.Atoi(m[2])
+		v.part, v.reason = inLocal(m[1]), "its path is not a regular expression: "+m[3]
+	} else if m := localRecord().FindStringSubmatch(line); m != nil {
+		v.part, v.reason, v.sure = inLocal(localOf(m[1]+m[2])), plainly(line), m[1] != "port overlap"
 	} else if m := invalidRegex().FindStringSubmatch(line); m != nil {
 		v.part = find(func(p part) bool { return p.kind == fileContext && p.name == m[1] })
 		v.reason = "its path is not a regular expression: " + m[2]

@@ -130,7 +130,7 @@ func checkPolicy(ctx context.Context, r *run) ([]Problem, error) {
 	for _, q := range out {
 		problems = append(problems, Problem{
 			Problem: q.String(),
-			Remedy:  "everything else is applied; correct it or remove it from the configuration, then run: selinux-provision apply",
+			Remedy:  q.Remedy(),
 		})
 	}
 	for _, todo := range r.state.Store.Policy.Relabel {

@@ -347,3 +347,104 @@ func TestQuarantineCrashMatrix(t *testing.T) {
 		})
 	}
 }
+
+// readIn gives the content of a file in a tree; "" if there is none.
+func readIn(tree *flatcartest.Tree, name string) string {
+	content, _ := os.ReadFile(filepath.Join(tree.Dir, name))
+	return string(content)
+}
+
+// TestLinesOfBooleansThatAreRefused builds with the others, and with a line when it is corrected.
+//
+// Proves P3.
+func TestLinesOfBooleansThatAreRefused(t *testing.T) {
+	tree := provisioned(t)
+	h := host(t, tree)
+	apply(t, h)
+	const store, aside = "var/lib/selinux/mcs/active/booleans.local", "var/lib/selinux-provision/quarantine/local/booleans.local"
+	tree.Write(store, "container_connect_any=0 # for us\n=1\n")
+	tree.Write("etc/selinux-provision/modules/extra.cil", "(type extra_t)\n")
+	apply(t, h, Unchanged, Partly, Unchanged, Unchanged)
+	for name, want := range map[string]string{store: "\ncontainer_use_nfs=1\n", aside: "container_connect_any=0 # for us\n=1\n"} {
+		if got := "\n" + readIn(tree, name); !strings.HasSuffix(got, want) || strings.Contains(want, "nfs") && strings.Contains(got, "connect") {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	status, err := h.Status(t.Context())
+	if err != nil || len(status.Quarantine) != 2 || status.AsDeclared || !strings.Contains(status.Quarantine[0].String(), `"container_connect_any=0 # for us"`) {
+		t.Errorf("%v, %v", status.Quarantine, err)
+	}
+	tree.Image(2) // and not with the next image either
+	apply(t, h, Changed, Partly, Unchanged, Unchanged)
+	tree.Write(aside, "container_connect_any=0\n=1\n")
+	apply(t, h, Unchanged, Partly, Unchanged, Unchanged)
+	if got := readIn(tree, store); !strings.HasSuffix(got, "container_connect_any=0\ncontainer_use_nfs=1\n") {
+		t.Errorf("corrected: %q", got)
+	}
+	if err := os.Remove(filepath.Join(tree.Dir, aside)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, Unchanged, Unchanged, Unchanged, Unchanged)
+	if got := leftOut(t, tree); got != "" {
+		t.Errorf("still said to be left out: %s", got)
+	}
+}
+
+// TestLocalFileInQuarantine is out in /etc as well, comes back with what it needs, and when it is corrected, and is forgotten when it is removed.
+//
+// Proves P3.
+func TestLocalFileInQuarantine(t *testing.T) {
+	const store, made = "var/lib/selinux/mcs/active/file_contexts.local", "etc/selinux/mcs/contexts/files/file_contexts.local"
+	const aside = "var/lib/selinux-provision/quarantine/local/file_contexts.local"
+	const line = "/srv/op(/.*)?    system_u:object_r:hand_t:s0\n"
+	there := func(tree *flatcartest.Tree, name string) bool {
+		_, err := os.Lstat(filepath.Join(tree.Dir, name))
+		return err == nil
+	}
+	for _, c := range []struct {
+		name  string
+		mends func(tree *flatcartest.Tree)
+		back  string // what the store has in the end
+	}{
+		{"its type is back", func(tree *flatcartest.Tree) {
+			tree.Write("etc/selinux-provision/modules/extra.cil", "(type hand_t)\n(roletype object_r hand_t)\n")
+		}, line},
+		{"corrected", func(tree *flatcartest.Tree) { tree.Write(aside, strings.ReplaceAll(line, "hand_t", "etc_t")) }, strings.ReplaceAll(line, "hand_t", "etc_t")},
+		{"removed", func(tree *flatcartest.Tree) { _ = os.Remove(filepath.Join(tree.Dir, aside)) }, ""},
+		{"written anew in the store", func(tree *flatcartest.Tree) { tree.Write(store, "/srv/new    system_u:object_r:etc_t:s0\n") }, "/srv/new    system_u:object_r:etc_t:s0\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tree := provisioned(t)
+			h := host(t, tree)
+			apply(t, h)
+			tree.Write("etc/selinux-provision/modules/extra.cil", "(type hand_t)\n(roletype object_r hand_t)\n")
+			tree.Write(store, line)
+			apply(t, h)
+			if readIn(tree, made) != line {
+				t.Fatalf("libsemanage made %q of it", readIn(tree, made))
+			}
+			tree.Write("etc/selinux-provision/modules/extra.cil", "(type extra_t)\n")
+			apply(t, h, Unchanged, Partly, Unchanged, Unchanged)
+			if there(tree, store) || there(tree, made) || there(tree, made+".bin") {
+				t.Errorf("left out, and there: store %t, /etc %t, compiled %t", there(tree, store), there(tree, made), there(tree, made+".bin"))
+			}
+			status, err := h.Status(t.Context())
+			if err != nil || len(status.Quarantine) != 1 || !strings.Contains(status.Quarantine[0].Reason, "type hand_t is not defined") {
+				t.Errorf("%v, %v", status.Quarantine, err)
+			}
+			c.mends(tree)
+			for _, r := range apply(t, h) {
+				if r.Outcome != Unchanged && r.Outcome != Changed {
+					t.Errorf("%+v", r)
+				}
+			}
+			if there(tree, store) != (c.back != "") || c.back != "" && (readIn(tree, store) != c.back || readIn(tree, made) != c.back) {
+				t.Errorf("the store has it: %t, /etc: %t", there(tree, store), there(tree, made))
+			}
+			if got := leftOut(t, tree); got != "" {
+				t.Errorf("still said to be left out: %s", got)
+			}
+			apply(t, h, Unchanged, Unchanged, Unchanged, Unchanged)
+		})
+	}
+}
