@@ -27,6 +27,19 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 	} else if err != nil {
 		return nil, nil, err
 	}
+	keys, strays, err := unbuildable(k.Root, from+"/active")
+	if ignoreMissing(err) != nil {
+		return nil, nil, err
+	}
+	for _, key := range keys {
+		have[key] += "" // a name, and perhaps no more
+	}
+	for _, below := range strays {
+		delete(have, below)
+		if _, err := k.Shelf.keep(from+"/active/modules/"+below, "modules/"+below); err != nil {
+			return nil, nil, err
+		}
+	}
 	sources := map[string]string{}
 	modules, locals := k.Shelf.list()
 	for _, key := range modules {

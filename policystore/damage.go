@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
+	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 )
 
 // What a power cut leaves of a file that nobody flushed has its name and perhaps its size, and no content: it is empty, or zeroes
@@ -30,7 +31,7 @@ func lost(content []byte) bool {
 	return err != nil
 }
 
-// whole tells whether a module's directory has all of its content.
+// whole tells whether a module's directory has all of its files, with their content.
 func whole(root *hostfs.Root, dir string) bool {
 	entries, err := root.ReadDir(dir)
 	if err != nil || len(entries) == 0 {
@@ -41,12 +42,65 @@ func whole(root *hostfs.Root, dir string) bool {
 			return false
 		}
 	}
-	return true
+	return complete(root, dir)
 }
 
-// emptied names the files of a store's active directory that have lost their content: a module's, the operator's, and those that the
-// vendor's store has with content. To look into each is for a store that somebody has written to since it was known to be whole.
+// complete tells whether a module's directory has the files without which libsemanage builds nothing: lang_ext, and the module in that
+// language. The CIL of a package it makes again.
+func complete(root *hostfs.Root, dir string) bool {
+	_, _, err := moduleFile(root, dir)
+	return err == nil && root.Exists(dir+"/lang_ext")
+}
+
+// What libsemanage takes for a priority and for a module's name (semanage_module_validate_priority, semanage_module_validate_name).
+var (
+	aPriority   = lazyregexp.New(`^[1-9][0-9]{0,2}$`)
+	aModuleName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_.-]*$`)
+)
+
+// unbuildable gives what is below an active directory's modules and keeps libsemanage from building anything at all: keys of modules that are
+// not complete, and strays, which are none. It takes whatever it finds there for a priority or a module, unless the name begins with a dot
+// (semanage_get_modules_names_module_key, seen with 3.4).
+func unbuildable(root *hostfs.Root, active string) (keys, strays []string, err error) {
+	priorities, err := root.ReadDir(active + "/modules")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range priorities {
+		if p.Name() == "disabled" || strings.HasPrefix(p.Name(), ".") {
+			continue
+		}
+		if !p.IsDir() || !aPriority().MatchString(p.Name()) {
+			strays = append(strays, p.Name())
+			continue
+		}
+		modules, err := root.ReadDir(active + "/modules/" + p.Name())
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, m := range modules {
+			switch key := p.Name() + "/" + m.Name(); {
+			case strings.HasPrefix(m.Name(), "."):
+			case !m.IsDir() || !aModuleName().MatchString(m.Name()):
+				strays = append(strays, key)
+			case !complete(root, active+"/modules/"+key):
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys, strays, nil
+}
+
+// emptied names the modules of a store's active directory that have lost files, what is no module, and its files that have lost their content: a module's, the
+// operator's, and those that the vendor's store has with content. To look into each is for a store that somebody has written to since it was known to be whole.
 func emptied(root *hostfs.Root, vendor *Vendor, dir string, look bool) (names []string, err error) {
+	keys, strays, err := unbuildable(root, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Concat(keys, strays) {
+		names = append(names, "modules/"+key)
+	}
 	buf := make([]byte, 64<<10)
 	err = root.Walk(dir, func(below string, info hostfs.Entry) error {
 		if !info.IsRegular() {
@@ -78,7 +132,7 @@ func needsContent(root *hostfs.Root, vendor *Vendor, below string) bool {
 
 // emptiedReason says why a store is built anew that has such files.
 func emptiedReason(names []string) string {
-	return "files in it have lost their content, as in a power cut: " + firstOf(names)
+	return "what is in it is no module, is missing or has lost its content, as in a power cut: " + firstOf(names)
 }
 
 // firstOf names the first of many.

@@ -535,6 +535,97 @@ func TestEmptyModulesAreNamed(t *testing.T) {
 	}
 }
 
+// TestModulesThatLostFiles brings a module back whose directory has lost all of its files, or those without which nothing is built, and names it where
+// there is no copy.
+func TestModulesThatLostFiles(t *testing.T) {
+	for _, c := range []struct {
+		gone   string // of its files
+		lang   string
+		copied bool
+		want   string // what is done
+		names  string // in the reason, what is left out in the end
+	}{
+		{"cil lang_ext", "cil", true, "copy", ""},
+		{"cil", "cil", true, "copy", ""},
+		{"lang_ext", "cil", true, "copy", ""},
+		{"cil lang_ext", "cil", false, "copy", "hand"},
+		{"lang_ext", "cil", false, "copy", "hand"},
+		{"cil", "pp", false, "", ""},
+		{"hll", "pp", false, "", ""}, // it builds with what it made of it
+		{"", "cil", false, "", ""},
+	} {
+		h := newHost(t)
+		rec := h.record()
+		files := map[string]string{"cil": "(type hand_t)", "lang_ext": c.lang}
+		if c.lang == "pp" {
+			files["hll"] = "a package"
+		}
+		for name, content := range files {
+			h.write(active("mcs")+"/modules/400/hand/"+name, content)
+			if c.copied {
+				h.write(h.shelf().Copies+"/modules/400/hand/"+name, content)
+			}
+		}
+		rec.Policy.Commit = commitNumber(h.root, active("mcs"))
+		for name := range strings.FieldsSeq(c.gone) {
+			h.remove(active("mcs") + "/modules/400/hand/" + name)
+		}
+		h.write(active("mcs")+"/modules/400/.hidden/x", "no module")
+		vendor, err := FindVendor(h.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := (&Rebaser{Root: h.root, Shelf: h.shelf()}).Plan(vendor, rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, s := range steps.Visible() {
+			got += s.Action
+			if !strings.HasSuffix(s.Reason, ": modules/400/hand") {
+				t.Errorf("without %q of %s: %s", c.gone, c.lang, s.Reason)
+			}
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil || got != c.want {
+			t.Errorf("without %q of %s: %q, want %q; %v", c.gone, c.lang, got, c.want, err)
+		}
+		var out []string
+		for _, q := range h.shelf().LeftOut("mcs", rec) {
+			out = append(out, q.Name)
+		}
+		if there := complete(h.root, active("mcs")+"/modules/400/hand"); strings.Join(out, " ") != c.names || there != (c.names == "") {
+			t.Errorf("without %q of %s: left out %v, there %t", c.gone, c.lang, out, there)
+		}
+	}
+}
+
+// TestStraysInTheStore go, since nothing can be built beside them, and are kept. What they are to libsemanage was asked of semodule 3.4.
+func TestStraysInTheStore(t *testing.T) {
+	for below, stray := range map[string]bool{"400/hand.cil": true, "400/1hand/cil": true, "400/my hand/cil": true, "hand.cil": true, "hand/cil": true, "0/hand/cil": true,
+		"1000/hand/cil": true, "0400/hand/cil": true, "400": true, "400/.hand.cil": false, ".hand/x": false, "disabled/hand": false, "400/my.hand/cil": false} {
+		h := newHost(t)
+		rec := h.record()
+		h.write(active("mcs")+"/modules/"+below, "(type hand_t)")
+		if strings.HasPrefix(below, "400/my.hand") {
+			h.write(active("mcs")+"/modules/400/my.hand/lang_ext", "cil")
+		}
+		vendor, err := FindVendor(h.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := (&Rebaser{Root: h.root, Shelf: h.shelf()}).Plan(vendor, rec)
+		if err != nil || len(steps.Visible()) > 0 != stray {
+			t.Errorf("%s: %v, %v", below, steps, err)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if h.root.Exists(active("mcs")+"/modules/"+below) == stray || h.root.Exists(h.shelf().Kept) != stray {
+			t.Errorf("%s: a stray %t, and there %t", below, stray, h.root.Exists(active("mcs")+"/modules/"+below))
+		}
+	}
+}
+
 // TestRestoreFile brings a file of /etc back to the vendor's form from each other.
 func TestRestoreFile(t *testing.T) {
 	const name = "/etc/selinux/semanage.conf"

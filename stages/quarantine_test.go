@@ -448,3 +448,35 @@ func TestLocalFileInQuarantine(t *testing.T) {
 		})
 	}
 }
+
+// TestModuleWithoutItsFiles is brought back from the copies: with one that is there by name alone semodule builds nothing, and its own message
+// says nothing of a remedy.
+//
+// Proves P3.
+func TestModuleWithoutItsFiles(t *testing.T) {
+	for _, gone := range []string{"cil", "lang_ext", "*"} {
+		tree := provisioned(t)
+		h := host(t, tree)
+		apply(t, h)
+		tree.Semodule(tree.Dir, 400, map[string]string{"by_hand": byHand}, "--disable_dontaudit")
+		apply(t, h, Unchanged)
+		files, err := filepath.Glob(filepath.Join(tree.Dir, "var/lib/selinux/mcs/active/modules/400/by_hand", gone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if status, err := h.Status(t.Context()); err != nil || status.AsDeclared {
+			t.Errorf("without %s it is as declared: %v", gone, err)
+		}
+		tree.Write("etc/selinux-provision/modules/extra.cil", "(type extra_t)\n")
+		apply(t, h, Changed, Changed, Unchanged, Unchanged)
+		nothingLost(t, "without "+gone, tree, map[string]string{"400/by_hand": "by_hand_t"})
+		if list := modules(t, tree); !slices.Contains(list, "400/by_hand") || !slices.Contains(list, "500/extra") {
+			t.Errorf("without %s: %v", gone, list)
+		}
+	}
+}
