@@ -3,6 +3,7 @@ package policystore
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -48,11 +49,22 @@ func (r *Reverter) Plan(policyType string, rec *Record) (plan.Plan, error) {
 		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
 	}
 	steps = append(steps, etc...)
+	form, have, missing, err := formAndEntry(root, EtcDir)
+	want := hostfs.Info{Mode: fs.ModeDir | 0o755} // as systemd-tmpfiles makes it for the links in it
+	if err == nil && form.Source != "" {
+		want, err = root.Stat(form.Source)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at %s: %w", EtcDir, err)
+	}
+	if !missing && have.IsDir() {
+		steps = append(steps, restoreDirectory(root, EtcDir, have, want, reason)...)
+	}
 	opaque, err := root.OpaqueDirectories(EtcDir)
 	if err != nil {
 		return nil, err
 	}
-	if len(opaque) > 0 {
+	if len(opaque) > 0 || slices.ContainsFunc(etc, func(s plan.Step) bool { return s.Action == "copy" }) { // a copy comes to be opaque
 		steps = append(steps, clearOpaque(root, opaque))
 	}
 	return steps, nil
@@ -173,8 +185,8 @@ func revertDirectory(root *hostfs.Root, name, reason string) (plan.Plan, error) 
 	return plan.Plan{step}, nil
 }
 
-// revertFiles makes the directory name hold what the vendor's source holds. A file that equals the vendor's is left: the
-// initrd's clean-up of the overlay removes it from the upper layer at the next boot.
+// revertFiles makes the directory name hold what the vendor's source holds, each entry of the same type, mode and owner. A file that equals the
+// vendor's is left: the initrd's clean-up of the overlay removes it from the upper layer at the next boot.
 func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, error) {
 	info, err := root.Lstat(name)
 	if err := ignoreMissing(err); err != nil {
@@ -184,34 +196,52 @@ func revertFiles(root *hostfs.Root, source, name, reason string) (plan.Plan, err
 	if err != nil || !info.IsDir() {
 		return plan.Plan{replaceWithCopy(root, source, name, reason)}, nil
 	}
+	whole := map[string]bool{} // what is removed or replaced as a whole, with all that is in it
+	within := func(below string) bool {
+		for dir := path.Dir(below); dir != "."; dir = path.Dir(dir) {
+			if whole[dir] {
+				return true
+			}
+		}
+		return false
+	}
 	err = root.Walk(name, func(below string, info hostfs.Entry) error {
-		at, of := path.Join(name, below), path.Join(source, below)
-		if _, err := root.Lstat(of); err == nil || ignoreMissing(err) != nil || below == "" {
-			return ignoreMissing(err)
+		if below == "" || within(below) {
+			return nil
 		}
-		if _, err := root.Lstat(path.Dir(of)); err != nil {
-			return ignoreMissing(err) // it goes with its directory
+		vendors, err := root.Lstat(path.Join(source, below))
+		switch {
+		case hostfs.Missing(err):
+			whole[below] = info.IsDir()
+			steps = append(steps, remove(root, path.Join(name, below), info.Info, reason))
+			return nil
+		case err == nil:
+			whole[below] = info.IsDir() != vendors.IsDir()
 		}
-		if info.IsDir() {
-			steps = append(steps, removeTree(root, at, reason))
-		} else {
-			steps = append(steps, plan.Remove(root, at, reason))
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	err = root.Walk(source, func(below string, info hostfs.Entry) error {
-		at := path.Join(name, below)
-		if info.IsDir() {
-			if _, err := root.Lstat(at); err != nil {
-				steps = append(steps, makeDirectory(root, at, info.Mode))
-			}
+		at, of := path.Join(name, below), path.Join(source, below)
+		switch {
+		case within(below):
 			return nil
+		case !info.IsDir():
+			file, err := RestoreFile(root, at, reason)
+			steps = append(steps, file...)
+			return err
 		}
-		file, err := RestoreFile(root, at, reason)
-		steps = append(steps, file...)
+		have, err := root.Lstat(at)
+		switch {
+		case hostfs.Missing(err), err == nil && !have.IsDir():
+			whole[below] = true
+			steps = append(steps, replaceWithCopy(root, of, at, reason))
+			return nil
+		case err == nil:
+			steps = append(steps, restoreDirectory(root, at, have, info.Info, reason)...)
+		}
 		return err
 	})
 	return steps, err

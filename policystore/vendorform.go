@@ -1,6 +1,8 @@
 package policystore
 
 import (
+	"context"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -109,7 +111,7 @@ func RestoreFile(root *hostfs.Root, name, reason string) (plan.Plan, error) {
 				return nil, err
 			}
 		}
-		return plan.Plan{plan.Link(root, form.Target, name, reason)}, nil
+		return append(outOfTheWay(root, name, info, missing, reason), plan.Link(root, form.Target, name, reason)), nil
 	case form.Source != "":
 		if !missing && info.IsRegular() {
 			same, err := sameFile(root, form.Source, name)
@@ -117,14 +119,51 @@ func RestoreFile(root *hostfs.Root, name, reason string) (plan.Plan, error) {
 				return nil, err
 			}
 		}
-		return plan.Plan{copyStep(root, form.Source, name, reason)}, nil
+		return append(outOfTheWay(root, name, info, missing, reason), copyStep(root, form.Source, name, reason)), nil
 	case missing:
 		return nil, nil
 	}
-	return plan.Plan{plan.Remove(root, name, reason)}, nil
+	return plan.Plan{remove(root, name, info, reason)}, nil
+}
+
+// outOfTheWay removes what no file and no link can replace in one step: a directory, a pipe.
+func outOfTheWay(root *hostfs.Root, name string, info hostfs.Info, missing bool, reason string) plan.Plan {
+	if missing || info.IsRegular() || info.IsLink() {
+		return nil
+	}
+	return plan.Plan{removeTree(root, name, reason)}
+}
+
+// remove removes whatever is at a name.
+func remove(root *hostfs.Root, name string, info hostfs.Info, reason string) plan.Step {
+	if info.IsRegular() || info.IsLink() {
+		return plan.Remove(root, name, reason)
+	}
+	return removeTree(root, name, reason)
 }
 
 func sameAttributes(root *hostfs.Root, source string, have hostfs.Info) bool {
 	want, err := root.Stat(source)
-	return err == nil && want.Mode == have.Mode && want.UID == have.UID && want.GID == have.GID
+	return err == nil && equalAttributes(want, have)
+}
+
+func equalAttributes(a, b hostfs.Info) bool {
+	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID
+}
+
+// restoreDirectory gives the step that brings a directory's mode and owner to those of the vendor's; none if it has them.
+func restoreDirectory(root *hostfs.Root, name string, have, want hostfs.Info, reason string) plan.Plan {
+	if equalAttributes(have, want) {
+		return nil
+	}
+	return plan.Plan{{
+		Action: "set", Target: name, Reason: reason,
+		Do: func(context.Context) (string, error) {
+			if err := root.SetDirectory(name, want.Mode, want.UID, want.GID); err != nil {
+				return "", fmt.Errorf("cannot give a directory its mode and owner: %w", err)
+			}
+			return fmt.Sprintf("mode %04o, owner %d:%d", want.Mode.Perm(), want.UID, want.GID), nil
+		},
+		Undo: func(context.Context) error { return root.SetDirectory(name, have.Mode, have.UID, have.GID) },
+	}}
 }

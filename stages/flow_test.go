@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
@@ -71,6 +72,9 @@ func snapshot(t *testing.T, dir string, skip ...string) map[string]string {
 			return err
 		}
 		line := info.Mode().String()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && (st.Uid != 0 || st.Gid != 0) && os.Geteuid() == 0 {
+			line += fmt.Sprintf(" %d:%d", st.Uid, st.Gid)
+		}
 		switch {
 		case info.Mode()&fs.ModeSymlink != 0:
 			target, err := os.Readlink(path)

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"compress/bzip2"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/selinux-provision/selinux-provision/internal/flatcartest"
 	"github.com/selinux-provision/selinux-provision/policystore"
@@ -258,7 +261,7 @@ func TestQuarantineWithoutARecord(t *testing.T) {
 
 // TestRevertKeepsTheOperatorsWork brings everything back to the vendor's and keeps copies of what was made by hand, in quarantine or not.
 //
-// Proves V9: copies of what was made by hand are kept
+// Proves V9: type, mode and owner of everything, and copies of what was made by hand are kept
 func TestRevertKeepsTheOperatorsWork(t *testing.T) {
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {
@@ -272,6 +275,7 @@ func TestRevertKeepsTheOperatorsWork(t *testing.T) {
 			tree.Image(2)
 			apply(t, h)
 			tree.Write("etc/selinux/mcs/contexts/customizable_types", "mine_t\n")
+			byHandOnDirectories(t, tree)
 			tree.Write("etc/selinux/mcs/contexts/files/file_contexts.local", "/srv/mine system_u:object_r:etc_t:s0\n")
 			tree.Write("var/lib/selinux/mcs/active/booleans.local", "container_use_nfs=1\ncontainer_connect_any=0\n")
 			for range 2 {
@@ -279,10 +283,13 @@ func TestRevertKeepsTheOperatorsWork(t *testing.T) {
 					t.Fatalf("revert: %v, %v", result.Err, err)
 				}
 			}
-			for _, text := range []string{"hand_t", "by_hand_t", "mine_t", "/srv/mine", "container_connect_any=0"} {
+			for _, text := range []string{"hand_t", "by_hand_t", "mine_t", "in_a_directory_t", "/srv/mine", "container_connect_any=0"} {
 				if len(holds(t, filepath.Join(tree.Dir, StateDir), text)) == 0 {
 					t.Errorf("%s is nowhere", text)
 				}
+			}
+			if err := os.RemoveAll(filepath.Join(tree.Dir, "var/policy")); err != nil { // where the link led
+				t.Fatal(err)
 			}
 			fresh := flatcartest.New(t, layout)
 			fresh.Image(2)
@@ -291,6 +298,24 @@ func TestRevertKeepsTheOperatorsWork(t *testing.T) {
 				t.Error("the record is still there")
 			}
 		})
+	}
+}
+
+// byHandOnDirectories gives what /etc/selinux is made of other types, modes and owners.
+func byHandOnDirectories(t *testing.T, tree *flatcartest.Tree) {
+	t.Helper()
+	at := func(name string) string { return filepath.Join(tree.Dir, "etc/selinux/mcs", name) }
+	steps := []error{
+		os.Chmod(at(""), 0o777), os.Chmod(at("contexts"), 0o1777), os.Chmod(filepath.Dir(at("")), 0o700),
+		os.Rename(at("policy"), filepath.Join(tree.Dir, "var/policy")), os.Symlink("../../../var/policy", at("policy")),
+		os.Remove(at("contexts/lxc_contexts")), os.Mkdir(at("contexts/lxc_contexts"), 0o755), os.WriteFile(at("contexts/lxc_contexts/x"), []byte("in_a_directory_t"), 0o644),
+		unix.Mkfifo(at("contexts/pipe"), 0o644), os.WriteFile(at("contexts/file"), []byte("x"), 0o644),
+	}
+	if os.Geteuid() == 0 {
+		steps = append(steps, os.Chown(at("contexts"), 1000, 1000))
+	}
+	if err := errors.Join(steps...); err != nil {
+		t.Fatal(err)
 	}
 }
 

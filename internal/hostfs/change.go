@@ -199,6 +199,28 @@ func (r *Root) Mkdir(name string, mode fs.FileMode) error {
 	return nil
 }
 
+// SetDirectory gives the directory name, links not followed, a mode and an owner, and makes them durable.
+func (r *Root) SetDirectory(name string, mode fs.FileMode, uid, gid uint32) error {
+	dir, base, err := r.parent(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return r.fail("open", name, err)
+	}
+	defer unix.Close(fd)
+	err = r.describe("chown", name, unix.Fchown(fd, int(uid), int(gid)))
+	if err == nil { // a change of the owner takes bits off the mode
+		err = r.describe("chmod", name, unix.Fchmod(fd, unixMode(mode)))
+	}
+	if err == nil {
+		err = r.describe("fsync", name, unix.Fsync(fd))
+	}
+	return err
+}
+
 // Rename moves from to to within the root, replacing a file or an empty directory as rename(2) does, and makes both durable.
 func (r *Root) Rename(from, to string) error { return r.rename(from, to, 0) }
 
