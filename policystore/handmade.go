@@ -127,6 +127,8 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 			continue
 		case !operators(key, have[key], vendor, rec):
 			continue
+		case root.Exists(active(vendor.Type) + "/modules/disabled/" + name):
+			continue // a declaration would switch it on; disabled names it
 		case priority < inForce[name]:
 			h.Other = append(h.Other, fmt.Sprintf("module %s does nothing: %d/%s hides it", key, inForce[name], name))
 			continue

@@ -68,6 +68,10 @@ func TestFindHandmade(t *testing.T) {
 			h.write(active("mcs")+"/modules/400/hand/lang_ext", "lua")
 		}, `module 400/hand is in the language "lua"`},
 		{"a module that is switched off", func(h *fakeHost, _ *Record) { h.write(active("mcs")+"/modules/disabled/legacy", "") }, "module legacy is switched off"},
+		{"a module by hand that is switched off", func(h *fakeHost, _ *Record) {
+			h.module(active("mcs"), "400/hand", "(typepermissive hand_t)")
+			h.write(active("mcs")+"/modules/disabled/hand", "")
+		}, "module hand is switched off"},
 		{"one that the vendor has switched off", func(h *fakeHost, _ *Record) {
 			h.write(VendorStore+"/mcs/active/modules/disabled/legacy", "")
 			h.write(active("mcs")+"/modules/disabled/legacy", "")
