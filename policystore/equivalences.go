@@ -23,13 +23,15 @@ func (c *Compiler) equivalences(policyType string, rec *Record, declared []Equiv
 	if next == string(content) && slices.Equal(ours, rec.Equivalences) {
 		return nil, nil, nil
 	}
+	there, before, after := linesOf(string(content)), set(rec.Equivalences), set(ours)
 	for _, line := range slices.Concat(rec.Equivalences, ours) {
-		if slices.Contains(rec.Equivalences, line) && slices.Contains(ours, line) && hasLine(string(content), line) {
+		if before[line] && after[line] && there[line] {
 			continue
 		}
 		path, _, _ := strings.Cut(line, " ")
-		changed = together(changed, []Relabel{{Path: path}})
+		changed = append(changed, Relabel{Path: path})
 	}
+	changed = together(changed)
 	switch reason := "the declared equivalences changed"; {
 	case next == string(content):
 	case next == "" && !missing:
@@ -38,14 +40,14 @@ func (c *Compiler) equivalences(policyType string, rec *Record, declared []Equiv
 		attr := hostfs.Attributes{Mode: 0o644, Keep: !missing}
 		steps = append(steps, plan.Write(c.Root, name, []byte(next), attr, reason))
 	}
-	before, relabel := rec.Equivalences, rec.Policy.Relabel
+	were, relabel := rec.Equivalences, rec.Policy.Relabel
 	return append(steps, plan.Step{
 		Action: "record", Target: name, Reason: "what is declared is to be told from what was written by hand", Quiet: true,
 		Do: func(context.Context) (string, error) {
 			rec.Equivalences, rec.Policy.Relabel = ours, together(relabel, changed)
 			return "recorded", nil
 		},
-		Undo: func(context.Context) error { rec.Equivalences, rec.Policy.Relabel = before, relabel; return nil },
+		Undo: func(context.Context) error { rec.Equivalences, rec.Policy.Relabel = were, relabel; return nil },
 	}), changed, nil
 }
 
@@ -54,18 +56,19 @@ func (c *Compiler) equivalences(policyType string, rec *Record, declared []Equiv
 // the operator's.
 func substitutions(text string, were []string, declared []Equivalence) (next string, ours []string) {
 	var b strings.Builder
+	before := set(were)
 	for line := range strings.Lines(text) {
-		if slices.Contains(were, strings.Join(strings.Fields(line), " ")) {
+		if before[equivalence(line)] {
 			continue
 		}
 		b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
 	}
-	theirs := b.String()
+	theirs := linesOf(b.String())
 	declared = slices.SortedStableFunc(slices.Values(declared), func(a, b Equivalence) int {
 		return cmp.Or(cmp.Compare(len(a.Path), len(b.Path)), strings.Compare(a.Path, b.Path))
 	})
 	for _, e := range declared {
-		if line := e.Path + " " + e.Like; !hasLine(theirs, line) {
+		if line := e.Path + " " + e.Like; !theirs[line] {
 			ours = append(ours, line)
 			b.WriteString(line + "\n")
 		}
@@ -76,12 +79,30 @@ func substitutions(text string, were []string, declared []Equivalence) (next str
 	return next, ours
 }
 
-// hasLine tells whether one of the lines has these fields.
-func hasLine(text, line string) bool {
-	for l := range strings.Lines(text) {
-		if strings.Join(strings.Fields(l), " ") == line {
-			return true
-		}
+// equivalence gives the two paths of a line of file_contexts.subs, with one space between them; "" of a line that has none. What stands behind
+// them libselinux passes over (selabel_sub in label_file.c), so that people write a comment there.
+func equivalence(line string) string {
+	fields := strings.Fields(line)
+	if len(fields) < 2 || strings.HasPrefix(fields[0], "#") {
+		return ""
 	}
-	return false
+	return fields[0] + " " + fields[1]
+}
+
+// linesOf gives the equivalences of a text.
+func linesOf(text string) map[string]bool {
+	lines := map[string]bool{}
+	for line := range strings.Lines(text) {
+		lines[equivalence(line)] = true
+	}
+	delete(lines, "")
+	return lines
+}
+
+func set(lines []string) map[string]bool {
+	all := make(map[string]bool, len(lines))
+	for _, line := range lines {
+		all[line] = true
+	}
+	return all
 }

@@ -204,13 +204,12 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 	if ignoreMissing(err) != nil {
 		return err
 	}
+	theirs, ours := linesOf(string(vendors)), set(rec.Equivalences)
 	for line := range strings.Lines(string(subs)) {
-		fields := strings.Fields(line)
-		if len(fields) != 2 || strings.HasPrefix(fields[0], "#") || hasLine(string(vendors), strings.Join(fields, " ")) ||
-			slices.Contains(rec.Equivalences, strings.Join(fields, " ")) {
-			continue
+		if e := equivalence(line); e != "" && !theirs[e] && !ours[e] {
+			path, like, _ := strings.Cut(e, " ")
+			h.Equivalences = append(h.Equivalences, Equivalence{Path: path, Like: like})
 		}
-		h.Equivalences = append(h.Equivalences, Equivalence{Path: fields[0], Like: fields[1]})
 	}
 	for _, below := range slices.Sorted(maps.Keys(vendor.Etc)) {
 		name := dir + "/" + below

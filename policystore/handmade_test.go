@@ -93,7 +93,7 @@ func TestFindHandmade(t *testing.T) {
 		}, "ports.local, which semanage writes, has: portcon tcp 1 u:r:t:s0"},
 		{"an equivalence", func(h *fakeHost, rec *Record) {
 			h.write(VendorDir+strings.TrimPrefix(subs, EtcDir), "/run /var/run\n")
-			h.write(subs, "/run  /var/run\n# /no /no\n/data /etc\n/ours /etc\n")
+			h.write(subs, "/run  /var/run\n# /no /no\n/data /etc # our data root\n/ours /etc\n/alone\n")
 			rec.Equivalences = []string{"/ours /etc"}
 		}, "/data like /etc"},
 		{"an edited file", func(h *fakeHost, _ *Record) { h.write(contexts, "mine") }, contexts + " is not the vendor's file"},

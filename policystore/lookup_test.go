@@ -1,6 +1,7 @@
 package policystore
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -148,6 +149,7 @@ func TestSubstitutions(t *testing.T) {
 		{what: "beside the operator's", text: "# mine\n/a  /b\n", declared: []Equivalence{docker}, next: "# mine\n/a  /b\n" + line, ours: line},
 		{what: "the operator's stays", text: "/a /b\n" + line + "/c /d\n", were: []string{"/data/docker /var/lib/docker"}, next: "/a /b\n/c /d\n"},
 		{what: "the operator has it too", text: "/data/docker\t/var/lib/docker\n", declared: []Equivalence{docker}, next: "/data/docker\t/var/lib/docker\n"},
+		{what: "and with a comment, which libselinux passes over", text: "/data/docker /var/lib/docker # our data root\n", declared: []Equivalence{docker}, next: "/data/docker /var/lib/docker # our data root\n"},
 		{what: "another one of the operator's for the same path", text: "/data/docker /srv\n", declared: []Equivalence{docker}, next: "/data/docker /srv\n" + line, ours: line},
 		{what: "another one now", text: line, were: []string{"/data/docker /var/lib/docker"}, declared: []Equivalence{{"/data/docker", "/srv"}}, next: "/data/docker /srv\n", ours: "/data/docker /srv\n"},
 		{what: "taken out by hand", text: "/a /b\n", were: []string{"/data/docker /var/lib/docker"}, declared: []Equivalence{docker}, next: "/a /b\n" + line, ours: line},
@@ -166,6 +168,31 @@ func TestSubstitutions(t *testing.T) {
 		}
 		if again, _ := substitutions(next, ours, c.declared); again != next {
 			t.Errorf("%s: the next run would change it again: %q", c.what, again)
+		}
+	}
+}
+
+// TestManyEquivalences are written, and taken out again, in a time that grows as their number does: if each was compared with each, this would
+// take hours.
+func TestManyEquivalences(t *testing.T) {
+	const many = 200_000
+	h := newHost(t)
+	rec, name := h.record(), EtcDir+"/mcs/contexts/files/file_contexts.subs"
+	h.write(name, "/a /b\n")
+	var all []Equivalence
+	for i := range many {
+		all = append(all, Equivalence{fmt.Sprintf("/srv/%d", i), "/var/lib/docker"})
+	}
+	for _, want := range [][]Equivalence{all, nil} {
+		steps, changed, err := h.compiler().equivalences("mcs", rec, want)
+		if err != nil || len(changed) != many {
+			t.Fatal(len(changed), err)
+		}
+		if _, err := steps.Do(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(h.read(name), "\n"); got != len(want)+1 || len(rec.Equivalences) != len(want) || len(rec.Policy.Relabel) != many {
+			t.Errorf("%d lines, %d of them ours, %d paths to label", got, len(rec.Equivalences), len(rec.Policy.Relabel))
 		}
 	}
 }

@@ -40,12 +40,14 @@ func (r Relabel) String() string {
 // together gives all of several lists, each path once.
 func together(lists ...[]Relabel) []Relabel {
 	var all []Relabel
+	at := map[[2]string]int{}
 	for _, r := range slices.Concat(lists...) {
-		if i := slices.IndexFunc(all, r.same); i >= 0 {
+		if i, there := at[[2]string{r.Path, r.Begins}]; there {
 			all[i].Declared = all[i].Declared || r.Declared
 			all[i].Was = append(all[i].Was, r.Was...)
 			continue
 		}
+		at[[2]string{r.Path, r.Begins}] = len(all)
 		all = append(all, r)
 	}
 	return all
@@ -59,18 +61,18 @@ func relabelPaths(rec *Record, want Declared) []Relabel {
 	var todo []Relabel
 	add := func(r Relabel) {
 		if r.Begins != "" || !protected.Declared(r.Path) {
-			todo = together(todo, []Relabel{r})
+			todo = append(todo, r)
 		}
 	}
 	for _, r := range rec.Policy.Relabel {
 		add(r)
 	}
-	now := map[string]bool{}
+	now, before := map[string]bool{}, set(rec.Policy.FileContexts)
 	newVendor := rec.Policy.Vendor != "" && rec.Policy.Vendor != rec.Vendor
 	for _, c := range want.FileContexts {
 		statement := strings.TrimSpace(filecon(c))
 		now[statement] = true
-		if changed := !slices.Contains(rec.Policy.FileContexts, statement); changed || newVendor {
+		if changed := !before[statement]; changed || newVendor {
 			r := stem(c.Path)
 			r.Declared = changed
 			add(r)
@@ -84,6 +86,7 @@ func relabelPaths(rec *Record, want Declared) []Relabel {
 			add(r)
 		}
 	}
+	todo = together(todo)
 	slices.SortFunc(todo, func(a, b Relabel) int {
 		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Begins, b.Begins))
 	})

@@ -191,18 +191,23 @@ func (l *loader) merge(d *Document) {
 // context is looked up.
 func (l *loader) equivalences() {
 	var kept []Equivalence
+	last := map[string]Equivalence{}
 	for _, e := range slices.Backward(l.state.Equivalences) {
-		if !slices.ContainsFunc(kept, func(other Equivalence) bool { return other.Path == e.Path }) {
+		if _, there := last[e.Path]; !there {
+			last[e.Path] = e
 			kept = append(kept, e)
 		}
 	}
 	slices.Reverse(kept)
 	l.state.Equivalences = kept
 	for _, e := range kept {
-		for _, other := range kept {
-			if e.Like == other.Path || within(e.Like, other.Path) {
+		for dir := e.Like; ; dir = path.Dir(dir) {
+			if other, chained := last[dir]; chained {
 				l.complain(e.Source, "policy.equivalences", fmt.Sprintf("cannot label %s like %s: that one is declared to be like another one (%s)", quote(e.Path), quote(e.Like), other.Source),
 					"write like: "+clip(other.Like+strings.TrimPrefix(e.Like, other.Path)), nil)
+			}
+			if dir == path.Dir(dir) {
+				break
 			}
 		}
 	}

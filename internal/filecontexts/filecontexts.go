@@ -22,6 +22,7 @@ import (
 	"path"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,7 +60,7 @@ const (
 type Contexts struct {
 	literals     map[string][]entry // the last first
 	root         node
-	subs, dist   []substitution // the last first
+	subs, dist   []substitution // the last counts
 	customizable map[string]bool
 	count        int
 	longest      int       // bytes of the longest literal, beginning of an expression, or path that is replaced
@@ -478,7 +479,7 @@ var condition = lazyregexp.New(`^\(\?<?[=!]`)
 
 // Equate has what is at and below a path looked up at another one, as a line of file_contexts.subs does.
 func (c *Contexts) Equate(path, like string) {
-	c.subs = append([]substitution{{path, like}}, c.subs...)
+	c.subs = append(c.subs, substitution{path, like})
 	c.longest = max(c.longest, len(path))
 }
 
@@ -494,7 +495,7 @@ func (c *Contexts) addSubs(name string, r io.Reader) error {
 func (c *Contexts) addSubstitutions(to *[]substitution, name string, r io.Reader) error {
 	return c.scan(name, r, func(_ int, fields []string) error {
 		if len(fields) > 1 {
-			*to = append([]substitution{{fields[0], fields[1]}}, *to...)
+			*to = append(*to, substitution{fields[0], fields[1]})
 			c.longest = max(c.longest, len(fields[0]))
 		}
 		return nil
@@ -608,7 +609,7 @@ func (c *Contexts) substitute(path string) string {
 }
 
 func substituteOnce(subs []substitution, path string) string {
-	for _, s := range subs {
+	for _, s := range slices.Backward(subs) {
 		after, found := strings.CutPrefix(path, s.from)
 		if !found || after != "" && after[0] != '/' {
 			continue
