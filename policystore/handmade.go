@@ -1,15 +1,12 @@
 package policystore
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"path"
 	"slices"
 	"strings"
 
-	"github.com/selinux-provision/selinux-provision/internal/filecontexts"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 )
@@ -91,7 +88,11 @@ func (h *Handmade) store(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 			return err
 		}
 		if name == "file_contexts.local" {
-			if err := h.fileContexts(content); err != nil {
+			built, err := root.ReadFile(dir + "/file_contexts")
+			if ignoreMissing(err) != nil {
+				return err
+			}
+			if err := h.fileContexts(built, content); err != nil {
 				return err
 			}
 			continue
@@ -160,22 +161,15 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 	return nil
 }
 
-func (h *Handmade) fileContexts(content []byte) error {
-	contexts := filecontexts.New()
-	if err := contexts.Add("file_contexts.local", bytes.NewReader(content)); err != nil {
+// fileContexts takes the lines of file_contexts.local, and says which would not do the same as a declaration.
+func (h *Handmade) fileContexts(built, content []byte) error {
+	contexts, problems, err := contextsOf("file_contexts.local", content)
+	if err != nil {
 		return err
 	}
-	h.Other = append(h.Other, contexts.Problems()...)
-	types := map[filecontexts.Kind]string{}
-	for name, kind := range kindsOfFiles() {
-		types[kind] = name
-	}
-	for _, m := range slices.SortedFunc(contexts.All, func(a, b filecontexts.Match) int { return cmp.Compare(a.Number, b.Number) }) {
-		if !m.Unusable {
-			h.FileContexts = append(h.FileContexts, FileContext{Path: m.Expression, Type: types[m.Kind], Context: cmp.Or(m.Context, "<<none>>")})
-		}
-	}
-	return nil
+	others, err := otherwise(built, content)
+	h.FileContexts, h.Other = contexts, slices.Concat(h.Other, problems, others)
+	return err
 }
 
 // disabled finds the vendor's modules that "semodule -d" has switched off.
