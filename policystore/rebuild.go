@@ -17,6 +17,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
 	"github.com/selinux-provision/selinux-provision/internal/policydb"
+	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/roles"
 	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -69,6 +70,9 @@ func (c *Compiler) rebuild(ctx context.Context, policyType string, rec *Record, 
 // ready makes sure that nothing foreseeable stops semodule half-way.
 func (c *Compiler) ready(policyType string, rec *Record) error {
 	if err := c.inside(policyType); err != nil {
+		return err
+	}
+	if err := c.ownStore(); err != nil {
 		return err
 	}
 	if err := c.RoomToBuild(policyType); err != nil {
@@ -342,6 +346,34 @@ func (c *Compiler) sound(policyType string, rec *Record) error {
 		}
 	}
 	return nil
+}
+
+// semanageConf is where libsemanage is told its ways.
+const semanageConf = EtcDir + "/semanage.conf"
+
+// ownStore makes sure that semodule builds in the store that is looked at here.
+func (c *Compiler) ownStore() error {
+	content, err := c.Root.ReadFile(semanageConf)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if other := storeRoot(string(content)); other != "" && path.Clean(other) != StoreDir {
+		return fmt.Errorf("cannot build the policy in %s: %s has store-root=%s, and semodule builds there: take that line out",
+			StoreDir, c.Root.Path(semanageConf), printable.Text(other))
+	}
+	return nil
+}
+
+// storeRoot gives the store that libsemanage uses by a text of semanage.conf, "" if it does not say: the last line counts, and all of it behind
+// the sign, with or without quotes (conf-scan.l, conf-parse.y).
+func storeRoot(text string) (dir string) {
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(line, "=")
+		if strings.TrimSpace(key) == "store-root" {
+			dir = strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return dir
 }
 
 // inside makes sure that the tools, which know nothing of a root, stay in a tree that is not the running host: no link may

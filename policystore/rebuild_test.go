@@ -265,6 +265,36 @@ func TestSemoduleArguments(t *testing.T) {
 	}
 }
 
+// TestStoreOfSemanageConf is refused by name if it is not the one that is looked at. What libsemanage takes for it was asked of semodule 3.4.
+func TestStoreOfSemanageConf(t *testing.T) {
+	for conf, other := range map[string]string{
+		"": "", "store-root=/var/lib/selinux/\n": "", "# store-root=/srv/st\n": "", "store-root=/srv/st\nstore-root = /var/lib/selinux\n": "",
+		"store-root=/srv/st\n": "/srv/st", " store-root = \"/srv/st\"\n": "/srv/st", "store-root=/srv/st x": "/srv/st x", "store-root=/var/lib/selinux\nstore-root=/srv/st": "/srv/st",
+	} {
+		h := newHost(t)
+		h.write(EtcDir+"/semanage.conf", "expand-check=1\n"+conf)
+		rec := h.record()
+		rec.Policy.Vendor = rec.Vendor
+		_, err := h.apply(rec, site1)
+		if refused := err != nil && strings.Contains(err.Error(), "semanage.conf has store-root="+other+","); refused != (other != "") || refused && len(h.calls) > 0 {
+			t.Errorf("%q: %v, ran %v", conf, err, h.calls)
+		}
+	}
+}
+
+// TestSemanageConfThatCannotBeRead is named: semodule itself says no more than that it has no handle, and no part of the policy is to blame.
+func TestSemanageConfThatCannotBeRead(t *testing.T) {
+	h := newHost(t)
+	h.before = func(int) error {
+		return &command.ExitError{Tool: "semodule", Code: 1, Output: command.Output{Stderr: "semodule:  Could not create semanage handle\n"}}
+	}
+	rec := h.record()
+	rec.Policy.Vendor = rec.Vendor
+	if _, err := h.apply(rec, site1); err == nil || !strings.Contains(err.Error(), "/etc/selinux/semanage.conf") || len(h.calls) != 1 {
+		t.Errorf("%v, ran %v", err, h.calls)
+	}
+}
+
 // TestSomebodyElsesSemodule waits for the store's lock, and not for ever. No part of the policy is to blame for it.
 func TestSomebodyElsesSemodule(t *testing.T) {
 	held := &command.ExitError{Tool: "semodule", Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_get_lock: Could not get direct transaction lock at /x."}}

@@ -34,6 +34,8 @@ func refusal(err error) (said string, refused bool, _ error) {
 	case !errors.As(err, &failed), failed.Code < 0, errors.Is(failed, syscall.ENOSPC), errors.Is(failed, syscall.EDQUOT), errors.Is(failed, syscall.ENOMEM),
 		otherFault().MatchString(failed.Output.Stderr):
 		return "", false, err
+	case strings.Contains(failed.Output.Stderr, unreadConf):
+		return "", false, fmt.Errorf("%w: take out of %s what libsemanage does not know", err, semanageConf)
 	case unreadInput().MatchString(failed.Output.Stderr):
 		return "", false, fmt.Errorf("%w (%w)", err, syscall.ENOMEM)
 	}
@@ -46,6 +48,9 @@ var unreadInput = lazyregexp.New(`(?m)Unable to read file \S*/in/\d+/[^/\s]+\.(c
 
 // lockedStore is what libsemanage says when another process has the store locked (semanage_get_lock in semanage_store.c).
 const lockedStore = "Could not get direct transaction lock"
+
+// unreadConf is all that semodule says of a semanage.conf that libsemanage cannot read, but for "syntax error" if it is one.
+const unreadConf = "Could not create semanage handle"
 
 // otherFault matches what the tools say of the kernel's refusal to load and of the other errors of a file system or of a host that runs out of something (libsemanage
 // semanage_reload_policy, strerror(3) in the C locale), and what is said of a tool that does not start. "No such file or directory" and "Invalid argument" are not among them:

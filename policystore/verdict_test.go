@@ -95,6 +95,7 @@ func TestRefusal(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", &command.ExitError{Code: 255}), true},
 		{&command.ExitError{Code: -1, Output: command.Output{Stderr: "Failed to resolve AST"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "x (No space left on device)."}}, false},
+		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "error parsing semanage configuration file: syntax error\nsemodule:  Could not create semanage handle\n"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "load_policy returned error code 2."}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "Failed to allocate memory\n"}}, false},
 		{&command.ExitError{Code: 1, Output: command.Output{Stderr: "libsemanage.semanage_direct_install_file: Unable to read file /x/transaction/in/500/good.cil\n\nsemodule:  Failed on /x!"}}, false},
