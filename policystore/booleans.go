@@ -119,6 +119,7 @@ func (c *Compiler) writeBooleans(policyType string, rec *Record, want Declared) 
 	for _, was := range rec.Policy.Booleans {
 		delete(local.values, was)
 	}
+	maps.Copy(local.values, rec.Policy.BooleansBefore)
 	for name, value := range shelved.values {
 		if _, newer := local.values[name]; !newer {
 			local.values[name] = value

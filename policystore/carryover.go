@@ -194,7 +194,7 @@ func carryFiles(root *hostfs.Root, places []string, to string, rec *Record) (gon
 	}
 	for _, e := range entries {
 		local := strings.HasSuffix(e.Name(), ".local")
-		keep := local || e.Name() == "preserve_tunables" || (e.Name() == dontauditFlag && !rec.Policy.StripDontaudit)
+		keep := local || e.Name() == "preserve_tunables" || (e.Name() == dontauditFlag && (!rec.Policy.StripDontaudit || rec.Policy.DontauditBefore))
 		if !keep || !e.Type().IsRegular() {
 			continue
 		}

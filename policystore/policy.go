@@ -81,9 +81,13 @@ type PolicyRecord struct {
 	Booleans       []string          `json:"booleans,omitempty"`        // the booleans that were declared
 	Permissive     []string          `json:"permissive,omitempty"`      // the permissive domains that were declared, by the names of the declaration
 	StripDontaudit bool              `json:"strip_dontaudit,omitempty"` // dontaudit rules were stripped by us, not by an operator
-	Relabel        []Relabel         `json:"relabel,omitempty"`         // paths whose declared label changed and that were not relabelled yet
-	Quarantine     []Quarantined     `json:"quarantine,omitempty"`      // what was left out, because the policy did not build with it
-	Lookup         Lookup            `json:"lookup,omitzero"`           // which declared file contexts no file gets
+	// What the operator had set by hand before it was declared. It is in force again when the declaration goes.
+	BooleansBefore  map[string]bool `json:"booleans_before,omitempty"`
+	DontauditBefore bool            `json:"dontaudit_before,omitempty"` // as "semodule -DB" strips them
+
+	Relabel    []Relabel     `json:"relabel,omitempty"`    // paths whose declared label changed and that were not relabelled yet
+	Quarantine []Quarantined `json:"quarantine,omitempty"` // what was left out, because the policy did not build with it
+	Lookup     Lookup        `json:"lookup,omitzero"`      // which declared file contexts no file gets
 }
 
 // Lookup is what was found out about the declared file contexts. It is so as long as the policy's file contexts are those.

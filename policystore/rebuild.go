@@ -92,11 +92,19 @@ func (c *Compiler) begin(policyType string, rec *Record, want Declared) (*transa
 		return nil, err
 	}
 	// A flag that is there and that we did not set is an operator's semodule -DB: a rebuild without -D would drop it.
-	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && !rec.Policy.StripDontaudit
+	byHand := c.Root.Exists(active(policyType)+"/"+dontauditFlag) && (!rec.Policy.StripDontaudit || rec.Policy.DontauditBefore)
+	booleans, err := readBooleans(c.Root, active(policyType))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the store's booleans: %w", err)
+	}
+	before := booleans.operators(rec)
+	maps.Copy(before, rec.Policy.BooleansBefore)
+	maps.DeleteFunc(before, func(name string, _ bool) bool { _, declared := want.Booleans[name]; return !declared })
 	var refused []Quarantined
 	want.Modules, refused = beside(rec.VendorModules, want.Modules)
 	return &transaction{
 		c: c, policyType: policyType, rec: rec, strip: want.StripDontaudit || byHand, aside: map[int]bool{}, refused: append(refused, want.refused...),
+		booleansBefore: before, dontauditBefore: byHand && want.StripDontaudit,
 		parts: append(declaredParts(want), operatorsParts(have, rec, locals, c.Shelf.keys())...),
 	}, nil
 }
@@ -167,7 +175,7 @@ func (c *Compiler) prepareStore(policyType string, rec *Record, want Declared, s
 func (c *Compiler) inspect(tx *transaction, found *search, rec *Record, want Declared) (next PolicyRecord, beaten int, err error) {
 	next = PolicyRecord{
 		Vendor: rec.Vendor, Declared: want.Digest, Commit: c.commit(tx.policyType), Booleans: slices.Sorted(maps.Keys(want.Booleans)),
-		StripDontaudit: want.StripDontaudit,
+		StripDontaudit: want.StripDontaudit, BooleansBefore: tx.booleansBefore, DontauditBefore: tx.dontauditBefore,
 	}
 	if tx.strip && !c.Root.Exists(active(tx.policyType)+"/"+dontauditFlag) {
 		return next, 0, errors.New("cannot build the policy without dontaudit rules: semodule reported success, and they are still there")

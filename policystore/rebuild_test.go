@@ -223,6 +223,39 @@ func TestUndeclaredBooleanGoes(t *testing.T) {
 	}
 }
 
+// TestDeclarationGoes leaves what the operator had set before it was declared, and nothing of what was declared alone.
+func TestDeclarationGoes(t *testing.T) {
+	h := newHost(t)
+	rec := h.record()
+	const booleans = "both=0\nmine=1\n"
+	h.write(active("mcs")+"/"+booleansFile, booleans)
+	h.write(active("mcs")+"/"+dontauditFlag, "")
+	with := site1
+	with.Booleans, with.StripDontaudit = map[string]bool{"both": true, "ours": true}, true
+	more := with
+	more.Modules = nil
+	for _, want := range []Declared{with, more, with} { // it is remembered through several builds
+		if _, err := h.apply(rec, want); err != nil || h.read(active("mcs")+"/"+booleansFile) != "both=1\nmine=1\nours=1\n" {
+			t.Fatalf("%v: %q", err, h.read(active("mcs")+"/"+booleansFile))
+		}
+	}
+	if _, err := h.apply(rec, site1); err != nil || h.read(active("mcs")+"/"+booleansFile) != booleans || !h.root.Exists(active("mcs")+"/"+dontauditFlag) {
+		t.Errorf("%v: %q, without dontaudit rules: %t", err, h.read(active("mcs")+"/"+booleansFile), h.root.Exists(active("mcs")+"/"+dontauditFlag))
+	}
+	if p := rec.Policy; p.StripDontaudit || p.DontauditBefore || len(p.Booleans)+len(p.BooleansBefore) > 0 {
+		t.Errorf("%+v", p)
+	}
+	h.remove(active("mcs") + "/" + dontauditFlag)
+	for _, want := range []Declared{with, site1} {
+		if _, err := h.apply(rec, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.root.Exists(active("mcs") + "/" + dontauditFlag) {
+		t.Error("the dontaudit rules are not back, and nobody but the declaration took them away")
+	}
+}
+
 // TestSemoduleArguments is what semodule is asked for in each case.
 func TestSemoduleArguments(t *testing.T) {
 	for _, c := range []struct {

@@ -105,7 +105,7 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(values.operators(rec))+len(values.refused) > 0 {
+		if len(values.operators(rec))+len(values.refused)+len(rec.Policy.BooleansBefore) > 0 {
 			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/booleans.local", "booleans.local", reason))
 		}
 	}

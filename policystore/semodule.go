@@ -34,6 +34,9 @@ type transaction struct {
 	refused    []Quarantined // declared, and no part of any build
 	strip      bool          // without dontaudit rules
 
+	booleansBefore  map[string]bool // what the operator had set of what is declared
+	dontauditBefore bool
+
 	aside map[int]bool // the operator's parts that an earlier build of this transaction took out of the store
 	trial bool         // there is a copy of the store
 	runs  int
