@@ -1,6 +1,7 @@
 package mountwatch
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,28 @@ func TestFailedFirst(t *testing.T) {
 	h.halt()
 	h.start()
 	if v := h.eventually(a, Failed); v.Reason != mountedWithout+"the kernel says no" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// What would be lost is never mounted again; why its first mount has no label is known from who made it.
+func TestFailedFirstInMemory(t *testing.T) {
+	h := newHost(t, contextRule("a"), contextRule("b"))
+	if err := (firstNote{shared, "the kernel says no"}).write(h.root, systemd.MountUnitName(filepath.Join(h.dir, "a"))); err != nil {
+		t.Fatal(err)
+	}
+	h.remount = func(_ context.Context, v *volume) (bool, error) {
+		t.Errorf("%s was to be mounted again", v.Mountpoint)
+		return false, nil
+	}
+	for _, name := range []string{"a", "b"} {
+		h.run("mount", "--mkdir", "-t", "tmpfs", "none", filepath.Join(h.dir, name))
+	}
+	h.start()
+	if v := h.eventually(filepath.Join(h.dir, "a"), Failed); v.Code != CodeRemountFailed || v.Reason != mountedWithout+"the kernel says no" {
+		t.Errorf("%+v", v)
+	}
+	if v := h.eventually(filepath.Join(h.dir, "b"), Refused); v.Code != judge.CodeNoRemount || !strings.Contains(v.Remedy, `-o context="`+shared+`"`) {
 		t.Errorf("%+v", v)
 	}
 }

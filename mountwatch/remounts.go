@@ -257,7 +257,7 @@ func whyNot(v *volume, err error) (state State, code judge.Code, reason, remedy 
 		return Refused, CodeBusy, "it needs the option context=, and so to be mounted again, and " + err.Error(),
 			"stop what uses it (fuser -vm " + remount.Word(v.Mountpoint) + "), " + tryAgain + "; or reboot"
 	case errors.As(err, &impossible):
-		return Refused, CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
+		return Refused, judge.CodeNoRemount, "it needs the option context=, and so to be mounted again, and " + err.Error(),
 			"unmount it and mount it with -o " + remount.Word(secontext.Context(v.Context).MountOption())
 	}
 	return Failed, CodeRemountFailed, "it could not be mounted with the option context=, and is mounted as before: " + err.Error(),

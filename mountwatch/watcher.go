@@ -420,7 +420,15 @@ func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool)
 	case judge.Right: // whatever was tried for it has had its effect
 		delete(w.gaveUp, attempt{v.Mountpoint, v.Context})
 		delete(w.failed, keyOf(m))
-	case judge.Refused, judge.TakenOver:
+	case judge.Refused:
+		if v.Code == judge.CodeNoRemount { // its first mount may have been tried with the option, and what was said then tells more
+			w.failedFirst(v)
+			if given := w.givenUp(v); given != nil {
+				v.Volume = given.Volume
+				v.MountID = mountID(m)
+			}
+		}
+	case judge.TakenOver:
 	case judge.WantsContext:
 		if w.unknown(v) {
 			break
@@ -487,7 +495,6 @@ const (
 	CodeUnknownContext judge.Code = "unknown-context" // the policy does not know it
 	CodeDenied         judge.Code = "mount-denied"    // the policy lets nobody mount with it
 	CodeBusy           judge.Code = "busy"            // context= would need it unmounted, and it is in use
-	CodeNoRemount      judge.Code = "no-remount"      // context= would need it unmounted, and nobody could bring it back as it is
 	CodeRemountFailed  judge.Code = "remount-failed"  // it could not be mounted with context=, or does not show it; it is mounted
 	CodeLost           judge.Code = "lost"            // it could not be mounted again
 	CodeRelabelFailed  judge.Code = "relabel-failed"  // some files did not get the label

@@ -669,7 +669,7 @@ func (f *flood) Next(ctx context.Context) (mounts.Change, error) {
 	m := &mounts.Mount{ID: id, Unique: uint64(id), Parent: 1, Device: mounts.Device{Major: 0, Minor: uint32(id)}, Root: "/",
 		Mountpoint: fmt.Sprintf("/srv/%d", id), FSType: "tmpfs", Options: "rw", SuperOptions: "rw,context=" + shared}
 	if len(f.all) < f.bare {
-		m.SuperOptions = "rw"
+		m.FSType, m.SuperOptions = "vfat", "rw"
 	}
 	f.all = append(f.all, m)
 	f.table = mounts.NewTable(slices.Clone(f.all))

@@ -23,7 +23,7 @@ func TestVolumeMessages(t *testing.T) {
 	for _, code := range []judge.Code{
 		judge.CodeSELinuxOff, judge.CodeTie, judge.CodeTwoLabels, judge.CodeProhibited, judge.CodeBtrfs, judge.CodeBind, judge.CodeReadOnly, judge.CodeNoWay,
 		judge.CodeNoRelabel, judge.CodeOtherContext, judge.CodeSeveralMounts, judge.CodeNoDefault, judge.CodeNoAnswer,
-		mountwatch.CodeUnknownContext, mountwatch.CodeDenied, mountwatch.CodeBusy, mountwatch.CodeNoRemount, mountwatch.CodeRemountFailed, mountwatch.CodeLost, mountwatch.CodeRelabelFailed,
+		mountwatch.CodeUnknownContext, mountwatch.CodeDenied, mountwatch.CodeBusy, judge.CodeNoRemount, mountwatch.CodeRemountFailed, mountwatch.CodeLost, mountwatch.CodeRelabelFailed,
 	} {
 		events = append(events, mountwatch.Event{Kind: mountwatch.VolumeRefused, Volume: mountwatch.Volume{Code: code}})
 	}

@@ -106,7 +106,7 @@ func All() []Message {
 		{Refused + "unknown-context", "e88529186b28497591df5ad1d77f1c3d", "the policy does not know the context", "correct the context, or declare the module that defines its type"},
 		{Refused + "mount-denied", "f39c5a4bd84d46d782e8a28d66f4b6c9", "the policy lets nobody on the host mount a file system with this label", "use a file type, or declare a module that allows the mount"},
 		{Refused + "busy", "240b0c490b1e475d80ee591ba445305d", "the volume is in use, and would have to be mounted again", "stop what uses the volume (`fuser -vm`), then `systemctl reload selinux-provision-mountwatch`"},
-		{Refused + "no-remount", "15dccace6aba4efa91258ba690408315", "the volume could not be mounted again as it was if mounting it with the label failed", "unmount the volume and mount it with the label by hand"},
+		{Refused + "no-remount", "15dccace6aba4efa91258ba690408315", "the volume could not be mounted again as it was if mounting it with the label failed", "unmount the volume and mount it with the label by hand; what is in a tmpfs would be lost then: reboot"},
 		{Refused + "remount-failed", "83d3aa19a3c145cbb4e9f82c2292c8c9", "the volume could not be mounted with the label, or does not have it after that; it is mounted, without the label", "the message says why; `dmesg` says what the kernel did not like"},
 		{Refused + "lost", "1a5d6feef26244ffbc2c011b66d827bf", "**the volume is not mounted any more**: mounting it with the label failed, and so did mounting it as before", "mount the volume by hand: the message has the command"},
 		{Refused + "relabel-failed", "5167505c10dd410a84222df621720636", "some files of the volume could not be labelled", "`status` has the reasons; mend them, then `systemctl reload selinux-provision-mountwatch`"},

@@ -69,6 +69,11 @@ func (m *Mount) ReadOnly() bool {
 	return mount || super
 }
 
+// InMemory tells whether what is in the file system is nowhere but in memory, so that it is gone with its last mount.
+func (m *Mount) InMemory() bool {
+	return m.FSType == "tmpfs" || m.FSType == "ramfs" || m.FSType == "hugetlbfs"
+}
+
 // Whole tells whether the mount shows its file system from its root on.
 func (m *Mount) Whole() bool { return m.Root == "/" }
 

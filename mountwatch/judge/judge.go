@@ -138,6 +138,7 @@ const (
 	CodeNoRelabel     Code = "no-relabel"       // the rule wants a relabelling, and its files take no labels
 	CodeOtherContext  Code = "other-context"    // it is mounted with another context=
 	CodeSeveralMounts Code = "several-mounts"   // context= would need all of them unmounted
+	CodeNoRemount     Code = "no-remount"       // context= would need it unmounted, and nobody could bring it back as it is
 	CodeNoAnswer      Code = "no-answer"        // its server, or its disk, does not answer
 	CodeNoDefault     Code = "no-default-label" // the rule needs the image's default context, and there is none
 	CodeKubelet       Code = "kubelet"

@@ -93,6 +93,20 @@ func TestJudge(t *testing.T) {
 			want: Refused, code: CodeOtherContext, says: "defcontext="},
 		{name: "paths force a relabelling", rules: with(func(r *Rule) { r.Paths = []string{"a"} }), table: table{disk("/data")}, want: WantsRelabel},
 
+		// What would be lost is not unmounted, whatever could mount it again.
+		{name: "tmpfs, auto", rules: []Rule{data}, table: table{disk("/data", on("tmpfs", "rw,seclabel"))}, want: WantsRelabel, label: files},
+		{name: "tmpfs, auto, mounted twice", rules: []Rule{data},
+			table: table{disk("/data", on("tmpfs", "rw,seclabel")), disk("/again", id(101), on("tmpfs", "rw,seclabel"))}, want: WantsRelabel},
+		{name: "tmpfs, context", rules: strategy(Context), table: table{disk("/data", on("tmpfs", "rw,seclabel"))}, want: Refused, code: CodeNoRemount,
+			says: "what is in a tmpfs is lost when it is unmounted"},
+		{name: "tmpfs, context, mounted twice", rules: strategy(Context),
+			table: table{disk("/data", on("tmpfs", "rw,seclabel")), disk("/again", id(101), on("tmpfs", "rw,seclabel"))}, want: Refused, code: CodeNoRemount},
+		{name: "tmpfs, auto, read-only", rules: []Rule{data}, table: table{disk("/data", on("tmpfs", "rw,seclabel"), readOnly)}, want: Refused, code: CodeNoRemount},
+		{name: "tmpfs, relabel", rules: strategy(Relabel), table: table{disk("/data", on("tmpfs", "rw,seclabel"))}, want: WantsRelabel},
+		{name: "tmpfs, another option", rules: []Rule{data}, table: table{disk("/data", on("tmpfs", "rw,context="+other))}, want: Refused, code: CodeNoRemount},
+		{name: "tmpfs, right by option", rules: []Rule{data}, table: table{disk("/data", on("tmpfs", "rw,context="+files))}, want: Right},
+		{name: "ramfs, no labels on files", rules: []Rule{data}, table: table{disk("/data", on("ramfs", "rw"))}, want: Refused, code: CodeNoRemount},
+
 		// The label.
 		{name: "level alone", rules: with(func(r *Rule) { r.Level = "s0:c10,c20" }), table: table{disk("/data")}, want: WantsContext,
 			label: "system_u:object_r:container_file_t:s0:c10,c20"},

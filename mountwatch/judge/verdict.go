@@ -96,6 +96,8 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 		case files:
 			return v.because(CodeOtherContext, "it is mounted with context="+now+", and then its files take no labels",
 				`mount it without that option, or write "strategy: context" and no paths`)
+		case m.InMemory():
+			return v.onlyOnce()
 		case v.several(table):
 			return v.because(CodeSeveralMounts, "it is mounted with context="+now+" in more than one place, and only the first mount of a file system decides",
 				"unmount all of them, and mount it again")
@@ -126,7 +128,9 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 		return v.because(CodeReadOnly, "it is read-only, and its files would have to be labelled", `mount it read-write, or write "strategy: context"`)
 	case files:
 		v.Outcome = WantsRelabel
-	case !v.several(table):
+	case m.InMemory() && !(rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly()):
+		return v.onlyOnce()
+	case !v.several(table) && !m.InMemory():
 		v.Outcome = WantsContext
 		v.OrRelabel = rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly()
 	case rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly():
@@ -136,6 +140,13 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 			"unmount all of them, or give the option context= to the first")
 	}
 	return v
+}
+
+// onlyOnce is the verdict on what would be lost if it were mounted again, by whomever: only its first mount can have the option.
+func (v Verdict) onlyOnce() Verdict {
+	return v.because(CodeNoRemount, "it needs the option context=, and what is in a "+v.Mount.FSType+" is lost when it is unmounted",
+		"reboot, where a mount unit or a line in /etc/fstab makes it: that mount has the option from its start on; otherwise have it mounted with -o "+
+			secontext.Context(v.Want).MountOption())
 }
 
 // inPlace decides about a CSI volume of the kubelet's. It is not unmounted at any price: the kubelet could give the pod the empty directory meanwhile.

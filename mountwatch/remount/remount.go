@@ -6,8 +6,8 @@
 // file system keeps it as it is. If the second mount fails the first one is made again, with the same options. What is about to
 // be unmounted is written down first, so that a process which is killed in between leaves something to recover from.
 //
-// Do not use it for a file system whose content goes with its last mount (tmpfs, FUSE) nor for one that needs a helper in user
-// space (NFS, CIFS), except through a unit of systemd: Prepare refuses them. It does not decide whether a label is wanted.
+// Do not use it for a file system whose content goes with its last mount (tmpfs), whatever makes it again, nor for one that needs a helper
+// in user space (NFS, CIFS, FUSE), except through a unit of systemd. Both are refused. It does not decide whether a label is wanted.
 package remount
 
 import (
@@ -131,9 +131,16 @@ func impossible(format string, args ...any) error {
 	return &ImpossibleError{fmt.Sprintf(format, args...)}
 }
 
+func lost(m *mounts.Mount) error {
+	return impossible("what is in a %s is lost when it is unmounted", m.FSType)
+}
+
 // describe takes the mount apart into what is needed to make it again, and refuses what it does not understand fully.
 func (r *Remount) describe() error {
 	m := r.mount
+	if m.InMemory() {
+		return lost(m)
+	}
 	switch m.FSType {
 	case "ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "msdos", "exfat", "ntfs3", "iso9660", "udf", "squashfs", "erofs":
 		if m.Device.Major == 0 {
@@ -146,8 +153,6 @@ func (r *Remount) describe() error {
 				return impossible("a path in its options has a comma, a colon or a backslash")
 			}
 		}
-	case "tmpfs", "ramfs", "hugetlbfs":
-		return impossible("what is in a %s is lost when it is unmounted", m.FSType)
 	default:
 		return impossible("only a unit of systemd or a line in /etc/fstab says how to mount a %s again", m.FSType)
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/mounttest"
+	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/mountwatch/declared"
 )
 
 // The tests mount real file systems on loop devices. They run in a mount namespace of their own, so that nothing of it is seen outside.
@@ -427,6 +429,24 @@ func TestIdle(t *testing.T) {
 	}
 	if err := unix.Unmount(f.point, 0); err != nil || mountedStill(m) {
 		t.Error(err)
+	}
+}
+
+// What is in a tmpfs is not destroyed because a unit or a line of fstab could mount an empty one.
+//
+// Proves V17.
+func TestUnitOfWhatWouldBeLost(t *testing.T) {
+	needRoot(t, "mount")
+	for _, fsType := range []string{"tmpfs", "ramfs"} {
+		point := t.TempDir()
+		must(t, "mount", "-t", fsType, "none", point)
+		t.Cleanup(func() { unix.Unmount(point, 0) })
+		u := Unit{unit: systemd.MountUnit{Name: "data.mount"}, declared: declared.Mount{Where: point, What: "none", Type: fsType}, mount: Mounted(point)}
+		unmounted, err := u.Do(t.Context(), "u:r:t:s0", func(*mounts.Mount) error { return errors.New("it was about to be unmounted") }, nil)
+		var impossible *ImpossibleError
+		if want := "what is in a " + fsType + " is lost when it is unmounted"; unmounted || !errors.As(err, &impossible) || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 

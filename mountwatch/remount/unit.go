@@ -69,6 +69,9 @@ func (u *Unit) Name() string { return u.unit.Name }
 // systemd mounts as before. It tells whether it got as far as unmounting. After ErrBusy nothing was changed; after a *LostError it is not mounted;
 // after any other error it is mounted as before.
 func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) error, first func(context.Context) error) (unmounted bool, err error) {
+	if u.mount.InMemory() {
+		return false, lost(u.mount)
+	}
 	if u.unit.Forces {
 		return false, impossible("its unit %s unmounts lazily or by force", u.unit.Name)
 	}
