@@ -13,6 +13,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/patience"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
@@ -40,11 +41,19 @@ type asking struct {
 	patience.Budget
 	patience time.Duration     // for all that do not answer in what goes on at one time; 0: lookPatience
 	running  map[string]string // the containers that run, by level; nil: nobody has asked yet
+	told     *told             // nil: nobody has asked yet
+}
+
+// told is which directories runtimes and the kubelet were told to use, or why that is not known.
+type told struct {
+	protected.Told
+	err error
 }
 
 // begin gives what goes on now its own patience, and its own look at what runs.
 func (a *asking) begin() {
 	a.Left, a.Least, a.running = cmp.Or(a.patience, lookPatience), leastPatience, nil
+	a.told = nil
 }
 
 const (
@@ -88,6 +97,9 @@ func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, moun
 		facts.Driver = csi.Driver(l.root)
 	}
 	rules := l.rules.Matching(m, facts)
+	if len(rules) > 0 && protected.Mount(m.Mountpoint) == "" {
+		l.owner(ctx, m, &facts)
+	}
 	// Whether another mount of the same file system is declared, and with another label, may be told by its names alone.
 	if len(rules) == 1 && slices.ContainsFunc(l.table.Superblock(m.Device), l.rules.NeedNames) {
 		names()
@@ -97,6 +109,17 @@ func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, moun
 		l.labelled(ctx, rules[0], m, &facts)
 	}
 	return l.rules.Judge(l.host, l.table, m, facts), facts.Names
+}
+
+// owner finds out whose directory a mount is in, if that is no directory that is known without looking. All are looked for once: the kubelet and the
+// runtimes start after the watcher, so what was found at an earlier time may be too little.
+func (l looker) owner(ctx context.Context, m *mounts.Mount, facts *judge.Facts) {
+	if l.asking.told == nil {
+		t, err := patience.AskWithin(ctx, &l.asking.Budget, "the directories of container runtimes", func() (protected.Told, error) { return protected.ReadTold(l.root), nil })
+		l.asking.told = &told{t, err}
+	}
+	facts.Owner = l.asking.told.Owner(m.Mountpoint)
+	facts.NoAnswer = facts.NoAnswer || errors.Is(l.asking.told.err, patience.ErrNoAnswer)
 }
 
 // namesOf reads the names of a mount's device, once for as long as it is mounted.

@@ -840,6 +840,38 @@ func TestLookAtWhatIsLeftAlone(t *testing.T) {
 	}
 }
 
+// What is in a directory that a runtime was told to use is left alone, also if nothing else tells whose it is.
+//
+// Proves V11.
+func TestLookAtWhatARuntimeWasToldToUse(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "etc/docker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/docker/daemon.json"), []byte(`{"data-root": "/data/big"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	at := func(id int, point string) *mounts.Mount {
+		return &mounts.Mount{ID: id, Unique: uint64(id), Parent: 1, Device: mounts.Device{Minor: uint32(id)}, Root: "/", Mountpoint: point, FSType: "vfat", Options: "rw", SuperOptions: "rw"}
+	}
+	config := Config{Rules: []judge.Rule{{Name: "data", Match: judge.Match{Mountpoint: "/data/**"}, Strategy: judge.Auto}}}
+	all, err := lookAt(t.Context(), root, judge.Host{SELinux: true, DefaultContext: shared}, config, mounts.NewTable([]*mounts.Mount{at(2, "/data/big/x"), at(3, "/data/other")}))
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	if v := all[0]; v.State != LeftAlone || v.Code != judge.CodeDocker {
+		t.Errorf("%+v", v)
+	}
+	if v := all[1]; v.State != Pending {
+		t.Errorf("%+v", v)
+	}
+}
+
 // Two rules that want two labels for one file system are both refused, also where one of them knows it by its UUID, and the other mount shows
 // no labels of files.
 //

@@ -207,7 +207,7 @@ func checkMountpoint(value string, exact bool) (problem, remedy string) {
 // meetsKubelet tells whether a pattern for mountpoints can fit one below the kubelet's directory.
 func meetsKubelet(mountpoint string) bool {
 	p, err := glob.Compile(mountpoint)
-	return err != nil || strings.HasPrefix(p.Prefix(), kubelet.DefaultDir+"/") || !p.Exact() && strings.HasPrefix(kubelet.DefaultDir+"/", p.Prefix())
+	return err != nil || kubelet.MeansCSI(p.Prefix()) || strings.HasPrefix(p.Prefix(), kubelet.DefaultDir+"/") || !p.Exact() && strings.HasPrefix(kubelet.DefaultDir+"/", p.Prefix())
 }
 
 func checkType(value string, _ bool) (problem, remedy string) {

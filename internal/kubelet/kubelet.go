@@ -265,23 +265,33 @@ type CSI struct {
 	Published bool
 }
 
-// The directories in which CSI volumes are mounted.
+// In the directory of any kubelet, CSI volumes are mounted at plugins/kubernetes.io/csi/DRIVER/HASH/globalmount and at
+// pods/UID/volumes/kubernetes.io~csi/NAME/mount (pkg/volume/csi/csi_attacher.go, csi_mounter.go).
 const (
-	stagedDir = DefaultDir + "/plugins/kubernetes.io/csi/"
-	podsDir   = DefaultDir + "/pods/"
+	stagedDir = "/plugins/kubernetes.io/csi/"
+	podsDir   = "/pods/"
+	csiDir    = "/volumes/kubernetes.io~csi/"
 )
 
-// CSIMount tells by its mountpoint whether a mount is one of a CSI volume (pkg/volume/csi/csi_attacher.go, csi_mounter.go), and which.
+// CSIMount tells by its mountpoint whether a mount is one of a CSI volume, and which.
 func CSIMount(mountpoint string) (c CSI, ok bool) {
-	if below, found := strings.CutPrefix(mountpoint, stagedDir); found { // DRIVER/HASH/globalmount
-		parts := strings.Split(below, "/")
-		return CSI{Dir: path.Dir(mountpoint)}, len(parts) == 3 && parts[2] == "globalmount"
+	c.Dir = path.Dir(mountpoint)
+	// What comes before HASH or NAME.
+	before, volume := path.Split(c.Dir)
+	switch path.Base(mountpoint) {
+	case "globalmount":
+		of, driver := path.Split(path.Clean(before))
+		ok = volume != "" && driver != "" && len(of) > len(stagedDir) && strings.HasSuffix(of, stagedDir)
+	case "mount":
+		pod, found := strings.CutSuffix(before, csiDir)
+		pods, uid := path.Split(pod)
+		c.Published = true
+		ok = found && volume != "" && uid != "" && len(pods) > len(podsDir) && strings.HasSuffix(pods, podsDir)
 	}
-	if below, found := strings.CutPrefix(mountpoint, podsDir); found { // UID/volumes/kubernetes.io~csi/NAME/mount
-		parts := strings.Split(below, "/")
-		return CSI{path.Dir(mountpoint), true}, len(parts) == 5 && parts[1] == "volumes" && parts[2] == "kubernetes.io~csi" && parts[4] == "mount"
+	if !ok {
+		return CSI{}, false
 	}
-	return CSI{}, false
+	return c, true
 }
 
 // Driver gives the name of the volume's driver, "" if its vol_data.json does not say it. The file is beside the mount, which is not touched.
@@ -292,8 +302,9 @@ func (c *CSI) Driver(root *hostfs.Root) string {
 }
 
 // MeansCSI tells whether a pattern for mountpoints that begins with this text, before its first wildcard, can only be meant for CSI volumes.
+// The directory of a kubelet is one by that name, wherever it is.
 func MeansCSI(prefix string) bool {
-	return strings.HasPrefix(prefix, stagedDir) || strings.HasPrefix(prefix, podsDir)
+	return strings.Contains(prefix, stagedDir) || strings.Contains(prefix, csiDir) || strings.Contains(prefix, "/kubelet"+podsDir)
 }
 
 // Used finds the volume that a directory in a pod's container is, of a pod with this UID: the plugin's own directory, or a sub-path of it

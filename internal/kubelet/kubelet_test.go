@@ -193,22 +193,32 @@ func TestVolumes(t *testing.T) {
 func TestCSIMount(t *testing.T) {
 	const csi, pod = "/var/lib/kubelet/plugins/kubernetes.io/csi/", "/var/lib/kubelet/pods/u1/volumes/"
 	for point, want := range map[string]CSI{
-		csi + "d.example.com/0a1b/globalmount":      {Dir: csi + "d.example.com/0a1b"},
-		csi + "pv/pvc-1/globalmount":                {Dir: csi + "pv/pvc-1"}, // before 1.24
-		pod + "kubernetes.io~csi/pvc-1/mount":       {pod + "kubernetes.io~csi/pvc-1", true},
-		csi + "d.example.com/0a1b/globalmount/x":    {},
-		csi + "d.example.com/globalmount":           {},
-		csi + "d.example.com/0a1b/vol_data.json":    {},
-		pod + "kubernetes.io~csi/pvc-1/mount/x":     {},
-		pod + "kubernetes.io~csi/pvc-1":             {},
-		pod + "kubernetes.io~empty-dir/pvc/mount":   {},
-		"/data" + pod + "kubernetes.io~csi/p/mount": {}, "/var/lib/kubelet": {}, "/": {}, "": {},
+		csi + "d.example.com/0a1b/globalmount":    {Dir: csi + "d.example.com/0a1b"},
+		csi + "pv/pvc-1/globalmount":              {Dir: csi + "pv/pvc-1"}, // before 1.24
+		pod + "kubernetes.io~csi/pvc-1/mount":     {pod + "kubernetes.io~csi/pvc-1", true},
+		csi + "d.example.com/0a1b/globalmount/x":  {},
+		csi + "d.example.com/globalmount":         {},
+		csi + "d.example.com/0a1b/vol_data.json":  {},
+		pod + "kubernetes.io~csi/pvc-1/mount/x":   {},
+		pod + "kubernetes.io~csi/pvc-1":           {},
+		pod + "kubernetes.io~empty-dir/pvc/mount": {},
+		// Of a kubelet with another directory.
+		"/data/k/plugins/kubernetes.io/csi/d/0a/globalmount":             {Dir: "/data/k/plugins/kubernetes.io/csi/d/0a"},
+		"/data" + pod + "kubernetes.io~csi/p/mount":                      {"/data" + pod + "kubernetes.io~csi/p", true},
+		"/var/lib/k0s/kubelet/pods/u1/volumes/kubernetes.io~csi/p/mount": {"/var/lib/k0s/kubelet/pods/u1/volumes/kubernetes.io~csi/p", true},
+		"/plugins/kubernetes.io/csi/d/0a/globalmount":                    {}, // no kubelet has the root directory for its own
+		"/pods/u1/volumes/kubernetes.io~csi/p/mount":                     {},
+		"/data/k/plugins/kubernetes.io/csi//0a/globalmount":              {},
+		"/data/k/podsx/u1/volumes/kubernetes.io~csi/p/mount":             {},
+		"/data/k/pods/volumes/kubernetes.io~csi/p/mount":                 {},
+		"/var/lib/kubelet": {}, "/": {}, "": {}, "globalmount": {}, "mount": {},
 	} {
 		if got, ok := CSIMount(point); ok != (want != CSI{}) || ok && got != want {
 			t.Errorf("%s: %+v, %v", point, got, ok)
 		}
 	}
-	for prefix, want := range map[string]bool{csi: true, csi + "d": true, "/var/lib/kubelet/pods/": true, "/var/lib/kubelet/": false, "/var/lib/kubelet/pods": false, "/": false, "": false} {
+	for prefix, want := range map[string]bool{csi: true, csi + "d": true, "/var/lib/kubelet/pods/": true, "/var/lib/kubelet/": false, "/var/lib/kubelet/pods": false, "/": false, "": false,
+		"/data/k" + stagedDir: true, "/data/kubelet/pods/": true, "/data/pods/": false, "/data/pods/u1/volumes/kubernetes.io~csi/": true, "/data/pods/u1/volumes/": false} {
 		if MeansCSI(prefix) != want {
 			t.Errorf("%s: %v", prefix, !want)
 		}

@@ -11,15 +11,20 @@ import (
 	"strings"
 )
 
-// runtimes are the directories in which everything is somebody's who labels it.
-func runtimes() []struct{ tree, owner string } {
-	return []struct{ tree, owner string }{
+// tree is a directory in which everything is somebody's who labels it.
+type tree struct{ tree, owner string }
+
+// runtimes are those that are so wherever nobody was told otherwise.
+func runtimes() []tree {
+	return []tree{
 		{"/var/lib/kubelet", "kubelet"},
 		{"/var/lib/containerd", "containerd"}, {"/run/containerd", "containerd"}, {"/run/k3s/containerd", "containerd"},
 		{"/var/lib/rancher/k3s/agent/containerd", "containerd"}, {"/var/lib/rancher/rke2/agent/containerd", "containerd"},
 		{"/var/lib/docker", "docker"}, {"/run/docker", "docker"},
 		{"/var/lib/containers", "podman"}, {"/run/containers", "podman"}, {"/run/libpod", "podman"},
 		{"/var/lib/crio", "crio"}, {"/run/crio", "crio"},
+		{"/var/lib/k0s/kubelet", "kubelet"}, {"/var/lib/k0s/containerd", "containerd"}, {"/run/k0s/containerd", "containerd"},
+		{"/opt/nomad/alloc", "nomad"}, {"/opt/nomad/data/alloc", "nomad"}, {"/var/lib/nomad/alloc", "nomad"},
 	}
 }
 
@@ -68,12 +73,16 @@ func Declared(resolved string) bool {
 }
 
 // Owner names the container runtime, or the kubelet, that everything below a directory belongs to which this path is in: "kubelet",
-// "containerd", "docker", "podman" or "crio"; "" if it is nobody's. Podman and CRI-O share a directory, which counts as Podman's.
+// "containerd", "docker", "podman", "crio" or "nomad"; "" if it is nobody's. Podman and CRI-O share a directory, which counts as Podman's.
 func Owner(resolved string) string {
+	return ownerIn(runtimes(), resolved)
+}
+
+func ownerIn(trees []tree, resolved string) string {
 	p := path.Clean(resolved)
-	for _, r := range runtimes() {
-		if below(p, r.tree) {
-			return r.owner
+	for _, t := range trees {
+		if below(p, t.tree) {
+			return t.owner
 		}
 	}
 	return ""

@@ -75,6 +75,8 @@ type Facts struct {
 	// Taken is the label that a container's runtime gave to what the rule covers, after it had been labelled or for a container that runs
 	// now; "" if none did. Container names the one that runs with its level, as in "container web", "" if none does.
 	Taken, Container string
+	// Owner names the runtime, or the kubelet, that was told to use a directory which the mount is in: as protected.Told has it; "" if none was.
+	Owner string
 	// Driver is the CSI driver of a mount of the kubelet's, "" if it is none or unknown.
 	Driver string
 	// NoAnswer tells that the file system did not answer when it was asked for these.
@@ -146,6 +148,7 @@ const (
 	CodeDocker        Code = "docker"
 	CodePodman        Code = "podman"
 	CodeCRIO          Code = "crio"
+	CodeNomad         Code = "nomad"
 	CodeSystem        Code = "system"     // the operating system's own, met by a pattern only
 	CodeTakenOver     Code = "taken-over" // a container's runtime labelled it for its container
 	CodeCovered       Code = "covered"    // another mount is on top of it

@@ -195,6 +195,16 @@ func TestJudge(t *testing.T) {
 		{name: "containerd", table: table{disk("/run/containerd/x/rootfs")}, want: LeftAlone, code: CodeContainerd},
 		{name: "Podman", table: table{disk("/var/lib/containers/storage/overlay/x/merged")}, want: LeftAlone, code: CodePodman},
 		{name: "CRI-O", table: table{disk("/run/crio/x")}, want: LeftAlone, code: CodeCRIO},
+		{name: "Docker elsewhere", rules: matching(at("/data/**")), table: table{disk("/data/docker/overlay2/ab12/merged", on("overlay", "rw,seclabel"))}, want: LeftAlone, code: CodeDocker},
+		{name: "containerd elsewhere", rules: matching(at("/data/**")), table: table{disk("/data/containerd/io.containerd.runtime.v2.task/k8s.io/x/rootfs", on("overlay", "rw,seclabel"))},
+			want: LeftAlone, code: CodeContainerd},
+		{name: "a secret of a kubelet elsewhere", rules: matching(Match{FSType: "tmpfs"}),
+			table: table{disk("/data/kubelet/pods/u/volumes/kubernetes.io~secret/tls", on("tmpfs", "rw,seclabel"))}, want: LeftAlone, code: CodeKubelet},
+		{name: "a secret of Nomad's", rules: matching(Match{FSType: "tmpfs"}), table: table{disk("/srv/nomad/alloc/6f/web/secrets", on("tmpfs", "rw,seclabel"))}, want: LeftAlone, code: CodeNomad},
+		{name: "of K0s", rules: matching(at("/var/lib/**")), table: table{disk("/var/lib/k0s/kubelet/pods/u/volumes/kubernetes.io~empty-dir/x")}, want: LeftAlone, code: CodeKubelet},
+		{name: "in a directory that Docker was told to use", rules: matching(at("/data/**")), table: table{disk("/data/docker/x")}, facts: Facts{Owner: "docker"}, want: LeftAlone, code: CodeDocker},
+		{name: "a rule for Docker's mount of it elsewhere is no second label", rules: []Rule{data, second(at("/big/**"), other)},
+			table: table{disk("/data"), disk("/big/docker/overlay2/ab12/merged", id(101))}, want: WantsRelabel},
 		{name: "covered", rules: []Rule{data}, table: table{disk("/data"), disk("/data", id(101), device(2), parent(100))}, want: LeftAlone, code: CodeCovered},
 		{name: "the cover", rules: []Rule{data}, table: table{disk("/data", id(101), device(2), parent(100)), disk("/data")}, want: WantsContext},
 		{name: "automount point", rules: []Rule{data}, table: table{disk("/data", on("autofs", "rw"))}, want: LeftAlone, code: CodeSystem},
@@ -239,8 +249,9 @@ func TestJudge(t *testing.T) {
 }
 
 const (
-	staged    = "/var/lib/kubelet/plugins/kubernetes.io/csi/shares.example.com/0a1b/globalmount"
-	published = "/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pvc-1/mount"
+	staged      = "/var/lib" + stagedBelow
+	stagedBelow = "/kubelet/plugins/kubernetes.io/csi/shares.example.com/0a1b/globalmount"
+	published   = "/var/lib/kubelet/pods/u1/volumes/kubernetes.io~csi/pvc-1/mount"
 )
 
 // The kubelet's volumes: never unless a rule asks for them, only in place, and no other of its mounts.
@@ -287,6 +298,15 @@ func TestJudgeKubeletsVolumes(t *testing.T) {
 		{name: "by path and by driver", rules: []Rule{byPath, byDriver}, table: table{disk(staged)}, driver: "shares.example.com", want: Refused, code: CodeTie},
 		{name: "strategy context, which the configuration refuses", rules: with(byDriver, func(r *Rule) { r.Strategy = Context }), table: table{disk(staged)}, driver: "shares.example.com",
 			want: WantsRelabel},
+
+		// A kubelet with another directory.
+		{name: "elsewhere, no rule asks", rules: []Rule{rule(at("/data/**")), {Name: "3", Match: at("/data/kubelet/**")}}, table: table{disk("/data" + stagedBelow)}, driver: "shares.example.com",
+			want: LeftAlone, code: CodeKubelet},
+		{name: "elsewhere, by driver", rules: []Rule{byDriver}, table: table{disk("/data" + stagedBelow)}, driver: "shares.example.com", want: WantsRelabel},
+		{name: "elsewhere, by path", rules: []Rule{rule(at("/data/kubelet/plugins/kubernetes.io/csi/shares.example.com/**"))}, table: table{disk("/data" + stagedBelow)}, want: WantsRelabel},
+		{name: "elsewhere, and told", rules: []Rule{byDriver}, table: table{disk("/data" + stagedBelow)}, driver: "shares.example.com", facts: Facts{Owner: "kubelet"}, want: WantsRelabel},
+		{name: "elsewhere, the pod's of it", rules: []Rule{byDriver}, table: table{disk("/data/kubelet/pods/u1/volumes/kubernetes.io~csi/pvc-1/mount", id(101)), disk("/data" + stagedBelow)},
+			driver: "shares.example.com", want: LeftAlone, code: CodeKubelet, says: "/data" + stagedBelow},
 
 		{name: "mounted with a label", rules: []Rule{byPath}, table: table{disk(staged, on("ext4", "rw,context="+other))}, want: LeftAlone, code: CodeKubelet, says: other},
 		{name: "mounted with the label", rules: []Rule{byPath}, table: table{disk(staged, on("nfs4", "rw,context="+files))}, want: Right},

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +21,11 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 		v.Rule = matching[0]
 	}
 	inPlace := r.InPlace(m, matching)
-	if owner := protected.Owner(m.Mountpoint); owner != "" && !inPlace {
+	owner := protected.Owner(m.Mountpoint)
+	if len(matching) > 0 {
+		owner = cmp.Or(protected.Mount(m.Mountpoint), facts.Owner)
+	}
+	if owner != "" && !inPlace {
 		return v.because(Code(owner), "it is "+ownerName(owner)+", which labels its own mounts", "")
 	}
 	if len(matching) == 0 {
@@ -163,7 +168,7 @@ func (v Verdict) inPlace(r *Rules, table *mounts.Table, facts Facts) Verdict {
 	if all := table.Superblock(m.Device); len(all) > 0 && all[0].ID != m.ID {
 		first := all[0]
 		its := r.Matching(first, facts)
-		if len(its) == 0 || protected.Owner(first.Mountpoint) != "" && !r.InPlace(first, its) {
+		if len(its) == 0 || protected.Mount(first.Mountpoint) != "" && !r.InPlace(first, its) {
 			return v.because(CodeBind, "the same file system was mounted before at "+first.Mountpoint+", which no rule is for", byOption)
 		}
 		v.Outcome = LeftAlone
@@ -234,7 +239,7 @@ func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, f
 	mine, _ := host.wanted(r.Matching(m, facts)[0])
 	for _, other := range table.Superblock(m.Device) {
 		matching := r.Matching(other, facts)
-		if other == m || len(matching) != 1 || protected.Path(other.Mountpoint) || protected.Owner(other.Mountpoint) != "" && !r.InPlace(other, matching) {
+		if other == m || len(matching) != 1 || protected.Path(other.Mountpoint) || protected.Mount(other.Mountpoint) != "" && !r.InPlace(other, matching) {
 			continue
 		}
 		if its, ok := host.wanted(matching[0]); ok && !secontext.Same(its, mine) {
@@ -267,7 +272,7 @@ func madeByKernel(m *mounts.Mount) bool {
 
 func ownerName(owner string) string {
 	return map[string]string{
-		"kubelet": "the kubelet's", "containerd": "containerd's", "docker": "Docker's", "podman": "Podman's or CRI-O's", "crio": "CRI-O's",
+		"kubelet": "the kubelet's", "containerd": "containerd's", "docker": "Docker's", "podman": "Podman's or CRI-O's", "crio": "CRI-O's", "nomad": "Nomad's",
 	}[owner]
 }
 
