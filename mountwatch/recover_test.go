@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
@@ -272,6 +274,57 @@ func TestStopWaitsForTheMount(t *testing.T) {
 	close(goOn)
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A container in a mount namespace of its own that has the volume at another place keeps it, however its mounts follow those of the host, and the
+// volume is not unmounted under it.
+//
+// Proves V17.
+func TestRemountUnderAContainer(t *testing.T) {
+	h := newHost(t)
+	h.run("mount", "--bind", h.dir, h.dir)
+	t.Cleanup(func() { unix.Unmount(h.dir, unix.MNT_DETACH) })
+	h.run("mount", "--make-shared", h.dir)
+	point := h.mount("data")
+	m := remount.Mounted(point)
+	v := &volume{Volume: Volume{Mountpoint: point, Context: shared}, mount: m}
+	w := &Watcher{Root: h.root}
+	for script, want := range map[string]error{"": nil, "mount -t tmpfs --make-private x /run; mkdir /run/c; mount --bind " + point + " /run/c; umount " + point: remount.ErrBusy} {
+		container := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-ec", script+"\necho; read x || :")
+		in, err := container.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := container.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := container.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := elsewhere(t.Context(), m); !errors.Is(err, want) {
+			t.Errorf("%s: %v", script, err)
+		}
+		if want != nil {
+			if unmounted, err := w.remount(t.Context(), v); unmounted || !errors.Is(err, want) {
+				t.Errorf("%v, unmounted: %v", err, unmounted)
+			}
+			// Also one that has come since it was asked.
+			if err := w.keep(t.Context(), m, ""); !errors.Is(err, want) || h.root.Exists(noteName(point)) {
+				t.Error(err)
+			}
+		}
+		in.Close()
+		if err := container.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	if now := remount.Mounted(point); now == nil || now.ID != m.ID {
+		t.Errorf("it was unmounted: %+v", now)
 	}
 }
 

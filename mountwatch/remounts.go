@@ -103,13 +103,7 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 	}
 	note := noteName(v.Mountpoint)
 	unitName := ""
-	keep := func(m *mounts.Mount) error {
-		content, err := json.Marshal(noteOf(m, unitName))
-		if err != nil {
-			return err
-		}
-		return w.Root.WriteFile(note, content, hostfs.Attributes{Mode: 0o600})
-	}
+	keep := func(m *mounts.Mount) error { return w.keep(ctx, m, unitName) }
 	defer func() {
 		var lost *remount.LostError
 		if !errors.As(err, &lost) {
@@ -140,6 +134,23 @@ func (w *Watcher) remount(ctx context.Context, v *volume) (unmounted bool, err e
 	return again.Unmounted(), err
 }
 
+// keep is called right before a mount is unmounted, and writes down what is needed to mount it again.
+func (w *Watcher) keep(ctx context.Context, m *mounts.Mount, unit string) error {
+	// Once more, at the last moment: of an overlay nothing else would tell that the old superblock lives on, and two on one upper directory
+	// damage it (Documentation/filesystems/overlayfs.rst).
+	if err := elsewhere(ctx, m); err != nil {
+		return err
+	}
+	content, err := json.Marshal(noteOf(m, unit))
+	if err == nil {
+		err = w.Root.WriteFile(noteName(m.Mountpoint), content, hostfs.Attributes{Mode: 0o600})
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
+	}
+	return nil
+}
+
 // mountFirst has a mount made with a context before systemd makes it without, in a unit of its own: what serves the file system must not be a
 // process of the watcher's.
 func (w *Watcher) mountFirst(ctx context.Context, s *systemd.Mounts, mountUnit, context string) error {
@@ -158,41 +169,29 @@ func (w *Watcher) mountFirst(ctx context.Context, s *systemd.Mounts, mountUnit, 
 	return errors.Join(err, w.Root.Remove(firstName(mountUnit)))
 }
 
-// elsewhere says who else has the superblock mounted, so that it would stay when this mount goes. Copies that follow this mount go with
-// it: a service with a namespace of its own has one of each mount of the host.
+// elsewhere says who else has the superblock mounted, so that it would stay when this mount goes. Copies that follow it go with it: a service with
+// a namespace of its own has one of each mount of the host.
 func elsewhere(ctx context.Context, m *mounts.Mount) error {
 	holders, err := mounts.Holders(ctx, m.Device)
 	if err != nil {
 		return fmt.Errorf("cannot tell who else has it mounted: %w", err)
 	}
-	group := ""
-	for _, tag := range strings.Fields(m.Optional) {
-		if id, shared := strings.CutPrefix(tag, "shared:"); shared {
-			group = id
-		}
+	var itself mounts.Holder
+	if i := slices.IndexFunc(holders, func(h mounts.Holder) bool { return h.Own && h.ID == m.ID }); i >= 0 {
+		itself = holders[i]
 	}
 	for _, h := range holders {
-		follows := group != "" && (tagged(h.Optional, "master:"+group) || tagged(h.Optional, "shared:"+group))
 		switch {
-		case h.Own && h.ID == m.ID, !h.Own && follows:
+		case h.Own && h.ID == m.ID, h.GoesWith(&itself):
 		case h.Own:
 			return fmt.Errorf("%w: it is mounted at %s as well", remount.ErrBusy, h.Mountpoint)
 		case h.PID != 0:
-			return fmt.Errorf("%w: process %d has it mounted in a namespace of its own", remount.ErrBusy, h.PID)
+			return fmt.Errorf("%w: process %d has it mounted in a namespace of its own, at %s there", remount.ErrBusy, h.PID, h.Mountpoint)
 		default:
 			return fmt.Errorf("%w: it is mounted in another mount namespace", remount.ErrBusy)
 		}
 	}
 	return nil
-}
-
-func tagged(optional, tag string) bool {
-	for _, each := range strings.Fields(optional) {
-		if each == tag {
-			return true
-		}
-	}
-	return false
 }
 
 // remounted takes note of how a remount ended.

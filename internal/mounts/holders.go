@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +21,12 @@ type Holder struct {
 	// Mountpoint is where it is mounted, as a process of that namespace sees it. ID is that of its mount.
 	Mountpoint string
 	ID         int
-	// Optional are its tags of propagation, as those of a Mount.
-	Optional string
+	// on is the mount that it is mounted on; nil if that cannot be seen.
+	on *Mount
+	// holds tells whether something is mounted in it.
+	holds bool
+	// foreign tells whether the namespace belongs to another user namespace than that of this process.
+	foreign bool
 	// Namespace is the inode of the mount namespace, as in "mnt:[4026531841]"; 0 if the kernel tells this process only what is mounted
 	// there.
 	Namespace uint64
@@ -28,6 +34,30 @@ type Holder struct {
 	PID int
 	// Own tells that it is the namespace of this process.
 	Own bool
+}
+
+// GoesWith tells whether the kernel unmounts it together with another one, which is in the namespace of this process. That goes by what the two are
+// mounted on, and not by themselves: it takes off what is at the same place of each mount that gets what happens in the other's parent
+// (fs/pnode.c, propagate_umount). A bind mount that somebody has made of a copy is a copy's like as to its tags, and stays. So does a copy in
+// which something is mounted, and before Linux 6.17 one that was there when a less privileged user namespace was made, which is locked.
+// One that follows through the mounts of a third namespace is not known to.
+func (h *Holder) GoesWith(other *Holder) bool {
+	if h.Own || h.on == nil || other.on == nil || h.holds || h.foreign {
+		return false
+	}
+	for tag := range strings.FieldsSeq(other.on.Optional) {
+		group, shared := strings.CutPrefix(tag, "shared:")
+		follows := func(tag string) bool { return tag == "shared:"+group || tag == "master:"+group }
+		if shared && slices.ContainsFunc(strings.Fields(h.on.Optional), follows) {
+			return h.place() == other.place()
+		}
+	}
+	return false
+}
+
+// place is where it is mounted, as a path of the file system that this is in.
+func (h *Holder) place() string {
+	return path.Join(h.on.Root, strings.TrimPrefix(h.Mountpoint, h.on.Mountpoint))
 }
 
 // Holders gives every mount of a superblock in every mount namespace of the machine. It needs CAP_SYS_PTRACE, and CAP_SYS_ADMIN for
@@ -128,12 +158,52 @@ func (f *holderFinder) tableOf(pid int, dir string) error {
 	}
 	f.roots[key] = true
 	f.namespaces[namespace] = true
+	return f.take(all, Holder{Namespace: namespace, PID: pid, Own: namespace == f.own}, func() (int, error) {
+		return unix.Open(dir+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
+}
+
+// take finds the mounts of the superblock in a table of a namespace, which open gives a handle of.
+func (f *holderFinder) take(all []*Mount, in Holder, open func() (int, error)) error {
+	byID := map[int]*Mount{}
+	below := map[int]bool{}
+	found := false
 	for _, m := range all {
-		if _, known := f.found[m.ID]; !known && m.Device == f.device {
-			f.found[m.ID] = Holder{Mountpoint: m.Mountpoint, ID: m.ID, Optional: m.Optional, Namespace: namespace, PID: pid, Own: namespace == f.own}
+		byID[m.ID], below[m.Parent] = m, true
+		found = found || m.Device == f.device
+	}
+	if !found {
+		return nil
+	}
+	if !in.Own {
+		in.foreign = true // unless it is known better
+		if fd, err := open(); err == nil {
+			in.foreign = f.isForeign(fd)
+			unix.Close(fd)
 		}
 	}
+	for _, m := range all {
+		// One that was seen from a root within its namespace may be seen better from another one.
+		if known, is := f.found[m.ID]; m.Device != f.device || is && known.on != nil {
+			continue
+		}
+		h := in
+		h.Mountpoint, h.ID, h.on, h.holds = m.Mountpoint, m.ID, byID[m.Parent], below[m.ID]
+		f.found[m.ID] = h
+	}
 	return nil
+}
+
+// isForeign tells whether a mount namespace belongs to another user namespace; also where that is not for this process to know.
+func (f *holderFinder) isForeign(namespace int) bool {
+	owner, err := unix.IoctlRetInt(namespace, unix.NS_GET_USERNS)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(owner)
+	var st unix.Stat_t
+	own, err := inodeOf("/proc/self/ns/user")
+	return err != nil || unix.Fstat(owner, &st) != nil || st.Ino != own
 }
 
 // inodeOf gives the number of a namespace from a link of /proc.
@@ -203,18 +273,17 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 		return err
 	}
 	var describe describer
+	var table []*Mount
 	for _, mount := range all {
-		stat, err := describe.stat(id, mount, statmountMntBasic|statmountSBBasic|statmountMntPoint)
+		stat, err := describe.stat(id, mount, statmountMntBasic|statmountSBBasic|statmountMntPoint|statmountMntRoot)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		_, known := f.found[int(stat.oldID)]
-		if !known && (Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}) == f.device {
-			f.found[int(stat.oldID)] = Holder{Mountpoint: string(describe.text(stat, stat.mountpoint)), ID: int(stat.oldID), Optional: stat.optional(), Namespace: st.Ino}
-		}
+		table = append(table, &Mount{ID: int(stat.oldID), Parent: int(stat.oldParent), Device: Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}, Optional: stat.optional(),
+			Root: string(describe.text(stat, stat.root)), Mountpoint: string(describe.text(stat, stat.mountpoint))})
 	}
-	return nil
+	return f.take(table, Holder{Namespace: st.Ino}, func() (int, error) { return unix.Dup(fd) })
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -100,6 +101,91 @@ func TestHolders(t *testing.T) {
 		_, others, _ = holders()
 		expect("a thread", others, fmt.Sprintf("%d %s", os.Getpid(), a), fmt.Sprintf("%d %s", os.Getpid(), b))
 		close(done)
+	})
+}
+
+// What is said to go with a mount is gone when that is unmounted, and what would stay is never said to.
+//
+// Proves V17.
+func TestGoesWith(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		point := filepath.Join(dir, "point")
+		for _, c := range []struct {
+			name, unshare, before, script string
+			goes, user                    bool
+		}{
+			{name: "a copy that follows", unshare: "slave", goes: true},
+			{name: "a copy that is a peer", unshare: "unchanged", goes: true},
+			{name: "a copy that follows, and has followers of its own", unshare: "slave", script: "mount --make-rshared /", goes: true},
+			{name: "a copy that does not follow itself, in a place that does", unshare: "slave", script: "mount --make-private point", goes: true},
+			{name: "a private mount in a shared place", unshare: "slave", before: "mount --make-private point", goes: true},
+			{name: "a bind mount of the copy", unshare: "slave", script: "mkdir other; mount --bind point other; umount point"},
+			{name: "a bind mount of a peer", unshare: "unchanged", script: "mkdir -p /run; mount -t tmpfs --make-private x /run; mkdir /run/other; mount --bind point /run/other"},
+			{name: "a copy with something in it", unshare: "slave", script: "mkdir point/d; mount -t tmpfs x point/d"},
+			{name: "a copy on its own", unshare: "private"},
+			// Linux 6.17 and later unmount it all the same.
+			{name: "a copy of a user namespace, which may be locked", unshare: "slave", user: true},
+			{name: "a shared mount in a place that spreads nothing", unshare: "slave", before: "mount --make-private .; mount --make-shared point"},
+			{name: "a moved copy", unshare: "slave", script: "mount -t tmpfs --make-private x /run; mkdir /run/other; mount --move point /run/other"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				if out, err := exec.Command("mount", "--make-shared", dir).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				mount(t, "x", point, "tmpfs", 0, "")
+				t.Cleanup(func() { unix.Unmount(point, unix.MNT_DETACH) })
+				run := exec.Command("sh", "-ec", "cd "+dir+"; "+c.before)
+				if out, err := run.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				device := mounted(t, point).Device
+				cmd := exec.Command("unshare", "--mount", "--propagation", c.unshare, "sh", "-ec", "cd "+dir+"; "+c.script+"\necho; cd /; read x || :")
+				if c.user {
+					cmd.Args = slices.Insert(cmd.Args, 1, "--user", "--map-root-user")
+				}
+				cmd.Stderr = os.Stderr
+				in, err := cmd.StdinPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := cmd.StdoutPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { in.Close(); cmd.Wait() }()
+				if _, err := out.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				all, err := Holders(t.Context(), device)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var itself Holder
+				for _, h := range all {
+					if h.Own {
+						itself = h
+					}
+				}
+				goes := true
+				for _, h := range all {
+					goes = goes && (h.Own || h.GoesWith(&itself))
+				}
+				if len(all) < 2 || goes != c.goes {
+					t.Errorf("all of it goes: %v; %+v", goes, all)
+				}
+				umount(t, point)
+				left, err := Holders(t.Context(), device)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (len(left) == 0) != c.goes && !c.user {
+					t.Errorf("the kernel has left %+v", left)
+				}
+			})
+		}
 	})
 }
 

@@ -96,6 +96,7 @@ const (
 func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 	m := v.Mount
 	files := rule.Strategy == Relabel || len(rule.Paths) > 0 || rule.Private
+	instead := rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly() // the files may be labelled if there is no other way
 	if now := m.Context(); now != "" {
 		switch {
 		case files:
@@ -120,7 +121,7 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 		return v.takenOver(rule, facts)
 	}
 	if key, value, set := mounts.ExcludesContext(m.SuperOptions); set && !files { // whoever mounted it so meant it
-		if rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly() {
+		if instead {
 			v.Outcome = WantsRelabel
 			return v
 		}
@@ -133,13 +134,12 @@ func (v Verdict) ways(rule *Rule, table *mounts.Table, facts Facts) Verdict {
 		return v.because(CodeReadOnly, "it is read-only, and its files would have to be labelled", `mount it read-write, or write "strategy: context"`)
 	case files:
 		v.Outcome = WantsRelabel
-	case m.InMemory() && !(rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly()):
-		return v.onlyOnce()
 	case !v.several(table) && !m.InMemory():
-		v.Outcome = WantsContext
-		v.OrRelabel = rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly()
-	case rule.Strategy == Auto && m.Seclabel() && !m.ReadOnly():
+		v.Outcome, v.OrRelabel = WantsContext, instead
+	case instead:
 		v.Outcome = WantsRelabel
+	case m.InMemory():
+		return v.onlyOnce()
 	default:
 		return v.because(CodeSeveralMounts, "the same file system is mounted in more than one place, and context= holds only from its first mount on",
 			"unmount all of them, or give the option context= to the first")

@@ -289,7 +289,7 @@ func complaints(fd int) string {
 }
 
 // Do unmounts the file system and mounts it with the new option. Keep is called just before, with what must be known to recover
-// from a kill in between, and must have written it down when it returns. After ErrBusy nothing was changed; after a *LostError the file
+// from a kill in between, and must have written it down when it returns; its error is given as it is. After ErrBusy nothing was changed; after a *LostError the file
 // system is not mounted; after any other error it is mounted as before.
 func (r *Remount) Do(ctx context.Context, keep func(*mounts.Mount) error) error {
 	if err := ctx.Err(); err != nil {
@@ -303,7 +303,7 @@ func (r *Remount) Do(ctx context.Context, keep func(*mounts.Mount) error) error 
 	}
 	root.Close()
 	if err := keep(m); err != nil {
-		return fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
+		return err
 	}
 	if err := unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW); errors.Is(err, unix.EBUSY) {
 		return ErrBusy

@@ -82,7 +82,7 @@ func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) 
 		return false, err
 	}
 	if err := keep(u.mount); err != nil {
-		return false, fmt.Errorf("cannot write down what is about to be unmounted: %w", err)
+		return false, err
 	}
 	if err := u.systemd.Stop(ctx, u.unit.Name); err != nil && mountedStill(u.mount) {
 		// A stop that takes too long may yet come to its end; the start then comes behind it. Where nothing goes on, it does nothing.
