@@ -62,11 +62,19 @@ func (m *Mount) Option(name string) (value string, ok bool) { return option(m.Op
 // Seclabel tells whether files of this file system have labels of their own, which may be changed: the kernel shows "seclabel".
 func (m *Mount) Seclabel() bool { _, ok := m.SuperOption("seclabel"); return ok }
 
-// ReadOnly tells whether nothing can be written through this mount: it, or its superblock, is read-only.
+// ReadOnly tells whether nothing can be written through this mount: it, or its superblock, is read-only, or writing was given up.
 func (m *Mount) ReadOnly() bool {
 	_, mount := m.Option("ro")
 	_, super := m.SuperOption("ro")
-	return mount || super
+	return mount || super || m.GaveUp()
+}
+
+// GaveUp tells whether the kernel has found an error in the file system and writes nothing to it any more until it is mounted anew. Since Linux 6.15
+// ext4 says so with these words, and with "rw" (fs/ext4/super.c, _ext4_show_options); before that, and elsewhere, it is "ro" then.
+func (m *Mount) GaveUp() bool {
+	_, emergency := m.SuperOption("emergency_ro")
+	_, shutdown := m.SuperOption("shutdown")
+	return emergency || shutdown
 }
 
 // InMemory tells whether what is in the file system is nowhere but in memory, so that it is gone with its last mount.

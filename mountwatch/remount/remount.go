@@ -135,6 +135,10 @@ func lost(m *mounts.Mount) error {
 	return impossible("what is in a %s is lost when it is unmounted", m.FSType)
 }
 
+func gaveUp() error {
+	return impossible("the kernel has found an error in it and writes nothing to it any more: it has to be checked first")
+}
+
 // describe takes the mount apart into what is needed to make it again, and refuses what it does not understand fully.
 func (r *Remount) describe() error {
 	m := r.mount
@@ -161,6 +165,9 @@ func (r *Remount) describe() error {
 	}
 	if m.Shortened {
 		return impossible("its options are too long to be repeated")
+	}
+	if m.GaveUp() {
+		return gaveUp()
 	}
 	if err := r.describeMount(); err != nil {
 		return err

@@ -450,6 +450,68 @@ func TestUnitOfWhatWouldBeLost(t *testing.T) {
 	}
 }
 
+// A file system in which the kernel has found an error is not mounted as if it had not, neither by a unit nor without.
+//
+// Proves V17.
+func TestWhatHasAnError(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime,errors=remount-ro", false)
+	trigger := "/sys/fs/ext4/" + filepath.Base(f.mount(t).Source) + "/trigger_fs_error"
+	if err := os.WriteFile(trigger, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := f.mount(t)
+	if !m.ReadOnly() {
+		t.Fatalf("%+v", m)
+	}
+	u := Unit{unit: systemd.MountUnit{Name: "data.mount"}, declared: declared.Mount{Where: f.point, What: f.image, Options: "noatime,errors=remount-ro"}, mount: m}
+	unmounted, err := u.Do(t.Context(), "u:r:t:s0", func(*mounts.Mount) error { return errors.New("it was about to be unmounted") }, nil)
+	var impossible *ImpossibleError
+	if unmounted || !errors.As(err, &impossible) {
+		t.Error(err)
+	}
+	emergency := mounts.Mount{Device: m.Device, Root: "/", Mountpoint: f.point, Options: "rw,relatime", FSType: "ext4", Source: m.Source, SuperOptions: "rw,errors=remount-ro,emergency_ro"}
+	if _, err := PrepareOptions(&emergency, nil); !errors.As(err, &impossible) || !emergency.ReadOnly() {
+		t.Error(err)
+	}
+}
+
+// What somebody, or the kernel, has taken from a mount since it was made does not come back because its unit makes it anew.
+//
+// Proves V17.
+func TestUnitThatWouldUndo(t *testing.T) {
+	f := makeFS(t, "ext4", "noatime", false)
+	for _, c := range []struct{ remount, declared, want string }{
+		{"rw", "noatime", ""},
+		{"ro", "noatime", "ro"}, {"ro", "ro,noatime", ""}, {"ro", "ro,rw", "ro"},
+		{"ro,bind", "", "ro"},
+		{"noexec", "nosuid,nodev", "noexec"}, {"noexec", "user", ""}, {"noexec", "users,exec", "noexec"}, {"noexec", "owner", "noexec"},
+		{"nosuid,nodev", "group", ""}, {"nosuid,nodev", "nosuid", "nodev"}, {"nosuid", "", "nosuid"},
+		{"nosymfollow", "noexec", "nosymfollow"}, {"nosymfollow", "nosymfollow", ""},
+	} {
+		must(t, "mount", "-o", "remount,bind,rw,suid,dev,exec,symfollow", f.point)
+		must(t, "mount", "-o", "remount,rw,suid,dev,exec,symfollow", f.point)
+		must(t, "mount", "-o", "remount,"+c.remount, f.point)
+		u := Unit{unit: systemd.MountUnit{Name: "data.mount"}, declared: declared.Mount{Where: f.point, What: f.image, Options: c.declared}, mount: f.mount(t)}
+		if got := u.undone(); got != c.want {
+			t.Errorf("%s, declared with %s: %q, want %q; it is %s, %s", c.remount, c.declared, got, c.want, u.mount.Options, u.mount.SuperOptions)
+		}
+		if c.want == "" {
+			continue
+		}
+		unmounted, err := u.Do(t.Context(), "u:r:t:s0", func(*mounts.Mount) error { return errors.New("it was about to be unmounted") }, nil)
+		var impossible *ImpossibleError
+		if want := "it is mounted with " + c.want + " now, which data.mount does not say"; unmounted || !errors.As(err, &impossible) || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	// What can never be written to needs no word for it.
+	iso := Unit{mount: &mounts.Mount{FSType: "iso9660", Options: "ro", SuperOptions: "ro"}}
+	bindfs := Unit{mount: &mounts.Mount{FSType: "fuse.bindfs", Options: "rw,nosuid,nodev", SuperOptions: "rw"}}
+	if iso.undone() != "" || bindfs.undone() != "" {
+		t.Error(iso.undone(), bindfs.undone())
+	}
+}
+
 // What a person is told to paste into a shell is what it says, whoever chose the name.
 func TestLostError(t *testing.T) {
 	e := &LostError{&mounts.Mount{Mountpoint: "/srv/it's $(reboot)", FSType: "ext4", Options: "rw,noatime", SuperOptions: "ro", Source: "/dev/vdb"}, unix.EIO}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -78,6 +79,12 @@ func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) 
 	if reason := declared.Excluded(&u.declared); reason != "" {
 		return false, impossible("%s, in %s", reason, u.declared.Source)
 	}
+	if u.mount.GaveUp() {
+		return false, gaveUp()
+	}
+	if option := u.undone(); option != "" {
+		return false, impossible("it is mounted with %s now, which %s does not say", option, u.unit.Name)
+	}
 	if err := idle(u.mount); err != nil {
 		return false, err
 	}
@@ -100,6 +107,49 @@ func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) 
 		}
 	}
 	return true, failed
+}
+
+// undone gives an option that keeps something from being done with the mount as it is, and that it would not have if the unit mounted it again; "" if
+// there is none. The kernel made the file system read-only when it found an error (errors=remount-ro), or an administrator had a reason for
+// "mount -o remount,noexec".
+func (u *Unit) undone() string {
+	m := u.mount
+	says := map[string]bool{}
+	for option := range mounts.SplitOptions(u.declared.Options) {
+		switch option { // the last one counts, mount(8)
+		case "ro", "nosuid", "nodev", "noexec", "nosymfollow":
+			says[option] = true
+		case "rw":
+			says["ro"] = false
+		case "suid", "dev", "exec", "symfollow":
+			says["no"+option] = false
+		case "user", "users":
+			says["nosuid"], says["nodev"], says["noexec"] = true, true, true
+		case "owner", "group":
+			says["nosuid"], says["nodev"] = true, true
+		}
+	}
+	if strings.HasPrefix(m.FSType, "fuse") { // libfuse gives it these by itself (lib/mount.c)
+		says["nosuid"], says["nodev"] = true, true
+	}
+	if m.ReadOnly() && !says["ro"] && !neverWritten(m) {
+		return "ro"
+	}
+	for _, option := range []string{"nosuid", "nodev", "noexec", "nosymfollow"} {
+		if _, has := m.Option(option); has && !says[option] {
+			return option
+		}
+	}
+	return ""
+}
+
+// neverWritten tells whether a file system is read-only whatever is asked for: mount(8) mounts what cannot be written to so by itself.
+func neverWritten(m *mounts.Mount) bool {
+	if slices.Contains([]string{"cramfs", "erofs", "iso9660", "romfs", "squashfs"}, m.FSType) {
+		return true
+	}
+	ro, err := os.ReadFile("/sys/dev/block/" + m.Device.String() + "/ro")
+	return err == nil && strings.TrimSpace(string(ro)) == "1"
 }
 
 // mountedStill tells whether a mount is where it was.
