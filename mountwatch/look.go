@@ -101,7 +101,7 @@ func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, moun
 		l.owner(ctx, m, &facts)
 	}
 	// Whether another mount of the same file system is declared, and with another label, may be told by its names alone.
-	if len(rules) == 1 && slices.ContainsFunc(l.table.Superblock(m.Device), l.rules.NeedNames) {
+	if len(rules) == 1 && l.rules.NeedNamesOf(l.table, m.Device) {
 		names()
 	}
 	if len(rules) == 1 && m.Seclabel() {

@@ -99,7 +99,9 @@ type volume struct {
 	mount *mounts.Mount
 	names mounts.Names
 	rule  *judge.Rule
-	told  *Volume // what the operator was told last, maybe by an earlier run; nil: nothing
+	// settled tells that no other mount of the file system makes a difference to its verdict.
+	settled bool
+	told    *Volume // what the operator was told last, maybe by an earlier run; nil: nothing
 }
 
 // attempt names a try to get a context option.
@@ -384,7 +386,7 @@ func (w *Watcher) changed(ctx context.Context, c mounts.Change) (declared bool) 
 	}
 	for device := range touched {
 		for _, m := range w.table.Superblock(device) {
-			if w.volumes[keyOf(m)] != nil && !fresh[keyOf(m)] {
+			if v := w.volumes[keyOf(m)]; v != nil && !v.settled && !fresh[keyOf(m)] {
 				declared = w.consider(ctx, m) || declared
 			}
 		}
@@ -408,7 +410,7 @@ func (w *Watcher) answers(ctx context.Context, device string) {
 // consider judges one mount and does what the verdict says. It tells whether a rule is meant for it, or was.
 func (w *Watcher) consider(ctx context.Context, m *mounts.Mount) (declared bool) {
 	verdict, names := w.look().judge(ctx, m)
-	v := &volume{Volume: describe(verdict), mount: m, names: names, rule: verdict.Rule}
+	v := &volume{Volume: describe(verdict), mount: m, names: names, rule: verdict.Rule, settled: verdict.Settled}
 	if verdict.Outcome != judge.WantsRelabel || !w.relabels.same(keyOf(m), verdict) {
 		w.relabels.cancel(keyOf(m))
 	}

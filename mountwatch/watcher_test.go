@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -723,6 +724,45 @@ func everythingIsWrittenDown(t *testing.T, rests bool) {
 	}
 	if all := LoadRecord(root).Volumes; len(all) != count || slices.ContainsFunc(all, func(v Volume) bool { return v.State != Labelled }) {
 		t.Errorf("%d volumes are written down, want %d", len(all), count)
+	}
+}
+
+// Thousands of directories of one file system that come one after the other are judged once each, not anew with each that comes. What is done is told by
+// what is allocated.
+func TestManyOfOneFileSystem(t *testing.T) {
+	root, err := hostfs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	effort := func(n int) uint64 {
+		w := &Watcher{Root: root, Host: judge.Host{SELinux: true, DefaultContext: shared}, Policy: policy{}, Report: func(Event) {},
+			Load: func() (Config, error) {
+				return Config{Rules: []judge.Rule{{Name: "disks", Match: judge.Match{Mountpoint: "/mnt/disks/**"}, Strategy: judge.Auto}}}, nil
+			}}
+		if err := w.begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.asking.begin()
+		all := make([]*mounts.Mount, n)
+		for i := range all {
+			all[i] = &mounts.Mount{ID: i + 100, Unique: uint64(i + 100), Parent: 1, Device: mounts.Device{Major: 4095, Minor: 77}, Root: fmt.Sprintf("/%d", i),
+				Mountpoint: fmt.Sprintf("/mnt/disks/%d", i), FSType: "ext4", Options: "rw", SuperOptions: "rw"}
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for i, m := range all {
+			w.table = mounts.NewTable(all[:i+1])
+			w.changed(t.Context(), mounts.Change{Appeared: []*mounts.Mount{m}})
+		}
+		runtime.ReadMemStats(&after)
+		if len(w.volumes) != n {
+			t.Fatalf("%d volumes", len(w.volumes))
+		}
+		return after.Mallocs - before.Mallocs
+	}
+	if few, many := effort(100), effort(1000); many > 15*few {
+		t.Errorf("%d for 1000, %d for 100", many, few)
 	}
 }
 

@@ -119,6 +119,8 @@ type Verdict struct {
 	Found string
 	// OrRelabel tells, beside WantsContext, that the files may be labelled instead if the volume is in use.
 	OrRelabel bool
+	// Settled tells that no other mount of the file system makes a difference to it.
+	Settled bool
 	// Code, Reason and Remedy say why it is refused or left alone. Reason goes after "cannot label MOUNTPOINT: ".
 	Code           Code
 	Reason, Remedy string

@@ -1,7 +1,9 @@
 package judge
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -381,6 +383,61 @@ func TestOrRelabel(t *testing.T) {
 		if v.Outcome != WantsContext || v.OrRelabel != c.want {
 			t.Errorf("%s on %s: %s, %v", c.strategy, c.mount.SuperOptions, v.Outcome, v.OrRelabel)
 		}
+	}
+}
+
+// Twice as many mounts of one file system take twice as long to judge, not four times: local volumes of Kubernetes are such, one directory each. What
+// is done is told by what is allocated.
+func TestJudgeManyOfOneFileSystem(t *testing.T) {
+	rules, err := NewRules([]Rule{{Name: "disks", Match: at("/mnt/disks/**"), Strategy: Auto}, {Name: "sda", Match: Match{Mountpoint: "/mnt/disk*", Label: "DATA"}, Context: other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := Host{SELinux: true, DefaultContext: files}
+	for _, c := range []struct {
+		super, dir string
+		want       Code
+	}{{"rw,seclabel", "/vol", CodeBind}, {"rw,context=" + files, "/vol", ""}, {"rw,seclabel", "", ""}} {
+		effort := func(n int) float64 {
+			all := []*mounts.Mount{disk("/mnt/disk", on("ext4", c.super))}
+			for i := range n {
+				m := disk(fmt.Sprintf("/mnt/disks/%d", i), id(200+i), on("ext4", c.super), root("/"))
+				if c.dir != "" {
+					m.Root = c.dir + strconv.Itoa(i)
+				}
+				all = append(all, m)
+			}
+			facts := Facts{Names: mounts.Names{Labels: []string{"OTHER"}}}
+			return testing.AllocsPerRun(1, func() {
+				table := mounts.NewTable(all)
+				for _, m := range all[1:] {
+					rules.NeedNamesOf(table, m.Device)
+					if v := rules.Judge(host, table, m, facts); v.Code != c.want && c.dir != "" {
+						t.Fatal(v.Code, v.Reason)
+					}
+				}
+			})
+		}
+		few, many := effort(250), effort(2000)
+		if many > 10*few {
+			t.Errorf("%s of %s: %.0f for 2000, %.0f for 250", c.dir, c.super, many, few)
+		}
+	}
+}
+
+// A part of a file system is refused for that, whatever else is wanted for it, and no other mount changes it.
+func TestSettled(t *testing.T) {
+	rules, err := NewRules([]Rule{{Name: "data", Match: at("/data"), Strategy: Auto}, {Name: "second", Match: at("/again"), Context: other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, whole := disk("/data", root("/sub"), id(101)), disk("/again")
+	table := mounts.NewTable([]*mounts.Mount{whole, part})
+	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, table, part, Facts{}); v.Code != CodeBind || !v.Settled {
+		t.Error(v.Code, v.Settled)
+	}
+	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, table, whole, Facts{}); v.Code != CodeTwoLabels || v.Settled {
+		t.Error(v.Code, v.Settled)
 	}
 }
 

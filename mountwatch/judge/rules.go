@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/kubelet"
@@ -15,6 +16,31 @@ import (
 // Rules are the operator's, ready to be used. The zero value has none. They may be used by several goroutines at once.
 type Rules struct {
 	list []rule
+	// asked is what was found out of the table that was asked about last.
+	mu    sync.Mutex
+	asked asked
+}
+
+// asked is what all mounts of a file system together say. There may be thousands of them, and each is judged.
+type asked struct {
+	table *mounts.Table
+	names map[mounts.Device]bool
+	wants map[superblock][]wish
+}
+
+// superblock is a file system, and what the wishes for it depend on beside the table.
+type superblock struct {
+	device        mounts.Device
+	host          Host
+	driver, names string
+}
+
+// of is what was found out of a table. It is to be called and used with the lock held.
+func (r *Rules) of(table *mounts.Table) *asked {
+	if r.asked.table != table {
+		r.asked = asked{table, map[mounts.Device]bool{}, map[superblock][]wish{}}
+	}
+	return &r.asked
 }
 
 // rule is a Rule whose patterns have been read. A pattern is nil if the key is not given.
@@ -75,6 +101,19 @@ func (r *Rules) NeedNames(m *mounts.Mount) bool {
 		}
 	}
 	return false
+}
+
+// NeedNamesOf tells whether NeedNames is so for any mount of a superblock.
+func (r *Rules) NeedNamesOf(table *mounts.Table, d mounts.Device) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.of(table)
+	need, known := of.names[d]
+	if !known {
+		need = slices.ContainsFunc(table.Superblock(d), r.NeedNames)
+		of.names[d] = need
+	}
+	return need
 }
 
 // NeedDriver tells whether Facts.Driver is needed to tell which rule is for this mount.

@@ -62,19 +62,21 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 		return v.because(CodeBtrfs, "it is on Btrfs, where one context= would hold for every subvolume, and where a new snapshot's root comes without "+
 			"a label and nested subvolumes are in no mount table", "use ext4 or xfs")
 	}
+	right := m.Context() != "" && secontext.Same(m.Context(), v.Want) && len(rule.Paths) == 0
+	if !m.Whole() && !right && !inPlace {
+		v.Settled = true
+		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
+	}
 	if other, its := r.contradiction(host, table, m, facts); other != nil {
 		v.Rules = []*Rule{rule, its}
 		return v.because(CodeTwoLabels, fmt.Sprintf("the rule %s wants %s for it, and the rule %s wants another label for the same file system at %s",
 			nameOf(rule), v.Want, nameOf(its), other.Mountpoint), "one file system can have one label: change one of the rules")
 	}
-	if now := m.Context(); now != "" && secontext.Same(now, v.Want) && len(rule.Paths) == 0 {
+	if right {
 		return v.right() // wherever and however it is mounted
 	}
 	if inPlace {
 		return v.inPlace(r, table, facts)
-	}
-	if !m.Whole() {
-		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
 	}
 	if all := table.Superblock(m.Device); len(all) > 0 && all[0] != m && len(r.Matching(all[0], facts)) == 0 {
 		first := all[0]
@@ -234,19 +236,50 @@ func (v Verdict) because(code Code, reason, remedy string) Verdict {
 // several tells whether the file system is mounted more than once in this namespace.
 func (v Verdict) several(table *mounts.Table) bool { return len(table.Superblock(v.Mount.Device)) > 1 }
 
+// wish is a label that a rule wants for a mount.
+type wish struct {
+	label string
+	mount *mounts.Mount
+	rule  *Rule
+}
+
 // contradiction finds another mount of the same superblock for which another rule wants another label.
 func (r *Rules) contradiction(host Host, table *mounts.Table, m *mounts.Mount, facts Facts) (*mounts.Mount, *Rule) {
 	mine, _ := host.wanted(r.Matching(m, facts)[0])
-	for _, other := range table.Superblock(m.Device) {
-		matching := r.Matching(other, facts)
-		if other == m || len(matching) != 1 || protected.Path(other.Mountpoint) || protected.Mount(other.Mountpoint) != "" && !r.InPlace(other, matching) {
-			continue
-		}
-		if its, ok := host.wanted(matching[0]); ok && !secontext.Same(its, mine) {
-			return other, matching[0]
+	for _, w := range r.wishes(host, table, m.Device, facts) {
+		if w.mount != m && !secontext.Same(w.label, mine) {
+			return w.mount, w.rule
 		}
 	}
 	return nil, nil
+}
+
+// wishes gives the first label that is wanted for a mount of a superblock, and the first other one: whichever of them somebody wants, one contradicts it.
+func (r *Rules) wishes(host Host, table *mounts.Table, d mounts.Device, facts Facts) []wish {
+	names := slices.Concat(facts.Names.Paths, []string{""}, facts.Names.Labels, []string{""}, facts.Names.UUIDs)
+	key := superblock{d, host, facts.Driver, strings.Join(names, "\x00")}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	of := r.of(table)
+	wishes, known := of.wants[key]
+	if known {
+		return wishes
+	}
+	for _, m := range table.Superblock(d) {
+		matching := r.Matching(m, facts)
+		if len(matching) != 1 || protected.Path(m.Mountpoint) || protected.Mount(m.Mountpoint) != "" && !r.InPlace(m, matching) {
+			continue
+		}
+		its, ok := host.wanted(matching[0])
+		if !ok || len(wishes) > 0 && secontext.Same(its, wishes[0].label) {
+			continue
+		}
+		if wishes = append(wishes, wish{its, m, matching[0]}); len(wishes) == 2 {
+			break
+		}
+	}
+	of.wants[key] = wishes
+	return wishes
 }
 
 // wanted gives the context that a rule asks for, and false if that needs a default which the image does not have.
