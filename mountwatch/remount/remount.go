@@ -105,11 +105,14 @@ func PrepareOptions(m *mounts.Mount, set []Option) (*Remount, error) {
 	if err := r.describe(); err != nil {
 		return nil, err
 	}
-	if err := r.hold(); err != nil {
+	err := r.hold()
+	if err == nil {
+		err = unseen(m)
+	}
+	if err != nil {
 		r.Close()
 		return nil, err
 	}
-	var err error
 	if r.wanted, err = r.configure(slices.Concat(r.options, set)); err != nil {
 		r.Close()
 		return nil, err

@@ -475,6 +475,57 @@ func TestWhatHasAnError(t *testing.T) {
 	}
 }
 
+// What the superblock has beyond what any table shows is not lost by mounting it again.
+//
+// Proves V17.
+func TestUnseen(t *testing.T) {
+	try := func(f fixture) error {
+		t.Helper()
+		m := f.mount(t)
+		r, err := PrepareOptions(m, nil)
+		if err == nil {
+			r.Close()
+		}
+		u := Unit{unit: systemd.MountUnit{Name: "data.mount"}, declared: declared.Mount{Where: f.point, What: f.image, Options: "noatime"}, mount: m}
+		begun := errors.New("it was about to be unmounted")
+		unmounted, byUnit := u.Do(t.Context(), "u:r:t:s0", func(*mounts.Mount) error { return begun }, nil)
+		if err == nil && !errors.Is(byUnit, begun) || err != nil && err.Error() != byUnit.Error() || unmounted {
+			t.Errorf("by its unit %v, without %v", byUnit, err)
+		}
+		return err
+	}
+	var impossible *ImpossibleError
+	f := makeFS(t, "ext4", "noatime", false)
+	if err := try(f); err != nil {
+		t.Error(err)
+	}
+	// A file that is called so is none of quotas, unless it is mounted with them.
+	must(t, "touch", filepath.Join(f.point, "aquota.user"))
+	if err := try(f); err != nil {
+		t.Error(err)
+	}
+	must(t, "umount", f.point)
+	must(t, "mount", "-o", "loop,noatime,usrquota", f.image, f.point)
+	if err := try(f); !errors.As(err, &impossible) || err.Error() != "it has quotas in the file aquota.user, which would not be on any more when it is mounted again" {
+		t.Error(err)
+	}
+
+	must(t, "umount", f.point)
+	must(t, "tune2fs", "-O", "encrypt", f.image)
+	must(t, "mount", "-o", "loop,noatime", f.image, f.point)
+	if err := try(f); !errors.As(err, &impossible) || err.Error() != "it may have encrypted directories, whose keys would be lost when it is unmounted" {
+		t.Error(err)
+	}
+	for options, want := range map[string]string{
+		"rw": "[]", "rw,usrquota,grpquota": "[aquota.user aquota.group]", "rw,prjquota": "[aquota.project]",
+		`rw,jqfmt=vfsv1,usrjquota=my\040file,usrquota`: "[my file]", "rw,usrjquota=": "[]",
+	} {
+		if got := fmt.Sprint(quotaFiles(&mounts.Mount{SuperOptions: options})); got != want {
+			t.Errorf("%s: %s, want %s", options, got, want)
+		}
+	}
+}
+
 // What somebody, or the kernel, has taken from a mount since it was made does not come back because its unit makes it anew.
 //
 // Proves V17.

@@ -85,6 +85,9 @@ func (u *Unit) Do(ctx context.Context, context string, keep func(*mounts.Mount) 
 	if option := u.undone(); option != "" {
 		return false, impossible("it is mounted with %s now, which %s does not say", option, u.unit.Name)
 	}
+	if err := unseen(u.mount); err != nil {
+		return false, err
+	}
 	if err := idle(u.mount); err != nil {
 		return false, err
 	}
