@@ -171,6 +171,11 @@ func TestJudge(t *testing.T) {
 		{name: "Btrfs subvolume", rules: []Rule{data}, table: table{disk("/data", on("btrfs", "rw,seclabel,subvol=/x"), root("/x"))},
 			want: Refused, code: CodeBtrfs, says: "snapshot"},
 		{name: "bind mount of a part", rules: []Rule{data}, table: table{disk("/data", root("/sub"))}, want: Refused, code: CodeBind, says: "/sub"},
+		{name: "a directory of an SMB share, mounted by itself", rules: []Rule{data}, table: table{disk("/data", root("/sub"), on("cifs", "rw,vers=3.1.1"))}, want: WantsContext},
+		{name: "a directory of an SMB share, relabel declared", rules: strategy(Relabel), table: table{disk("/data", root("/sub"), on("cifs", "rw,vers=3.1.1"))},
+			want: Refused, code: CodeNoRelabel},
+		{name: "bind mount of a directory of an SMB share", rules: []Rule{data},
+			table: table{disk("/data", id(101), root("/sub"), on("cifs", "rw,vers=3.1.1")), disk("/srv/share", on("cifs", "rw,vers=3.1.1"))}, want: Refused, code: CodeBind, says: "/sub"},
 		{name: "bind mount of the whole of something else", rules: []Rule{data},
 			table: table{disk("/data", id(101)), disk("/first", id(90))}, want: Refused, code: CodeBind, says: "/first"},
 		{name: "bind mount of the system", rules: []Rule{data}, table: table{disk("/data", id(101)), disk("/", id(90))}, want: Refused, code: CodeBind},
@@ -313,6 +318,7 @@ func TestJudgeKubeletsVolumes(t *testing.T) {
 		{name: "mounted with a label", rules: []Rule{byPath}, table: table{disk(staged, on("ext4", "rw,context="+other))}, want: LeftAlone, code: CodeKubelet, says: other},
 		{name: "mounted with the label", rules: []Rule{byPath}, table: table{disk(staged, on("nfs4", "rw,context="+files))}, want: Right},
 		{name: "no labels on files", rules: []Rule{byPath}, table: table{disk(staged, on("nfs4", "rw"))}, want: Refused, code: CodeNoRelabel, says: "not mounted again"},
+		{name: "a directory of an SMB share", rules: []Rule{byPath}, table: table{disk(staged, root("/sub"), on("cifs", "rw"))}, want: Refused, code: CodeNoRelabel},
 		{name: "read-only", rules: []Rule{byPath}, table: table{disk(staged, readOnly)}, want: Refused, code: CodeReadOnly},
 		{name: "Btrfs", rules: []Rule{byPath}, table: table{disk(staged, on("btrfs", "rw,seclabel"))}, want: Refused, code: CodeBtrfs},
 		{name: "no answer", rules: []Rule{byPath}, table: table{disk(staged)}, facts: Facts{NoAnswer: true}, want: Refused, code: CodeNoAnswer},
@@ -434,6 +440,11 @@ func TestSettled(t *testing.T) {
 	part, whole := disk("/data", root("/sub"), id(101)), disk("/again")
 	table := mounts.NewTable([]*mounts.Mount{whole, part})
 	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, table, part, Facts{}); v.Code != CodeBind || !v.Settled {
+		t.Error(v.Code, v.Settled)
+	}
+	share := disk("/data", root("/sub"), on("cifs", "rw"))
+	twice := mounts.NewTable([]*mounts.Mount{share, disk("/x", id(101), on("cifs", "rw"))})
+	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, twice, share, Facts{}); v.Code != CodeBind || v.Settled {
 		t.Error(v.Code, v.Settled)
 	}
 	if v := rules.Judge(Host{SELinux: true, DefaultContext: files}, table, whole, Facts{}); v.Code != CodeTwoLabels || v.Settled {

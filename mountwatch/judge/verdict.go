@@ -63,8 +63,8 @@ func (r *Rules) Judge(host Host, table *mounts.Table, m *mounts.Mount, facts Fac
 			"a label and nested subvolumes are in no mount table", "use ext4 or xfs")
 	}
 	right := m.Context() != "" && secontext.Same(m.Context(), v.Want) && len(rule.Paths) == 0
-	if !m.Whole() && !right && !inPlace {
-		v.Settled = true
+	if v.part(table) && !right && !inPlace {
+		v.Settled = !ofServer(m)
 		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which somebody else uses otherwise", "declare the mount of the whole file system")
 	}
 	if other, its := r.contradiction(host, table, m, facts); other != nil {
@@ -164,7 +164,7 @@ func (v Verdict) inPlace(r *Rules, table *mounts.Table, facts Facts) Verdict {
 		v.Outcome = LeftAlone
 		return v.because(CodeKubelet, "the kubelet or the volume's driver has mounted it with context="+now, "")
 	}
-	if !m.Whole() {
+	if v.part(table) {
 		return v.because(CodeBind, "it shows only "+m.Root+" of a file system, which the volume's driver uses otherwise", byOption)
 	}
 	if all := table.Superblock(m.Device); len(all) > 0 && all[0].ID != m.ID {
@@ -235,6 +235,16 @@ func (v Verdict) because(code Code, reason, remedy string) Verdict {
 
 // several tells whether the file system is mounted more than once in this namespace.
 func (v Verdict) several(table *mounts.Table) bool { return len(table.Superblock(v.Mount.Device)) > 1 }
+
+// part tells whether the mount shows a part of a file system whose rest somebody else uses. A directory of a server's share that was mounted by itself
+// looks like a bind mount of one, with its name as the root (fs/smb/client/cifsfs.c, cifs_get_root); it is none where nothing else of it is mounted.
+func (v Verdict) part(table *mounts.Table) bool {
+	return !v.Mount.Whole() && (!ofServer(v.Mount) || v.several(table))
+}
+
+func ofServer(m *mounts.Mount) bool {
+	return slices.Contains([]string{"cifs", "smb3", "nfs", "nfs4"}, m.FSType)
+}
 
 // wish is a label that a rule wants for a mount.
 type wish struct {
