@@ -285,6 +285,31 @@ func TestPlanOneServerTwice(t *testing.T) {
 	}
 }
 
+// A word for a source is no device: what has no superblock in common with anything gets its label, whatever else is called so.
+func TestPlanNoDevice(t *testing.T) {
+	for _, m := range []Mount{
+		{What: "tmpfs", Type: "tmpfs"}, {What: "overlay", Type: "overlay", Options: "lowerdir=/a:/b"}, {What: "none", Type: "tmpfs"}, {What: "host", Type: "9p"},
+		{What: "s3fs", Type: "fuse"}, {What: "sshfs#a@b:/c", Type: "fuse.sshfs"}, {What: "/usr/bin/server", Type: "fuse.server"},
+	} {
+		wanted, other := m, m
+		wanted.Where, other.Where = "/srv/cache", "/srv/other"
+		h := host()
+		h.Mounted = func(string, string) (string, bool) { return "", true }
+		plan, skipped := Plan(rules(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "/srv/cache"}, Strategy: judge.Context}), h, []Mount{wanted, other})
+		if len(plan) != 1 || len(skipped) != 0 {
+			t.Errorf("%+v: %+v", m, skipped)
+		}
+	}
+	// One tag of virtiofs is one superblock, and so is a disk.
+	for _, m := range []Mount{{What: "share", Type: "virtiofs"}, {What: "/dev/vdb", Type: "ext4"}, {What: "/dev/vdb", Type: "fuseblk"}} {
+		wanted, other := m, m
+		wanted.Where, other.Where = "/srv/cache", "/srv/other"
+		if plan, skipped := Plan(rules(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "/srv/cache"}, Strategy: judge.Context}), host(), []Mount{wanted, other}); len(plan) != 0 {
+			t.Errorf("%+v: %+v", m, skipped)
+		}
+	}
+}
+
 // What is written is what systemd reads back, and our own drop-in is not taken for the operator's options.
 func TestDropIn(t *testing.T) {
 	m := Mount{Unit: `srv-a\x20b.mount`, Where: "/srv/a b", What: "/dev/vdb", Type: "ext4", Options: "nodev", Source: "/etc/fstab:3"}

@@ -126,8 +126,8 @@ func Plan(rules *judge.Rules, host Host, all []Mount) (plan []DropIn, skipped []
 		if host.Device != nil {
 			c.device = host.Device(c.device)
 		}
-		if len(alone(m.Type)) > 0 {
-			c.device = m.Where // it shares its superblock with no other mount of that server
+		if mounts.SharesNothing(m.Type) || len(alone(m.Type)) > 0 {
+			c.device = m.Where // no other mount has its superblock, whatever the two are called
 		}
 		matching := rules.Matching(m.asMounted())
 		if len(matching) == 1 {
@@ -163,7 +163,7 @@ func conflict(host Host, m *Mount, context string, wanted []string) string {
 			return "the same device is declared twice, and not with one label"
 		}
 	}
-	if host.Mounted != nil {
+	if host.Mounted != nil && !mounts.SharesNothing(m.Type) {
 		if now, mounted := host.Mounted(device(m.What), m.Where); mounted && !secontext.Same(now, context) {
 			return "the device is mounted already, with another label"
 		}

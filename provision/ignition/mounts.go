@@ -494,7 +494,7 @@ func (m *machine) generator() bool {
 // superblock gives what two mounts have in common that share their labels, "" if they never do.
 func (s *situation) superblock(m mount) (id, remedy string) {
 	switch {
-	case m.has("bind") || m.has("rbind") || m.fstype == "none" || m.fstype == "swap" || m.fstype == "tmpfs" || m.fstype == "overlay":
+	case m.has("bind") || m.has("rbind") || m.fstype == "none" || m.fstype == "swap" || mounts.SharesNothing(m.fstype):
 		return "", ""
 	case strings.HasPrefix(m.fstype, "nfs"):
 		host, _, _ := strings.Cut(m.what, ":/")
