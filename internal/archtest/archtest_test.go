@@ -94,6 +94,7 @@ func rules() []rule {
 		{"system calls", onlyIn("golang.org/x/sys/unix", "internal/command", "internal/hostfs", "internal/kernel", "internal/systemd",
 			"internal/mounts", "relabel", "mountwatch/remount")},
 		{"mount table", saidOnlyIn("mountinfo", "internal/mounts", "internal/mounttest")},
+		{"unit files", onlyIn("github.com/coreos/go-systemd/v22/unit", "internal/unitfile")},
 		{"binary policies", numberOnlyIn(0xf97cff8c, "internal/policydb")},
 		{"labels", toolRule("restorecon", "setfiles", "chcon", "matchpathcon", "fixfiles")},
 		{"locks", calledOnlyIn("Flock", "internal/hostfs")},

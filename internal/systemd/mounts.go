@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +63,29 @@ func MountUnitName(point string) string {
 		}
 	}
 	return b.String() + ".mount"
+}
+
+// Mountpoint gives the mount point that a unit is named after, which is where it mounts if it does not say.
+func Mountpoint(unit string) string {
+	name := strings.TrimSuffix(unit, ".mount")
+	if name == "-" {
+		return "/"
+	}
+	b := []byte("/")
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c == '-':
+			b = append(b, '/')
+		case strings.HasPrefix(name[i:], `\x`) && i+3 < len(name):
+			if v, err := strconv.ParseUint(name[i+2:i+4], 16, 8); err == nil {
+				c, i = byte(v), i+3
+			}
+			b = append(b, c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(b)
 }
 
 // OpenMounts connects to systemd.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -116,6 +117,9 @@ func TestMountUnitName(t *testing.T) {
 	} {
 		if got := MountUnitName(point); got != want {
 			t.Errorf("%q is %s, and systemd has %s", point, got, want)
+		}
+		if got := Mountpoint(want); got != path.Clean(point) {
+			t.Errorf("%s is for %q, not for %q", want, point, got)
 		}
 	}
 }

@@ -19,11 +19,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/unit"
-
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
+	"github.com/selinux-provision/selinux-provision/internal/unitfile"
 )
 
 // Mount is a mount that systemd is told to make. Its texts are as systemd takes them, after all escapes.
@@ -85,11 +84,8 @@ func Find(root *hostfs.Root) ([]Mount, error) {
 			}
 			found[m.Unit] = m
 			// Systemd makes a unit of the line, to which drop-ins are added as to any other.
-			if err := m.readFiles(root, dropIns(root, m.Unit)); err != nil {
-				failures = append(failures, err)
-			} else {
-				found[m.Unit] = m
-			}
+			failures = append(failures, m.readDropIns(root, dropIns(root, m.Unit)))
+			found[m.Unit] = m
 		}
 	} else if !hostfs.Missing(err) {
 		failures = append(failures, fmt.Errorf("cannot read /etc/fstab: %w", err))
@@ -106,12 +102,10 @@ func Find(root *hostfs.Root) ([]Mount, error) {
 			}
 			files := append([]string{path.Join(dir, e.Name())}, dropIns(root, e.Name())...)
 			m, err := FromFiles(root, e.Name(), files)
-			switch {
-			case err != nil:
-				failures = append(failures, err)
-			case m.Where == "": // masked, or not a unit that could be mounted
+			failures = append(failures, err)
+			if m.Where == "" { // masked, or not a unit that could be mounted
 				delete(found, e.Name())
-			default:
+			} else {
 				found[e.Name()] = m
 			}
 		}
@@ -161,40 +155,36 @@ func groups(name string) []string {
 }
 
 // FromFiles reads one mount unit from its own file and its drop-ins, first that is read. Drop-ins of ours are left out: what is given
-// is what somebody else wants. A unit that is masked has no Where.
+// is what somebody else wants. What systemd does not mount has no Where: a unit that is masked, that cannot be read, or that does not fit its name.
 func FromFiles(root *hostfs.Root, name string, files []string) (Mount, error) {
 	m := Mount{Unit: name}
 	if len(files) == 0 || masked(root, files[0]) {
 		return m, nil
 	}
 	m.Source = files[0]
-	if err := m.readFiles(root, files); err != nil {
-		return m, err
+	if err := m.read(root, files[0]); err != nil {
+		return Mount{Unit: name}, err
 	}
-	if m.Where == "" && m.What != "" {
-		m.Where = unit.UnitNamePathUnescape(strings.TrimSuffix(name, ".mount"))
+	err := m.readDropIns(root, files[1:])
+	if m.Where == "" {
+		m.Where = systemd.Mountpoint(name)
 	}
-	if m.What == "" || m.Where != path.Clean("/"+m.Where) || systemd.MountUnitName(m.Where) != name {
-		return Mount{Unit: name}, nil // systemd does not mount it either
+	if m.What == "" || systemd.MountUnitName(m.Where) != name {
+		return Mount{Unit: name}, err
 	}
-	return m, nil
+	return m, err
 }
 
-// readFiles takes over what a unit's files set. A drop-in that is masked counts for nothing.
-func (m *Mount) readFiles(root *hostfs.Root, files []string) error {
+// readDropIns takes over what the drop-ins of a unit set. One that is masked counts for nothing, and one that cannot be read further for what it
+// has set before, as for systemd.
+func (m *Mount) readDropIns(root *hostfs.Root, files []string) error {
+	var failures []error
 	for _, file := range files {
-		if ours := path.Base(file); ours == DropInName || ours == OptionsName || masked(root, file) {
-			continue
-		}
-		content, err := root.ReadFile(file)
-		if err == nil {
-			err = m.read(bytes.NewReader(content))
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read %s: %w", file, err)
+		if ours := path.Base(file); ours != DropInName && ours != OptionsName && !masked(root, file) {
+			failures = append(failures, m.read(root, file))
 		}
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
 func masked(root *hostfs.Root, file string) bool {
@@ -202,28 +192,37 @@ func masked(root *hostfs.Root, file string) bool {
 	return err == nil && target == "/dev/null"
 }
 
-// read takes over what a unit file or a drop-in sets. The last one counts.
-func (m *Mount) read(from io.Reader) error {
-	options, err := unit.DeserializeOptions(from)
+// read takes over what a unit file or a drop-in sets. The last one counts, and an empty one takes back what came before.
+func (m *Mount) read(root *hostfs.Root, file string) error {
+	content, err := root.ReadFile(file)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot read %s: %w", file, err)
 	}
+	options, err := unitfile.Parse(string(content))
 	for _, o := range options {
 		if o.Section != "Mount" {
 			continue
 		}
-		// A line may go on, systemd.syntax(7). Of systemd's specifiers only "%%" is known here: nothing that matters has another one.
-		value := strings.ReplaceAll(strings.ReplaceAll(o.Value, "\\\n", " "), "%%", "%")
+		// Of systemd's specifiers only "%%" is known here: nothing that matters has another one.
+		value := strings.ReplaceAll(o.Value, "%%", "%")
 		switch o.Name {
 		case "What":
 			m.What = value
 		case "Where":
-			m.Where = value
+			// What is no path, or has ".." in it, systemd ignores (path_simplify_and_warn).
+			if value == "" {
+				m.Where = ""
+			} else if strings.HasPrefix(value, "/") && !slices.Contains(strings.Split(value, "/"), "..") {
+				m.Where = simple(value)
+			}
 		case "Type":
 			m.Type = value
 		case "Options":
 			m.Options = value
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", file, err)
 	}
 	return nil
 }

@@ -1,18 +1,19 @@
 package declared
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
-
-	"github.com/coreos/go-systemd/v22/unit"
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/unitfile"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 )
 
@@ -317,7 +318,7 @@ func TestDropIn(t *testing.T) {
 	if got := d.Path("/run/systemd/system"); got != `/run/systemd/system/srv-a\x20b.mount.d/90-selinux-provision.conf` {
 		t.Error(got)
 	}
-	options, err := unit.DeserializeOptions(strings.NewReader(string(d.Content())))
+	options, err := unitfile.Parse(string(d.Content()))
 	if err != nil || len(options) != 2 || fmt.Sprint(options[0].Name, options[1].Name) != "Wants"+"After" || options[0].Section != "Unit" || options[1].Value != "selinux-provision-mount@%p.service" {
 		t.Errorf("%v %v\n%s", options, err, d.Content())
 	}
@@ -400,7 +401,7 @@ single`, "DIR", dir), "\n")
 			continue
 		}
 		m := Mount{Unit: e.Name()}
-		if err := m.readFiles(made, []string{e.Name()}); err != nil {
+		if err := m.read(made, e.Name()); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, fmt.Sprintf("%q %q %q %q %q", m.Unit, m.Where, m.What, m.Type, m.Options))
@@ -431,10 +432,116 @@ single`, "DIR", dir), "\n")
 
 // What systemd is to read of options is what it had before, and the label.
 func TestOptionsContent(t *testing.T) {
-	options, err := unit.DeserializeOptions(strings.NewReader(string(OptionsContent(`x=50%,username=CORP\\svc,context="` + private + `"`))))
+	options, err := unitfile.Parse(string(OptionsContent(`x=50%,username=CORP\\svc,context="` + private + `"`)))
 	if err != nil || len(options) != 1 || options[0].Section != "Mount" || options[0].Value != `x=50%%,username=CORP\\svc,context="`+private+`"` {
 		t.Errorf("%v %v", options, err)
 	}
+}
+
+// Units are read as systemd itself reads them: held against what it says that it has loaded.
+//
+// Proves V17.
+func TestUnitsLikeSystemd(t *testing.T) {
+	const manager = "/usr/lib/systemd/systemd"
+	if _, err := os.Stat(manager); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("this test needs %s, from the package systemd", manager)
+		}
+		t.Skipf("this test needs %s", manager)
+	}
+	const head = "[Mount]\nWhat=/dev/vdb\n"
+	files := map[string]string{
+		"srv-slash.mount":         head + "Where=/srv/slash/\nType=ext4\n",
+		"srv-twice.mount":         head + "Where=//srv/.//twice\n",
+		"srv-comment.mount":       head + "Options=noatime,\\\n# a comment\n  ; another\nnodev\nType=ext4\n",
+		"srv-open.mount":          head + "Options=noatime,\\\n\nType=ext4\n",
+		"srv-two.mount":           head + "Options=a\\\\\nType=ext4\n",
+		"srv-end.mount":           head + "Options=noatime,\\",
+		"srv-noequals.mount":      head + "nothing here\nType=ext4\n",
+		"srv-long.mount":          head + "Options=" + strings.Repeat("x", 5000) + "\n",
+		"srv-mebibyte.mount":      head + "Options=" + strings.Repeat("x", 1<<20-9) + "\n",
+		"srv-toolong.mount":       head + "Options=" + strings.Repeat("x", 1<<20-8) + "\n",
+		"srv-bytes.mount":         head + "Options=a\xff\n",
+		"srv-bytesindropin.mount": head + "Type=ext4\n", "srv-bytesindropin.mount.d/a.conf": "[Mount]\nOptions=before\nOptions=a\xff\nType=xfs\n",
+		"srv-section.mount":         head + "[Mount\nType=ext4\n",
+		"srv-sectionindropin.mount": head + "Type=ext4\n", "srv-sectionindropin.mount.d/a.conf": "[Mount]\nOptions=before\n[Mount] # x\nType=xfs\n",
+		"srv-mark.mount":        "\ufeff" + head + "Type=ext4\n",
+		"srv-returns.mount":     "[Mount]\r\nWhat=/dev/vdb\rOptions=cr\r\n\r\nType=ext4\n",
+		"srv-relative.mount":    head + "Where=/srv/relative\nWhere=relative\nWhere=/srv/../relative\nType=ext4\nType=\n",
+		"srv-empty.mount":       head + "Where=/srv/other\nWhere=\nOptions=a\nOptions=\n",
+		"srv-outside.mount":     "What=/dev/vda\n" + head + "[Else]\nWhat=/dev/vdc\n[Mount]\n Options = a b \t\n[ Mount ]\nOptions=blanks\n",
+		"srv-nobreak.mount":     head + "\u00a0Options=no blank of systemd's\n",
+		"srv-other.mount":       head + "Where=/srv/another\n",
+		"srv-nothing.mount":     "[Mount]\nWhere=/srv/nothing\n",
+		"srv-percent.mount":     head + "Options=a=50%%\n",
+		`srv-a\x2db\x20c.mount`: head,
+	}
+	var names []string
+	for name := range files {
+		if filepath.Ext(name) == ".mount" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	files["default.target"] = "[Unit]\nWants=" + strings.Join(names, " ") + "\n"
+	root := tree(t, files)
+	dir := root.Path("/")
+	run := filepath.Join(dir, "run")
+	if err := errors.Join(os.Mkdir(run, 0o777), os.Chmod(run, 0o777), os.Chmod(filepath.Dir(dir), 0o755)); err != nil { // systemd does not want to be tried as root
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), manager, "--user", "--test")
+	cmd.Env = []string{"SYSTEMD_UNIT_PATH=" + dir, "HOME=" + dir, "XDG_RUNTIME_DIR=" + run}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	said, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err, complaints.String())
+	}
+	read := map[string]map[string]string{}
+	for text := range strings.SplitSeq(string(said), "-> Unit ") {
+		name, lines, _ := strings.Cut(text, ":\n")
+		if !slices.Contains(names, name) || read[name] != nil {
+			continue
+		}
+		read[name] = map[string]string{}
+		for line := range strings.Lines(lines) {
+			if key, value, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
+				read[name][key] = strings.TrimSuffix(value, "n/a")
+			}
+		}
+	}
+	for _, name := range names {
+		m, _ := FromFiles(root, name, append([]string{"/" + name}, in(files, name+".d/")...))
+		has := read[name]
+		if has == nil {
+			t.Errorf("systemd says nothing of %s:\n%s", name, complaints.String())
+			continue
+		}
+		want := ""
+		if has["Unit Load State"] == "loaded" {
+			want = fmt.Sprintf("%q %q %q %q", has["Where"], has["What"], has["File System Type"], has["Options"])
+		}
+		got := ""
+		if m.Where != "" {
+			got = fmt.Sprintf("%q %q %q %q", m.Where, m.What, m.Type, m.Options)
+		}
+		if got != want {
+			t.Errorf("%s:\ngot  %.200s\nwant %.200s (%s)", name, got, want, has["Unit Load State"])
+		}
+	}
+}
+
+func in(files map[string]string, dir string) (all []string) {
+	for name := range files {
+		if strings.HasPrefix(name, dir) {
+			all = append(all, "/"+name)
+		}
+	}
+	return all
 }
 
 func FuzzFstab(f *testing.F) {

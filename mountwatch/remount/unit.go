@@ -53,8 +53,9 @@ func FindUnit(ctx context.Context, root *hostfs.Root, s *systemd.Mounts, m *moun
 	if len(unit.Files) == 0 || !unit.Active {
 		return nil, nil
 	}
+	// Not from the properties of the unit: for what is mounted they have what the kernel's table says (systemd's mount.c, mount_get_what_escaped).
 	d, err := declared.FromFiles(root, unit.Name, unit.Files)
-	if err != nil {
+	if d.Where == "" && err != nil {
 		return nil, err
 	}
 	if d.Where != m.Mountpoint || !d.Names(m) {

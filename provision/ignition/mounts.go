@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/unit"
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
@@ -67,7 +66,7 @@ func (m *machine) real(name string) string {
 }
 
 func (u *unitFile) mount() mount {
-	one := mount{at: u.text.at, key: u.text.name, where: unit.UnitNamePathUnescape(strings.TrimSuffix(u.name, ".mount"))}
+	one := mount{at: u.text.at, key: u.text.name, where: systemd.Mountpoint(u.name)}
 	for _, o := range u.options {
 		if o.section != "Mount" {
 			continue

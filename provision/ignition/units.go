@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/selinux-provision/selinux-provision/internal/unitfile"
 	"github.com/selinux-provision/selinux-provision/provision"
 )
 
@@ -228,48 +229,19 @@ func dependencies() []string {
 		"PropagatesReloadTo", "ReloadPropagatedFrom", "PropagatesStopTo", "StopPropagatedFrom", "JoinsNamespaceOf", "RequiresMountsFor", "WantsMountsFor"}
 }
 
-// read adds the lines of a unit file (systemd.syntax(7)): sections, NAME=VALUE, comments, lines that go on behind a backslash. Two
-// backslashes are one that is meant, behind which no line goes on (config_parse in systemd's conf-parser.c). An empty value empties a
-// list.
+// read adds the lines of a unit file. An empty value empties a list. What systemd cannot read, and all behind it, counts for nothing.
 func (u *unitFile) read(t text) {
-	section, pending, begin, n := "", "", 0, 0
-	take := func() {
-		line := strings.TrimSpace(pending)
-		pending = ""
-		if strings.HasPrefix(line, "[") {
-			section = strings.Trim(line, "[]")
-			return
-		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok {
-			return
-		}
-		o := unitOption{section: section, name: strings.TrimSpace(name), value: strings.TrimSpace(value)}
-		o.at, o.key = t.line(begin)
+	lines, _ := unitfile.Parse(t.content)
+	for _, line := range lines {
+		o := unitOption{section: line.Section, name: line.Name, value: line.Value}
+		o.at, o.key = t.line(line.Line)
 		switch {
 		case o.value != "":
 			u.options = append(u.options, o)
-		case section != "Unit" || !slices.Contains(dependencies(), o.name):
+		case o.section != "Unit" || !slices.Contains(dependencies(), o.name):
 			u.options = slices.DeleteFunc(u.options, func(old unitOption) bool { return old.section == o.section && old.name == o.name })
 		}
 	}
-	for line := range strings.Lines(t.content) {
-		n++
-		line = strings.TrimRight(line, "\r\n")
-		if text := strings.TrimSpace(line); text != "" && (text[0] == '#' || text[0] == ';') {
-			continue
-		}
-		if pending == "" {
-			begin = n
-		}
-		pending += line
-		if backslashes := len(line) - len(strings.TrimRight(line, `\`)); backslashes%2 == 1 {
-			pending = strings.TrimSuffix(pending, `\`) + " "
-			continue
-		}
-		take()
-	}
-	take()
 }
 
 // list gives the words of all options of a name.
