@@ -170,24 +170,21 @@ func (f *First) mount(ctx context.Context, m declared.Mount, unit systemd.MountU
 	if unit.Limit > 0 {
 		tools.Limit = min(unit.Limit, firstLimit)
 	}
-	argv, where, options := []string{"mount"}, m.Where, declared.Options(&m, context)
+	var before []string
+	where, options := m.Where, declared.Options(&m, context)
 	if unit.Automount {
 		if strings.HasPrefix(m.Type, "fuse") {
 			return errors.New("a file system with a server of its own cannot be tried, and an automount waits for it")
 		}
 		where = path.Join(tryDir, unit.Name)
-		argv = []string{"unshare", "--mount", "--propagation", "private", "mount"}
+		before = []string{"unshare", "--mount", "--propagation", "private"}
 		if err := f.Root.MkdirAll(where, 0o700); err != nil {
 			return err
 		}
 	} else if err := f.makePoint(ctx, where, unit); err != nil {
 		return err
 	}
-	argv = append(argv, m.What, where)
-	if m.Type != "" {
-		argv = append(argv, "-t", m.Type)
-	}
-	if _, err := tools.Run(ctx, append(argv, "-o", options)...); err != nil {
+	if _, err := tools.Run(ctx, append(before, mountCommand(m, unit, where, options)...)...); err != nil {
 		return err
 	}
 	if unit.Automount {
@@ -217,6 +214,21 @@ func (f *First) mount(ctx context.Context, m declared.Mount, unit systemd.MountU
 		return errors.New("it does not have that option now: is /etc/selinux/config there?")
 	}
 	return nil
+}
+
+// mountCommand gives the words with which systemd would mount something, but for where and with which options (mount_enter_mounting in its mount.c).
+func mountCommand(m declared.Mount, unit systemd.MountUnit, where, options string) []string {
+	argv := []string{"mount", m.What, where}
+	if unit.SloppyOptions {
+		argv = append(argv, "-s")
+	}
+	if unit.ReadWriteOnly {
+		argv = append(argv, "-w")
+	}
+	if m.Type != "" {
+		argv = append(argv, "-t", m.Type)
+	}
+	return append(argv, "-o", options)
 }
 
 const (

@@ -3,6 +3,7 @@ package mountwatch
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -142,4 +143,42 @@ func TestMountOf(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// A mount is made in systemd's words: without -w, a volume on a write-protected device would be mounted read-only although its unit forbids that.
+func TestMountCommand(t *testing.T) {
+	m := declared.Mount{What: "/dev/vdb", Type: "ext4"}
+	for _, c := range []struct {
+		unit systemd.MountUnit
+		kind string
+		want string
+	}{
+		{systemd.MountUnit{}, "ext4", "mount /dev/vdb /srv/a -t ext4 -o ro"},
+		{systemd.MountUnit{}, "", "mount /dev/vdb /srv/a -o ro"},
+		{systemd.MountUnit{ReadWriteOnly: true}, "ext4", "mount /dev/vdb /srv/a -w -t ext4 -o ro"},
+		{systemd.MountUnit{SloppyOptions: true, ReadWriteOnly: true}, "ext4", "mount /dev/vdb /srv/a -s -w -t ext4 -o ro"},
+	} {
+		m.Type = c.kind
+		if got := strings.Join(mountCommand(m, c.unit, "/srv/a", "ro"), " "); got != c.want {
+			t.Errorf("%+v:\ngot  %s\nwant %s", c.unit, got, c.want)
+		}
+	}
+}
+
+// What mount(8) makes of it on a write-protected device.
+func TestReadWriteOnly(t *testing.T) {
+	h := newHost(t)
+	image, point := filepath.Join(t.TempDir(), "image"), filepath.Join(h.dir, "a")
+	h.run("mkdir", point)
+	h.run("truncate", "-s", "8M", image)
+	h.run("mkfs.ext4", "-q", image)
+	m := declared.Mount{What: h.output("losetup", "--find", "--show", "--read-only", image), Type: "ext4"}
+	defer h.run("losetup", "--detach", m.What)
+	for _, only := range []bool{true, false} {
+		argv := mountCommand(m, systemd.MountUnit{ReadWriteOnly: only}, point, "noatime")
+		if said, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); (err != nil) != only {
+			t.Errorf("ReadWriteOnly %v: %v: %s", only, err, said)
+		}
+	}
+	h.run("umount", point)
 }

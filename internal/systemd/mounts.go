@@ -31,6 +31,9 @@ type MountUnit struct {
 	// What, Type and Options are what it would mount, as systemd has read its files, or what is mounted there. Bytes that are not UTF-8 come
 	// as "\\xNN".
 	What, Type, Options string
+	// ReadWriteOnly tells that it is not mounted read-only where the device is write-protected, and SloppyOptions that a helper may pass over options
+	// that it does not know (mount(8), -w and -s).
+	ReadWriteOnly, SloppyOptions bool
 	// DirectoryMode is for the mountpoint, where it has to be made, and Limit how long the mount may take; 0 is without end.
 	DirectoryMode os.FileMode
 	Limit         time.Duration
@@ -122,6 +125,7 @@ func (m *Mounts) Unit(ctx context.Context, point string) (MountUnit, error) {
 	u.What, _ = mount["What"].(string)
 	u.Type, _ = mount["Type"].(string)
 	u.Options, _ = mount["Options"].(string)
+	u.ReadWriteOnly, u.SloppyOptions = mount["ReadWriteOnly"] == true, mount["SloppyOptions"] == true
 	if mode, ok := mount["DirectoryMode"].(uint32); ok {
 		u.DirectoryMode = os.FileMode(mode & 0o777)
 	}
