@@ -12,6 +12,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/glob"
 	"github.com/selinux-provision/selinux-provision/internal/kubelet"
 	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
+	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
@@ -21,6 +22,8 @@ var (
 	validVolume = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	validType   = lazyregexp.New(`^[a-z0-9_.*?\[\]!-]+$`)
 	validDriver = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+	validPart   = lazyregexp.New(`^([A-Za-z0-9#+.:=@_*?\[\]!-]|[^\x00-\x7f])+$`)
+	fstabEscape = lazyregexp.New(`\\[0-7]{3}`)
 	validUUID   = lazyregexp.New(`^[0-9A-Fa-f*?\[\]!-]+$`)
 )
 
@@ -154,12 +157,16 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 			}
 		}
 	}
-	driverLine := 0
+	driverLine, sourceLine := 0, 0
+	const sourceIs = "what is mounted"
 	seen, ok := p.mapping(key, n, keys{
 		"mountpoint": pattern(&m.Mountpoint, "a mountpoint", checkMountpoint),
-		"source":     pattern(&m.Source, "what is mounted", func(string, bool) (string, string) { return "", "" }),
-		"fstype":     pattern(&m.FSType, "a type of file system", checkType),
-		"label":      pattern(&m.Label, "the label of a file system", func(string, bool) (string, string) { return "", "" }),
+		"source": func(key string, n *yaml.Node) {
+			sourceLine = n.Line
+			pattern(&m.Source, sourceIs, func(string, bool) (string, string) { return "", "" })(key, n)
+		},
+		"fstype": pattern(&m.FSType, "a type of file system", checkType),
+		"label":  pattern(&m.Label, "the label of a file system", func(string, bool) (string, string) { return "", "" }),
 		"uuid": pattern(&m.UUID, "the UUID of a file system", func(value string, _ bool) (string, string) {
 			if !validUUID().MatchString(value) {
 				return "", "write it as blkid shows it, such as 8e55d011-9c83-473e-99c9-c716b1e508e6"
@@ -175,6 +182,9 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 			}
 		},
 	})
+	if problem, remedy := m.tagged(); problem != "" {
+		p.complain(sourceLine, join(key, "source"), "cannot use "+quote(m.Source)+" as "+sourceIs+problem, remedy)
+	}
 	if m.CSIDriver != "" && m.Mountpoint != "" && len(p.problems) == before && !meetsKubelet(m.Mountpoint) {
 		p.complain(driverLine, join(key, "csi_driver"), "cannot match a CSI driver's volumes at "+quote(m.Mountpoint)+": the kubelet has them mounted below "+kubelet.DefaultDir,
 			"remove the mountpoint")
@@ -184,6 +194,39 @@ func (p *parser) match(key string, n *yaml.Node, m *VolumeMatch) {
 	}
 }
 
+// tagged reads a source such as LABEL=data, as fstab and mount units have it, for what it means: once it is mounted, the kernel shows the
+// name of the device.
+func (m *VolumeMatch) tagged() (problem, remedy string) {
+	tag, value, ok := mounts.Tag(m.Source)
+	if !ok {
+		return "", ""
+	}
+	also := func(key string) (problem, remedy string) {
+		return ": there is the key " + key + " beside it", "remove one of the two"
+	}
+	switch {
+	case value == "":
+		return ": it names nothing", "write what comes behind " + tag + "="
+	case tag == "LABEL" && m.Label != "":
+		return also("label")
+	case tag == "LABEL":
+		m.Label, m.Source = value, ""
+	case tag == "UUID" && m.UUID != "":
+		return also("uuid")
+	case tag == "UUID" && !validUUID().MatchString(value):
+		return ": it is no UUID", "write it as blkid shows it, such as UUID=8e55d011-9c83-473e-99c9-c716b1e508e6"
+	case tag == "UUID":
+		m.UUID, m.Source = value, ""
+	case !validPart().MatchString(value):
+		return ": udev writes some of its characters otherwise", `write the path that "ls /dev/disk/by-` + strings.ToLower(tag) + `" shows, with \\ for each \ in it`
+	case tag == "PARTUUID":
+		m.Source = "/dev/disk/by-partuuid/" + strings.ToLower(value)
+	default:
+		m.Source = "/dev/disk/by-partlabel/" + value
+	}
+	return "", ""
+}
+
 // checkMountpoint warns early of what the watcher would refuse or leave alone for ever.
 func checkMountpoint(value string, exact bool) (problem, remedy string) {
 	switch {
@@ -191,6 +234,8 @@ func checkMountpoint(value string, exact bool) (problem, remedy string) {
 		return "", "begin it with /"
 	case path.Clean(value) != value:
 		return "", "write " + clip(path.Clean(value))
+	case fstabEscape().MatchString(value):
+		return ": what fstab writes with a backslash and three digits is written as it is here", "write " + quote(mounts.Unescape(value))
 	case exact && protected.Path(value):
 		return ": it is a directory of the operating system", "mount the volume elsewhere"
 	case exact && kubelet.MeansCSI(value):

@@ -46,6 +46,25 @@ relabel: {workers: 4, entries_per_second: 3000, cpu_percent: 50}
 	}
 }
 
+// What fstab writes for a device is no name that the kernel shows: it is read for what it means.
+func TestParseSource(t *testing.T) {
+	for source, want := range map[string]VolumeMatch{
+		"LABEL=data":           {Label: "data"},
+		`LABEL="my data"`:      {Label: "my data"},
+		"LABEL=data*":          {Label: "data*"},
+		"UUID=8E55D011-9C83":   {UUID: "8E55D011-9C83"},
+		"PARTUUID=8E55D011-01": {Source: "/dev/disk/by-partuuid/8e55d011-01"},
+		"PARTLABEL=data-?":     {Source: "/dev/disk/by-partlabel/data-?"},
+		"/dev/disk/by-id/x=y":  {Source: "/dev/disk/by-id/x=y"},
+		"server:/x":            {Source: "server:/x"},
+	} {
+		doc, err := Parse("c.yaml", strings.NewReader("version: 1\nvolumes: [{name: a, match: {source: '"+source+"'}}]\n"))
+		if err != nil || len(doc.volumes) != 1 || doc.volumes[0].Match != want {
+			t.Errorf("%s: %+v %v", source, doc.volumes, err)
+		}
+	}
+}
+
 // Proves V11.
 func TestParseVolumeMessages(t *testing.T) {
 	const data = "{name: data, match: {mountpoint: /data}, "
@@ -68,6 +87,17 @@ func TestParseVolumeMessages(t *testing.T) {
 		{"relative mountpoint", "[" + match("mountpoint: data") + "]", `volumes[0].match.mountpoint: cannot use "data" as a mountpoint: begin it with /`},
 		{"unclean mountpoint", "[" + match("mountpoint: /data/../etc/") + "]",
 			`volumes[0].match.mountpoint: cannot use "/data/../etc/" as a mountpoint: write /etc`},
+		{"escape of fstab's", "[" + match(`mountpoint: '/srv/my\040disk'`) + "]", `volumes[0].match.mountpoint: cannot use "/srv/my\040disk" as a mountpoint: ` +
+			`what fstab writes with a backslash and three digits is written as it is here: write "/srv/my disk"`},
+		{"no label in a source", "[" + match("source: 'LABEL='") + "]", `volumes[0].match.source: cannot use "LABEL=" as what is mounted: it names nothing: write what comes behind LABEL=`},
+		{"two labels", "[" + match("source: 'LABEL=a', label: b") + "]",
+			`volumes[0].match.source: cannot use "LABEL=a" as what is mounted: there is the key label beside it: remove one of the two`},
+		{"two UUIDs", "[" + match("source: 'UUID=a', uuid: b") + "]",
+			`volumes[0].match.source: cannot use "UUID=a" as what is mounted: there is the key uuid beside it: remove one of the two`},
+		{"strange UUID in a source", "[" + match("source: 'UUID=x'") + "]", `volumes[0].match.source: cannot use "UUID=x" as what is mounted: ` +
+			"it is no UUID: write it as blkid shows it, such as UUID=8e55d011-9c83-473e-99c9-c716b1e508e6"},
+		{"partition with a blank", "[" + match("source: 'PARTLABEL=a b'") + "]", `volumes[0].match.source: cannot use "PARTLABEL=a b" as what is mounted: ` +
+			`udev writes some of its characters otherwise: write the path that "ls /dev/disk/by-partlabel" shows, with \\ for each \ in it`},
 		{"system directory", "[" + match("mountpoint: /etc") + "]", `volumes[0].match.mountpoint: cannot use "/etc" as a mountpoint: ` +
 			"it is a directory of the operating system: mount the volume elsewhere"},
 		{"runtime's", "[" + match("mountpoint: /var/lib/docker/x") + "]", `volumes[0].match.mountpoint: cannot use "/var/lib/docker/x" as a mountpoint: ` +

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -48,6 +49,15 @@ func ParseFstab(r io.Reader) ([]FstabLine, error) {
 // unescapeFstab reads the escapes that the C library knows (getmntent(3)): systemd reads with it. All others stay as they are.
 func unescapeFstab(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\\`, `\`).Replace(s)
+}
+
+// Tag takes apart what names a device by what is on it, such as LABEL="my data": mount(8) and systemd know four of these.
+func Tag(what string) (key, value string, ok bool) {
+	key, value, ok = strings.Cut(what, "=")
+	if !ok || !slices.Contains([]string{"LABEL", "UUID", "PARTLABEL", "PARTUUID"}, key) {
+		return "", "", false
+	}
+	return key, strings.Trim(value, `"`), true
 }
 
 // ExcludesContext gives the first of a list of mount options that does not go with a context= beside it.

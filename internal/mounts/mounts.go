@@ -119,15 +119,3 @@ func SplitOptions(options string) func(yield func(string) bool) {
 		}
 	}
 }
-
-// SharesNothing tells whether every mount of a type of file system has a superblock of its own, so that its source is a word that means nothing,
-// or the name of something that each mount asks for anew: sget() finds none for tmpfs, ramfs, overlay and 9p (mm/shmem.c, fs/ramfs/inode.c,
-// fs/overlayfs/super.c, fs/9p/vfs_super.c), and one of FUSE has the server that this very mount has started (fs/fuse/inode.c). It is no for virtiofs,
-// where the tag is what a disk is elsewhere (fs/fuse/virtio_fs.c, virtio_fs_test_super).
-func SharesNothing(fsType string) bool {
-	switch fsType {
-	case "tmpfs", "ramfs", "overlay", "9p", "fuse":
-		return true
-	}
-	return strings.HasPrefix(fsType, "fuse.")
-}

@@ -238,10 +238,9 @@ func cannotTake(fsType string, strategy judge.Strategy) string {
 // asMounted gives what the rules are matched with: as much of the line in mountinfo as can be told before.
 func (m *Mount) asMounted() (*mounts.Mount, judge.Facts) {
 	what := m.What
-	mounted := &mounts.Mount{Root: "/", Mountpoint: m.Where, FSType: m.Type, Source: what, Options: "rw", SuperOptions: "rw"}
+	mounted := &mounts.Mount{Root: "/", Mountpoint: m.Where, FSType: mounts.KernelType(m.Type, m.Options), Source: what, Options: "rw", SuperOptions: "rw"}
 	var names mounts.Names
-	key, value, _ := strings.Cut(what, "=")
-	value = strings.Trim(value, `"`)
+	key, value, _ := mounts.Tag(what)
 	by, name := path.Split(what)
 	switch {
 	case key == "LABEL", key == "UUID":
@@ -265,9 +264,8 @@ func (m *Mount) asMounted() (*mounts.Mount, judge.Facts) {
 
 // device gives one name for the ways to write the same device.
 func device(what string) string {
-	key, value, tagged := strings.Cut(what, "=")
-	if tagged && slices.Contains([]string{"LABEL", "UUID", "PARTUUID", "PARTLABEL"}, key) {
-		return "/dev/disk/by-" + strings.ToLower(key) + "/" + escaped(strings.Trim(value, `"`))
+	if key, value, tagged := mounts.Tag(what); tagged {
+		return "/dev/disk/by-" + strings.ToLower(key) + "/" + escaped(value)
 	}
 	return what
 }

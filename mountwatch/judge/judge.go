@@ -31,14 +31,15 @@ type Rule struct {
 //
 // Of several rules that fit, one wins: the one with more exact keys among Mountpoint, Source, Label and UUID, exact being without a
 // wildcard; of those with as many, the one with more keys in all; of these, if both have a Mountpoint with wildcards, the one with more
-// text before the first of them. If that does not tell two rules apart, neither wins.
+// text before the first of them; and of these, if both have an FSType, the one whose FSType is the type itself and not its family. If that does
+// not tell two rules apart, neither wins.
 //
 // Below the kubelet's directory only a rule counts that asks for its CSI volumes: by CSIDriver, or by a Mountpoint that begins with a directory in
 // which they are.
 type Match struct {
 	Mountpoint string // the whole path
 	Source     string // what was mounted: as in mountinfo, or any name of the device, such as /dev/disk/by-id/...
-	FSType     string // the type; "fuse" stands for all that begin with "fuse." as well
+	FSType     string // the type, or another name of it: "nfs" stands for nfs4 as well, "fuse" and "sshfs" for fuse.sshfs; see mounts.TypeNames
 	Label      string
 	UUID       string // upper and lower case are one
 	// CSIDriver is the name of a CSI driver, and no pattern. With it the rule is for the volumes that the driver mounts for the kubelet, and for

@@ -497,6 +497,11 @@ func TestMatching(t *testing.T) {
 		{"NFS by server", nfs, []Match{{Source: "srv:/export/*"}, {Source: "srv:*"}}, "0"},
 		{"a family", sshfs, []Match{{FSType: "fuse"}}, "0"},
 		{"one of a family", sshfs, []Match{{FSType: "fuse.sshfs"}, {FSType: "fuse.x"}}, "0"},
+		{"by its helper", sshfs, []Match{{FSType: "sshfs"}, {FSType: "ext4"}}, "0"},
+		{"the type beats its family", sshfs, []Match{{FSType: "fuse"}, {FSType: "fuse.*"}}, "1"},
+		{"nfs is nfs4 as well", nfs, []Match{{FSType: "nfs"}, {FSType: "nfs3"}}, "0"},
+		{"nfs4 beats nfs", nfs, []Match{{FSType: "nfs"}, {FSType: "nfs4"}}, "1"},
+		{"a longer pattern beats the type", nfs, []Match{{FSType: "nfs", Mountpoint: "/mnt/n*"}, {FSType: "nfs4", Mountpoint: "/mnt/*"}}, "0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var list []Rule

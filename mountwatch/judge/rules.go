@@ -141,7 +141,7 @@ func (r *Rules) Matching(m *mounts.Mount, facts Facts) []*Rule {
 	}
 	var best []*Rule
 	for _, one := range fitting {
-		if !slices.ContainsFunc(fitting, func(other *rule) bool { return other.beats(one) }) {
+		if !slices.ContainsFunc(fitting, func(other *rule) bool { return other.beats(one, m) }) {
 			best = append(best, &one.Rule)
 		}
 	}
@@ -158,8 +158,7 @@ func (r *rule) fitsLine(m *mounts.Mount) bool {
 			return false
 		}
 	}
-	family, _, _ := strings.Cut(m.FSType, ".")
-	return r.fstype == nil || r.fstype.Match(m.FSType) || r.fstype.Match(family)
+	return r.fstype == nil || slices.ContainsFunc(mounts.TypeNames(m.FSType), r.fstype.Match)
 }
 
 func (r *rule) fitsNames(m *mounts.Mount, names mounts.Names) bool {
@@ -181,11 +180,14 @@ func anyOf(p *glob.Pattern, list []string, lower bool) bool {
 	return false
 }
 
-// beats tells whether r is more specific than other, as Match says.
-func (r *rule) beats(other *rule) bool {
+// beats tells whether r is more specific than other for a mount, as Match says.
+func (r *rule) beats(other *rule, m *mounts.Mount) bool {
 	order := cmp.Or(cmp.Compare(r.exact, other.exact), cmp.Compare(r.keys, other.keys))
 	if order == 0 && r.mountpoint != nil && other.mountpoint != nil && !r.mountpoint.Exact() && !other.mountpoint.Exact() {
 		order = cmp.Compare(len(r.mountpoint.Prefix()), len(other.mountpoint.Prefix()))
+	}
+	if order == 0 && r.fstype != nil && other.fstype != nil {
+		return r.fstype.Match(m.FSType) && !other.fstype.Match(m.FSType)
 	}
 	return order > 0
 }

@@ -354,16 +354,17 @@ func (s *situation) rule(m mount) *provision.Volume {
 	label, uuid := cmp.Or(from("by-label"), disk.label), cmp.Or(from("by-uuid"), disk.uuid)
 	var best *provision.Volume
 	for i, v := range s.declared.Volumes {
-		if v.Match.CSIDriver == "" && fits(v.Match.Mountpoint, m.where) && fits(v.Match.Source, m.what) && fits(v.Match.FSType, m.fstype) &&
-			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), uuid) && (best == nil || moreSpecific(v.Match, best.Match)) {
+		if v.Match.CSIDriver == "" && fits(v.Match.Mountpoint, m.where) && (fits(v.Match.Source, m.what) || fits(v.Match.Source, device(m.what))) && fitsType(v.Match.FSType, m) &&
+			fits(v.Match.Label, label) && fits(strings.ToLower(v.Match.UUID), uuid) && (best == nil || moreSpecific(v.Match, best.Match, m)) {
 			best = &s.declared.Volumes[i]
 		}
 	}
 	return best
 }
 
-// moreSpecific tells which of two rules for one mount the watcher follows: that with more exact keys, then that with more keys.
-func moreSpecific(a, b provision.VolumeMatch) bool {
+// moreSpecific tells which of two rules for one mount the watcher follows: that with more exact keys, then that with more keys, then that which
+// has the type itself and not its family.
+func moreSpecific(a, b provision.VolumeMatch, m mount) bool {
 	count := func(v provision.VolumeMatch) (exact, keys int) {
 		for i, pattern := range []string{v.Mountpoint, v.Source, v.Label, v.UUID, v.FSType} {
 			if pattern == "" {
@@ -378,7 +379,16 @@ func moreSpecific(a, b provision.VolumeMatch) bool {
 	}
 	exactA, keysA := count(a)
 	exactB, keysB := count(b)
+	if exactA == exactB && keysA == keysB {
+		kind := mounts.KernelType(m.fstype, m.options)
+		return fits(a.FSType, kind) && !fits(b.FSType, kind)
+	}
 	return exactA > exactB || exactA == exactB && keysA > keysB
+}
+
+// fitsType says whether a pattern is for the type of a mount, or for another name of it.
+func fitsType(pattern string, m mount) bool {
+	return slices.ContainsFunc(mounts.TypeNames(mounts.KernelType(m.fstype, m.options)), func(name string) bool { return fits(pattern, name) })
 }
 
 // disk is a file system that Ignition makes.
@@ -515,10 +525,8 @@ func (s *situation) superblock(m mount) (id, remedy string) {
 
 // device writes the two spellings of a device as one.
 func device(what string) string {
-	for key, dir := range map[string]string{"LABEL=": "by-label/", "UUID=": "by-uuid/", "PARTLABEL=": "by-partlabel/", "PARTUUID=": "by-partuuid/"} {
-		if v, ok := strings.CutPrefix(what, key); ok {
-			what = "/dev/disk/" + dir + strings.Trim(v, `"`)
-		}
+	if key, value, ok := mounts.Tag(what); ok {
+		what = "/dev/disk/by-" + strings.ToLower(key) + "/" + value
 	}
 	if uuid, ok := strings.CutPrefix(what, "/dev/disk/by-uuid/"); ok {
 		return "/dev/disk/by-uuid/" + strings.ToLower(uuid)
