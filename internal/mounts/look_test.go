@@ -2,6 +2,7 @@ package mounts
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 
@@ -134,12 +136,160 @@ func TestIdentityFromBytes(t *testing.T) {
 	}
 }
 
+// Of two labels the one that counts is the one that blkid shows: that of the root directory of a FAT, and that of Joliet of a disc.
+//
+// Proves V11.
+func TestLabelsAgreeWithBlkid(t *testing.T) {
+	for _, tool := range []string{"blkid", "mkfs.vfat"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	entry := func(name string, attributes, start byte) string {
+		return name + strings.Repeat(" ", 11-len(name)) + string([]byte{attributes}) + strings.Repeat("\x00", 14) + string([]byte{start}) + strings.Repeat("\x00", 5)
+	}
+	const boot16, boot32 = 43, 71
+	type bytesAt map[int64]string
+	fat := func(size string, args ...string) func(t *testing.T, image string) {
+		return func(t *testing.T, image string) {
+			for _, argv := range [][]string{{"truncate", "-s", size, image}, append(append([]string{"mkfs.vfat", "--invariant"}, args...), image)} {
+				if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v", out, err)
+				}
+			}
+		}
+	}
+	// Where the root directory and the FAT are, by what mkfs.vfat makes: reserved sectors, FATs, clusters.
+	fat16, fat32 := fat("16M", "-F", "16", "-s", "4", "-f", "2", "-r", "512", "-R", "4"), fat("64M", "-F", "32", "-s", "1", "-f", "1", "-R", "32")
+	disc := func(t *testing.T, image string) {
+		if err := os.WriteFile(image, make([]byte, 0x20000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A disc has blocks of 2,048 bytes, and a root directory with itself in it: blkid looks there since util-linux 2.42.
+	rootOfDisc := "\x22\x00" + "\x14\x00\x00\x00\x00\x00\x00\x14" + "\x00\x08\x00\x00\x00\x00\x08\x00" + "\x7e\x0b\x16\x02\x35\x00\x00" + "\x02\x00\x00" + "\x01\x00\x00\x01" + "\x01\x00"
+	primary := func(label string) bytesAt {
+		return bytesAt{0x8000: "\x01CD001\x01", 0x8028: label + strings.Repeat(" ", 32-len(label)), 0x8080: "\x00\x08\x08\x00", 0x809c: rootOfDisc, 0xa000: rootOfDisc,
+			0x832d: "2026112202530000", 0x833e: "2026112202530000", 0x8800: "\xffCD001\x01"}
+	}
+	joliet := func(short, label string) bytesAt {
+		all := primary(short)
+		var wide []byte
+		for _, u := range utf16.Encode([]rune(label)) {
+			wide = append(wide, byte(u>>8), byte(u))
+		}
+		for len(wide) < 32 {
+			wide = append(wide, 0, ' ')
+		}
+		all[0x8800], all[0x8828], all[0x8858], all[0x9000] = "\x02CD001\x01", string(wide), "%/E", "\xffCD001\x01"
+		return all
+	}
+	with := func(all bytesAt, at int64, text string) bytesAt { all[at] = text; return all }
+	for _, c := range []struct {
+		name, fstype string
+		make         func(*testing.T, string)
+		root, more   int64 // where the root directory is, and its second cluster
+		parts        func(root, more int64) bytesAt
+		want         string
+	}{
+		{"both", "vfat", fat("16M", "-F", "16", "-n", "BOTH"), 0, 0, nil, "BOTH"},
+		{"none", "vfat", fat16, 0, 0, nil, ""},
+		{"FAT16 by Windows", "vfat", fat16, 1, 0, func(root, _ int64) bytesAt { return bytesAt{root: entry("FILE", 0x20, 3) + entry("WIN DATA", 0x08, 0)} }, "WIN DATA"},
+		{"the boot sector's alone", "vfat", fat16, 1, 0, func(int64, int64) bytesAt { return bytesAt{boot16: "BOOT       "} }, ""},
+		{"another in the boot sector", "vfat", fat16, 1, 0, func(root, _ int64) bytesAt { return bytesAt{boot16: "BOOT       ", root: entry("ROOT", 0x08, 0)} }, "ROOT"},
+		{"removed", "vfat", fat16, 1, 0, func(root, _ int64) bytesAt { return bytesAt{root: entry("\xe5OLD", 0x08, 0) + entry("NEW", 0x28, 0)} }, "NEW"},
+		{"long names, directories, and what is no label", "vfat", fat16, 1, 0,
+			func(root, _ int64) bytesAt {
+				return bytesAt{root: entry("Along", 0x0f, 0) + entry("DIR", 0x18, 0) + entry("START", 0x08, 2) + entry("LABEL", 0x08, 0)}
+			}, "LABEL"},
+		{"behind the end", "vfat", fat16, 1, 0, func(root, _ int64) bytesAt {
+			return bytesAt{root: entry("FILE", 0x20, 3), root + 64: entry("LABEL", 0x08, 0)}
+		}, ""},
+		{"the last entry", "vfat", fat16, 1, 0, func(root, _ int64) bytesAt {
+			return bytesAt{root: strings.Repeat(entry("FILE", 0x20, 3), 511) + entry("LAST", 0x08, 0)}
+		}, "LAST"},
+		{"FAT32 by Windows", "vfat", fat32, 2, 0, func(root, _ int64) bytesAt {
+			return bytesAt{boot32: "NO NAME    ", root: entry("FILE", 0x20, 3) + entry("WIN32", 0x08, 0)}
+		}, "WIN32"},
+		{"FAT32, the boot sector's alone", "vfat", fat32, 2, 0, func(int64, int64) bytesAt { return bytesAt{boot32: "BOOT       "} }, ""},
+		{"FAT32, in the second cluster", "vfat", fat32, 2, 9,
+			func(root, more int64) bytesAt {
+				return bytesAt{root: strings.Repeat(entry("FILE", 0x20, 3), 16), more: entry("SECOND", 0x08, 0)}
+			}, "SECOND"},
+		{"a disc", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return primary("DISC") }, "DISC"},
+		{"Joliet", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return joliet("MY_DISC", "My disc") }, "My disc"},
+		{"Joliet, another label", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return joliet("DISC", "Größe") }, "Größe"},
+		{"Joliet, no ASCII", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return joliet("GR__E", "Größe") }, "Größe"},
+		{"Joliet, cut off", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return joliet("CONFIG_OF_THE_MACHINE_NO_1", "Config_of_the_ma") }, "Config_of_the_maCHINE_NO_1"},
+		{"no Joliet", "iso9660", disc, 0, 0, func(int64, int64) bytesAt { return with(joliet("DISC", "Other"), 0x8858, "%/X") }, "DISC"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			image := filepath.Join(t.TempDir(), "image")
+			c.make(t, image)
+			file, err := os.OpenFile(image, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			write := func(at int64, text string) {
+				if _, err := file.WriteAt([]byte(text), at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.parts != nil {
+				root, more := int64(0), int64(0)
+				var sb [512]byte
+				if _, err := file.ReadAt(sb[:], 0); err != nil {
+					t.Fatal(err)
+				}
+				reserved := int64(binary.LittleEndian.Uint16(sb[14:]))
+				switch c.root {
+				case 1:
+					root = 512 * (reserved + int64(sb[16])*int64(binary.LittleEndian.Uint16(sb[22:])))
+				case 2:
+					data := reserved + int64(sb[16])*int64(binary.LittleEndian.Uint32(sb[36:]))
+					root, more = 512*data, 512*(data+c.more-2)
+					if c.more > 0 {
+						write(512*reserved+8, string([]byte{byte(c.more), 0, 0, 0}))
+					}
+				}
+				for at, text := range c.parts(root, more) {
+					write(at, text)
+				}
+			}
+			label, uuid, err := Identity(file, c.fstype)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask := func(tag string) string {
+				out, _ := exec.Command("blkid", "-p", "-o", "value", "-s", tag, image).Output() // nothing is an error to it
+				return strings.TrimRight(string(out), "\n")
+			}
+			if says := ask("LABEL"); label != says || label != c.want {
+				t.Errorf("label %q, blkid says %q, wanted %q", label, says, c.want)
+			}
+			if says := ask("UUID"); uuid != says || uuid == "" {
+				t.Errorf("UUID %q, blkid says %q", uuid, says)
+			}
+		})
+	}
+}
+
 func FuzzIdentity(f *testing.F) {
 	for _, kind := range []string{"ext4", "xfs", "btrfs", "f2fs", "vfat", "iso9660", "erofs"} {
 		f.Add(kind, 1024, []byte("\x00\x01"))
 	}
+	// FAT16 and FAT32 with a root directory that goes round, and a disc with Joliet.
+	f.Add("vfat", 11, []byte("\x00\x02\x01\x01\x00\x01\x00\x02\x00\x00\xf8\x01\x00"))
+	f.Add("vfat", 11, append([]byte("\x00\x02\x01\x01\x00\x01\x00\x00\x00\x00\xf8\x00\x00"+strings.Repeat("\x00", 12)+"\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00"), make([]byte, 500)...))
+	f.Add("iso9660", 0x8800, []byte("\x02CD001\x01"+strings.Repeat("\x00\xd8", 40)+"%/E"))
 	f.Fuzz(func(t *testing.T, kind string, at int, part []byte) {
 		b := make([]byte, 0x11000)
+		copy(b[510:], "\x55\xaa")
+		copy(b[0x8001:], "CD001")
 		if at >= 0 && at < len(b) {
 			copy(b[at:], part)
 		}
