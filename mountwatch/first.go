@@ -37,6 +37,9 @@ type firstNote struct {
 	// Failed is why the mount could not be made with it; "": it is to be made now. Written by First, read by the watcher, which tries it
 	// again only when somebody asks.
 	Failed string `json:"failed,omitempty"`
+	// Late tells that this was no refusal: what is to be mounted did not answer in time, or could not be reached. The watcher then tries once more
+	// by itself, when it is mounted.
+	Late bool `json:"late,omitempty"`
 }
 
 func firstName(mountUnit string) string { return path.Join(firstDir, mountUnit+".json") }
@@ -71,8 +74,59 @@ type First struct {
 	Report  func(Event)
 }
 
-// firstLimit is the longest that a mount is tried with its context. Systemd has the same by default, and tries it once more without.
+// firstLimit is the longest that a mount is tried with its context which was there without. Nobody should have to do without a volume for longer.
 const firstLimit = 90 * time.Second
+
+// tryLimit is how long a mount is tried with its context. One that systemd is about to make has the time that systemd would give it, be that without
+// end: a server that comes late would otherwise be mounted as soon as it is there, and without (an nfs mount with "bg" has TimeoutSec=infinity).
+func tryLimit(unit systemd.MountUnit, asked bool) time.Duration {
+	limit := unit.Limit
+	if limit == 0 {
+		limit = withoutEnd
+	}
+	if asked {
+		limit = min(limit, firstLimit)
+	}
+	return limit
+}
+
+// withoutEnd is longer than any boot lasts.
+const withoutEnd = 100 * 365 * 24 * time.Hour
+
+// cameLate tells an error of mount(8) that is the kernel's refusal, or the server's, from one that may not come again: it did not end in time, or there
+// was nobody who answered. The words are those of strerror(3), of the resolver, and the numbers in the messages of mount.cifs.
+func cameLate(err error) bool {
+	var exit *command.ExitError
+	return errors.Is(err, command.ErrTimeout) || errors.As(err, &exit) && nobodyAnswers().MatchString(exit.Output.Stderr)
+}
+
+var nobodyAnswers = lazyregexp.New(`timed out|Connection (refused|reset)|No route to host|Network is (unreachable|down)|Host is (unreachable|down)|` +
+	`(?i:(failed to|could not) resolve)|Name or service not known|Temporary failure in name resolution|mount error\((101|104|110|111|112|113|115)\)`)
+
+// errNotWanted says that systemd is not to make the mount any more.
+var errNotWanted = errors.New("systemd has given it up")
+
+// wantedAgain is how often to ask whether systemd still wants a mount that takes long.
+const wantedAgain = 5 * time.Second
+
+// stopUnlessWanted ends the try of a mount that systemd has given up, or that somebody has stopped: it must not come hours later.
+func (f *First) stopUnlessWanted(ctx context.Context, point string, unit systemd.MountUnit, stop context.CancelCauseFunc) {
+	for {
+		select {
+		case <-time.After(wantedAgain):
+		case <-ctx.Done():
+			return
+		}
+		if wanted, err := f.Systemd.Wanted(ctx, unit); err != nil || wanted {
+			continue
+		}
+		// Or it is mounted, and mount(8) is about to end.
+		if now, err := f.Systemd.Unit(ctx, point); err == nil && !now.Active {
+			stop(errNotWanted)
+			return
+		}
+	}
+}
 
 // Mount makes the mount at a place. An error says why it is left to systemd; that a mount with the context was tried and failed is told as an event.
 func (f *First) Mount(ctx context.Context, point string) error {
@@ -112,18 +166,27 @@ func (f *First) Mount(ctx context.Context, point string) error {
 		}
 		volume.Rule, volume.Context = plan[i].Rule.Name, plan[i].Context
 	}
-	failed := f.mount(ctx, m, unit, volume.Context)
+	trying, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if !asked {
+		go f.stopUnlessWanted(trying, point, unit, stop)
+	}
+	failed := f.mount(trying, m, unit, volume.Context, tryLimit(unit, asked))
 	if unit.Automount && failed != nil && f.Root.Exists(options) {
 		failed = errors.Join(failed, f.Root.Remove(options), f.Systemd.Reload(ctx))
 	}
 	if failed == nil {
 		return f.Root.Remove(firstName(unit.Name))
 	}
-	volume.Reason, volume.Remedy = mountedWithout+failed.Error(), "see \"dmesg\" for what the kernel says; "+tryAgain
+	if errors.Is(failed, errNotWanted) {
+		return f.Root.Remove(firstName(unit.Name))
+	}
+	note = firstNote{volume.Context, failed.Error(), cameLate(failed)}
+	volume.Reason, volume.Remedy = note.why()
 	if !asked { // else the watcher tells of it
 		f.Report(Event{Kind: VolumeRefused, Volume: volume})
 	}
-	return firstNote{volume.Context, failed.Error()}.write(f.Root, unit.Name)
+	return note.write(f.Root, unit.Name)
 }
 
 // withoutContext removes the context from a list of mount options.
@@ -135,6 +198,14 @@ func withoutContext(options string) string {
 		}
 	}
 	return strings.Join(rest, ",")
+}
+
+// why says in words that a mount could not be made with its context, and what to do.
+func (n firstNote) why() (reason, remedy string) {
+	if n.Late {
+		return mountedWithout + n.Failed, "look at its server or its disk; the watcher mounts it once more with that option by itself, when it is there and nobody uses it"
+	}
+	return mountedWithout + n.Failed, "see \"dmesg\" for what the kernel says; " + tryAgain
 }
 
 const (
@@ -165,11 +236,8 @@ const tryDir = "/run/selinux-provision/try"
 
 // mount makes a mount with a context, and sees that it has it. One that an automount waits for is tried elsewhere, in a namespace of its own, and
 // then systemd is told the options.
-func (f *First) mount(ctx context.Context, m declared.Mount, unit systemd.MountUnit, context string) error {
-	tools := command.Tools{Limit: firstLimit}
-	if unit.Limit > 0 {
-		tools.Limit = min(unit.Limit, firstLimit)
-	}
+func (f *First) mount(ctx context.Context, m declared.Mount, unit systemd.MountUnit, context string, limit time.Duration) error {
+	tools := command.Tools{Limit: limit}
 	var before []string
 	where, options := m.Where, declared.Options(&m, context)
 	if unit.Automount {
@@ -281,16 +349,20 @@ func (f *First) labelPoint(ctx context.Context, top string) error {
 	return err
 }
 
-// failedFirst takes over that the mount could not be made with its context before it was made without.
+// failedFirst takes over that the mount could not be made with its context before it was made without. If it only came too late for that, the try
+// that follows is the one that is due: what comes of it counts.
 func (w *Watcher) failedFirst(v *volume) {
 	name := systemd.MountUnitName(v.Mountpoint)
 	note, ok := readFirst(w.Root, name)
 	if !ok || note.Failed == "" || !secontext.Same(note.Context, v.Context) {
 		return
 	}
-	given := &refusal{mount: keyOf(v.mount), Volume: v.Volume}
-	given.State, given.Code, given.Reason, given.Remedy = Failed, CodeRemountFailed, mountedWithout+note.Failed, "see \"dmesg\" for what the kernel says; "+tryAgain
-	w.gaveUp[attempt{v.Mountpoint, v.Context}] = given
+	if !note.Late {
+		given := &refusal{mount: keyOf(v.mount), Volume: v.Volume}
+		given.State, given.Code = Failed, CodeRemountFailed
+		given.Reason, given.Remedy = note.why()
+		w.gaveUp[attempt{v.Mountpoint, v.Context}] = given
+	}
 	if err := w.Root.Remove(firstName(name)); err != nil { // it is for this mount alone
 		w.Report(Event{Kind: CannotRemember, Err: err})
 	}

@@ -2,12 +2,16 @@ package mountwatch
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/selinux-provision/selinux-provision/internal/command"
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
@@ -23,7 +27,7 @@ func TestFailedFirst(t *testing.T) {
 	h := newHost(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "a"}, Strategy: judge.Context},
 		judge.Rule{Name: "b", Match: judge.Match{Mountpoint: "b"}, Strategy: judge.Auto})
 	unit := func(name string) string { return systemd.MountUnitName(filepath.Join(h.dir, name)) }
-	for name, note := range map[string]firstNote{"a": {shared, "the kernel says no"}, "b": {shared, "the kernel says no"}, "cut-off": {Context: shared}} {
+	for name, note := range map[string]firstNote{"a": {Context: shared, Failed: "the kernel says no"}, "b": {Context: shared, Failed: "the kernel says no"}, "cut-off": {Context: shared}} {
 		if err := note.write(h.root, unit(name)); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +60,7 @@ func TestFailedFirst(t *testing.T) {
 // What would be lost is never mounted again; why its first mount has no label is known from who made it.
 func TestFailedFirstInMemory(t *testing.T) {
 	h := newHost(t, contextRule("a"), contextRule("b"))
-	if err := (firstNote{shared, "the kernel says no"}).write(h.root, systemd.MountUnitName(filepath.Join(h.dir, "a"))); err != nil {
+	if err := (firstNote{Context: shared, Failed: "the kernel says no"}).write(h.root, systemd.MountUnitName(filepath.Join(h.dir, "a"))); err != nil {
 		t.Fatal(err)
 	}
 	h.remount = func(_ context.Context, v *volume) (bool, error) {
@@ -72,6 +76,86 @@ func TestFailedFirstInMemory(t *testing.T) {
 	}
 	if v := h.eventually(filepath.Join(h.dir, "b"), Refused); v.Code != judge.CodeNoRemount || !strings.Contains(v.Remedy, `-o context="`+shared+`"`) {
 		t.Errorf("%+v", v)
+	}
+}
+
+// A mount that came too late for its context is mounted again with it, once.
+//
+// Proves V17.
+func TestLateFirst(t *testing.T) {
+	h := newHost(t, judge.Rule{Name: "a", Match: judge.Match{Mountpoint: "a"}, Strategy: judge.Context})
+	unit := systemd.MountUnitName(filepath.Join(h.dir, "a"))
+	if err := (firstNote{Context: shared, Failed: "nobody answers", Late: true}).write(h.root, unit); err != nil {
+		t.Fatal(err)
+	}
+	tries := make(chan string, 10)
+	h.remount = func(_ context.Context, v *volume) (bool, error) {
+		tries <- v.Context
+		return false, errors.New("the kernel says no")
+	}
+	h.start()
+	a := h.mount("a")
+	if v := h.eventually(a, Failed); v.Code != CodeRemountFailed || !strings.Contains(v.Reason, "the kernel says no") {
+		t.Errorf("%+v", v)
+	}
+	if _, left := readFirst(h.root, unit); left || len(tries) != 1 || <-tries != shared {
+		t.Errorf("%d tries more; note left: %v", len(tries), left)
+	}
+}
+
+// A refusal is told from a server that is not there yet: by the end of the time, or the words of what mount(8) starts.
+func TestLate(t *testing.T) {
+	says := func(stderr string) error {
+		return fmt.Errorf("cannot mount: %w", &command.ExitError{Tool: "mount", Code: 32, Output: command.Output{Stderr: stderr}})
+	}
+	for text, want := range map[string]bool{
+		"mount.nfs: Connection timed out":                                                        true,
+		"mount.nfs: Connection refused for server:/x on /srv/a":                                  true,
+		"mount.nfs: No route to host for 10.0.0.1:/x on /srv/a":                                  true,
+		"mount.nfs: Network is unreachable":                                                      true,
+		"mount.nfs: Failed to resolve server nas: Name or service not known":                     true,
+		"mount.nfs: Failed to resolve server nas: Temporary failure in name resolution":          true,
+		"mount error(113): could not connect to 10.0.0.1Unable to find suitable address.":        true,
+		"mount error(115): Operation now in progress":                                            true,
+		"mount error: could not resolve address for nas: Unknown error":                          true,
+		"mount: /srv/a: mount(2) system call failed: Operation not permitted.":                   false,
+		"mount.nfs: access denied by server while mounting server:/x":                            false,
+		"mount error(13): Permission denied":                                                     false,
+		"mount: /srv/a: wrong fs type, bad option, bad superblock on /dev/vdb":                   false,
+		"mount: /srv/a: special device /dev/disk/by-label/data does not exist.":                  false,
+		"mount.nfs: an incorrect mount option was specified for /srv/a: context=u:object_r:t:s0": false,
+	} {
+		if got := cameLate(says(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+	if !cameLate(fmt.Errorf("cannot run mount: %w", command.ErrTimeout)) || cameLate(errNotWanted) || cameLate(nil) {
+		t.Error("the end of the time is not told from others")
+	}
+}
+
+// Before systemd mounts, its own limit counts; what was mounted already is not kept away for longer than a minute and a half.
+func TestTryLimit(t *testing.T) {
+	for _, c := range []struct {
+		unit  time.Duration
+		asked bool
+		want  time.Duration
+	}{
+		{90 * time.Second, false, 90 * time.Second}, {10 * time.Second, false, 10 * time.Second}, {10 * time.Minute, false, 10 * time.Minute}, {0, false, withoutEnd},
+		{10 * time.Second, true, 10 * time.Second}, {10 * time.Minute, true, firstLimit}, {0, true, firstLimit},
+	} {
+		if got := tryLimit(systemd.MountUnit{Limit: c.unit}, c.asked); got != c.want {
+			t.Errorf("%v, asked for %v: %v, not %v", c.unit, c.asked, got, c.want)
+		}
+	}
+	// The tools take it.
+	if _, err := (command.Tools{Limit: withoutEnd}).Run(t.Context(), "true"); err != nil {
+		t.Error(err)
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { stop(errNotWanted) })
+	if _, err := (command.Tools{Limit: withoutEnd}).Run(ctx, "sleep", "600"); !errors.Is(err, errNotWanted) {
+		t.Error(err)
 	}
 }
 

@@ -197,6 +197,16 @@ func (m *Mounts) Turn(ctx context.Context, u MountUnit, but string) (bool, error
 	}
 }
 
+// Wanted tells whether systemd is still to make a mount.
+func (m *Mounts) Wanted(ctx context.Context, u MountUnit) (bool, error) {
+	jobs, err := m.conn.ListJobsContext(ctx)
+	if err != nil {
+		return false, fmt.Errorf("cannot ask systemd about its jobs: %w", ended(ctx, err))
+	}
+	wanted, _ := turnOf(u, "", jobs)
+	return wanted, nil
+}
+
 // turnAgain is how long to wait at first before systemd is asked again.
 const turnAgain = 20 * time.Millisecond
 
