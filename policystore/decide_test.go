@@ -134,8 +134,11 @@ func TestOtherPolicies(t *testing.T) {
 		h.write(dir+name, "x")
 	}
 	h.write(dir+"policy.30/x", "a directory")
+	h.write(dir+"policy.31", "the image ships it")
 	h.write("/usr/share/flatcar/etc/selinux/mcs/policy/policy.31", "the image ships it")
-	if got := strings.Join(h.compiler().otherPolicies("mcs", "policy.33"), " "); got != dir+"policy.34" {
+	h.write("/usr/share/flatcar/etc/selinux/mcs/policy/policy.35", "the image ships this, and an older build hides it")
+	h.write(dir+"policy.35", "x")
+	if got := strings.Join(h.compiler().otherPolicies("mcs", "policy.33"), " "); got != dir+"policy.35 "+dir+"policy.34" {
 		t.Errorf("%s", got)
 	}
 }

@@ -314,7 +314,8 @@ func commitNumber(root *hostfs.Root, activeDir string) string {
 }
 
 // otherPolicies names the binary policies that libselinux might load instead of current: it takes the highest version that the
-// kernel and libsepol know. What the overlay's lower layer ships cannot go stale and is left alone.
+// kernel and libsepol know. What the overlay's lower layer ships cannot go stale and is left alone, but what hides it there with other content, an older
+// build, is none of that.
 func (c *Compiler) otherPolicies(policyType, current string) []string {
 	policies, err := seconfig.Policies(c.Root, seconfig.PolicyDir(EtcDir, policyType))
 	if err != nil {
@@ -324,7 +325,11 @@ func (c *Compiler) otherPolicies(policyType, current string) []string {
 	for _, p := range policies {
 		name := c.policyFile(policyType, p.Name)
 		info, err := c.Root.Lstat(name)
-		if err == nil && info.IsRegular() && p.Name != current && !c.Root.Exists(seconfig.PolicyDir(LowerEtc(c.Root)+"/selinux", policyType)+"/"+p.Name) {
+		if err != nil || !info.IsRegular() || p.Name == current {
+			continue
+		}
+		lower := seconfig.PolicyDir(LowerEtc(c.Root)+"/selinux", policyType) + "/" + p.Name
+		if shipped, err := sameFile(c.Root, name, lower); err == nil && !shipped {
 			others = append(others, name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/plan"
+	"github.com/selinux-provision/selinux-provision/internal/seconfig"
 	"github.com/selinux-provision/selinux-provision/policystore"
 )
 
@@ -143,5 +144,32 @@ func checkPolicy(ctx context.Context, r *run) ([]Problem, error) {
 		}
 		problems = append(problems, Problem{Problem: problem, Remedy: remedy})
 	}
-	return append(problems, r.checkCache()...), nil
+	higher, err := r.checkHigher()
+	return slices.Concat(problems, higher, r.checkCache()), err
+}
+
+// checkHigher says that PID 1 would load another policy at the next boot than the one that was built: one of a higher version that the OS image ships, and that
+// shows through where nothing was built under its name.
+func (r *run) checkHigher() ([]Problem, error) {
+	rec := &r.state.Store
+	policies, err := seconfig.Policies(r.Root, seconfig.PolicyDir(seconfig.Dir, rec.Type))
+	if err != nil || rec.Policy.File == "" {
+		return nil, nil // the plan has it
+	}
+	limit, err := r.highestLoadable(rec.Type)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range policies {
+		switch {
+		case p.Name == rec.Policy.File:
+			return nil, nil
+		case p.Version <= limit:
+			return []Problem{{
+				Problem: fmt.Sprintf("the next boot would load %s of this OS image and not %s, which has what is declared", p.Name, rec.Policy.File),
+				Remedy:  "take the line policy-version out of " + policystore.EtcDir + "/semanage.conf, then run: semodule --build, and selinux-provision apply",
+			}}, nil
+		}
+	}
+	return nil, nil
 }

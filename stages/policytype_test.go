@@ -3,6 +3,7 @@ package stages
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,5 +63,43 @@ func TestTypeOfAnotherPolicy(t *testing.T) {
 	}
 	if _, err := h.Handmade(t.Context()); err == nil || errors.Is(err, ErrNotApplicable) || !strings.Contains(err.Error(), want) {
 		t.Errorf("what was made by hand: %v", err)
+	}
+}
+
+// TestPolicyOfALowerVersion: with policy-version in semanage.conf the policy is built in a version that the OS image's own wins over, whatever is declared of the
+// mode. The older build under that name goes, and the rest is said until the line does.
+//
+// Proves P3.
+func TestPolicyOfALowerVersion(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
+	h := host(t, tree)
+	apply(t, h)
+	built := LoadState(h.Root).Store.Policy.File
+	const conf = "etc/selinux/semanage.conf"
+	before, err := os.ReadFile(filepath.Join(tree.Dir, conf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.Write(conf, string(before)+"\npolicy-version = 30\n")
+	tree.Semodule(tree.Dir, 400, map[string]string{"hand": "(type hand_t)\n"})
+	apply(t, h)
+	if _, err := os.Stat(filepath.Join(tree.Dir, "etc/selinux/mcs/policy", built)); !os.IsNotExist(err) {
+		t.Errorf("the older build is still there: %v", err)
+	}
+	apply(t, h) // the OS image's is back, as at once on an overlay
+	for range 2 {
+		s, err := h.Status(t.Context())
+		if err != nil || s.Store.Policy != "policy.30" || len(s.Problems) == 0 || !strings.Contains(s.Problems[len(s.Problems)-1].Problem, "the next boot would load "+built) ||
+			!strings.Contains(s.Problems[len(s.Problems)-1].Remedy, "policy-version") {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+		apply(t, h, Unchanged, Partly, Unchanged)
+	}
+	tree.Write(conf, string(before))
+	tree.Semodule(tree.Dir, 400, map[string]string{"hand": "(type hand_t)\n"})
+	apply(t, h)
+	if s, err := h.Status(t.Context()); err != nil || !s.AsDeclared || s.Store.Policy != built {
+		t.Errorf("status: %+v, %v", s, err)
 	}
 }
