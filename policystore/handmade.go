@@ -205,6 +205,16 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 			h.Equivalences = append(h.Equivalences, Equivalence{Path: path, Like: like})
 		}
 	}
+	byHand, err := edited(root, vendor.Type, rec)
+	if err != nil {
+		return err
+	}
+	for _, below := range byHand {
+		h.Replaced = append(h.Replaced, dir+"/"+below+" was changed by hand: it is written anew whenever the policy is built, from what semanage and modules say")
+	}
+	if err := h.added(root, vendor, byHand); err != nil {
+		return err
+	}
 	for _, below := range slices.Sorted(maps.Keys(vendor.Etc)) {
 		name := dir + "/" + below
 		if generated(below) || name == subsFile(vendor.Type) {
@@ -223,4 +233,24 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 		}
 	}
 	return nil
+}
+
+// added finds files that the vendor does not have, and libsemanage does not make.
+func (h *Handmade) added(root *hostfs.Root, vendor *Vendor, said []string) error {
+	dir := EtcDir + "/" + vendor.Type
+	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+		return ignoreMissing(err)
+	}
+	return root.Walk(dir, func(below string, info hostfs.Entry) error {
+		name := path.Join(dir, below)
+		if !info.IsRegular() || generated(below) || name == subsFile(vendor.Type) || slices.Contains(said, below) ||
+			strings.HasPrefix(path.Base(below), hostfs.TempPrefix) || fromStore(root, vendor.Type, name) {
+			return nil
+		}
+		if _, err := root.Lstat(path.Join(vendor.etc, below)); !hostfs.Missing(err) {
+			return err
+		}
+		h.Other = append(h.Other, name+" is not the OS image's")
+		return nil
+	})
 }

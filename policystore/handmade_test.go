@@ -97,6 +97,15 @@ func TestFindHandmade(t *testing.T) {
 			rec.Equivalences = []string{"/ours /etc"}
 		}, "/data like /etc"},
 		{"an edited file", func(h *fakeHost, _ *Record) { h.write(contexts, "mine") }, contexts + " is not the vendor's file"},
+		{"an added file", func(h *fakeHost, _ *Record) { h.write("/etc/selinux/mcs/setrans.conf", "mine") }, "/etc/selinux/mcs/setrans.conf is not the OS image's"},
+		{"an edited file of those that are built", func(h *fakeHost, rec *Record) {
+			rec.Policy.Vendor, rec.Policy.Commit = rec.Vendor, commitNumber(h.root, active("mcs"))
+			h.write("/etc/selinux/mcs/seusers", "mine")
+		}, "replaced: /etc/selinux/mcs/seusers was changed by hand: it is written anew whenever the policy is built, from what semanage and modules say"},
+		{"the same, and somebody has built since", func(h *fakeHost, rec *Record) {
+			rec.Policy.Vendor, rec.Policy.Commit = rec.Vendor, "another"
+			h.write("/etc/selinux/mcs/seusers", "mine")
+		}, ""},
 		{"a file before an update reaches it", func(h *fakeHost, rec *Record) {
 			h.write(contexts, "the old image's")
 			rec.VendorEtc["contexts/lxc_contexts"] = digestOf([]byte("the old image's"))

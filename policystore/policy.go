@@ -186,6 +186,13 @@ func (c *Compiler) Plan(policyType string, rec *Record, want Declared) (plan.Pla
 		return nil, fmt.Errorf("cannot look at the equivalences of file contexts: %w", err)
 	}
 	if reason != "" {
+		byHand, err := edited(c.Root, policyType, rec)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look at the policy: %w", err)
+		}
+		for _, below := range byHand {
+			steps = append(steps, c.Shelf.keepStep(EtcDir+"/"+policyType+"/"+below, below, "it was changed by hand, and is written anew"))
+		}
 		steps = append(steps, plan.Step{
 			Action: "rebuild", Target: EtcDir + "/" + policyType, Reason: reason,
 			Do: func(ctx context.Context) (string, error) { return c.rebuild(ctx, policyType, rec, want) },
@@ -248,8 +255,7 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 	if !same {
 		return fmt.Sprintf("%s is not what the store built", c.policyFile(policyType, p.File)), nil
 	}
-	for store, etc := range map[string]string{"file_contexts": "contexts/files/file_contexts", "file_contexts.homedirs": "contexts/files/file_contexts.homedirs",
-		"file_contexts.local": "contexts/files/file_contexts.local", "seusers": "seusers"} {
+	for store, etc := range installedFiles() {
 		same, err := sameFile(c.Root, active(policyType)+"/"+store, EtcDir+"/"+policyType+"/"+etc)
 		if err != nil {
 			return "", err
@@ -290,6 +296,39 @@ func (c *Compiler) rebuildReason(policyType string, rec *Record, want Declared) 
 		}
 	}
 	return "", nil
+}
+
+// installedFiles are the files of an active store that libsemanage copies to a place below /etc/selinux/TYPE when it builds.
+func installedFiles() map[string]string {
+	return map[string]string{"file_contexts": "contexts/files/file_contexts", "file_contexts.homedirs": "contexts/files/file_contexts.homedirs",
+		"file_contexts.local": "contexts/files/file_contexts.local", "seusers": "seusers"}
+}
+
+// edited names, below /etc/selinux/TYPE, those copies that somebody has changed. As long as nobody has built since they are to be as in the store; the
+// vendor's own are there where FallBack has put them.
+func edited(root *hostfs.Root, policyType string, rec *Record) (names []string, err error) {
+	if rec.Policy.Vendor == "" || rec.Policy.Vendor != rec.Vendor || commitNumber(root, active(policyType)) != rec.Policy.Commit {
+		return nil, nil
+	}
+	for store, below := range installedFiles() {
+		name := EtcDir + "/" + policyType + "/" + below
+		if info, err := root.Stat(name); err != nil || !info.IsRegular() {
+			continue
+		}
+		ours, err := sameFile(root, name, active(policyType)+"/"+store)
+		if err != nil {
+			return nil, err
+		}
+		vendors, err := sameFile(root, name, VendorEtc(root)+"/"+policyType+"/"+below)
+		if err != nil {
+			return nil, err
+		}
+		if !ours && !vendors {
+			names = append(names, below)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (p *PolicyRecord) quarantined(kind, name string) bool {

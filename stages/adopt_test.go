@@ -183,3 +183,22 @@ func TestVendorsModuleRemoved(t *testing.T) {
 		t.Errorf("status of what is switched off: %+v, %v", s, err)
 	}
 }
+
+// TestBuiltFilesEditedByHand: what somebody has written into a file that each build writes anew is named, and kept before that.
+//
+// Proves P3.
+func TestBuiltFilesEditedByHand(t *testing.T) {
+	tree := flatcartest.New(t, flatcartest.Today)
+	h := host(t, tree)
+	apply(t, h)
+	appendTo(t, tree, "etc/selinux/mcs/contexts/files/file_contexts", "/srv/mine(/.*)? system_u:object_r:etc_t:s0")
+	found, err := h.Handmade(t.Context())
+	if err != nil || len(found.Replaced) != 1 || !strings.Contains(found.Replaced[0], "contexts/files/file_contexts was changed by hand") || len(found.Other) > 0 {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	apply(t, h, Unchanged, Changed, Unchanged)
+	if kept, err := os.ReadFile(filepath.Join(tree.Dir, KeptDir, "contexts_files_file_contexts")); err != nil || !strings.Contains(string(kept), "/srv/mine") {
+		t.Errorf("no copy is kept: %v", err)
+	}
+	apply(t, h, Unchanged)
+}
