@@ -41,19 +41,23 @@ type asking struct {
 	patience.Budget
 	patience time.Duration     // for all that do not answer in what goes on at one time; 0: lookPatience
 	running  map[string]string // the containers that run, by level; nil: nobody has asked yet
-	told     *told             // nil: nobody has asked yet
+	told     told
 }
 
-// told is which directories runtimes and the kubelet were told to use, or why that is not known.
+// told is which directories runtimes and the kubelet were told to use, as far as is known.
 type told struct {
 	protected.Told
-	err error
+	at   time.Time // when that was asked last
+	room patience.Room
 }
+
+// toldAgain is how long that holds. The kubelet and the runtimes start after the watcher, but what they mount is known by its shape, mostly; to look
+// through all processes for each of thousands of mounts takes longer than all else.
+const toldAgain = 10 * time.Second
 
 // begin gives what goes on now its own patience, and its own look at what runs.
 func (a *asking) begin() {
 	a.Left, a.Least, a.running = cmp.Or(a.patience, lookPatience), leastPatience, nil
-	a.told = nil
 }
 
 const (
@@ -111,15 +115,18 @@ func (l looker) judge(ctx context.Context, m *mounts.Mount) (judge.Verdict, moun
 	return l.rules.Judge(l.host, l.table, m, facts), facts.Names
 }
 
-// owner finds out whose directory a mount is in, if that is no directory that is known without looking. All are looked for once: the kubelet and the
-// runtimes start after the watcher, so what was found at an earlier time may be too little.
+// owner finds out whose directory a mount is in, if that is no directory that is known without looking. What does not answer then, such as a server
+// behind a link in place of one, is not the file system of the mount, and takes nothing of the patience with that.
 func (l looker) owner(ctx context.Context, m *mounts.Mount, facts *judge.Facts) {
-	if l.asking.told == nil {
-		t, err := patience.AskWithin(ctx, &l.asking.Budget, "the directories of container runtimes", func() (protected.Told, error) { return protected.ReadTold(l.root), nil })
-		l.asking.told = &told{t, err}
+	known := &l.asking.told
+	if known.at.IsZero() || time.Since(known.at) > toldAgain {
+		found, err := patience.Ask(ctx, &known.room, "the directories of container runtimes", lookPatience, func(context.Context, func()) (protected.Told, error) { return protected.ReadTold(l.root), nil })
+		if err == nil {
+			known.Told = found
+		}
+		known.at = time.Now()
 	}
-	facts.Owner = l.asking.told.Owner(m.Mountpoint)
-	facts.NoAnswer = facts.NoAnswer || errors.Is(l.asking.told.err, patience.ErrNoAnswer)
+	facts.Owner = known.Owner(m.Mountpoint)
 }
 
 // namesOf reads the names of a mount's device, once for as long as it is mounted.

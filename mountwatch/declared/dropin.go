@@ -182,7 +182,7 @@ func wants(r *judge.Rule, host Host, m *Mount) (context, reason string) {
 	if protected.Path(m.Where) {
 		return "", "it is a directory of the operating system"
 	}
-	if owner := protected.Owner(m.Where); owner != "" {
+	if owner := protected.Mount(m.Where); owner != "" {
 		return "", "it is " + owner + "'s"
 	}
 	if reason := cannotTake(m.Type, r.Strategy); reason != "" {
