@@ -152,9 +152,12 @@ func checkPolicy(ctx context.Context, r *run) ([]Problem, error) {
 // shows through where nothing was built under its name.
 func (r *run) checkHigher() ([]Problem, error) {
 	rec := &r.state.Store
+	if rec.Policy.File == "" {
+		return nil, nil // none was built
+	}
 	policies, err := seconfig.Policies(r.Root, seconfig.PolicyDir(seconfig.Dir, rec.Type))
-	if err != nil || rec.Policy.File == "" {
-		return nil, nil // the plan has it
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at the policy: %w", err)
 	}
 	limit, err := r.highestLoadable(rec.Type)
 	if err != nil {
