@@ -64,8 +64,8 @@ test-native: go ## the tests that need no virtual machine, then again with the r
 POWER_CUTS := every
 
 .PHONY: torture-power
-torture-power: install-prerequisites ## cut the power at every flush of an apply, a change, an update, a rollback, a revert and a trial, on each file system, with four releases of libsemanage: seven hours
-	@echo "== every power cut, with parts of what came after it: seven hours; POWER_CUTS=8, as many of each kind, is one and a half; make test takes a smaller one"
+torture-power: install-prerequisites ## cut the power at every flush of an apply, a change, an update, a rollback, a revert and a trial, on each file system, with four releases of libsemanage: hours
+	@echo "== every power cut, with parts of what came after it: hours; POWER_CUTS=8, as many of each kind, is one at most; make test takes a smaller one"
 	SELINUX_PROVISION_POWER_CUTS=$(POWER_CUTS) go test -v -count=1 -timeout 1200m $(AS_ROOT) -run '^TestPowerCuts$$' ./stages
 
 # How often each fuzz target runs. Some of them make files, and take hours for ten million.
