@@ -59,7 +59,7 @@ mount -o loop names /mnt; /opt/bin/attacker names /mnt; umount /mnt; echo x > /v
 	}
 	m.Must(t, mount("corrupt-ext4")+"; "+mount("corrupt-xfs")+"; mount -o loop /var/images/names "+named)
 	m.Must(t, mount("good")+"; mkdir -p /v/good/dir")
-	m.Must(t, `for i in $(seq 60); do journalctl -b -o cat -u `+watchUnit+` | grep -q 'volume good at /v/good has its label' && exit 0; sleep 1; done; journalctl -b -u `+watchUnit+`; exit 1`)
+	m.Must(t, `for i in $(seq 150); do journalctl -b -o cat -u `+watchUnit+` | grep -q 'volume good at /v/good has its label' && exit 0; sleep 1; done; journalctl -b -u `+watchUnit+`; exit 1`)
 	t.Logf("the good volume has its label after %s", time.Since(begin).Round(time.Second))
 	attacked := func(when string) {
 		m.expect(t, "attackers "+when, "systemctl is-active attacker-{ext4,xfs,tmpfs,part}.service", "active\nactive\nactive\nactive")
