@@ -27,7 +27,7 @@ func (k *Rebaser) carryOver(vendor *Vendor, rec *Record, to string) (carried, lo
 	} else if err != nil {
 		return nil, nil, err
 	}
-	keys, strays, err := unbuildable(k.Root, from+"/active")
+	keys, strays, err := unbuildable(k.Root, from+"/active", nil)
 	if ignoreMissing(err) != nil {
 		return nil, nil, err
 	}

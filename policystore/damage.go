@@ -60,8 +60,9 @@ var (
 
 // unbuildable gives what is below an active directory's modules and keeps libsemanage from building anything at all: keys of modules that are
 // not complete, and strays, which are none. It takes whatever it finds there for a priority or a module, unless the name begins with a dot
-// (semanage_get_modules_names_module_key, seen with 3.4).
-func unbuildable(root *hostfs.Root, active string) (keys, strays []string, err error) {
+// (semanage_get_modules_names_module_key, seen with 3.4). seen are files below the active directory that were found there; with nil, each module is
+// looked at.
+func unbuildable(root *hostfs.Root, active string, seen map[string]bool) (keys, strays []string, err error) {
 	priorities, err := root.ReadDir(active + "/modules")
 	if err != nil {
 		return nil, nil, err
@@ -79,11 +80,13 @@ func unbuildable(root *hostfs.Root, active string) (keys, strays []string, err e
 			return nil, nil, err
 		}
 		for _, m := range modules {
-			switch key := p.Name() + "/" + m.Name(); {
+			key := p.Name() + "/" + m.Name()
+			switch below := "modules/" + key; {
 			case strings.HasPrefix(m.Name(), "."):
 			case !m.IsDir() || !aModuleName().MatchString(m.Name()):
 				strays = append(strays, key)
-			case !complete(root, active+"/modules/"+key):
+			case seen[below+"/lang_ext"] && seen[below+"/cil"]: // complete, whatever the language
+			case !complete(root, active+"/"+below):
 				keys = append(keys, key)
 			}
 		}
@@ -94,18 +97,13 @@ func unbuildable(root *hostfs.Root, active string) (keys, strays []string, err e
 // emptied names the modules of a store's active directory that have lost files, what is no module, and its files that have lost their content: a module's, the
 // operator's, and those that the vendor's store has with content. To look into each is for a store that somebody has written to since it was known to be whole.
 func emptied(root *hostfs.Root, vendor *Vendor, dir string, look bool) (names []string, err error) {
-	keys, strays, err := unbuildable(root, dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range slices.Concat(keys, strays) {
-		names = append(names, "modules/"+key)
-	}
 	buf := make([]byte, 64<<10)
+	seen := map[string]bool{}
 	err = root.Walk(dir, func(below string, info hostfs.Entry) error {
 		if !info.IsRegular() {
 			return nil
 		}
+		seen[below] = true
 		gone := info.Size == 0 && path.Base(below) != "booleans.local" // which releases before this one left empty
 		if info.Size > 0 && look {
 			content, err := info.Read(buf)
@@ -119,7 +117,18 @@ func emptied(root *hostfs.Root, vendor *Vendor, dir string, look bool) (names []
 		}
 		return nil
 	})
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	keys, strays, err := unbuildable(root, dir, seen)
+	if err != nil {
+		return nil, err
+	}
+	var modules []string
+	for _, key := range slices.Concat(keys, strays) {
+		modules = append(modules, "modules/"+key)
+	}
+	return slices.Concat(modules, names), nil
 }
 
 func needsContent(root *hostfs.Root, vendor *Vendor, below string) bool {
