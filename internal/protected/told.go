@@ -63,12 +63,15 @@ func ReadTold(root *hostfs.Root) (told Told) {
 			all = append(all, tree{p.Dir(), "kubelet"})
 		}
 	}
-	for _, s := range settings() {
-		if dir := s.read(root); path.IsAbs(dir) {
-			all = append(all, tree{path.Clean(dir), s.owner})
+	for _, s := range Settings() {
+		if content, err := root.ReadFile(s.File); err == nil {
+			all = append(all, tree{s.Directory(content), s.owner})
 		}
 	}
 	for _, t := range all {
+		if t.tree == "" {
+			continue
+		}
 		for _, dir := range []string{t.tree, leadsTo(root, t.tree)} {
 			if dir != "" && dir != "/" {
 				told = append(told, tree{dir, t.owner})
@@ -92,30 +95,24 @@ func leadsTo(root *hostfs.Root, dir string) string {
 	return path.Clean("/" + strings.TrimPrefix(there, root.Path("/")))
 }
 
-// setting is where a runtime is told a directory: a key in a file, in those tables of it that come before a dot.
-type setting struct{ file, key, owner string }
+// Setting is where a runtime is told a directory: a key in a file, in those tables of it that come before a dot.
+type Setting struct{ File, key, owner string }
 
-func settings() []setting {
-	return []setting{
+// Settings gives all of them: of dockerd(8), containerd-config.toml(5), crio.conf(5) and containers-storage.conf(5).
+func Settings() []Setting {
+	return []Setting{
 		{"/etc/docker/daemon.json", "data-root", "docker"}, {"/etc/docker/daemon.json", "exec-root", "docker"},
 		{"/etc/containerd/config.toml", "root", "containerd"}, {"/etc/containerd/config.toml", "state", "containerd"},
+		{"/etc/crio/crio.conf", "crio.root", "crio"}, {"/etc/crio/crio.conf", "crio.runroot", "crio"},
 		{"/etc/containers/storage.conf", "storage.graphroot", "podman"}, {"/etc/containers/storage.conf", "storage.runroot", "podman"},
 	}
 }
 
-func (s setting) read(root *hostfs.Root) string {
-	content, err := root.ReadFile(s.file)
-	if err != nil {
-		return ""
-	}
-	return s.find(content)
-}
-
-// find gives the value in the text of the file, "" if it has none.
-func (s setting) find(content []byte) string {
+// Directory gives what the text of the file sets; "" if it sets nothing, or no absolute path.
+func (s Setting) Directory(content []byte) string {
 	var in map[string]any
 	unmarshal := toml.Unmarshal
-	if path.Ext(s.file) == ".json" {
+	if path.Ext(s.File) == ".json" {
 		unmarshal = json.Unmarshal
 	}
 	if unmarshal(content, &in) != nil {
@@ -126,6 +123,8 @@ func (s setting) find(content []byte) string {
 	for _, name := range tables[:last] {
 		in, _ = in[name].(map[string]any)
 	}
-	value, _ := in[tables[last]].(string)
-	return value
+	if value, _ := in[tables[last]].(string); path.IsAbs(value) {
+		return path.Clean(value)
+	}
+	return ""
 }

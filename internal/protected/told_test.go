@@ -2,6 +2,7 @@ package protected
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +37,7 @@ func TestReadTold(t *testing.T) {
 		"etc/docker/daemon.json":      `{"log-driver": "journald", "data-root": "/data/docker/", "exec-root": 7}`,
 		"etc/containerd/config.toml":  "version = 3\nroot = '/data/containerd'\nstate = \"/\"\n[plugins]\n",
 		"etc/containers/storage.conf": "[storage]\ndriver = \"overlay\"\nrunroot = \"relative\"\ngraphroot = \"/data/storage\"\n",
+		"etc/crio/crio.conf":          "[crio]\n# root = \"/data/none\"\nroot = \"/data/crio\"\n[crio.runtime]\nroot = \"/data/x\"\n",
 		"srv/crio/x":                  "",
 		"proc/1/comm":                 "systemd\n",
 		"proc/7/comm":                 "kubelet\n",
@@ -67,8 +69,8 @@ func TestReadTold(t *testing.T) {
 	defer root.Close()
 	told := ReadTold(root)
 	for p, want := range map[string]string{
-		"/data/docker/x": "docker", "/data/docker": "", "/data/containerd/x": "containerd", "/data/storage/x": "podman", "/srv/crio/x": "crio", "/data/kubelet/x": "kubelet",
-		"/data/other/x": "", "/data/x": "", "/relative/x": "", "/x": "", "/var/lib/docker/x": "docker",
+		"/data/docker/x": "docker", "/data/docker": "", "/data/containerd/x": "containerd", "/data/storage/x": "podman", "/srv/crio/x": "crio", "/data/crio/x": "crio", "/data/kubelet/x": "kubelet",
+		"/data/other/x": "", "/data/x": "", "/data/x/y": "", "/data/none/x": "", "/relative/x": "", "/x": "", "/var/lib/docker/x": "docker",
 	} {
 		if got := told.Owner(p); got != want {
 			t.Errorf("the owner of %s is %q, want %q", p, got, want)
@@ -83,8 +85,10 @@ func FuzzSetting(f *testing.F) {
 	f.Add([]byte("[storage]\ngraphroot = \"/data\""))
 	f.Add([]byte("storage = 1\nroot = \"/data\""))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		for _, s := range settings() {
-			s.find(content)
+		for _, s := range Settings() {
+			if dir := s.Directory(content); dir != "" && (!path.IsAbs(dir) || dir != path.Clean(dir)) {
+				t.Errorf("%s: %q", s.File, dir)
+			}
 		}
 	})
 }

@@ -10,9 +10,9 @@ import (
 	types "github.com/coreos/ignition/v2/config/v3_7_experimental/types"
 
 	"github.com/selinux-provision/selinux-provision/internal/glob"
-	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/provision"
@@ -257,15 +257,13 @@ func isCategory(o option) bool {
 	return rest != o.name && rest != "" && strings.Trim(rest, "0123456789.c") == "" && o.value == ""
 }
 
-var dataRoot = lazyregexp.New(`(?m)(?:"data-root"\s*:|^\s*root\s*=)\s*"(/[^"]+)"`)
-
 // containerData is where the container runtimes keep what containers run from: where they do so by themselves, and where the file has
 // them do so.
 func containerData(m *machine) []string {
 	all := []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd"}
-	for _, name := range []string{"/etc/docker/daemon.json", "/etc/containerd/config.toml", "/etc/crio/crio.conf"} {
-		if found := dataRoot().FindStringSubmatch(m.files[name].content); found != nil {
-			all = append(all, path.Clean(found[1]))
+	for _, s := range protected.Settings() {
+		if dir := s.Directory([]byte(m.files[s.File].content)); dir != "" {
+			all = append(all, dir)
 		}
 	}
 	return all
