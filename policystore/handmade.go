@@ -163,12 +163,12 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 
 // fileContexts takes the lines of file_contexts.local, and says which would not do the same as a declaration.
 func (h *Handmade) fileContexts(built, content []byte) error {
-	contexts, problems, err := contextsOf("file_contexts.local", content)
+	contexts, lines, err := contextsOf("file_contexts.local", content)
 	if err != nil {
 		return err
 	}
-	others, err := otherwise(built, content)
-	h.FileContexts, h.Other = contexts, slices.Concat(h.Other, problems, others)
+	others, err := otherwise(built, content, lines)
+	h.FileContexts, h.Other = lines, slices.Concat(h.Other, contexts.Problems(), others)
 	return err
 }
 

@@ -100,10 +100,7 @@ func (l *lookup) problem(fc FileContext) string {
 		}
 		return shadowed
 	}
-	kind := kindsOfFiles()[fc.Type]
-	if kind == filecontexts.Any {
-		kind = filecontexts.Regular // else an entry for directories would count for it
-	}
+	kind := fc.sampleKind()
 	problem := ""
 	for _, path := range paths {
 		m, found := l.contexts.Find(path, kind)
@@ -116,6 +113,12 @@ func (l *lookup) problem(fc FileContext) string {
 		}
 	}
 	return problem
+}
+
+// sampleKind gives a type of files that fc is for, to look a path up with.
+func (fc FileContext) sampleKind() filecontexts.Kind {
+	// With Any, an entry for directories would count for it.
+	return cmp.Or(kindsOfFiles()[fc.Type], filecontexts.Regular)
 }
 
 // kindsOfFiles gives the types of files as CIL writes them.

@@ -40,9 +40,9 @@ func compareContexts(a, b FileContext) int {
 		cmp.Compare(slices.Index(types, a.Type), slices.Index(types, b.Type)), strings.Compare(a.Path, b.Path))
 }
 
-// contextsOf gives the lines of a file of file contexts, in its order, and what is wrong with the others.
-func contextsOf(name string, content []byte) (all []FileContext, problems []string, err error) {
-	contexts := filecontexts.New()
+// contextsOf reads a file of file contexts, and gives its lines in their order.
+func contextsOf(name string, content []byte) (contexts *filecontexts.Contexts, lines []FileContext, err error) {
+	contexts = filecontexts.New()
 	if err := contexts.Add(name, bytes.NewReader(content)); err != nil {
 		return nil, nil, err
 	}
@@ -52,39 +52,33 @@ func contextsOf(name string, content []byte) (all []FileContext, problems []stri
 	}
 	for _, m := range slices.SortedFunc(contexts.All, func(a, b filecontexts.Match) int { return cmp.Compare(a.Number, b.Number) }) {
 		if !m.Unusable {
-			all = append(all, FileContext{Path: m.Expression, Type: types[m.Kind], Context: cmp.Or(m.Context, "<<none>>")})
+			lines = append(lines, FileContext{Path: m.Expression, Type: types[m.Kind], Context: cmp.Or(m.Context, "<<none>>")})
 		}
 	}
-	return all, contexts.Problems(), nil
+	return contexts, lines, nil
 }
 
-// otherwise says which lines of file_contexts.local would give something else if they were declared, beside a policy with the file contexts built.
-func otherwise(built, local []byte) (said []string, err error) {
-	policys, _, err := contextsOf("file_contexts", built)
+// otherwise says which lines of file_contexts.local, theirs, would give something else if they were declared, beside a policy with the file contexts
+// built.
+func otherwise(built, local []byte, theirs []FileContext) (said []string, err error) {
+	here, policys, err := contextsOf("file_contexts", built)
 	if err != nil {
 		return nil, err
 	}
-	theirs, _, err := contextsOf("file_contexts.local", local)
-	if err != nil {
+	if err := here.Add("file_contexts.local", bytes.NewReader(local)); err != nil {
 		return nil, err
 	}
 	var sorted bytes.Buffer
-	flags := map[string]string{"any": "", "file": "--", "dir": "-d", "char": "-c", "block": "-b", "socket": "-s", "pipe": "-p", "symlink": "-l"}
+	kinds := kindsOfFiles()
 	for _, fc := range slices.SortedStableFunc(slices.Values(slices.Concat(policys, theirs)), compareContexts) {
-		fmt.Fprintln(&sorted, fc.Path, flags[fc.Type], fc.Context)
+		fmt.Fprintln(&sorted, fc.Path, kinds[fc.Type].Column(), fc.Context)
 	}
-	here, declared := filecontexts.New(), filecontexts.New()
-	for _, add := range []error{here.Add("file_contexts", bytes.NewReader(built)), here.Add("file_contexts.local", bytes.NewReader(local)),
-		declared.Add("file_contexts", &sorted)} {
-		if add != nil {
-			return nil, add
-		}
+	declared := filecontexts.New()
+	if err := declared.Add("file_contexts", &sorted); err != nil {
+		return nil, err
 	}
 	for _, fc := range theirs {
-		kind := kindsOfFiles()[fc.Type]
-		if kind == filecontexts.Any {
-			kind = filecontexts.Regular
-		}
+		kind := fc.sampleKind()
 		paths, _ := filecontexts.Samples(fc.Path)
 		for _, path := range paths {
 			is, _ := here.Find(path, kind)

@@ -37,7 +37,7 @@ func TestOrderOfFileContexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	built, _, err := contextsOf("file_contexts", content)
+	_, built, err := contextsOf("file_contexts", content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,11 @@ func TestDeclaredOtherwise(t *testing.T) {
 		{"a path that the policy has", "/srv/a(/.*)?" + etc, "/srv/.*" + container, ""},
 		{"shadowed by the policy", "/opt/cni/bin" + etc, "/opt/cni/bi." + container, ""},
 	} {
-		said, err := otherwise([]byte(c.built), []byte(c.local))
+		_, theirs, err := contextsOf("file_contexts.local", []byte(c.local))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := otherwise([]byte(c.built), []byte(c.local), theirs)
 		if err != nil || (len(said) > 0) != (c.want != "") || c.want != "" && !strings.Contains(said[0], c.want) {
 			t.Errorf("%s: %q, %v", c.what, said, err)
 		}

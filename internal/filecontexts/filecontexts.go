@@ -287,6 +287,15 @@ func (c *Contexts) Add(name string, r io.Reader) error {
 	})
 }
 
+// Column gives the second column of an entry for this type; "" for Any, which has none.
+func (k Kind) Column() string {
+	if k == Any {
+		return ""
+	}
+	return "-" + string(rune(k))
+}
+
+// kindOf is what Column gives, backwards; Any if there is no such type.
 func kindOf(column string) Kind {
 	if len(column) == 2 && column[0] == '-' && strings.IndexByte("bcdpls-", column[1]) >= 0 {
 		return Kind(column[1])
