@@ -106,7 +106,7 @@ func localFiles(root *hostfs.Root, policyType string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".local") && name != "booleans.local" && e.Type().IsRegular() {
+		if name := e.Name(); strings.HasSuffix(name, ".local") && name != booleansFile && e.Type().IsRegular() {
 			names = append(names, name)
 		}
 	}
@@ -207,7 +207,7 @@ func carryFiles(root *hostfs.Root, places []string, to string, rec *Record) (gon
 			switch {
 			case i >= 0:
 				from = places[i] + "/" + e.Name()
-			case e.Name() != "booleans.local": // releases before this one left it empty
+			case e.Name() != booleansFile: // releases before this one left it empty
 				gone = append(gone, e.Name())
 				continue
 			default:

@@ -104,7 +104,7 @@ func emptied(root *hostfs.Root, vendor *Vendor, dir string, look bool) (names []
 			return nil
 		}
 		seen[below] = true
-		gone := info.Size == 0 && path.Base(below) != "booleans.local" // which releases before this one left empty
+		gone := info.Size == 0 && path.Base(below) != booleansFile // which releases before this one left empty
 		if info.Size > 0 && look {
 			content, err := info.Read(buf)
 			if err != nil {

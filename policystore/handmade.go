@@ -152,7 +152,7 @@ func (h *Handmade) modules(root *hostfs.Root, vendor *Vendor, rec *Record) error
 		}
 		h.Modules = append(h.Modules, m)
 	}
-	for _, key := range removed(root, active(vendor.Type), rec, true) {
+	for _, key := range removed(root, active(vendor.Type), rec) {
 		if _, is := vendor.Modules[key]; is {
 			h.Replaced = append(h.Replaced, fmt.Sprintf("module %s is the OS image's and was removed: semodule -d %s switches it off for good", key, path.Base(key)))
 		}
@@ -237,14 +237,9 @@ func (h *Handmade) etc(root *hostfs.Root, vendor *Vendor, rec *Record) error {
 
 // added finds files that the vendor does not have, and libsemanage does not make.
 func (h *Handmade) added(root *hostfs.Root, vendor *Vendor, said []string) error {
-	dir := EtcDir + "/" + vendor.Type
-	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
-		return ignoreMissing(err)
-	}
-	return root.Walk(dir, func(below string, info hostfs.Entry) error {
-		name := path.Join(dir, below)
-		if !info.IsRegular() || generated(below) || name == subsFile(vendor.Type) || slices.Contains(said, below) ||
-			strings.HasPrefix(path.Base(below), hostfs.TempPrefix) || fromStore(root, vendor.Type, name) {
+	return lasting(root, vendor.Type, func(below string) error {
+		name := path.Join(EtcDir, vendor.Type, below)
+		if name == subsFile(vendor.Type) || slices.Contains(said, below) {
 			return nil
 		}
 		if _, err := root.Lstat(path.Join(vendor.etc, below)); !hostfs.Missing(err) {

@@ -106,7 +106,7 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 			return nil, err
 		}
 		if len(values.operators(rec))+len(values.refused)+len(rec.Policy.BooleansBefore) > 0 {
-			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/booleans.local", "booleans.local", reason))
+			steps = append(steps, r.Shelf.keepStep(active(policyType)+"/"+booleansFile, booleansFile, reason))
 		}
 	}
 	others, err := strangers(root, policyType)
@@ -114,27 +114,34 @@ func (r *Reverter) keep(policyType string, rec *Record) (plan.Plan, error) {
 		return nil, err
 	}
 	for _, name := range others {
-		steps = append(steps, r.Shelf.keepWhole(StoreDir+"/"+name, "store/"+name, "it is not the vendor's"))
+		steps = append(steps, r.Shelf.keepEntryStep(StoreDir+"/"+name, "store/"+name, "it is not the vendor's"))
 	}
-	dir := EtcDir + "/" + policyType
-	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
-		return steps, ignoreMissing(err)
-	}
-	err = root.Walk(dir, func(below string, info hostfs.Entry) error {
-		if !info.IsRegular() || generated(below) || strings.HasPrefix(path.Base(below), hostfs.TempPrefix) {
+	err = lasting(root, policyType, func(below string) error {
+		name := EtcDir + "/" + policyType + "/" + below
+		if name == subsFile(policyType) && onlyOurs(root, name, rec) {
 			return nil
 		}
-		name := path.Join(dir, below)
 		digest, err := hashFile(root, name, make([]byte, 64<<10))
-		if err == nil && name == subsFile(policyType) && onlyOurs(root, name, rec) {
-			return nil
-		}
-		if err == nil && digest != vendor.Etc[below] && (rec.VendorEtc[below] == "" || rec.VendorEtc[below] != digest) && !fromStore(root, policyType, name) {
+		if err == nil && digest != vendor.Etc[below] && (rec.VendorEtc[below] == "" || rec.VendorEtc[below] != digest) {
 			steps = append(steps, r.Shelf.keepStep(name, below, reason))
 		}
 		return err
 	})
 	return steps, err
+}
+
+// lasting goes through the files of /etc/selinux/TYPE that no build of the policy writes: neither from a module nor from a file of the store.
+func lasting(root *hostfs.Root, policyType string, each func(below string) error) error {
+	dir := EtcDir + "/" + policyType
+	if info, err := root.Lstat(dir); err != nil || !info.IsDir() {
+		return ignoreMissing(err)
+	}
+	return root.Walk(dir, func(below string, info hostfs.Entry) error {
+		if !info.IsRegular() || generated(below) || strings.HasPrefix(path.Base(below), hostfs.TempPrefix) || fromStore(root, policyType, path.Join(dir, below)) {
+			return nil
+		}
+		return each(below)
+	})
 }
 
 // onlyOurs tells whether file_contexts.subs has nothing in it that the operator has written.

@@ -173,43 +173,42 @@ func (s Shelf) keep(from, name string) (string, error) {
 	return to, err
 }
 
-// keepStep is keep as a step of a plan.
-func (s Shelf) keepStep(from, name, reason string) plan.Step {
-	return plan.Step{
-		Action: "keep", Target: from, Reason: reason, Stays: true,
-		Do: func(context.Context) (string, error) {
-			to, err := s.keep(from, name)
-			if err != nil {
-				return "", fmt.Errorf("cannot keep a copy of %s: %w", s.Root.Path(from), err)
-			}
-			return "as " + s.Root.Path(to), nil
-		},
+// keepEntry is keep for an entry of any kind and size, whatever copies of it there are.
+func (s Shelf) keepEntry(from, name string) (to string, err error) {
+	temp := s.Kept + "/" + hostfs.TempPrefix + "entry"
+	if err := s.Root.RemoveTree(temp); err != nil {
+		return "", err
 	}
+	if err := s.Root.MkdirAll(temp, 0o755); err != nil {
+		return "", err
+	}
+	if _, err := s.Root.CopyEntry(from, temp); err != nil {
+		return "", err
+	}
+	if to, _, err = s.free(name, ""); err != nil {
+		return "", err
+	}
+	if err := s.Root.Rename(temp+"/"+path.Base(from), to); err != nil {
+		return "", err
+	}
+	return to, s.Root.RemoveTree(temp)
 }
 
-// keepWhole is the step that keeps an entry of any kind and size, whatever copies of it there are.
-func (s Shelf) keepWhole(from, name, reason string) plan.Step {
+// keepStep is keep as a step of a plan.
+func (s Shelf) keepStep(from, name, reason string) plan.Step {
+	return s.step(s.keep, from, name, reason)
+}
+
+// keepEntryStep is keepEntry as a step of a plan.
+func (s Shelf) keepEntryStep(from, name, reason string) plan.Step {
+	return s.step(s.keepEntry, from, name, reason)
+}
+
+func (s Shelf) step(keep func(from, name string) (string, error), from, name, reason string) plan.Step {
 	return plan.Step{
 		Action: "keep", Target: from, Reason: reason, Stays: true,
 		Do: func(context.Context) (string, error) {
-			temp := s.Kept + "/" + hostfs.TempPrefix + "entry"
-			err := s.Root.RemoveTree(temp)
-			if err == nil {
-				err = s.Root.MkdirAll(temp, 0o755)
-			}
-			if err == nil {
-				_, err = s.Root.CopyEntry(from, temp)
-			}
-			var to string
-			if err == nil {
-				to, _, err = s.free(name, "")
-			}
-			if err == nil {
-				err = s.Root.Rename(temp+"/"+path.Base(from), to)
-			}
-			if err == nil {
-				err = s.Root.RemoveTree(temp)
-			}
+			to, err := keep(from, name)
 			if err != nil {
 				return "", fmt.Errorf("cannot keep a copy of %s: %w", s.Root.Path(from), err)
 			}

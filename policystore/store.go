@@ -157,9 +157,14 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot look at the policy store: %w", err)
 		}
-		if len(names) > 0 {
+		var gone []string
+		if written { // else nobody has removed any
+			gone = removed(root, dir, rec)
+		}
+		switch {
+		case len(names) > 0:
 			reason = emptiedReason(names)
-		} else if gone := removed(root, dir, rec, written); len(gone) > 0 {
+		case len(gone) > 0:
 			reason = "modules of the vendor's were removed from it: " + firstOf(gone) + "; semodule -d NAME switches one off for good"
 		}
 	}
@@ -189,10 +194,7 @@ func (k *Rebaser) Plan(vendor *Vendor, rec *Record) (plan.Plan, error) {
 
 // removed names the vendor's modules that are not in an active store any more. A policy is not built without them (see sound): what was removed would
 // make the next change fail.
-func removed(root *hostfs.Root, dir string, rec *Record, look bool) (keys []string) {
-	if !look { // nobody has written to it
-		return nil
-	}
+func removed(root *hostfs.Root, dir string, rec *Record) (keys []string) {
 	for _, key := range slices.Sorted(maps.Keys(rec.VendorModules)) {
 		if _, err := root.Lstat(dir + "/modules/" + key); hostfs.Missing(err) {
 			keys = append(keys, key)
