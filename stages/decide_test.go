@@ -310,7 +310,7 @@ func TestFailedTrialIsNotFought(t *testing.T) {
 // TestRevertSweeps: what any run left behind goes, also one that no record knows of.
 func TestRevertSweeps(t *testing.T) {
 	tree := flatcartest.New(t, flatcartest.Today)
-	left := []string{"/var/lib/" + hostfs.TempPrefix + "store", policystore.EtcDir + "/" + hostfs.TempPrefix + "config", keptDir + "/" + hostfs.TempPrefix + "base.cil",
+	left := []string{"/var/lib/" + hostfs.TempPrefix + "store", policystore.EtcDir + "/" + hostfs.TempPrefix + "config", KeptDir + "/" + hostfs.TempPrefix + "base.cil",
 		copiesDir + "/" + hostfs.TempPrefix + "modules/400/x/cil", quarantineDir + "/400/" + hostfs.TempPrefix + "x/cil", quarantineDir + "/local/" + hostfs.TempPrefix + "ports.local"}
 	for _, name := range left {
 		tree.Write(name[1:], "x")

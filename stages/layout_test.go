@@ -113,7 +113,7 @@ func TestEveryLayoutEndsInTheSameState(t *testing.T) {
 				}
 				compare(t, "after revert", snapshot(t, tree.Dir, StateDir), fresh)
 				for file := range snapshot(t, tree.Dir) { // copies of what may be the operator's stay
-					if strings.HasPrefix(file, StateDir+"/") && !strings.HasPrefix(file, keptDir) {
+					if strings.HasPrefix(file, StateDir+"/") && !strings.HasPrefix(file, KeptDir) {
 						t.Errorf("after revert: %s is still there", file)
 					}
 				}

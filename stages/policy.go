@@ -64,7 +64,7 @@ func VendorModules(root *hostfs.Root) (names []string) {
 
 // shelf is where the operator's work is that is not in the store.
 func (h *Host) shelf() policystore.Shelf {
-	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: keptDir, Copies: copiesDir}
+	return policystore.Shelf{Root: h.Root, Quarantine: quarantineDir, Kept: KeptDir, Copies: copiesDir}
 }
 
 func (h *Host) compiler() *policystore.Compiler {

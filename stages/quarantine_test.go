@@ -70,7 +70,7 @@ func nothingLost(t *testing.T, what string, tree *flatcartest.Tree, work map[str
 		if len(there) > 0 {
 			continue
 		}
-		if len(holds(t, filepath.Join(tree.Dir, quarantineDir), text)) == 0 && len(holds(t, filepath.Join(tree.Dir, keptDir), text)) == 0 {
+		if len(holds(t, filepath.Join(tree.Dir, quarantineDir), text)) == 0 && len(holds(t, filepath.Join(tree.Dir, KeptDir), text)) == 0 {
 			t.Errorf("%s: %s is nowhere on disk", what, key)
 		}
 		if !slices.ContainsFunc(status.Quarantine, func(q policystore.Quarantined) bool { return strings.HasSuffix(key, q.Name) }) || status.AsDeclared {
@@ -186,7 +186,7 @@ func TestQuarantineIsNotOverwritten(t *testing.T) {
 	apply(t, h, Unchanged, Changed, Unchanged, Unchanged)
 	nothingLost(t, "made again", tree, map[string]string{"300/hand": "newer_t", "file_contexts.local": "/srv/newer"})
 	for _, text := range []string{"hand_t", "/srv/op"} {
-		if len(holds(t, filepath.Join(tree.Dir, keptDir), text)) == 0 {
+		if len(holds(t, filepath.Join(tree.Dir, KeptDir), text)) == 0 {
 			t.Errorf("%s is gone", text)
 		}
 	}

@@ -153,7 +153,7 @@ func (h *Host) forget() error {
 	for _, e := range entries {
 		switch name := StateDir + "/" + e.Name(); name {
 		case stateFile, lockDir:
-		case quarantineDir, keptDir:
+		case quarantineDir, KeptDir:
 			kept = true
 		default:
 			if err := h.Root.RemoveTree(name); err != nil {

@@ -19,7 +19,6 @@ const (
 	stateFile = StateDir + "/state.json"
 	// quarantineDir holds the operator's modules that the policy does not build with.
 	quarantineDir = StateDir + "/quarantine"
-	keptDir       = KeptDir
 	// copiesDir holds copies of the operator's modules and files in the policy store.
 	copiesDir = StateDir + "/copies"
 	// lockDir holds the lock of whoever works on the host.

@@ -95,7 +95,7 @@ func TestUpdateAndRollback(t *testing.T) {
 			fresh := flatcartest.New(t, layout)
 			compare(t, "after revert", snapshot(t, tree.Dir, "/etc/selinux-provision", StateDir), snapshot(t, fresh.Dir))
 			for _, name := range []string{"modules_400_by_hand/cil", "modules_100_by_hand_too/cil", "booleans.local"} {
-				if info, err := os.Stat(filepath.Join(tree.Dir, keptDir, name)); err != nil || info.Size() == 0 {
+				if info, err := os.Stat(filepath.Join(tree.Dir, KeptDir, name)); err != nil || info.Size() == 0 {
 					t.Errorf("revert removed the operator's %s and kept no copy: %v", name, err)
 				}
 			}
@@ -530,7 +530,7 @@ func TestEquivalencesGoWithRevert(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(tree.Dir, subs)); !os.IsNotExist(err) {
 			t.Errorf("%q: it is still there: %v", theirs, err)
 		}
-		if found := holds(t, filepath.Join(tree.Dir, keptDir), "/data/docker"); (len(found) > 0) != kept {
+		if found := holds(t, filepath.Join(tree.Dir, KeptDir), "/data/docker"); (len(found) > 0) != kept {
 			t.Errorf("%q: kept %v", theirs, found)
 		}
 	}
