@@ -91,7 +91,7 @@ torture-storms: install-prerequisites ## others make, move and link files at ful
 .PHONY: torture-pressure
 torture-pressure: install-prerequisites ## memory ends at every call that asks for some, kills at every call on older layouts too; 20,000 mounts; volumes come and go for a day, in forty minutes
 	@echo "== hosts that run out of things: forty minutes"
-	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 120m $(AS_ROOT) -run '^(TestMemoryThatEndsAnywhere|TestCrashMatrix)$$' ./stages
+	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 120m $(AS_ROOT) -run '^(TestMemoryThatEndsAnywhere|TestCrashMatrix|TestQuarantineCrashMatrix)$$' ./stages
 	SELINUX_PROVISION_TORTURE=1 go test -v -count=1 -timeout 180m $(AS_ROOT) -run '^(TestMountChurn|TestManyMounts|TestHundredThousandMounts|TestChurn)$$' ./internal/mounts ./mountwatch
 
 .PHONY: torture-fuzz

@@ -29,6 +29,7 @@ func copiedStore(t *testing.T, tree *flatcartest.Tree) {
 //
 // Proves P3.
 func TestVendorsModuleAdopted(t *testing.T) {
+	t.Parallel()
 	const mended = "(type legacy_t)\n(roletype object_r legacy_t)\n(type mended_t)\n"
 	for name, begin := range map[string]func(t *testing.T, tree *flatcartest.Tree){
 		"a copied store": copiedStore,
@@ -104,6 +105,7 @@ func TestVendorsModuleAdopted(t *testing.T) {
 //
 // Proves P3.
 func TestWhatIsBesideTheStoreStays(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	copiedStore(t, tree)
 	h := host(t, tree)
@@ -159,6 +161,7 @@ func TestWhatIsBesideTheStoreStays(t *testing.T) {
 //
 // Proves P3.
 func TestVendorsModuleRemoved(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	h := host(t, tree)
 	apply(t, h)
@@ -188,6 +191,7 @@ func TestVendorsModuleRemoved(t *testing.T) {
 //
 // Proves P3.
 func TestBuiltFilesEditedByHand(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	h := host(t, tree)
 	apply(t, h)

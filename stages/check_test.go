@@ -16,6 +16,7 @@ import (
 //
 // Proves P3.
 func TestCheckOfTheNextImage(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.All() {
 		t.Run(string(layout), func(t *testing.T) {
 			next := flatcartest.New(t, layout)
@@ -60,6 +61,7 @@ func TestCheckOfTheNextImage(t *testing.T) {
 }
 
 func TestCheckOfWhatIsNoImage(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	_, err := host(t, tree).CheckImage(context.Background(), t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "it must be the /usr of an OS image") {
@@ -71,6 +73,7 @@ func TestCheckOfWhatIsNoImage(t *testing.T) {
 }
 
 func TestOtherUsr(t *testing.T) {
+	t.Parallel()
 	const a, b = "/dev/disk/by-partlabel/USR-A", "/dev/disk/by-partlabel/USR-B"
 	both := map[string]string{a: "254:3", b: "254:4"}
 	for _, c := range []struct {
@@ -103,6 +106,7 @@ func TestOtherUsr(t *testing.T) {
 // TestModulesThatHideOthers: a module by hand above a declared one is not as declared; one above the OS image's, now or after an update, is as
 // somebody wanted it, and is named.
 func TestModulesThatHideOthers(t *testing.T) {
+	t.Parallel()
 	next := flatcartest.New(t, flatcartest.Today)
 	next.Image(2)
 	tree := flatcartest.New(t, flatcartest.Today)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestUnconfined(t *testing.T) {
+	t.Parallel()
 	policy := LoadedPolicy{
 		Unlabeled:  "unlabeled_t",
 		Unconfined: func(domain string) bool { return domain == "site_free_t" },
@@ -52,6 +53,7 @@ func TestUnconfined(t *testing.T) {
 
 // What starts a container is in its cgroup for a moment, and is not the container.
 func TestConfinementLooksTwice(t *testing.T) {
+	t.Parallel()
 	web := func(domain string) findings.Container {
 		return findings.Container{Title: "web", Domains: []string{domain}}
 	}

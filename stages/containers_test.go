@@ -13,6 +13,7 @@ import (
 )
 
 func TestUnstartable(t *testing.T) {
+	t.Parallel()
 	running := func(name, typ string) attribution.Labelled {
 		return attribution.Labelled{Subject: avc.Subject{Container: name}, Context: avc.Context("system_u:system_r:" + typ + ":s0:c1,c2")}
 	}
@@ -55,6 +56,7 @@ func runs(tree *flatcartest.Tree, pid, digit, name, typ string) {
 
 // What runs in a declared type is named before revert takes the type away, also by its dry run; what the vendor's policy has is not.
 func TestRevertNamesContainers(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
 	tree.Write("etc/selinux-provision/modules/web.cil", "(type web_t)\n(roletype system_r web_t)\n")
@@ -78,6 +80,7 @@ func TestRevertNamesContainers(t *testing.T) {
 
 // An update that leaves out a module is said with the containers that could not be started then, before and after.
 func TestUpdateNamesContainers(t *testing.T) {
+	t.Parallel()
 	next := flatcartest.New(t, flatcartest.Today)
 	next.Image(2)
 	tree := flatcartest.New(t, flatcartest.Today)
@@ -102,6 +105,7 @@ func TestUpdateNamesContainers(t *testing.T) {
 
 // A domain that denials made is said to lack what its base got since; another module is not looked at.
 func TestBehind(t *testing.T) {
+	t.Parallel()
 	const first = "; The domain web_t: all that container_t is, and what was denied and chosen. Made by selinux-provision denials --module web.\n"
 	const web = "(type web_t)\n(roletype system_r web_t)\n(optional web_and_unlabeled_t (allow web_t unlabeled_t (dir (read))))\n"
 	tree := flatcartest.New(t, flatcartest.Today)

@@ -27,6 +27,7 @@ const (
 
 // TestCrashChild is the process that the crash matrix kills. Run by itself it has nothing to do.
 func TestCrashChild(t *testing.T) {
+	t.Parallel()
 	dir := os.Getenv(crashDir)
 	if dir == "" {
 		return
@@ -94,6 +95,7 @@ func failAt(t *testing.T, dir, stage, call, errno string, n int) (said string, r
 //
 // Proves P2: every such call fails.
 func TestErrorMatrix(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}
@@ -193,6 +195,7 @@ func bootable(t *testing.T, tree *flatcartest.Tree) {
 // Proves P1.
 // Proves P2: killed at every call that changes something; on the older layouts at a third of them, and at every one in make torture.
 func TestCrashMatrix(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}

@@ -34,6 +34,7 @@ func policyFile(version uint32) string {
 //
 // Proves P4.
 func TestPreflightAndTheKernel(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name           string
 		vendor, kernel string // the newest versions
@@ -62,6 +63,7 @@ func TestPreflightAndTheKernel(t *testing.T) {
 //
 // Proves P2.
 func TestUncleanMarkerStays(t *testing.T) {
+	t.Parallel()
 	for _, cutOff := range []string{"policystore", "policy", "revert"} {
 		tree := flatcartest.New(t, flatcartest.Today)
 		tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmode: permissive\n")
@@ -96,6 +98,7 @@ func TestUncleanMarkerStays(t *testing.T) {
 //
 // Proves P2.
 func TestFailedStageLeavesTheRecord(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	h := host(t, tree)
 	h.Declared = func() (*provision.State, error) { return &provision.State{}, nil }
@@ -146,6 +149,7 @@ func TestFailedStageLeavesTheRecord(t *testing.T) {
 //
 // Proves P2.
 func TestMarker(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		old, stage                             string
 		begun, done, finished, failed, damaged string
@@ -173,6 +177,7 @@ func TestMarker(t *testing.T) {
 
 // TestMarkerOfAnotherStage: a stage that was cut off is cleared up by itself, or by all of them, and by nobody else.
 func TestMarkerOfAnotherStage(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ cutOff, ran, want string }{{"audit", "enforce", "audit"}, {"audit", "audit", ""}, {"enforce", "audit", "enforce"}} {
 		h := host(t, flatcartest.New(t, flatcartest.Today))
 		h.Declared = func() (*provision.State, error) { return &provision.State{Mode: provision.Unmanaged}, nil }
@@ -190,6 +195,7 @@ func TestMarkerOfAnotherStage(t *testing.T) {
 
 // TestGoesOnWithout: with a configuration that is wrong the store follows an OS update by itself, and nothing else is done that follows from it.
 func TestGoesOnWithout(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		vendor string
 		names  string
@@ -212,6 +218,7 @@ func TestGoesOnWithout(t *testing.T) {
 
 // TestPolicyInForceIsTheDeclaredOne: evidence is of the declared policy on this image's vendor policy, and of no other.
 func TestPolicyInForceIsTheDeclaredOne(t *testing.T) {
+	t.Parallel()
 	root, err := hostfs.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +241,7 @@ func TestPolicyInForceIsTheDeclaredOne(t *testing.T) {
 
 // TestRulesThatAreKept: the text of a site's own rules comes back one day, if it is one that a record can hold.
 func TestRulesThatAreKept(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	const name = rulesDir + "/99-default.rules"
 	tree.Write("usr/share/audit/rules.d/99-default.rules", "the vendor's")
@@ -251,6 +259,7 @@ func TestRulesThatAreKept(t *testing.T) {
 
 // TestRestartsAreCountedFromTheFirstLook: what was before does not count, nor what systemd forgets when somebody starts the unit.
 func TestRestartsAreCountedFromTheFirstLook(t *testing.T) {
+	t.Parallel()
 	var restarts uint32
 	w := &watcher{Host: &Host{Units: func(context.Context, ...string) ([]systemd.UnitState, error) {
 		return []systemd.UnitState{{Name: "x.service", Restarts: restarts}}, nil
@@ -267,6 +276,7 @@ func TestRestartsAreCountedFromTheFirstLook(t *testing.T) {
 
 // TestTries: trials with one declaration are counted, and another one begins anew.
 func TestTries(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		from, to Phase
 		changed  bool
@@ -288,6 +298,7 @@ func TestTries(t *testing.T) {
 
 // TestFailedTrialIsNotFought: somebody who makes the kernel enforcing after a trial has failed is left alone, for this boot.
 func TestFailedTrialIsNotFought(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write(kernelDir+"/enforce", "1")
 	tree.Write(bootFile, "b")
@@ -309,6 +320,7 @@ func TestFailedTrialIsNotFought(t *testing.T) {
 
 // TestRevertSweeps: what any run left behind goes, also one that no record knows of.
 func TestRevertSweeps(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	left := []string{"/var/lib/" + hostfs.TempPrefix + "store", policystore.EtcDir + "/" + hostfs.TempPrefix + "config", KeptDir + "/" + hostfs.TempPrefix + "base.cil",
 		copiesDir + "/" + hostfs.TempPrefix + "modules/400/x/cil", quarantineDir + "/400/" + hostfs.TempPrefix + "x/cil", quarantineDir + "/local/" + hostfs.TempPrefix + "ports.local"}
@@ -328,6 +340,7 @@ func TestRevertSweeps(t *testing.T) {
 
 // TestForget removes what is remembered of a host, and nothing that may be the operator's.
 func TestForget(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ has, left []string }{
 		{[]string{"locks/stages", "copies/modules/400/hand/cil", "transaction/in"}, nil},
 		{[]string{"locks/stages", "quarantine/400/hand/cil", "copies/modules/400/hand/cil"}, []string{"quarantine/400/hand/cil"}},

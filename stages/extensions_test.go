@@ -36,6 +36,7 @@ func (l labelledTree) Label(name string) (string, error) {
 }
 
 func TestLabelsApart(t *testing.T) {
+	t.Parallel()
 	const none, var_, bin = "system_u:object_r:unlabeled_t:s0", "system_u:object_r:var_lib_t:s0", "system_u:object_r:bin_t:s0"
 	files := fstest.MapFS{}
 	for _, name := range []string{"usr/.systemd-sysext/extensions", "usr/lib/os-release", "usr/lib/selinux/config", "usr/bin/bash", "usr/bin/tool", "usr/share/certs/ca.pem"} {

@@ -46,6 +46,7 @@ func mount(t *testing.T, fstype, options, at string) {
 //
 // Proves P1.
 func TestDiskThatIsFull(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name, options string
 		stage         int // that fails
@@ -86,6 +87,7 @@ func TestDiskThatIsFull(t *testing.T) {
 //
 // Proves P1.
 func TestDiskThatIsReadOnly(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	lib := filepath.Join(tree.Dir, "var/lib")
 	mount(t, "tmpfs", "size=64m", lib)
@@ -125,6 +127,7 @@ func withSemodule(t *testing.T, tree *flatcartest.Tree, script, limit string) st
 //
 // Proves P1.
 func TestSemoduleThatMisbehaves(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("a mount namespace needs root")

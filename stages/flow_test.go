@@ -114,6 +114,7 @@ func compare(t *testing.T, what string, got, want map[string]string) {
 
 // Proves P6: in a tree, for every layout.
 func TestFirstRunThenNothingToDoThenRevert(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {
 			tree := flatcartest.New(t, layout)

@@ -43,6 +43,7 @@ var orderGuarded = strings.Replace(guarded, "1m", "5s", 1)
 //
 // Proves P4.
 func TestGuardGivesUpBesideApply(t *testing.T) {
+	t.Parallel()
 	for _, window := range []Phase{TrialWatched, TrialProving} {
 		t.Run(string(window), func(t *testing.T) {
 			c := newComputer(t, guarded)
@@ -92,6 +93,7 @@ func TestGuardGivesUpBesideApply(t *testing.T) {
 
 // TestConcerned: which trial a verdict ends, by what the record says once the watch has the lock.
 func TestConcerned(t *testing.T) {
+	t.Parallel()
 	judged := &Trial{Phase: TrialWatched, Boot: "b", Since: 1}
 	other := &Trial{Phase: TrialProving, Boot: "b", Since: 2}
 	for _, c := range []struct {
@@ -564,6 +566,7 @@ func setenforce(value string) func(o *orders) func(context.Context, *actor, *Hos
 //
 // Proves P4.
 func TestGuardOrders(t *testing.T) {
+	t.Parallel()
 	besides := []beside{
 		{name: "nothing"},
 		{name: "apply", do: applying(orderGuarded, false)},
@@ -581,9 +584,6 @@ func TestGuardOrders(t *testing.T) {
 		{name: "the watch is stopped", do: func(o *orders) func(context.Context, *actor, *Host) {
 			return func(context.Context, *actor, *Host) { o.watcher.cancel(); o.other = true }
 		}},
-	}
-	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
-		t.Setenv("TMPDIR", "/dev/shm") // thousands of small writes, each flushed
 	}
 	base := newComputer(t, orderGuarded)
 	starts := map[Phase]map[string]string{}

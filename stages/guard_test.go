@@ -210,6 +210,7 @@ func (c *computer) problems() string {
 //
 // Proves P4.
 func TestGuardPasses(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
 		if r := c.boot(); r.Outcome != Changed || len(r.Problems) > 0 {
@@ -266,6 +267,7 @@ func TestGuardPasses(t *testing.T) {
 //
 // Proves P4.
 func TestGuardFails(t *testing.T) {
+	t.Parallel()
 	type breakage struct {
 		name   string
 		do     func(c *computer)
@@ -334,6 +336,7 @@ func TestGuardFails(t *testing.T) {
 //
 // Proves P4.
 func TestGuardFailsAndChanges(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
 		c.boot()
@@ -353,6 +356,7 @@ func TestGuardFailsAndChanges(t *testing.T) {
 //
 // Proves P4.
 func TestGuardDoesNotBegin(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	c.boot() // to have a host
 	if err := c.host.Root.Remove(stateFile); err == nil {
@@ -388,6 +392,7 @@ func TestGuardDoesNotBegin(t *testing.T) {
 //
 // Proves P4.
 func TestGuardSeesAnEarlyFailure(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
 		c.boot()
@@ -409,6 +414,7 @@ func TestGuardSeesAnEarlyFailure(t *testing.T) {
 //
 // Proves P4.
 func TestGuardChangesAtTheEnd(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		sick   bool
@@ -458,6 +464,7 @@ func TestGuardChangesAtTheEnd(t *testing.T) {
 //
 // Proves P4.
 func TestGuardAndTheClock(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
 		c.boot()
@@ -491,6 +498,7 @@ func TestGuardAndTheClock(t *testing.T) {
 
 // TestGuardAndTheCommandLine: what beats the guard at every boot is said.
 func TestGuardAndTheCommandLine(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	c.on()
 	c.host.CommandLine.Enforcing = new(true)
@@ -504,6 +512,7 @@ func TestGuardAndTheCommandLine(t *testing.T) {
 
 // A denial's line in the journal and the state holds nothing that a program wrote as it is.
 func TestDenialLine(t *testing.T) {
+	t.Parallel()
 	d := &avc.Denial{Time: time.Unix(0, 0), Source: "u:r:a\x1b[2J:s0", Target: "u:r:b\n:s0", Class: "c\x07", Permissions: []string{"p\r", "q"}, Path: "/x\ny"}
 	const want = `1970-01-01T00:00:00Z a\x1b[2J: [p\r q] on c\a /x\ny of type b\n`
 	if got := denialLine(d, avc.Subject{}); got != want {
@@ -516,6 +525,7 @@ func TestDenialLine(t *testing.T) {
 //
 // Proves P4.
 func TestGuardEnds(t *testing.T) {
+	t.Parallel()
 	for _, window := range []Phase{TrialWatched, TrialProving} {
 		t.Run(string(window), func(t *testing.T) {
 			c := newComputer(t, guarded)
@@ -569,6 +579,7 @@ func TestGuardEnds(t *testing.T) {
 //
 // Proves P4.
 func TestGuardAfterAnUpdate(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	synctest.Test(t, func(t *testing.T) {
 		c.boot()
@@ -593,6 +604,7 @@ func TestGuardAfterAnUpdate(t *testing.T) {
 //
 // Proves P4.
 func TestGuardHistories(t *testing.T) {
+	t.Parallel()
 	histories := 200
 	if testing.Short() {
 		histories = 30
@@ -721,6 +733,7 @@ func (s trialStep) after(t *testing.T, tree *flatcartest.Tree, boots int) {
 //
 // Proves P4: each step killed at each call that changes something.
 func TestGuardKilled(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}
@@ -796,6 +809,7 @@ func guardStep(t *testing.T, dir, step string) {
 
 // TestGuardInATree: an image gets no mode that nobody tried. Its first boot begins the trial.
 func TestGuardInATree(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", guarded)
 	h := host(t, tree)
@@ -811,6 +825,7 @@ func TestGuardInATree(t *testing.T) {
 //
 // Proves P4.
 func TestGuardOfADrainedNode(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		boot    string // in which the evidence saw it

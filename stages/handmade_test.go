@@ -130,6 +130,7 @@ func adopt(tree *flatcartest.Tree, found *Handmade) {
 // TestHandmadeIsDeclared does random work by hand on a host that is provisioned, or to whose store a guide was followed, and declares what is
 // found: the host is as it was, nothing is left to do or to declare, and a fresh host with the declaration alone is like it.
 func TestHandmadeIsDeclared(t *testing.T) {
+	t.Parallel()
 	seeds := 18
 	if testing.Short() {
 		seeds = 6
@@ -213,6 +214,7 @@ func TestHandmadeIsDeclared(t *testing.T) {
 
 // TestUndeclared: what is declared to the letter is not declared again, and what differs in one thing is.
 func TestUndeclared(t *testing.T) {
+	t.Parallel()
 	context := policystore.FileContext{Path: "/srv", Type: "dir", Context: "u:r:t:s0"}
 	contexts := []provision.FileContext{{Path: context.Path, Type: context.Type, Context: context.Context}}
 	like := []provision.Equivalence{{Path: "/data", Like: "/etc"}}
@@ -256,6 +258,7 @@ func TestUndeclared(t *testing.T) {
 
 // What "semanage permissive" does is declared as such where the host enforces, and is a module like others where it does not.
 func TestPermissiveByHand(t *testing.T) {
+	t.Parallel()
 	found := &policystore.Handmade{Modules: []policystore.HandmadeModule{{Priority: 400, Name: "permissive_a_t", Lang: "cil", Permissive: []string{"a_t"}}}}
 	domains := []provision.PermissiveDomain{{Type: "a_t"}}
 	for _, c := range []struct {
@@ -281,6 +284,7 @@ func TestPermissiveByHand(t *testing.T) {
 
 // TestHandmadeMode tells the operator's mode from the vendor's.
 func TestHandmadeMode(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		have, vendors string // the files, "" is none
 		want          provision.Mode
@@ -306,6 +310,7 @@ func TestHandmadeMode(t *testing.T) {
 
 // TestHandmadeRules: denials reach the journal by somebody's hand where the vendor has rules that hide them and the host has none of those.
 func TestHandmadeRules(t *testing.T) {
+	t.Parallel()
 	const selinux, all = "80-selinux.rules", "99-default.rules"
 	hides := "-a always,exclude -F msgtype=AVC\n"
 	for _, c := range []struct {

@@ -12,6 +12,7 @@ import (
 
 // TestHistory takes a record through samples, and says what is remembered of what was declared.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
 	sample := func(minutes int, policy string, declared map[string]string) Sample {
@@ -58,6 +59,7 @@ func TestHistory(t *testing.T) {
 }
 
 func TestDeclarations(t *testing.T) {
+	t.Parallel()
 	got := declarations(&provision.State{
 		Mode: provision.Permissive, Modules: []provision.Module{{Name: "web", Content: []byte("(type a)")}}, Booleans: map[string]bool{"b": true, "c": false},
 		FileContexts: []provision.FileContext{{Path: "/srv(/.*)?", Type: "any", Context: "u:r:t:s0"}, {Path: "/srv(/.*)?", Type: "dir", Context: "u:r:d:s0"}},
@@ -79,6 +81,7 @@ func TestDeclarations(t *testing.T) {
 
 // The log is read from some time before the first declaration on, and not further back than makes sense.
 func TestTimelineBegins(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 	days := func(n int) time.Time { return now.AddDate(0, 0, -n) }
 	for name, c := range map[string]struct {

@@ -172,6 +172,7 @@ func beInterrupted(t *testing.T) {
 
 // TestInterruptedChild makes directories. Run by itself it has nothing to do.
 func TestInterruptedChild(t *testing.T) {
+	t.Parallel()
 	dir := os.Getenv(crashDir)
 	if dir == "" {
 		return

@@ -12,6 +12,7 @@ import (
 
 // The journal has how a window goes: its begin, what is new, and ten lines or so, however often the host is looked at.
 func TestNewsOfAWindow(t *testing.T) {
+	t.Parallel()
 	trial := &Trial{Since: time.Hour, Window: 5 * time.Minute}
 	good := systemd.UnitState{Name: "docker.service", Load: "loaded", Active: "active", Sub: "running"}
 	dead := systemd.UnitState{Name: "docker.service", Load: "loaded", Active: "inactive", Sub: "dead"}

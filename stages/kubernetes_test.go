@@ -88,6 +88,7 @@ func (f nodeFiles) node(t *testing.T, version string, table ...*mounts.Mount) *n
 
 // What a node says: a line for each conflict, "VOLUME LABELS: POD ASKED LEVEL, ...", after the number of volumes that pods share.
 func TestNode(t *testing.T) {
+	t.Parallel()
 	const label = "system_u:system_r:container_t:"
 	const pv = "volumes/kubernetes.io~csi/pv/mount"
 	fc := func(n int, name string, minor uint32) *mounts.Mount {
@@ -171,6 +172,7 @@ func TestNode(t *testing.T) {
 
 // The kubelet's directory, its feature gates and its version come from the kubelet that runs.
 func TestKubeletOfANode(t *testing.T) {
+	t.Parallel()
 	files := nodeFiles{}.kubelet("--root-dir", "/data/kubelet", "--config=/etc/kubelet.yaml")
 	files["etc/kubelet.yaml"] = "kind: KubeletConfiguration\nfeatureGates: {SELinuxMount: true}\n"
 	files = files.metadata(t)
@@ -197,6 +199,7 @@ func TestKubeletOfANode(t *testing.T) {
 
 // Names of pods, volumes and drivers are others' text.
 func TestConflictOfHostileNames(t *testing.T) {
+	t.Parallel()
 	v := sharedVolume{name: "pv\x1b[2J", driver: "d\n", plugin: "csi", labels: true, declared: true, pods: []VolumePod{
 		{Pod: "default/a\x1b]0;", Asked: AskedLevel, Level: "s0\n"}, {Pod: "default/b", Asked: AskedNothing}}}
 	c, _ := v.conflict()

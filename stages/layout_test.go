@@ -80,6 +80,7 @@ func damages() map[string]func(*testing.T, *flatcartest.Tree) {
 //
 // Proves P2.
 func TestEveryLayoutEndsInTheSameState(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.All() {
 		good := flatcartest.New(t, layout)
 		good.Write("etc/selinux-provision/config.yaml", enforcing)
@@ -150,6 +151,7 @@ func without(all map[string]string, prefix string) map[string]string {
 //
 // Proves P3.
 func TestAdoptedStoreLosesNothing(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	store := filepath.Join(tree.Dir, "var/lib/selinux")
 	if err := os.Remove(store); err != nil {

@@ -17,6 +17,7 @@ const inStore = "var/lib/selinux/mcs/active/"
 // TestLostContentComesBack takes the content of files as a power cut does that comes before they are flushed: status says so, and the next
 // apply ends where the host was, with what the operator made by hand.
 func TestLostContentComesBack(t *testing.T) {
+	t.Parallel()
 	good := provisioned(t)
 	h := host(t, good)
 	apply(t, h, Changed)
@@ -146,6 +147,7 @@ func truncateAll(dir string) error {
 // TestLostContentIsNamed takes content of which there is no copy: everything else comes back, what is gone is named by apply and by status,
 // and not any more when the operator has made it again.
 func TestLostContentIsNamed(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestMergedEtc(t *testing.T) {
+	t.Parallel()
 	const (
 		root   = "22 1 8:9 / / rw - ext4 /dev/sda9 rw\n"
 		merged = "30 22 0:26 / /etc rw - overlay confext rw,upperdir=/etc\n31 30 0:26 /.systemd-confext /etc/.systemd-confext ro - overlay confext rw\n"
@@ -40,6 +41,7 @@ func TestMergedEtc(t *testing.T) {
 
 // A look counts when /etc was whole, and the same at its end. What never gets so is looked at all the same, after a while.
 func TestSettled(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		etc   []string // one answer after the other, the last for ever; "" is not whole
@@ -77,6 +79,7 @@ func TestSettled(t *testing.T) {
 
 // TestPlannedAnew: a plan is made of what the run knew before its first look, whatever a look at an /etc that was not whole has left behind.
 func TestPlannedAnew(t *testing.T) {
+	t.Parallel()
 	answers := []string{"a", "b", "b", "b"}
 	etc := func() (string, bool) {
 		now := answers[0]
@@ -99,6 +102,7 @@ func TestPlannedAnew(t *testing.T) {
 
 // Somebody who ends the run is not kept waiting.
 func TestSettledEnds(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -18,6 +18,7 @@ import (
 
 // TestJudged: findings count without the policy if this program cannot read it, and not if another try may.
 func TestJudged(t *testing.T) {
+	t.Parallel()
 	_, unreadable := policydb.Parse(strings.NewReader("a policy of the future"))
 	for _, c := range []struct {
 		err   error
@@ -32,6 +33,7 @@ func TestJudged(t *testing.T) {
 
 // TestPolicyBuilt gives the time of the policy that the stage has built, and of nothing else.
 func TestPolicyBuilt(t *testing.T) {
+	t.Parallel()
 	at := time.Unix(1_700_000_000, 500)
 	for file, want := range map[string]time.Time{"policy.33": at.Truncate(time.Second), "policy.34": {}, "": {}} {
 		tree := flatcartest.Empty(t)

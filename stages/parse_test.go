@@ -5,6 +5,7 @@ import (
 )
 
 func TestHidingRules(t *testing.T) {
+	t.Parallel()
 	for rule, hides := range map[string]bool{
 		"No rules": false,
 		"-a never,exclude -F msgtype>=AVC -F msgtype<=1499":  true,

@@ -16,6 +16,7 @@ import (
 //
 // Proves P1, P4.
 func TestConfigWithoutAType(t *testing.T) {
+	t.Parallel()
 	for name, line := range map[string]string{"none": "", "a space": "SELINUXTYPE =mcs\n", "empty": "SELINUXTYPE=\n", "a shell's": "export SELINUXTYPE=mcs\n",
 		"a comment": "#SELINUXTYPE=mcs\n", "a byte order mark": "\ufeffSELINUXTYPE=mcs\n", "no name of a directory": "SELINUXTYPE=../mcs\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -53,6 +54,7 @@ func TestConfigWithoutAType(t *testing.T) {
 
 // TestTypeOfAnotherPolicy: a type that the image does not ship is a fault of the host's, and not another kind of host.
 func TestTypeOfAnotherPolicy(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	h := host(t, tree)
 	apply(t, h)
@@ -71,6 +73,7 @@ func TestTypeOfAnotherPolicy(t *testing.T) {
 //
 // Proves P3.
 func TestPolicyOfALowerVersion(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/modules/kube_logreader.cil", kubeLogreader)
 	h := host(t, tree)

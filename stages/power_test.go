@@ -94,11 +94,11 @@ func sampleOf(on, version, history string, others bool) int {
 	case others && (!often || !tried):
 		return 0
 	case on == "ext4" && often && tried && !others:
-		return 16
-	case (on == "ext4" || on == "xfs") && often && tried, on == "ext4" && version == "host's tools":
 		return 8
+	case (on == "ext4" || on == "xfs") && often && tried, on == "ext4" && version == "host's tools":
+		return 5
 	case often && tried, often && on == "ext4": // another file system; another libsemanage
-		return 4
+		return 3
 	default:
 		return 0
 	}

@@ -13,6 +13,7 @@ import (
 
 // TestPreflight refuses to enforce where PID 1 would freeze at the next boot.
 func TestPreflight(t *testing.T) {
+	t.Parallel()
 	etc, vendors := seconfig.PolicyDir(seconfig.Dir, "mcs")+"/", seconfig.PolicyDir(policystore.VendorDir, "mcs")+"/"
 	for name, c := range map[string]struct {
 		files map[string]string

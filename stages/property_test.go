@@ -81,6 +81,7 @@ func (w *world) setBoolean(t *testing.T, tree *flatcartest.Tree) {
 //
 // Proves P2.
 func TestAnyHistoryEndsLikeAFreshHost(t *testing.T) {
+	t.Parallel()
 	histories := 24
 	if testing.Short() {
 		histories = 4

@@ -99,6 +99,7 @@ func leftOut(t *testing.T, tree *flatcartest.Tree) string {
 //
 // Proves P3.
 func TestOperatorsModulesSurviveBadDeclarations(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		hand     map[string]string
@@ -152,6 +153,7 @@ func TestOperatorsModulesSurviveBadDeclarations(t *testing.T) {
 
 // TestUndeclaredAfterTheSearch takes away what was built beside a bad module: nothing is asked of semodule that it cannot do.
 func TestUndeclaredAfterTheSearch(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.NewStrict(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\npolicy: {shared_volumes: true}\n")
 	tree.Write("etc/selinux-provision/modules/bad1.cil", wrong)
@@ -171,6 +173,7 @@ func TestUndeclaredAfterTheSearch(t *testing.T) {
 //
 // Proves P3.
 func TestQuarantineIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h)
@@ -200,6 +203,7 @@ func TestQuarantineIsNotOverwritten(t *testing.T) {
 //
 // Proves P3.
 func TestVendorsModuleReplacedByHand(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h)
@@ -239,6 +243,7 @@ func vendorBase(t *testing.T, tree *flatcartest.Tree) string {
 
 // TestQuarantineWithoutARecord names what is in quarantine when nothing remembers why.
 func TestQuarantineWithoutARecord(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h)
@@ -263,6 +268,7 @@ func TestQuarantineWithoutARecord(t *testing.T) {
 //
 // Proves V9: type, mode and owner of everything, and copies of what was made by hand are kept
 func TestRevertKeepsTheOperatorsWork(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.Layouts() {
 		t.Run(string(layout), func(t *testing.T) {
 			tree := flatcartest.New(t, layout)
@@ -322,8 +328,9 @@ func byHandOnDirectories(t *testing.T, tree *flatcartest.Tree) {
 // TestQuarantineCrashMatrix kills the policy stage, and semodule, at each call that changes something while an operator's module goes into
 // quarantine: it is whole in one place at each instant, and the next run ends where an undisturbed one does.
 //
-// Proves P2: killed at every call while an operator's module is set aside
+// Proves P2: killed at every third call while an operator's module is set aside, and at every one in make torture
 func TestQuarantineCrashMatrix(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes minutes: not in -short mode")
 	}
@@ -337,10 +344,15 @@ func TestQuarantineCrashMatrix(t *testing.T) {
 	good := copyTree(t, start.Dir)
 	apply(t, host(t, good), Unchanged, Partly, Unchanged, Unchanged)
 	want := withoutCounter(snapshot(t, good.Dir, StateDir))
+	step := 3
+	if os.Getenv("SELINUX_PROVISION_TORTURE") != "" {
+		step = 1
+	}
 	for _, call := range []string{"renameat", "renameat2", "rename", "mkdirat", "unlinkat", "fsync", "syncfs"} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
-			for n := 1; ; n++ {
+			kills := 0
+			for n := 1; ; n += step {
 				tree := copyTree(t, start.Dir)
 				var killed bool
 				if call == "rename" { // semodule's own: the stage lives on and says so
@@ -350,9 +362,10 @@ func TestQuarantineCrashMatrix(t *testing.T) {
 					killed = killAt(t, tree.Dir, "policy", call, n, true)
 				}
 				if !killed {
-					t.Logf("killed %d times", n-1)
+					t.Logf("killed %d times", kills)
 					return
 				}
+				kills++
 				if len(holds(t, filepath.Join(tree.Dir, "var/lib"), "hand_t")) == 0 {
 					t.Fatalf("%s %d: the operator's module is nowhere on disk", call, n)
 				}
@@ -383,6 +396,7 @@ func readIn(tree *flatcartest.Tree, name string) string {
 //
 // Proves P3.
 func TestLinesOfBooleansThatAreRefused(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h)
@@ -419,6 +433,7 @@ func TestLinesOfBooleansThatAreRefused(t *testing.T) {
 //
 // Proves P3.
 func TestLocalFileInQuarantine(t *testing.T) {
+	t.Parallel()
 	const store, made = "var/lib/selinux/mcs/active/file_contexts.local", "etc/selinux/mcs/contexts/files/file_contexts.local"
 	const aside = "var/lib/selinux-provision/quarantine/local/file_contexts.local"
 	const line = "/srv/op(/.*)?    system_u:object_r:hand_t:s0\n"
@@ -479,6 +494,7 @@ func TestLocalFileInQuarantine(t *testing.T) {
 //
 // Proves P3.
 func TestModuleWithoutItsFiles(t *testing.T) {
+	t.Parallel()
 	for _, gone := range []string{"cil", "lang_ext", "*"} {
 		tree := provisioned(t)
 		h := host(t, tree)

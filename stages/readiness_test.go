@@ -26,6 +26,7 @@ import (
 //
 // Proves P4.
 func TestEvidence(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	sample := func(minutes int, boot string, uptime int, change ...func(*Sample)) Sample {
 		s := Sample{Time: start.Add(time.Duration(minutes) * time.Minute), Boot: boot, Uptime: time.Duration(uptime) * time.Minute, Policy: "p", Loads: 3}
@@ -117,6 +118,7 @@ func aFinding(change ...func(*judge.Finding)) *judge.Finding {
 //
 // Proves P4.
 func TestReadinessVerdict(t *testing.T) {
+	t.Parallel()
 	transition := aFinding(func(f *judge.Finding) {
 		f.ID, f.Domain, f.Target, f.Class, f.Permissions = "111111", "kernel_t", "container_t", "process", map[string]uint64{"transition": 1}
 	})
@@ -240,6 +242,7 @@ func TestReadinessVerdict(t *testing.T) {
 // A policy that this program cannot read breaks the evidence and fails neither the sampler nor readiness: what it hides is not known. An
 // error that another try may not meet fails both.
 func TestPolicyThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	_, err := policydb.Parse(strings.NewReader("a policy of the future"))
 	p, err := loadedPolicy(nil, fmt.Errorf("cannot read the loaded policy: %w", err))
 	if err != nil || p.Unreadable != "cannot read the loaded policy: cannot read the policy: it is no binary policy" {
@@ -264,6 +267,7 @@ func TestPolicyThatCannotBeRead(t *testing.T) {
 
 // Proves P4.
 func TestVolumesInUse(t *testing.T) {
+	t.Parallel()
 	mount := func(point, kind string, minor uint32) *mounts.Mount {
 		return &mounts.Mount{Mountpoint: point, FSType: kind, Root: "/", Device: mounts.Device{Major: 8, Minor: minor}}
 	}
@@ -315,6 +319,7 @@ func TestVolumesInUse(t *testing.T) {
 //
 // Proves P4.
 func TestRequireReadiness(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]string{
 		"plain":   "version: 1\nmode: enforcing\nenforce: {require_readiness: true}\nreadiness: {window: 1h, units: [docker.service]}\n",
 		"guarded": "version: 1\nmode: enforcing\nenforce: {require_readiness: true, guard: {window: 1m}}\nreadiness: {window: 1h, units: [docker.service]}\n",
@@ -395,6 +400,7 @@ func TestRequireReadiness(t *testing.T) {
 //
 // Proves P4.
 func TestEnforcingBeforeReady(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		config string
 		denied bool
@@ -432,6 +438,7 @@ func TestEnforcingBeforeReady(t *testing.T) {
 //
 // Proves P4.
 func TestSamples(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	c.on()
 	file := filepath.Join(c.tree.Dir, evidenceFile)

@@ -36,6 +36,7 @@ func ran(level string) containerLabel {
 
 // What the kubelet makes of the containers of a pod that have a volume.
 func TestPodLabel(t *testing.T) {
+	t.Parallel()
 	claimed, other, drawnElsewhere := ran("s0:c7,c9"), ran("s0:c7,c9"), ran("s0:c7,c9")
 	claimed.claimed, other.chosen, drawnElsewhere.chosen = true, "s0:c1,c2", "s0:c9,c7"
 	for _, c := range []struct {
@@ -75,6 +76,7 @@ func TestPodLabel(t *testing.T) {
 
 // Two pods that have one volume: the rule of the kubelet, and what can be said where not everything is known.
 func TestVolumeOfTwoPods(t *testing.T) {
+	t.Parallel()
 	pods := map[string]containerLabel{
 		"level 1": spec("s0:c1,c2"), "level 2": spec("s0:c3,c4"), "level 1 of user a": spec("a_u s0:c1,c2"), "level 1 of user b": spec("b_u s0:c1,c2"),
 		"nothing": spec(""), "type": spec("type"), "ran 1": ran("s0:c1,c2"), "ran 2": ran("s0:c3,c4"), "bare": ran(""),
@@ -140,6 +142,7 @@ func TestVolumeOfTwoPods(t *testing.T) {
 
 // One pod whose containers want several labels of a volume does not start, whatever the volume's plugin is, and whoever else has it.
 func TestVolumeOfATornPod(t *testing.T) {
+	t.Parallel()
 	torn := podLabel("default/torn", []containerLabel{spec("s0:c1,c2"), spec("s0:c3,c4")})
 	other := podLabel("default/other", []containerLabel{spec("s0:c1,c2")})
 	for _, v := range []sharedVolume{
@@ -162,6 +165,7 @@ func TestVolumeOfATornPod(t *testing.T) {
 
 // From which version on a kubelet mounts with labels, and what it may be told.
 func TestMounting(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		version string
 		gates   map[string]bool

@@ -11,6 +11,7 @@ import (
 
 // On a sibling of Flatcar the watcher has the default label of that policy's containers, and judges as it does on Flatcar.
 func TestMountsOnASibling(t *testing.T) {
+	t.Parallel()
 	verdicts := map[flatcartest.Layout]judge.Verdict{}
 	for _, layout := range []flatcartest.Layout{flatcartest.Today, flatcartest.Sibling} {
 		tree := flatcartest.New(t, layout)
@@ -48,6 +49,7 @@ func TestMountsOnASibling(t *testing.T) {
 
 // What a release of Flatcar has and its sibling has not, or otherwise: a link with the name of Flatcar's type, the vendor's mode.
 func TestSibling(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Sibling)
 	tree.Link("targeted", "etc/selinux/mcs")
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmode: permissive\n")

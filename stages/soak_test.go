@@ -17,6 +17,7 @@ import (
 
 // Each domain has its own time in which its denials stopped nothing: from when on it was permissive, or the host with it.
 func TestSoaks(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
 	look := func(minutes int, boot string, uptime int, enforcing bool, permissive ...string) Sample {
@@ -71,6 +72,7 @@ func TestSoaks(t *testing.T) {
 
 // Processes are known by when the oldest of them was started, at the look at which that is latest.
 func TestInhabited(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	look := func(minutes int, started map[string]time.Time) Sample {
 		return Sample{Time: start.Add(time.Duration(minutes) * time.Minute), Uptime: time.Duration(minutes) * time.Minute, Boot: "x", Policy: "p", Started: started}
@@ -93,6 +95,7 @@ func TestInhabited(t *testing.T) {
 //
 // Proves P4.
 func TestDomainVerdict(t *testing.T) {
+	t.Parallel()
 	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	const domain = "container_t"
 	good := func() *domainFacts {
@@ -206,6 +209,7 @@ func TestDomainVerdict(t *testing.T) {
 
 // Whatever cannot be asked of a host that runs is in the answer, which is not "ready" then, and no question fails for it.
 func TestDomainReadinessFailsClosed(t *testing.T) {
+	t.Parallel()
 	c := newComputer(t, guarded)
 	h := host(t, c.tree)
 	h.Uptime = func() (time.Duration, error) { return time.Hour, nil }

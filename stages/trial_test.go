@@ -22,6 +22,7 @@ func file(text string) seconfig.Config {
 //
 // Proves P4.
 func TestTrialMoves(t *testing.T) {
+	t.Parallel()
 	const here, earlier = "boot2", "boot1"
 	for _, c := range []struct {
 		from      Phase
@@ -133,6 +134,7 @@ func TestTrialMoves(t *testing.T) {
 
 // Each phase has its moves, and the last of them always holds.
 func TestTrialMovesAreComplete(t *testing.T) {
+	t.Parallel()
 	for _, p := range []Phase{none, TrialWatched, TrialArmed, TrialProving, TrialSettled, TrialInterrupted, TrialFailed} {
 		rules := moves()[p]
 		if len(rules) == 0 {
@@ -154,6 +156,7 @@ func TestTrialMovesAreComplete(t *testing.T) {
 
 // Proves P4.
 func TestTrialVerdict(t *testing.T) {
+	t.Parallel()
 	const window = time.Minute
 	good := systemd.UnitState{Name: "a.service", Load: "loaded", Active: "active", Sub: "running", Type: "notify", Result: "success"}
 	state := func(change func(*systemd.UnitState)) []systemd.UnitState {
@@ -232,6 +235,7 @@ func TestTrialVerdict(t *testing.T) {
 }
 
 func TestUnitsThatCannotBeWatched(t *testing.T) {
+	t.Parallel()
 	at := provision.Position{File: "c.yaml", Line: 3}
 	for want, u := range map[string]systemd.UnitState{
 		"": {Name: "a.service", Load: "loaded", Active: "inactive"},

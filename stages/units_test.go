@@ -10,6 +10,7 @@ import (
 )
 
 func TestUnitProblems(t *testing.T) {
+	t.Parallel()
 	boots := []string{"multi-user.target"}
 	for _, c := range []struct {
 		name string

@@ -51,6 +51,7 @@ func modules(t *testing.T, tree *flatcartest.Tree) []string {
 //
 // Proves P3.
 func TestUpdateAndRollback(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.All() {
 		t.Run(string(layout), func(t *testing.T) {
 			t.Parallel()
@@ -107,6 +108,7 @@ func TestUpdateAndRollback(t *testing.T) {
 //
 // Proves P3.
 func TestStalePolicyVersions(t *testing.T) {
+	t.Parallel()
 	for _, layout := range flatcartest.Layouts() {
 		tree := flatcartest.New(t, layout)
 		tree.Write("etc/selinux-provision/config.yaml", enforcing)
@@ -126,6 +128,7 @@ func TestStalePolicyVersions(t *testing.T) {
 //
 // Proves P3.
 func TestModuleThatAnUpdateBreaks(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
 	tree.Write("etc/selinux-provision/modules/declared.cil", "(type declared_t)\n\n(allow declared_t legacy_t (file (read)))\n")
@@ -172,6 +175,7 @@ func TestModuleThatAnUpdateBreaks(t *testing.T) {
 //
 // Proves P1.
 func TestVendorPolicyThatDoesNotBuild(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", enforcing)
 	h := host(t, tree)
@@ -205,6 +209,7 @@ func TestVendorPolicyThatDoesNotBuild(t *testing.T) {
 //
 // Proves P1.
 func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name, config, file, content, want string
 	}{
@@ -240,6 +245,7 @@ func TestWhatDoesNotBuildIsLeftOut(t *testing.T) {
 
 // TestModuleNamedOtherwise installs a .pp under the name that stands in it, compressed or not.
 func TestModuleNamedOtherwise(t *testing.T) {
+	t.Parallel()
 	for _, file := range []string{"outer.pp", "outer.pp.bz2"} {
 		content, err := os.ReadFile("../internal/policypackage/testdata/" + file)
 		if err != nil {
@@ -267,6 +273,7 @@ func TestModuleNamedOtherwise(t *testing.T) {
 // TestModuleThatAnUpdateBringsToo has a name that the vendor's policy gets with an update: what the vendor has in its module is in force, and
 // the site's is named, unless it is declared to replace the vendor's.
 func TestModuleThatAnUpdateBringsToo(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		config string
 		after  []Outcome
@@ -299,6 +306,7 @@ func TestModuleThatAnUpdateBringsToo(t *testing.T) {
 
 // A declared context counts by what it means: its type by an old name, its categories in any order. The policy has it in a form of its own.
 func TestDeclaredContextInAnotherForm(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", `version: 1
 policy:
@@ -332,6 +340,7 @@ policy:
 //
 // Proves P2.
 func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)
@@ -365,6 +374,7 @@ func TestStoreIsNotReplacedUnderSemodule(t *testing.T) {
 //
 // Proves P3.
 func TestDamagedStoreIsBuiltAnew(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)
@@ -384,6 +394,7 @@ func TestDamagedStoreIsBuiltAnew(t *testing.T) {
 //
 // Proves P3.
 func TestQuarantineEndsWhenTheCauseDoes(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\n")
 	tree.Write("etc/selinux-provision/modules/basis.cil", "(type basis_t)\n")
@@ -409,6 +420,7 @@ func TestQuarantineEndsWhenTheCauseDoes(t *testing.T) {
 //
 // Proves P3.
 func TestLocalFileThatAnUpdateBreaks(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)
@@ -434,6 +446,7 @@ func TestLocalFileThatAnUpdateBreaks(t *testing.T) {
 
 // TestForeignFilesBesideThePolicy are no policies that libselinux would load.
 func TestForeignFilesBesideThePolicy(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)
@@ -444,6 +457,7 @@ func TestForeignFilesBesideThePolicy(t *testing.T) {
 
 // TestSwitchedOffByHand enables a declared module again.
 func TestSwitchedOffByHand(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	h := host(t, tree)
 	apply(t, h, Changed)
@@ -457,6 +471,7 @@ func TestSwitchedOffByHand(t *testing.T) {
 
 // TestShadowedFileContext declares a path that the vendor's policy has with another context.
 func TestShadowedFileContext(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", `version: 1
 policy: {file_contexts: [{path: '/etc(/.*)?', context: 'system_u:object_r:container_file_t:s0'}, {path: '/srv/x', context: 'system_u:object_r:etc_t:s0:c1,c2'}]}
@@ -469,6 +484,7 @@ policy: {file_contexts: [{path: '/etc(/.*)?', context: 'system_u:object_r:contai
 
 // TestContextsThatNoFileGets names each of them, with what to write, and the rest is in force. What was made by hand later is seen without a rebuild.
 func TestContextsThatNoFileGets(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", `version: 1
 policy:
@@ -515,6 +531,7 @@ policy:
 
 // TestEquivalencesGoWithRevert leaves a copy of what the operator has written beside them, and of nothing else.
 func TestEquivalencesGoWithRevert(t *testing.T) {
+	t.Parallel()
 	for theirs, kept := range map[string]bool{"": false, "/opt/theirs /srv/theirs\n": true} {
 		tree := flatcartest.New(t, flatcartest.Today)
 		subs := "etc/selinux/mcs/contexts/files/file_contexts.subs"
@@ -538,6 +555,7 @@ func TestEquivalencesGoWithRevert(t *testing.T) {
 
 // TestRootWithALinkOutOfIt is about tools that know no root.
 func TestRootWithALinkOutOfIt(t *testing.T) {
+	t.Parallel()
 	tree := provisioned(t)
 	victim := t.TempDir()
 	dir := filepath.Join(tree.Dir, "etc/selinux/mcs/contexts/files")
@@ -559,6 +577,7 @@ func TestRootWithALinkOutOfIt(t *testing.T) {
 
 // TestOperatorsAuditRules leaves alone what hides nothing, and gives back what it replaced.
 func TestOperatorsAuditRules(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	const harmless, hiding = "-w /etc/passwd -p wa -k site\n", "-a never,exclude -F msgtype=AVC\n"
 	tree.Write("etc/audit/rules.d/99-default.rules", harmless)
@@ -589,6 +608,7 @@ func TestOperatorsAuditRules(t *testing.T) {
 // TestWrongConfigurationAfterAnUpdate leaves a fresh host as it is, and lets the store and the policy of a provisioned one follow
 // the OS image all the same.
 func TestWrongConfigurationAfterAnUpdate(t *testing.T) {
+	t.Parallel()
 	tree := flatcartest.New(t, flatcartest.Today)
 	tree.Write("etc/selinux-provision/config.yaml", "version: 1\nmod: enforcing\n")
 	before := snapshot(t, tree.Dir)
