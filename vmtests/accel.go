@@ -13,9 +13,12 @@ import (
 // accelArgs chooses how QEMU runs the guest's instructions. VMTEST_ACCEL is auto (the default), kvm or tcg.
 func accelArgs(ctx context.Context, kernel string) ([]string, error) {
 	kvm := []string{"-accel", "kvm", "-cpu", "host"}
-	// Without cx16=off a 6.12 kernel dies of a double fault at a cmpxchg16b under QEMU 7.2. The rest only costs time, a tenth of a boot's: deeper
-	// page tables, a second set of translations for the kernel's access to a process's memory, vectors that are wide only in a real processor.
-	tcg := []string{"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,cx16=off,la57=off,smap=off,smep=off,pku=off,xsave=off,avx=off,avx2=off,f16c=off,fma=off"}
+	// Without cx16=off a 6.12 kernel dies of a double fault at a cmpxchg16b under QEMU 7.2. The rest only costs time, a quarter of a boot's: deeper
+	// page tables, a second set of translations for the kernel's access to a process's memory, vectors that are wide only in a real processor;
+	// and what is fast there and slow here: QEMU does "rep movsb" byte by byte, and a CRC of SSE 4.2 bit by bit. Programs take
+	// pclmulqdq for a sign of the latter.
+	tcg := []string{"-accel", "tcg,thread=multi,tb-size=512", "-cpu",
+		"max,cx16=off,la57=off,smap=off,smep=off,pku=off,xsave=off,avx=off,avx2=off,f16c=off,fma=off,erms=off,fsrm=off,sse4.2=off,pclmulqdq=off"}
 	switch choice := os.Getenv("VMTEST_ACCEL"); choice {
 	case "kvm":
 		return kvm, nil
