@@ -67,10 +67,9 @@ func (h *Holder) place() string {
 // place. So this is for telling whether it makes sense to try, and who is in the way. That a superblock really is new is known
 // only to FSCONFIG_CMD_CREATE_EXCL, or from what the table shows after mounting.
 func Holders(ctx context.Context, d Device) ([]Holder, error) {
-	f := holderFinder{device: d, roots: map[rootOfProcess]bool{}, found: map[int]Holder{}, namespaces: map[uint64]bool{}}
-	var err error
-	if f.own, err = inodeOf("/proc/self/ns/mnt"); err != nil {
-		return nil, fmt.Errorf("cannot tell the mount namespace of this process: %w", err)
+	f, err := newHolderFinder(d)
+	if err != nil {
+		return nil, err
 	}
 	pids, err := os.ReadDir("/proc")
 	if err != nil {
@@ -118,6 +117,14 @@ type holderFinder struct {
 	found      map[int]Holder // by the ID of the mount, of which no two live ones have the same, in whatever namespace
 }
 
+func newHolderFinder(d Device) (*holderFinder, error) {
+	own, err := inodeOf("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell the mount namespace of this process: %w", err)
+	}
+	return &holderFinder{device: d, own: own, roots: map[rootOfProcess]bool{}, found: map[int]Holder{}, namespaces: map[uint64]bool{}}, nil
+}
+
 // rootOfProcess is what decides which mounts the table of a process shows: those of its namespace that can be reached from its root.
 type rootOfProcess struct{ namespace, device, inode uint64 }
 
@@ -147,6 +154,14 @@ func (f *holderFinder) tableOf(pid int, dir string) error {
 	if f.roots[key] {
 		return nil
 	}
+	handle := -1
+	if namespace != 0 {
+		// Before the table, and kept until it is judged: a process that ends meanwhile, as a short service of the host's does, takes nothing with it.
+		if handle, err = unix.Open(dir+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		defer unix.Close(handle)
+	}
 	table, err := os.Open(dir + "/mountinfo")
 	if err != nil {
 		return err
@@ -158,13 +173,12 @@ func (f *holderFinder) tableOf(pid int, dir string) error {
 	}
 	f.roots[key] = true
 	f.namespaces[namespace] = true
-	return f.take(all, Holder{Namespace: namespace, PID: pid, Own: namespace == f.own}, func() (int, error) {
-		return unix.Open(dir+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	})
+	f.take(all, Holder{Namespace: namespace, PID: pid, Own: namespace == f.own}, handle)
+	return nil
 }
 
-// take finds the mounts of the superblock in a table of a namespace, which open gives a handle of.
-func (f *holderFinder) take(all []*Mount, in Holder, open func() (int, error)) error {
+// take finds the mounts of the superblock in a table of a namespace, of which there is a handle, or -1.
+func (f *holderFinder) take(all []*Mount, in Holder, namespace int) {
 	byID := map[int]*Mount{}
 	below := map[int]bool{}
 	found := false
@@ -173,15 +187,9 @@ func (f *holderFinder) take(all []*Mount, in Holder, open func() (int, error)) e
 		found = found || m.Device == f.device
 	}
 	if !found {
-		return nil
+		return
 	}
-	if !in.Own {
-		in.foreign = true // unless it is known better
-		if fd, err := open(); err == nil {
-			in.foreign = f.isForeign(fd)
-			unix.Close(fd)
-		}
-	}
+	in.foreign = !in.Own && f.isForeign(namespace)
 	for _, m := range all {
 		// One that was seen from a root within its namespace may be seen better from another one.
 		if known, is := f.found[m.ID]; m.Device != f.device || is && known.on != nil {
@@ -191,7 +199,6 @@ func (f *holderFinder) take(all []*Mount, in Holder, open func() (int, error)) e
 		h.Mountpoint, h.ID, h.on, h.holds = m.Mountpoint, m.ID, byID[m.Parent], below[m.ID]
 		f.found[m.ID] = h
 	}
-	return nil
 }
 
 // isForeign tells whether a mount namespace belongs to another user namespace; also where that is not for this process to know.
@@ -285,5 +292,6 @@ func (f *holderFinder) namespaceOf(fd int, id uint64) error {
 		table = append(table, &Mount{ID: int(stat.oldID), Parent: int(stat.oldParent), Device: Device{Major: stat.deviceMajor, Minor: stat.deviceMinor}, Optional: stat.optional(),
 			Root: string(describe.text(stat, stat.root)), Mountpoint: string(describe.text(stat, stat.mountpoint))})
 	}
-	return f.take(table, Holder{Namespace: st.Ino}, func() (int, error) { return unix.Dup(fd) })
+	f.take(table, Holder{Namespace: st.Ino}, fd)
+	return nil
 }

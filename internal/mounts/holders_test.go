@@ -1,7 +1,9 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,20 +56,7 @@ func TestHolders(t *testing.T) {
 		script := fmt.Sprintf("umount %s; echo; read x", b)
 		cmd := exec.Command("sh", "-c", script)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
+		process := startAndWait(t, cmd)
 		own, others, without = holders()
 		expect("own", own, a, b)
 		expect("others", others, fmt.Sprintf("%d %s", cmd.Process.Pid, a))
@@ -78,8 +67,7 @@ func TestHolders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Close()
-		cmd.Wait()
+		process.end()
 		own, others, without = holders()
 		expect("own", own, a, b)
 		expect("others", others)
@@ -143,22 +131,7 @@ func TestGoesWith(t *testing.T) {
 				if c.user {
 					cmd.Args = slices.Insert(cmd.Args, 1, "--user", "--map-root-user")
 				}
-				cmd.Stderr = os.Stderr
-				in, err := cmd.StdinPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				out, err := cmd.StdoutPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				defer func() { in.Close(); cmd.Wait() }()
-				if _, err := out.Read(make([]byte, 1)); err != nil {
-					t.Fatal(err)
-				}
+				defer startAndWait(t, cmd).end()
 				all, err := Holders(t.Context(), device)
 				if err != nil {
 					t.Fatal(err)
@@ -187,6 +160,102 @@ func TestGoesWith(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestHolderThatEnds: a process ends while the table of its namespace is read, as a short service of the host's does. What the namespace had goes with
+// the mount all the same, and keeps nobody from unmounting it.
+//
+// Proves V17.
+func TestHolderThatEnds(t *testing.T) {
+	inNamespace(t, func(t *testing.T, dir string) {
+		if out, err := exec.Command("mount", "--make-shared", dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		point := filepath.Join(dir, "point")
+		mount(t, "x", point, "tmpfs", 0, "")
+		device := mounted(t, point).Device
+		in := startAndWait(t, exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; read x || :"))
+
+		// Its directory in /proc, whose table comes when it has ended.
+		proc, process := t.TempDir(), fmt.Sprintf("/proc/%d", in.Process.Pid)
+		table, err := os.ReadFile(process + "/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"root", "ns"} {
+			if err := os.Symlink(process+"/"+name, filepath.Join(proc, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := unix.Mkfifo(filepath.Join(proc, "mountinfo"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error)
+		go func() {
+			w, err := os.OpenFile(filepath.Join(proc, "mountinfo"), os.O_WRONLY, 0)
+			if err == nil {
+				in.end()
+				_, err = w.Write(table)
+				w.Close()
+			}
+			written <- err
+		}()
+		f, err := newHolderFinder(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.process(os.Getpid(), "/proc/self"), f.process(in.Process.Pid, proc), <-written); err != nil {
+			t.Fatal(err)
+		}
+		var itself Holder
+		for _, h := range f.found {
+			if h.Own {
+				itself = h
+			}
+		}
+		if len(f.found) != 2 || itself.on == nil {
+			t.Errorf("found %+v", f.found)
+		}
+		for _, h := range f.found {
+			if !h.Own && !h.GoesWith(&itself) {
+				t.Errorf("%+v stays", h)
+			}
+		}
+	})
+}
+
+// started is a command that is under way, and ends when its input does.
+type started struct {
+	*exec.Cmd
+	in io.Closer
+}
+
+func (s *started) end() {
+	s.in.Close()
+	_ = s.Wait()
+}
+
+// startAndWait starts a command and waits for the first thing that it says. It ends with the test.
+func startAndWait(t *testing.T, cmd *exec.Cmd) *started {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &started{cmd, in}
+	t.Cleanup(s.end)
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // namespacesCanBeListed tells whether the kernel is 6.12 or newer.
