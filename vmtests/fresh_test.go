@@ -121,20 +121,24 @@ func TestShell(t *testing.T) {
 	t.Logf("10 MB: put in %.1fs, got in %.1fs", put.Seconds(), time.Since(start).Seconds())
 }
 
-// TestSnapshot proves that a restored machine is the one of the snapshot: its memory, its disk, its shell.
+// TestSnapshot proves that a restored machine is the one of the snapshot: its memory, its disk, its shell, its clock.
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	m := StartCopy(t, "fresh", Options{})
 	m.Must(t, "echo before > /var/state; sync; echo before > /run/state")
+	uptime := func() (seconds float64) {
+		fmt.Sscan(m.Must(t, "cat /proc/uptime"), &seconds)
+		return seconds
+	}
 
-	start := time.Now()
+	at, start := uptime(), time.Now()
 	if err := m.Snapshot("here"); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("snapshot taken in %.2fs", time.Since(start).Seconds())
 
 	for _, off := range []bool{false, true} {
-		m.Must(t, "echo after > /var/state; sync; echo after > /run/state")
+		m.Must(t, "echo after > /var/state; sync; echo after > /run/state; sleep 5")
 		if off {
 			m.PowerCut()
 		}
@@ -145,6 +149,9 @@ func TestSnapshot(t *testing.T) {
 		t.Logf("restored in %.2fs (from a machine that was off: %v)", time.Since(start).Seconds(), off)
 		if got := m.Must(t, "cat /var/state /run/state"); got != "before\nbefore" {
 			t.Errorf("restored state is %q", got)
+		}
+		if gone := uptime() - at; gone > 5 {
+			t.Errorf("the clock of the restored machine is %.1f seconds ahead", gone)
 		}
 	}
 }

@@ -634,25 +634,13 @@ func (m *Machine) Restore(ctx context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("cannot restore snapshot %s: there is none", name)
 	}
-	same := m.qemu != nil && m.options.Suite == s.options.Suite && m.options.Layout == s.options.Layout
-	if !same {
-		m.PowerCut()
-	}
+	// Always in a new QEMU: one that goes back in time does not take its TSC back, and the guest's clock jumps ahead of its timers.
+	m.PowerCut()
 	m.options = s.options
 	if err := os.Truncate(m.path("console.log"), s.console); err != nil {
 		return fmt.Errorf("cannot restore snapshot %s: %w", name, err)
 	}
-	if same {
-		// A new connection: what was on its way to or from the guest is not part of the snapshot.
-		m.shell.conn.Close()
-		if err := m.monitor.human("loadvm " + name); err != nil {
-			return err
-		}
-		var err error
-		if m.shell, err = dialShell(m.path("shell.sock")); err != nil {
-			return fmt.Errorf("cannot reach the guest's shell: %w", err)
-		}
-	} else if err := m.start(ctx, "-loadvm", name); err != nil {
+	if err := m.start(ctx, "-loadvm", name); err != nil {
 		return err
 	}
 	return m.waitShell(ctx)

@@ -237,7 +237,7 @@ one in each line, and does so in a pipe without being asked. A field that is not
 		p.table(title(name), d.spec.Type.(*ast.StructType), d.in) //nolint:errcheck // only such are queued
 	}
 	if len(p.twice) > 0 {
-		return "", fmt.Errorf("these fields would be left out of the JSON, since there are two of one name: %s", strings.Join(p.twice, ", "))
+		return "", fmt.Errorf("these fields would be left out of the JSON, since there are two of one name: %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(p.twice))), ", "))
 	}
 	s.metrics(w)
 	fmt.Fprintf(w, "## Messages\n\n`journalctl MESSAGE_ID=...` finds them. What to do: [3am.md](3am.md#by-message_id).\n\n| MESSAGE_ID | |\n|---|---|\n")

@@ -206,7 +206,7 @@ func ReadSymbols(in io.ReadCloser, err error) (*Symbols, error) {
 	return ParseSymbols(in)
 }
 
-// ParseSymbols reads the symbols alone, which are a tenth of a policy: what comes behind them may be damaged. The error is a *FormError if the policy
+// ParseSymbols reads the symbols alone, which are a sixth of a policy: what comes behind them may be damaged. The error is a *FormError if the policy
 // is the reason; within it, a *VersionError says that its version is not known.
 func ParseSymbols(in io.Reader) (*Symbols, error) {
 	var content bytes.Buffer
