@@ -207,6 +207,10 @@ func TestMounts(t *testing.T) {
 		{"tmpfs", "/tmp/x", "/tmp tmpfs"},
 		{"tmpfs", "/srv/none/x", "/srv/none tmpfs"},
 		{"nfs", "", ""},
+		{"dm-0", "/var/www/html/file1", ""}, // another host's
+		{"vda", "/srv/my data/x", "/ ext4"}, // before the other one was mounted
+		{"tmpfs", "/srv/gone/x", " tmpfs"},  // it is not mounted any more
+		{"sda3", "/tmp/x", "/tmp tmpfs"},    // of a Btrfs the kernel names a device that its mount has not
 	} {
 		got := ""
 		if one := m.Of(c.dev, c.path); one != nil {

@@ -50,12 +50,14 @@ func mountsOf(table []*mounts.Mount, name func(mounts.Device) string) (all Mount
 }
 
 // Of gives the mount that a denial's file system is: the innermost one above a path, or, without a path, the one with the
-// shortest path of that device. A type such as tmpfs, which stands for many file systems, needs the path.
+// shortest path of that device. A type such as tmpfs, which stands for many file systems, needs the path. Another block device than the record's is
+// never meant, whatever the path: the record is of another host, or of what was mounted there then.
 func (m Mounts) Of(dev, hostPath string) *MountPoint {
 	var best *MountPoint
 	for i := range m {
 		one := &m[i]
 		switch {
+		case one.Block && dev != "" && one.Dev != dev:
 		case hostPath != "" && below(hostPath, one.Path):
 			if best == nil || len(one.Path) >= len(best.Path) { // of two at one place the later is on top
 				best = one
