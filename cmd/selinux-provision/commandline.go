@@ -28,6 +28,8 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
 		return nil
+	case cmd.Flags().Lookup("input") != nil:
+		return fmt.Errorf("cannot use %s: %s takes no arguments: it reads a file with --input", printable.Quote(args[0]), cmd.CommandPath())
 	case cmd.HasParent():
 		return fmt.Errorf("cannot use %s: %s takes no arguments", printable.Quote(args[0]), cmd.CommandPath())
 	}

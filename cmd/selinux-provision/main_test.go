@@ -142,6 +142,7 @@ func TestUsage(t *testing.T) {
 		{"stage policystore policy", "stage", `cannot use "policy": give one stage, or run them all with: selinux-provision apply`},
 		{"apply now", "apply", `cannot use "now": selinux-provision apply takes no arguments`},
 		{"revert all", "revert", `cannot use "all": selinux-provision revert takes no arguments`},
+		{"denials audit.log", "denials", `cannot use "audit.log": selinux-provision denials takes no arguments: it reads a file with --input`},
 		{"status --bogus", "status", "there is no flag --bogus"},
 		{"apply --root", "apply", "cannot use --root without a directory"},
 		{"--bogus", "", "there is no flag --bogus"},
