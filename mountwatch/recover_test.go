@@ -16,6 +16,7 @@ import (
 
 	"github.com/selinux-provision/selinux-provision/internal/hostfs"
 	"github.com/selinux-provision/selinux-provision/internal/mounts"
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 	"github.com/selinux-provision/selinux-provision/internal/systemd"
 	"github.com/selinux-provision/selinux-provision/mountwatch/judge"
 	"github.com/selinux-provision/selinux-provision/mountwatch/remount"
@@ -291,21 +292,7 @@ func TestRemountUnderAContainer(t *testing.T) {
 	v := &volume{Volume: Volume{Mountpoint: point, Context: shared}, mount: m}
 	w := &Watcher{Root: h.root}
 	for script, want := range map[string]error{"": nil, "mount -t tmpfs --make-private x /run; mkdir /run/c; mount --bind " + point + " /run/c; umount " + point: remount.ErrBusy} {
-		container := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-ec", script+"\necho; read x || :")
-		in, err := container.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := container.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := container.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
+		container := mounttest.Begin(t, exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-ec", script+"\necho; read x || :"))
 		if err := elsewhere(t.Context(), m); !errors.Is(err, want) {
 			t.Errorf("%s: %v", script, err)
 		}
@@ -318,8 +305,7 @@ func TestRemountUnderAContainer(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		in.Close()
-		if err := container.Wait(); err != nil {
+		if err := container.End(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -3,7 +3,6 @@ package mounts
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selinux-provision/selinux-provision/internal/mounttest"
 )
 
 // Proves V11.
@@ -56,7 +57,7 @@ func TestHolders(t *testing.T) {
 		script := fmt.Sprintf("umount %s; echo; read x", b)
 		cmd := exec.Command("sh", "-c", script)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		process := startAndWait(t, cmd)
+		process := mounttest.Begin(t, cmd)
 		own, others, without = holders()
 		expect("own", own, a, b)
 		expect("others", others, fmt.Sprintf("%d %s", cmd.Process.Pid, a))
@@ -67,7 +68,7 @@ func TestHolders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		process.end()
+		process.End()
 		own, others, without = holders()
 		expect("own", own, a, b)
 		expect("others", others)
@@ -131,7 +132,7 @@ func TestGoesWith(t *testing.T) {
 				if c.user {
 					cmd.Args = slices.Insert(cmd.Args, 1, "--user", "--map-root-user")
 				}
-				defer startAndWait(t, cmd).end()
+				defer mounttest.Begin(t, cmd).End()
 				all, err := Holders(t.Context(), device)
 				if err != nil {
 					t.Fatal(err)
@@ -174,7 +175,7 @@ func TestHolderThatEnds(t *testing.T) {
 		point := filepath.Join(dir, "point")
 		mount(t, "x", point, "tmpfs", 0, "")
 		device := mounted(t, point).Device
-		in := startAndWait(t, exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; read x || :"))
+		in := mounttest.Begin(t, exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; read x || :"))
 
 		// Its directory in /proc, whose table comes when it has ended.
 		proc, process := t.TempDir(), fmt.Sprintf("/proc/%d", in.Process.Pid)
@@ -190,11 +191,11 @@ func TestHolderThatEnds(t *testing.T) {
 		if err := unix.Mkfifo(filepath.Join(proc, "mountinfo"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		written := make(chan error)
+		written := make(chan error, 1)
 		go func() {
 			w, err := os.OpenFile(filepath.Join(proc, "mountinfo"), os.O_WRONLY, 0)
 			if err == nil {
-				in.end()
+				in.End()
 				_, err = w.Write(table)
 				w.Close()
 			}
@@ -204,7 +205,10 @@ func TestHolderThatEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(f.process(os.Getpid(), "/proc/self"), f.process(in.Process.Pid, proc), <-written); err != nil {
+		if err := errors.Join(f.process(os.Getpid(), "/proc/self"), f.process(in.Process.Pid, proc)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
 			t.Fatal(err)
 		}
 		var itself Holder
@@ -222,40 +226,6 @@ func TestHolderThatEnds(t *testing.T) {
 			}
 		}
 	})
-}
-
-// started is a command that is under way, and ends when its input does.
-type started struct {
-	*exec.Cmd
-	in io.Closer
-}
-
-func (s *started) end() {
-	s.in.Close()
-	_ = s.Wait()
-}
-
-// startAndWait starts a command and waits for the first thing that it says. It ends with the test.
-func startAndWait(t *testing.T, cmd *exec.Cmd) *started {
-	t.Helper()
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s := &started{cmd, in}
-	t.Cleanup(s.end)
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // namespacesCanBeListed tells whether the kernel is 6.12 or newer.
