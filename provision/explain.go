@@ -7,6 +7,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/selinux-provision/selinux-provision/internal/lazyregexp"
+	"github.com/selinux-provision/selinux-provision/internal/spelling"
 )
 
 // Key is one key of the configuration, as the annotated configuration describes it.
@@ -102,12 +103,12 @@ func Explain(name string) (found []Key, near string) {
 	if len(found) > 0 {
 		return found, ""
 	}
-	if near = suggest(name, names); near != "" {
+	if near = spelling.Nearest(name, names); near != "" {
 		return nil, near
 	}
 	for _, k := range all { // a last part that is misspelt, alone or below something
 		last := k.Name[strings.LastIndexByte(k.Name, '.')+1:]
-		if suggest(name[strings.LastIndexByte(name, '.')+1:], []string{last}) != "" {
+		if spelling.Nearest(name[strings.LastIndexByte(name, '.')+1:], []string{last}) != "" {
 			return nil, k.Name
 		}
 	}

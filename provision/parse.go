@@ -20,6 +20,7 @@ import (
 	"github.com/selinux-provision/selinux-provision/internal/protected"
 	"github.com/selinux-provision/selinux-provision/internal/roles"
 	"github.com/selinux-provision/selinux-provision/internal/secontext"
+	"github.com/selinux-provision/selinux-provision/internal/spelling"
 	"github.com/selinux-provision/selinux-provision/internal/textform"
 )
 
@@ -204,7 +205,7 @@ func (p *parser) mapping(prefix string, n *yaml.Node, known keys) (seen map[stri
 			remedy := "the keys here are " + list(slices.Sorted(maps.Keys(known)), "and")
 			if where := placesOf(key.Value); len(where) > 0 {
 				remedy = "it belongs " + list(where, "or")
-			} else if near := suggest(key.Value, slices.Collect(maps.Keys(known))); near != "" {
+			} else if near := spelling.Nearest(key.Value, slices.Collect(maps.Keys(known))); near != "" {
 				remedy = fmt.Sprintf("did you mean %s?", printable.Quote(near))
 			}
 			p.complain(key.Line, full, "cannot use an unknown key", remedy)
@@ -575,7 +576,7 @@ func (p *parser) choice(key string, n *yaml.Node, what string, values ...string)
 		return n.Value, true
 	}
 	remedy := "write " + list(values, "or")
-	if near := suggest(n.Value, values); near != "" && n.Kind == yaml.ScalarNode && len(values) > 1 {
+	if near := spelling.Nearest(n.Value, values); near != "" && n.Kind == yaml.ScalarNode && len(values) > 1 {
 		remedy += fmt.Sprintf(", did you mean %s?", printable.Quote(near))
 	}
 	p.complain(n.Line, key, "cannot use "+describe(n)+" as "+what, remedy)
@@ -649,49 +650,4 @@ func list(words []string, last string) string {
 		return strings.Join(words, "")
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " " + last + " " + words[len(words)-1]
-}
-
-// suggest gives the known word that a misspelt one is closest to, or nothing if none is close.
-func suggest(word string, known []string) string {
-	const longest = 40
-	if word == "" || len(word) > longest {
-		return ""
-	}
-	word = strings.ToLower(word)
-	known = slices.Sorted(slices.Values(known))
-	// A word that was cut short is the likeliest.
-	if i := slices.IndexFunc(known, func(k string) bool { return len(word) >= 3 && strings.HasPrefix(k, word) }); i >= 0 {
-		return known[i]
-	}
-	best, least := "", 1+max(1, min(3, len(word)/2))
-	for _, k := range known {
-		if d := distance(word, k); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to add, drop, change or swap with their neighbour to make one word the other.
-func distance(a, b string) int {
-	before, prev := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := prev[j-1]
-			if a[i-1] != b[j-1] {
-				change++
-			}
-			row[j] = min(change, prev[j]+1, row[j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, prev = prev, row
-	}
-	return prev[len(b)]
 }

@@ -315,20 +315,6 @@ func TestParseBrokenReader(t *testing.T) {
 	}
 }
 
-func TestSuggest(t *testing.T) {
-	for word, want := range map[string]string{
-		"booleans": "booleans", "bolean": "booleans", "polcy": "policy", "xyz": "", "": "", "p": "", "pol": "policy", "POLICY": "policy",
-		strings.Repeat("p", 1000): "",
-	} {
-		if got := suggest(word, []string{"policy", "booleans"}); got != want {
-			t.Errorf("%q: %q", word, got)
-		}
-	}
-	if d := distance("abcd", "acbde"); d != 2 {
-		t.Error(d)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nmode: enforcing\npolicy:\n  modules:\n  - path: /a.cil\n  booleans: {a: on}\n  shared_volumes: true\n" +
 		"  file_contexts:\n  - {path: '/a(/.*)?', type: dir, context: 'u:r:t:s0:c1'}\naudit: {log_denials: true, dontaudit: strip}\n"))

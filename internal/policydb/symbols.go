@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/selinux-provision/selinux-provision/internal/printable"
+	"github.com/selinux-provision/selinux-provision/internal/spelling"
 )
 
 // Symbols are the names of a policy with what stands beside them: all that comes before its rules. They tell which contexts there are. They do not
@@ -100,43 +101,26 @@ func (p *Symbols) lookup(what, name string) (uint16, error) {
 	return 0, &UnknownError{what, name, p.similar(name)}
 }
 
-// similar gives at most five names that begin alike or contain the name.
+// similar gives at most five names that are misspelt like this or contain it.
 func (p *Symbols) similar(name string) []string {
+	const far = 3
+	distance := func(other string) int {
+		if len(other)-len(name) >= far || len(name)-len(other) >= far {
+			return far
+		}
+		return min(spelling.Distance(other, name), far)
+	}
 	var near []string
 	stem := strings.TrimSuffix(name, "_t")
 	for _, t := range p.types {
-		if !Generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name, name) <= 2) {
+		if !Generated(t.name) && (len(stem) > 2 && strings.Contains(t.name, stem) || distance(t.name) < far) {
 			near = append(near, t.name)
 		}
 	}
 	slices.SortFunc(near, func(a, b string) int {
-		return cmp.Or(cmp.Compare(distance(a, name), distance(b, name)), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(distance(a), distance(b)), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 	})
 	return near[:min(5, len(near))]
-}
-
-// distance counts the letters to change, add or leave out between two names, if they are at most 2; otherwise it gives 3.
-func distance(a, b string) int {
-	if len(a)-len(b) > 2 || len(b)-len(a) > 2 {
-		return 3
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return min(row[len(b)], 3)
 }
 
 // Has tells whether the policy has a type, an alias or an attribute of this name.
