@@ -1,6 +1,7 @@
 package mounttest
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -15,8 +16,7 @@ type Process struct {
 
 // End ends its input, waits for it, and gives how it ended.
 func (p *Process) End() error {
-	p.input.Close()
-	return p.Wait()
+	return errors.Join(p.input.Close(), p.Wait())
 }
 
 // Begin starts a command and waits for the first thing that it says on its standard output. It ends with the test, if End was not called.
