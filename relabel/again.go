@@ -172,7 +172,7 @@ func (r *run) again(ctx context.Context) error {
 		return err
 	}
 	next.pass = r.pass + 1
-	if next.pass+1 == mostPasses {
+	if next.pass+1 >= mostPasses {
 		next.unsettled = newUnsettled(o.Changed)
 		next.options.Changed = next.unsettled.changed
 	}

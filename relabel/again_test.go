@@ -212,3 +212,41 @@ func TestLastRun(t *testing.T) {
 		t.Error(missing.get())
 	}
 }
+
+// latecomer makes a file in the root right before that gets its label.
+type latecomer struct {
+	system
+	root string
+	once *sync.Once
+}
+
+func (l latecomer) setOpen(fd int, value []byte, flags int) unix.Errno {
+	var at, root unix.Stat_t
+	if unix.Fstat(fd, &at) == nil && unix.Stat(l.root, &root) == nil && at.Ino == root.Ino {
+		l.once.Do(func() { _ = os.WriteFile(filepath.Join(l.root, "late"), nil, 0o644) })
+	}
+	return l.system.setOpen(fd, value, flags)
+}
+
+// TestMadeBeforeTheRootsLabel: who makes a file in the root after the last look at it, and before it has its label, makes one without a label.
+//
+// Proves P5: files that are made right before the root has its label.
+func TestMadeBeforeTheRootsLabel(t *testing.T) {
+	for _, verify := range []bool{false, true} {
+		dir := filesystem(t, "tmpfs")
+		n := growTree(t, dir)
+		target := open(t, dir)
+		target.sys = latecomer{kernelCalls{}, dir, new(sync.Once)}
+		r, err := target.Run(t.Context(), Options{Labels: Fixed(wanted), Verify: verify})
+		if err != nil {
+			t.Fatal(err)
+		}
+		adds(t, r)
+		if _, err := os.Stat(filepath.Join(dir, "late")); err != nil || !r.RootLabelled || !r.Complete() {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if have := labels(t, dir)[wanted]; have != n+1 {
+			t.Errorf("verify %v: %d of %d have the label", verify, have, n+1)
+		}
+	}
+}

@@ -153,6 +153,7 @@ func (r *run) do(ctx context.Context) error {
 		others = r.watchMoves()
 	}
 	err = r.walk(ctx)
+	made := r.lastMade()
 	if others != nil {
 		r.came, r.where = others.end(), others.paths
 	}
@@ -170,8 +171,29 @@ func (r *run) do(ctx context.Context) error {
 			return errors.Join(err, r.saveRecord())
 		}
 	}
-	r.labelRoot()
+	if r.labelRoot() && r.lastMade() != made {
+		return r.again(ctx)
+	}
 	return r.removeRecord()
+}
+
+// lastMade is when an entry was made in the root for the last time, or taken out of it: the label changes the other time. What is made there before the root
+// has its label, and after the last look at it, has none. A time that the clock has not left behind is waited for: the next change could have the same.
+func (r *run) lastMade() int64 {
+	var st unix.Stat_t
+	if unix.Fstat(r.root.fd, &st) != nil {
+		return -1
+	}
+	for range mostTicks {
+		if now, known := fileClock(); !known || !r.target.local() || st.Mtim.Nano() < now {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		if unix.Fstat(r.root.fd, &st) != nil {
+			return -1
+		}
+	}
+	return st.Mtim.Nano()
 }
 
 // privateMount gives the tree in a mount of its own that is nowhere in the mount table: what is mounted below the tree is not in it, and
@@ -329,7 +351,7 @@ func (r *run) total() (c struct{ seen, already, set, vanished, resumed, failed i
 }
 
 // labelRoot gives the root its label: last, and only if nothing failed. Until then the tree does not look done.
-func (r *run) labelRoot() {
+func (r *run) labelRoot() (set bool) {
 	w := &worker{run: r, sys: r.sys, value: make([]byte, 2*secontext.MaxSize)}
 	r.workers = append(r.workers, w)
 	w.byHandle(nil, "", Directory, handle{fd: r.root.fd}, func() Reason {
@@ -339,6 +361,7 @@ func (r *run) labelRoot() {
 		return ""
 	})
 	r.rooted = w.right() && len(r.failures) == 0
+	return w.counts.set.Load() > 0 && !r.options.DryRun
 }
 
 // right tells whether what the worker looked at has its label now.
