@@ -153,7 +153,10 @@ func (r *run) do(ctx context.Context) error {
 		others = r.watchMoves()
 	}
 	err = r.walk(ctx)
-	made := r.lastMade()
+	var made int64
+	if err == nil && !r.options.DryRun {
+		made = r.quiet()
+	}
 	if others != nil {
 		r.came, r.where = others.end(), others.paths
 	}
@@ -171,29 +174,33 @@ func (r *run) do(ctx context.Context) error {
 			return errors.Join(err, r.saveRecord())
 		}
 	}
-	if r.labelRoot() && r.lastMade() != made {
+	if r.labelRoot() && (made == 0 || r.lastMade() != made) {
 		return r.again(ctx)
 	}
 	return r.removeRecord()
 }
 
-// lastMade is when an entry was made in the root for the last time, or taken out of it: the label changes the other time. What is made there before the root
-// has its label, and after the last look at it, has none. A time that the clock has not left behind is waited for: the next change could have the same.
+// lastMade is when an entry was made in the root for the last time, or taken out of it, in nanoseconds; 0 if it cannot be told. What is made there
+// after the last look at it, and before it has its label, has none; the label itself changes the other time.
 func (r *run) lastMade() int64 {
 	var st unix.Stat_t
 	if unix.Fstat(r.root.fd, &st) != nil {
-		return -1
-	}
-	for range mostTicks {
-		if now, known := fileClock(); !known || !r.target.local() || st.Mtim.Nano() < now {
-			break
-		}
-		time.Sleep(time.Millisecond)
-		if unix.Fstat(r.root.fd, &st) != nil {
-			return -1
-		}
+		return 0
 	}
 	return st.Mtim.Nano()
+}
+
+// quiet is lastMade when the file systems' clock has left that behind, for the next change could have the same time; 0 if that takes too long.
+func (r *run) quiet() int64 {
+	local := r.target.local()
+	for range mostTicks {
+		made := r.lastMade()
+		if now, known := fileClock(); !known || !local || made < now {
+			return made
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0
 }
 
 // privateMount gives the tree in a mount of its own that is nowhere in the mount table: what is mounted below the tree is not in it, and
