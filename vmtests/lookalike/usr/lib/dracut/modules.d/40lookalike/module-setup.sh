@@ -10,7 +10,9 @@ installkernel() {
 }
 
 install() {
-    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr grep mkdir mount readlink rm rmdir stat sync \
+    # Newer releases of dracut have put busybox in its place, whose find does not print what setup-root reads.
+    [ ! -L "$initdir/usr/bin/find" ] || rm "$initdir/usr/bin/find"
+    inst_multiple bash journalctl systemctl cat chroot cmp find getfattr grep mkdir mount rm rmdir sync \
         systemd-tmpfiles umount modprobe ln systemd-confext systemd-sysext
     inst_script "$moddir/setup-root" /usr/sbin/setup-root
     inst_script "$moddir/merge-extensions" /usr/sbin/merge-extensions
@@ -20,6 +22,7 @@ install() {
     inst_simple "$moddir/setup-root.service" "$systemdsystemunitdir/setup-root.service"
     inst_simple "$moddir/merge-extensions.service" "$systemdsystemunitdir/merge-extensions.service"
     inst_simple "$moddir/end-first-boot.service" "$systemdsystemunitdir/end-first-boot.service"
+    inst_simple "$systemdsystemunitdir/systemd-udev-trigger.service.d/10-emulated.conf"
     inst_simple "$moddir/emergency.service" "$systemdsystemunitdir/emergency.service"
     mkdir -p "$initdir$systemdsystemunitdir/initrd.target.wants" "$initdir$systemdsystemunitdir/ignition-complete.target.requires"
     ln -s ../setup-root.service "$initdir$systemdsystemunitdir/initrd.target.wants/setup-root.service"
