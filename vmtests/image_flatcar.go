@@ -152,7 +152,10 @@ func (b *builder) trimUnits(root string) error {
 		"*/systemd-sysusers.service", "*/systemd-binfmt.service", "*/proc-sys-fs-binfmt_misc.automount", "*/systemd-ask-password-*",
 		"*/getty*", "*/dracut-*", "*/systemd-bsod.service", "*/sys-kernel-debug.mount", "*/sys-kernel-tracing.mount", "*/systemd-logind.service",
 		"*/systemd-user-sessions.service", "*/systemd-creds.socket", "*/systemd-hostnamed.socket", "*/systemd-initctl.socket", "*/systemd-sysext.socket",
-		"*/initrd-udevadm-cleanup-db.service",
+		"*/initrd-udevadm-cleanup-db.service", "systemd-udev-load-credentials.service", "*/systemd-random-seed.service", "*/sys-kernel-config.mount",
+		"*/systemd-tmpfiles-setup-dev-early.service",
+		// Debian's own: Flatcar has none.
+		"*/run-lock.mount",
 		// Locks of NFS before version 4, which none of the tests uses: it wants a portmapper.
 		"rpc-statd.service", "rpc-statd-notify.service",
 		"../system-generators/systemd-cryptsetup-generator", "../system-generators/systemd-veritysetup-generator", "../system-generators/systemd-integritysetup-generator",
