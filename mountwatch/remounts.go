@@ -74,16 +74,32 @@ func (r *remounts) start(ctx context.Context, v *volume) {
 	r.next(ctx)
 }
 
+// What is in use is asked for again within busyPatience, at first after busyPause: somebody who only looked into it is gone by then. Not where more than
+// fewRemounts are to be made again, and so many would wait for those who stay.
+const (
+	busyPause    = 100 * time.Millisecond // twice as long each time
+	busyPatience = 2 * time.Second
+	fewRemounts  = 8
+)
+
 // next begins with the first of the queue. It stays in the queue while it is at work.
 func (r *remounts) next(ctx context.Context) {
 	if r.busy || len(r.queue) == 0 {
 		return
 	}
 	r.busy = true
-	v := r.queue[0]
+	v, few := r.queue[0], len(r.queue) <= fewRemounts
 	r.group.Go(func() {
 		begin := time.Now()
 		unmounted, err := r.do(ctx, v)
+		for pause := busyPause; few && errors.Is(err, remount.ErrBusy) && !unmounted && time.Since(begin)+pause <= busyPatience; pause *= 2 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			unmounted, err = r.do(ctx, v)
+		}
 		select {
 		case r.done <- remountResult{v, unmounted, err, time.Since(begin)}:
 		case <-ctx.Done():

@@ -396,7 +396,10 @@ chmod 755 /root/helper; mount --bind /root/helper /usr/sbin/mount.cifs; systemct
 			t.Errorf("%+v", got)
 		}
 		m.expect(t, "the service", "systemctl is-active needs-it.service", "active")
-		m.Must(t, "systemctl stop needs-it.service")
+		// Who looks into it for a moment does not keep it from its label.
+		m.Must(t, "systemctl stop needs-it.service; (exec 7</v/fstab/dir/file; sleep 0.5) >/dev/null 2>&1 & systemctl reload "+watchUnit)
+		m.settle(t)
+		m.expect(t, "the label", contexts, "/v/fstab "+private+"\n/v/unit "+private)
 		m.put(t, volumesFile, rules)
 		m.Must(t, "systemctl reload "+watchUnit)
 		m.settle(t)
