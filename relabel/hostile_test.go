@@ -210,16 +210,20 @@ func fill(t *testing.T, dir string) {
 	t.Helper()
 	n := 0
 	for size := 8 << 10; size > 0; size -= 1 << 10 {
-		for {
-			err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("fill%d", n)), make([]byte, size), 0o600)
-			if n++; errors.Is(err, unix.ENOSPC) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
+		// Again until not one more fits: blocks that were kept for what is not yet written are free when it is.
+		for wrote := true; wrote; unix.Sync() {
+			wrote = false
+			for {
+				err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("fill%d", n)), make([]byte, size), 0o600)
+				if n++; errors.Is(err, unix.ENOSPC) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				wrote = true
 			}
 		}
-		unix.Sync()
 	}
 }
 

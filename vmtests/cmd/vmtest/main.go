@@ -1,6 +1,6 @@
 // Vmtest builds the images of the test machine and boots one for a person to look into.
 //
-//	vmtest build [trixie|forky]...   build the images into the cache
+//	vmtest build [trixie|forky]...   build the images into the cache, those of both at the same time
 //	vmtest boot [flags] [KERNEL-ARGUMENT]...   boot a machine, then run each line of standard input in it
 package main
 
@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/selinux-provision/selinux-provision/vmtests"
 )
@@ -32,12 +33,13 @@ func run(ctx context.Context, args []string) error {
 		if len(suites) == 0 {
 			suites = []string{string(vmtests.Trixie), string(vmtests.Forky)}
 		}
-		for _, suite := range suites {
-			if _, err := vmtests.Build(ctx, vmtests.Suite(suite), say); err != nil {
-				return err
-			}
+		errs := make([]error, len(suites))
+		var group sync.WaitGroup
+		for i, suite := range suites {
+			group.Go(func() { _, errs[i] = vmtests.Build(ctx, vmtests.Suite(suite), say) })
 		}
-		return nil
+		group.Wait()
+		return errors.Join(errs...)
 	case "boot":
 		return boot(ctx, args[1:])
 	default:
