@@ -209,21 +209,30 @@ func (each) String() string { return "each its own" }
 func fill(t *testing.T, dir string) {
 	t.Helper()
 	n := 0
-	for size := 8 << 10; size > 0; size -= 1 << 10 {
-		// Again until not one more fits: blocks that were kept for what is not yet written are free when it is.
-		for wrote := true; wrote; unix.Sync() {
-			wrote = false
-			for {
-				err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("fill%d", n)), make([]byte, size), 0o600)
-				if n++; errors.Is(err, unix.ENOSPC) {
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				wrote = true
+	write := func(size int) (wrote bool) {
+		for ; ; n++ {
+			err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("fill%d", n)), make([]byte, size), 0o600)
+			if errors.Is(err, unix.ENOSPC) {
+				n++
+				return wrote
 			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrote = true
 		}
+	}
+	for size := 8 << 10; size > 1<<10; size -= 1 << 10 {
+		write(size)
+		unix.Sync()
+	}
+	// Again until not one more fits for a while: ext4 gives blocks back, which it had kept for what was not yet written, when it has written that.
+	for full := 0; full < 5; full++ {
+		if write(1 << 10) {
+			full = 0
+		}
+		unix.Sync()
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
