@@ -462,7 +462,7 @@ systemctl reload `+watchUnit+"; "+halfMount)
 	m.unchanged(t)
 	m.idle(t)
 	t.Run("goes on after the reboot", m.goesOn)
-	t.Run("storm", m.storm) // at the end: systemd would be busy with what is left of it for a minute and a half
+	t.Run("storm", m.storm) // at the end: systemd is busy with what is left of it for a minute and a half
 }
 
 // watcherHangs stops the watcher until systemd's watchdog ends it and starts it again: it finds what it had found, and does nothing twice.
@@ -508,7 +508,8 @@ func (m *Machine) storm(t *testing.T) {
 	judged := time.Since(begin)
 	m.expect(t, "verdicts", `/opt/bin/selinux-provision status --json > /root/status; tr -d ' \n' < /root/status | grep -o '"rule":"storm"[^}]*"state":"labelled","how":"contextoption"' | wc -l`,
 		strconv.Itoa(count))
-	m.Must(t, "busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Peer Ping") // it has come up with its events
+	const ping = "busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Peer Ping" // answered when systemd has come up with its events
+	m.Must(t, ping)
 	systemdAfter, watcherAfter := spent()
 	// It gives back what the storm took when nothing more has come for some seconds.
 	const limit = 20e6 // bytes
@@ -527,8 +528,9 @@ func (m *Machine) storm(t *testing.T) {
 	if current > limit {
 		t.Errorf("the watcher has %d bytes of memory", current)
 	}
-	m.Must(t, "umount /storm/{0..9}")
-	m.Must(t, fmt.Sprintf(`for i in $(seq 300); do test $(grep -c '"rule":"storm"' %s) = %d && exit; sleep 1; done; exit 1`, record, count-10))
+	m.Must(t, "umount -l /storm")
+	m.Must(t, `for i in $(seq 300); do grep -q '"rule":"storm"' `+record+` || exit 0; sleep 1; done; exit 1`)
+	m.Must(t, "until "+ping+"; do sleep 1; done") // for the verdict
 }
 
 // goesOn mounts the volume whose files were being labelled when the machine went down: what was done then is done, and not done again.
@@ -811,16 +813,16 @@ func (m *Machine) idle(t *testing.T) {
 	for range 4 { // the Go runtime collects garbage every other minute, and after the boot timers go off
 		var before, after int
 		fmt.Sscan(m.Must(t, count), &before)
-		m.Must(t, "sleep 30")
+		m.Must(t, "sleep 60")
 		fmt.Sscan(m.Must(t, count), &after)
-		if woke = after - before; woke <= 2 {
+		if woke = after - before; woke <= 4 {
 			break
 		}
 	}
-	t.Logf("context switches of the idle watcher in half a minute: %d; memory: %s", woke,
+	t.Logf("context switches of the idle watcher in a minute: %d; memory: %s", woke,
 		m.Must(t, "systemctl show -P MemoryCurrent "+watchUnit+"; grep VmRSS /proc/$(systemctl show -P MainPID "+watchUnit+")/status"))
-	if woke > 2 {
-		t.Errorf("the idle watcher woke up: %d context switches in half a minute", woke)
+	if woke > 4 {
+		t.Errorf("the idle watcher woke up: %d context switches in a minute", woke)
 	}
 }
 
